@@ -1,0 +1,2 @@
+//! The `albef` program.
+fn main() {}

@@ -1,0 +1,214 @@
+//! Golden fixtures about checkpoint files.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::error::{Result, WeightsError};
+use crate::keys::{Sizes, Task, expected_keys, parameter_groups};
+use crate::pos_embed::interpolate_pos_embed;
+use crate::tensor::StateDict;
+use crate::torch::read;
+
+/// The outcome of one fixture.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Largest absolute error.
+    pub worst: f64,
+    /// What is allowed there.
+    pub tolerance: f64,
+    /// Values compared.
+    pub compared: usize,
+    /// Where the worst error is.
+    pub detail: String,
+    /// Whether all is within tolerance.
+    pub passed: bool,
+}
+
+impl Outcome {
+    fn exact(compared: usize, problem: Option<String>) -> Self {
+        Self {
+            worst: if problem.is_none() { 0.0 } else { f64::INFINITY },
+            tolerance: 0.0,
+            compared,
+            passed: problem.is_none() && compared > 0,
+            detail: problem.unwrap_or_else(|| "equal".into()),
+        }
+    }
+}
+
+/// Replays a fixture whose kind belongs to this crate; `None` for other kinds.
+#[must_use]
+pub fn replay(kind: &str, root: &Path, fixture: &Value) -> Option<Result<Outcome>> {
+    Some(match kind {
+        "checkpoint" => checkpoint(root, fixture),
+        "odd_checkpoint" => odd_checkpoint(root, fixture),
+        "param_groups" => param_groups(root, fixture),
+        "pos_embed" => pos_embed(root, fixture),
+        _ => return None,
+    })
+}
+
+fn files(fixture: &Value) -> Vec<&str> {
+    let files = fixture["files"].as_array().into_iter().flatten();
+    files.filter_map(|f| f["path"].as_str()).collect()
+}
+
+fn json(path: &Path) -> Result<Value> {
+    let text = fs::read_to_string(path).map_err(WeightsError::io(path))?;
+    serde_json::from_str(&text).map_err(|e| WeightsError::damaged(path, e.to_string()))
+}
+
+/// The first difference of two state dictionaries, order aside.
+fn difference(got: &StateDict, expected: &StateDict) -> Option<String> {
+    for (name, tensor) in expected.iter() {
+        match got.get(name) {
+            None => return Some(format!("no `{name}`")),
+            Some(t) if t != tensor => return Some(format!("`{name}` differs")),
+            Some(_) => {}
+        }
+    }
+    got.names().find(|n| expected.get(n).is_none()).map(|n| format!("`{n}` is too much"))
+}
+
+fn checkpoint(root: &Path, fixture: &Value) -> Result<Outcome> {
+    let files = files(fixture);
+    let whole = files.iter().find(|f| f.ends_with("model.safetensors"));
+    let Some(whole) = whole else { return Ok(Outcome::exact(0, None)) };
+    let expected = read(&root.join(whole))?.tensors;
+    let mut compared = 0;
+    for file in files.iter().filter(|f| f.ends_with(".pth")) {
+        let got = read(&root.join(file))?;
+        if got.root.as_deref() != fixture["params"]["root_key"].as_str() {
+            let problem = format!("{file}: found under {:?}", got.root);
+            return Ok(Outcome::exact(1, Some(problem)));
+        }
+        if let Some(problem) = difference(&got.tensors, &expected) {
+            return Ok(Outcome::exact(1, Some(format!("{file}: {problem}"))));
+        }
+        compared += expected.iter().map(|(_, t)| t.len()).sum::<usize>();
+    }
+    for tie in fixture["params"]["tied"].as_array().into_iter().flatten() {
+        let name = |i: usize| tie[i].as_str().unwrap_or_default();
+        if expected.get(name(0)) != expected.get(name(1)) {
+            return Ok(Outcome::exact(1, Some(format!("`{}` is not tied", name(1)))));
+        }
+    }
+    Ok(Outcome::exact(compared, None))
+}
+
+fn odd_checkpoint(root: &Path, fixture: &Value) -> Result<Outcome> {
+    let files = files(fixture);
+    let path = |name: &str| {
+        files.iter().find(|f| f.rsplit('/').next() == Some(name)).map(|f| root.join(f))
+    };
+    let params = &fixture["params"];
+    let Some(expected) = path("expected.safetensors") else {
+        return Ok(Outcome::exact(0, Some("no expected.safetensors".into())));
+    };
+    let expected = read(&expected)?.tensors;
+    let mut compared = 0;
+    for (name, key) in params["files"].as_object().into_iter().flatten() {
+        let Some(path) = path(name) else { continue };
+        let got = read(&path)?;
+        if got.root.as_deref().unwrap_or("") != key.as_str().unwrap_or("") {
+            return Ok(Outcome::exact(1, Some(format!("{name}: root {:?}", got.root))));
+        }
+        if let Some(problem) = difference(&got.tensors, &expected) {
+            return Ok(Outcome::exact(1, Some(format!("{name}: {problem}"))));
+        }
+        compared += expected.len();
+    }
+    for name in params["hostile"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        // Reading it may succeed without the hostile entry or fail: nothing runs either way.
+        let Some(path) = path(name) else { continue };
+        let _ = read(&path);
+        compared += 1;
+    }
+    for name in params["broken"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        let Some(path) = path(name) else { continue };
+        if read(&path).is_ok() {
+            return Ok(Outcome::exact(1, Some(format!("{name}: read without an error"))));
+        }
+        compared += 1;
+    }
+    Ok(Outcome::exact(compared, None))
+}
+
+fn param_groups(root: &Path, fixture: &Value) -> Result<Outcome> {
+    let config = json(&root.join("config.json"))?;
+    let Some(sizes) = Sizes::from_golden_config(&config) else {
+        return Ok(Outcome::exact(0, Some("config.json lacks a size".into())));
+    };
+    let mut compared = 0;
+    for file in files(fixture) {
+        let groups = json(&root.join(file))?;
+        for (name, groups) in groups.as_object().into_iter().flatten() {
+            let Some(task) = Task::named(name) else {
+                return Ok(Outcome::exact(1, Some(format!("unknown task `{name}`"))));
+            };
+            let (no_decay, decay) = parameter_groups(&expected_keys(task, &sizes));
+            for (key, got) in [("no_decay", no_decay), ("decay", decay)] {
+                let expected: Vec<&str> = groups[key]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                    .collect();
+                if let Some(i) = (0..got.len().max(expected.len()))
+                    .find(|i| got.get(*i).map(String::as_str) != expected.get(*i).copied())
+                {
+                    let problem = format!(
+                        "{name}.{key}[{i}]: {:?} instead of {:?}",
+                        got.get(i),
+                        expected.get(i)
+                    );
+                    return Ok(Outcome::exact(1, Some(problem)));
+                }
+                compared += got.len();
+            }
+        }
+    }
+    Ok(Outcome::exact(compared, None))
+}
+
+fn pos_embed(root: &Path, fixture: &Value) -> Result<Outcome> {
+    let files = files(fixture);
+    let open = |end: &str| match files.iter().find(|f| f.ends_with(end)) {
+        Some(f) => read(&root.join(f)),
+        None => Err(WeightsError::Keys(format!("pos_embed has no `{end}`"))),
+    };
+    let (inputs, expected) = (open("inputs.safetensors")?, open("expected.safetensors")?);
+    let tolerance = |key: &str| fixture["tolerance"][key].as_f64().unwrap_or(0.0);
+    let mut out = Outcome::exact(0, None);
+    out.passed = true;
+    for case in fixture["params"]["cases"].as_array().into_iter().flatten() {
+        let number = |key: &str| case[key].as_u64().unwrap_or(0) as usize;
+        let name = format!("table.{}", number("index"));
+        let (Some(from), Some(to)) = (inputs.tensors.get(&name), expected.tensors.get(&name))
+        else {
+            return Ok(Outcome::exact(1, Some(format!("no `{name}`"))));
+        };
+        let width = from.shape.last().copied().unwrap_or(1);
+        let (source, target) = (number("grid_from"), number("grid_to"));
+        let got = interpolate_pos_embed(&from.to_f32()?, width, source, target);
+        let to = to.to_f32()?;
+        if got.len() != to.len() {
+            return Ok(Outcome::exact(1, Some(format!("{name}: {} values", got.len()))));
+        }
+        for (i, (g, e)) in got.iter().zip(&to).enumerate() {
+            let error = f64::from((g - e).abs());
+            let allowed = tolerance("abs") + tolerance("rel") * f64::from(e.abs());
+            out.compared += 1;
+            if error > out.worst || error.is_nan() {
+                out.worst = error;
+                out.tolerance = allowed;
+                out.detail = format!("{name}[{i}]");
+            }
+            out.passed &= error <= allowed;
+        }
+    }
+    out.passed &= out.compared > 0;
+    Ok(out)
+}

@@ -1,0 +1,30 @@
+//! Checkpoint files of ALBEF, in and out, without any model.
+//!
+//! [`read`] tells by content whether a file is safetensors, a PyTorch zip archive or an old PyTorch
+//! pickle, and gives named tensors; nothing in a file is ever executed. [`for_task`] renames keys
+//! as the official scripts do, [`account`] holds every key against what a model expects, and
+//! [`write_safetensors`] writes whole files or none.
+
+mod accounting;
+mod atomic;
+mod error;
+pub mod golden;
+mod keys;
+mod pickle;
+mod pos_embed;
+mod rules;
+mod safetensors_file;
+mod starts;
+mod tensor;
+mod torch;
+
+pub use accounting::{Report, account};
+pub use atomic::write_atomic;
+pub use error::{Result, WeightsError};
+pub use keys::{Sizes, Task, expected_keys, parameter_groups};
+pub use pos_embed::{interpolate_pos_embed, resize_tables};
+pub use rules::{Description, for_task, inspect};
+pub use safetensors_file::{KeepAs, write_safetensors};
+pub use starts::{from_bert, from_deit};
+pub use tensor::{DType, HostTensor, StateDict};
+pub use torch::{Checkpoint, read};

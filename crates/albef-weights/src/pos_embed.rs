@@ -1,0 +1,76 @@
+//! Position tables at another resolution (spec `model` section 1).
+
+use crate::error::{Result, WeightsError};
+use crate::tensor::{HostTensor, StateDict};
+
+const A: f64 = -0.75;
+
+/// The four taps of one output place: first index (may lie outside) and weights.
+fn taps(scale: f64, place: usize) -> (isize, [f64; 4]) {
+    let source = scale * (place as f64 + 0.5) - 0.5;
+    let first = source.floor();
+    let t = source - first;
+    let near = |x: f64| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
+    let far = |x: f64| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
+    (first as isize - 1, [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)])
+}
+
+/// Resizes a table `[1 + from * from, width]` to `[1 + to * to, width]`: the class row stays, the
+/// grid is resized bicubically (a = -0.75, corners not aligned, no antialiasing).
+#[must_use]
+pub fn interpolate_pos_embed(table: &[f32], width: usize, from: usize, to: usize) -> Vec<f32> {
+    if from == to || from == 0 || table.len() != (1 + from * from) * width {
+        return table.to_vec();
+    }
+    let grid = &table[width..];
+    let scale = from as f64 / to as f64;
+    let clamp = |i: isize| i.clamp(0, from as isize - 1) as usize;
+    let mut out = table[..width].to_vec();
+    out.reserve(to * to * width);
+    for y in 0..to {
+        let (y0, wy) = taps(scale, y);
+        for x in 0..to {
+            let (x0, wx) = taps(scale, x);
+            for c in 0..width {
+                let mut sum = 0.0;
+                for (i, wy) in wy.iter().enumerate() {
+                    let row = clamp(y0 + i as isize) * from;
+                    let mut line = 0.0;
+                    for (j, wx) in wx.iter().enumerate() {
+                        line += wx * f64::from(grid[(row + clamp(x0 + j as isize)) * width + c]);
+                    }
+                    sum += wy * line;
+                }
+                out.push(sum as f32);
+            }
+        }
+    }
+    out
+}
+
+/// Resizes every `*.pos_embed` table of the state to `grid * grid` patches; gives their names.
+///
+/// # Errors
+/// If a table is not `[1, 1 + n * n, width]`.
+pub fn resize_tables(state: &mut StateDict, grid: usize) -> Result<Vec<String>> {
+    let tables: Vec<String> =
+        state.names().filter(|n| n.ends_with("pos_embed")).map(str::to_owned).collect();
+    let mut resized = Vec::new();
+    for name in tables {
+        let Some(table) = state.get(&name) else { continue };
+        let [1, tokens, width] = table.shape[..] else {
+            return Err(WeightsError::Keys(format!("`{name}` has shape {:?}", table.shape)));
+        };
+        let from = tokens.saturating_sub(1).isqrt();
+        if from * from + 1 != tokens || from == 0 {
+            return Err(WeightsError::Keys(format!("`{name}`: {tokens} tokens are no square grid")));
+        }
+        if from != grid {
+            let values = interpolate_pos_embed(&table.to_f32()?, width, from, grid);
+            let tensor = HostTensor::from_f32(&[1, 1 + grid * grid, width], &values);
+            state.insert(name.clone(), tensor);
+            resized.push(name);
+        }
+    }
+    Ok(resized)
+}

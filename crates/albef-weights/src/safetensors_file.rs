@@ -1,0 +1,127 @@
+//! Safetensors in and out.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, SafeTensors, View};
+
+use crate::atomic::write_atomic;
+use crate::error::{Result, WeightsError};
+use crate::tensor::{DType, HostTensor, StateDict};
+
+/// How floats are stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeepAs {
+    /// As they are.
+    Same,
+    /// As 16-bit floats.
+    F16,
+    /// As brain floats.
+    BF16,
+}
+
+fn from_file(dtype: Dtype) -> Option<DType> {
+    Some(match dtype {
+        Dtype::F64 => DType::F64,
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::I64 => DType::I64,
+        Dtype::I32 => DType::I32,
+        Dtype::I16 => DType::I16,
+        Dtype::I8 => DType::I8,
+        Dtype::U8 => DType::U8,
+        Dtype::BOOL => DType::Bool,
+        _ => return None,
+    })
+}
+
+fn to_file(dtype: DType) -> Dtype {
+    match dtype {
+        DType::F64 => Dtype::F64,
+        DType::F32 => Dtype::F32,
+        DType::F16 => Dtype::F16,
+        DType::BF16 => Dtype::BF16,
+        DType::I64 => Dtype::I64,
+        DType::I32 => Dtype::I32,
+        DType::I16 => Dtype::I16,
+        DType::I8 => Dtype::I8,
+        DType::U8 => Dtype::U8,
+        DType::Bool => Dtype::BOOL,
+    }
+}
+
+/// Tensors and metadata of safetensors bytes.
+pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<(StateDict, HashMap<String, String>)> {
+    let damaged = |e: safetensors::SafeTensorError| {
+        WeightsError::damaged(path, format!("not a whole safetensors file: {e}"))
+    };
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+    let metadata = header.metadata().clone().unwrap_or_default();
+    let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
+    let mut names = file.names();
+    names.sort_unstable();
+    let mut state = StateDict::default();
+    for name in names {
+        let view = file.tensor(name).map_err(damaged)?;
+        let dtype = from_file(view.dtype()).ok_or_else(|| {
+            WeightsError::damaged(path, format!("`{name}` has type {:?}", view.dtype()))
+        })?;
+        let tensor =
+            HostTensor { dtype, shape: view.shape().to_vec(), bytes: view.data().to_vec() };
+        state.insert(name.to_owned(), tensor);
+    }
+    Ok((state, metadata))
+}
+
+struct Stored<'a>(&'a HostTensor, DType);
+
+impl View for Stored<'_> {
+    fn dtype(&self) -> Dtype {
+        to_file(self.1)
+    }
+    fn shape(&self) -> &[usize] {
+        &self.0.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        if self.0.dtype == self.1 {
+            return Cow::Borrowed(&self.0.bytes);
+        }
+        let values = self.0.to_f32().unwrap_or_default();
+        let half = |v: &f32| match self.1 {
+            DType::F16 => f16::from_f32(*v).to_le_bytes(),
+            _ => bf16::from_f32(*v).to_le_bytes(),
+        };
+        Cow::Owned(values.iter().flat_map(half).collect())
+    }
+    fn data_len(&self) -> usize {
+        self.0.len() * self.1.size()
+    }
+}
+
+/// Writes tensors to `path`, whole or not at all; 32-bit floats as `keep_as` says.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_safetensors(
+    path: &Path,
+    state: &StateDict,
+    metadata: &HashMap<String, String>,
+    keep_as: KeepAs,
+) -> Result<()> {
+    let stored = state.iter().map(|(name, tensor)| {
+        let dtype = match (keep_as, tensor.dtype) {
+            (KeepAs::F16, DType::F32) => DType::F16,
+            (KeepAs::BF16, DType::F32) => DType::BF16,
+            (_, same) => same,
+        };
+        (name.to_owned(), Stored(tensor, dtype))
+    });
+    let metadata = (!metadata.is_empty()).then(|| metadata.clone());
+    let bytes = safetensors::serialize(stored, metadata)
+        .map_err(|e| WeightsError::damaged(path, e.to_string()))?;
+    write_atomic(path, |file| file.write_all(&bytes))
+}

@@ -1,0 +1,35 @@
+//! Starting weights from other models (spec `model` section 8).
+
+use crate::tensor::StateDict;
+
+/// Names of a BERT (with or without `bert.`, with `gamma`/`beta` or `weight`/`bias`) as those of
+/// ALBEF's `text_encoder`; pooler and next-sentence head are left out.
+#[must_use]
+pub fn from_bert(state: StateDict) -> StateDict {
+    state
+        .into_iter()
+        .filter(|(n, _)| !n.contains("pooler.") && !n.contains("seq_relationship"))
+        .filter(|(n, _)| !n.ends_with("position_ids") && !n.ends_with("predictions.decoder.weight"))
+        .filter(|(n, _)| !n.ends_with("predictions.decoder.bias"))
+        .map(|(name, tensor)| {
+            let name = name.replace("LayerNorm.gamma", "LayerNorm.weight");
+            let name = name.replace("LayerNorm.beta", "LayerNorm.bias");
+            let name = match name.strip_prefix("bert.") {
+                Some(body) => format!("text_encoder.bert.{body}"),
+                None if name.starts_with("cls.") => format!("text_encoder.{name}"),
+                None => format!("text_encoder.bert.{name}"),
+            };
+            (name, tensor)
+        })
+        .collect()
+}
+
+/// Names of a DeiT as those of ALBEF's `visual_encoder`; the classifier is left out.
+#[must_use]
+pub fn from_deit(state: StateDict) -> StateDict {
+    state
+        .into_iter()
+        .filter(|(n, _)| !n.starts_with("head."))
+        .map(|(n, t)| (format!("visual_encoder.{n}"), t))
+        .collect()
+}

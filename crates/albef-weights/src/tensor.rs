@@ -1,0 +1,186 @@
+//! Tensors as they lie in files.
+
+use std::collections::HashMap;
+
+use half::{bf16, f16};
+
+use crate::error::{Result, WeightsError};
+
+/// Element type.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DType {
+    /// 64-bit float.
+    F64,
+    /// 32-bit float.
+    F32,
+    /// 16-bit float.
+    F16,
+    /// Brain float.
+    BF16,
+    /// 64-bit integer.
+    I64,
+    /// 32-bit integer.
+    I32,
+    /// 16-bit integer.
+    I16,
+    /// 8-bit integer.
+    I8,
+    /// Byte.
+    U8,
+    /// Truth value, one byte.
+    Bool,
+}
+
+impl DType {
+    /// Bytes of one element.
+    #[must_use]
+    pub fn size(self) -> usize {
+        match self {
+            Self::F64 | Self::I64 => 8,
+            Self::F32 | Self::I32 => 4,
+            Self::F16 | Self::BF16 | Self::I16 => 2,
+            Self::I8 | Self::U8 | Self::Bool => 1,
+        }
+    }
+}
+
+/// A tensor: little-endian bytes in row-major order.
+#[derive(Clone, PartialEq, Debug)]
+pub struct HostTensor {
+    /// Element type.
+    pub dtype: DType,
+    /// Shape; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// The elements.
+    pub bytes: Vec<u8>,
+}
+
+impl HostTensor {
+    /// A float tensor.
+    #[must_use]
+    pub fn from_f32(shape: &[usize], values: &[f32]) -> Self {
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self { dtype: DType::F32, shape: shape.to_vec(), bytes }
+    }
+
+    /// An integer tensor.
+    #[must_use]
+    pub fn from_i64(shape: &[usize], values: &[i64]) -> Self {
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self { dtype: DType::I64, shape: shape.to_vec(), bytes }
+    }
+
+    /// Number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there is no element.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn parts<const N: usize>(&self) -> impl Iterator<Item = [u8; N]> + '_ {
+        self.bytes.as_chunks::<N>().0.iter().copied()
+    }
+
+    /// The elements as floats.
+    ///
+    /// # Errors
+    /// If they are integers.
+    pub fn to_f32(&self) -> Result<Vec<f32>> {
+        Ok(match self.dtype {
+            DType::F32 => self.parts().map(f32::from_le_bytes).collect(),
+            DType::F64 => self.parts().map(|b| f64::from_le_bytes(b) as f32).collect(),
+            DType::F16 => self.parts().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
+            DType::BF16 => self.parts().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
+            other => return Err(wrong(other, "a float")),
+        })
+    }
+
+    /// The elements as integers.
+    ///
+    /// # Errors
+    /// If they are floats.
+    pub fn to_i64(&self) -> Result<Vec<i64>> {
+        Ok(match self.dtype {
+            DType::I64 => self.parts().map(i64::from_le_bytes).collect(),
+            DType::I32 => self.parts().map(|b| i64::from(i32::from_le_bytes(b))).collect(),
+            DType::I16 => self.parts().map(|b| i64::from(i16::from_le_bytes(b))).collect(),
+            DType::I8 => self.parts().map(|b| i64::from(i8::from_le_bytes(b))).collect(),
+            DType::U8 | DType::Bool => self.bytes.iter().map(|b| i64::from(*b)).collect(),
+            other => return Err(wrong(other, "an integer")),
+        })
+    }
+}
+
+fn wrong(found: DType, expected: &'static str) -> WeightsError {
+    WeightsError::Type { found: format!("{found:?}"), expected }
+}
+
+/// Named tensors in the order of the file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StateDict {
+    entries: Vec<(String, HostTensor)>,
+    place: HashMap<String, usize>,
+}
+
+impl StateDict {
+    /// Adds or replaces a tensor.
+    pub fn insert(&mut self, name: String, tensor: HostTensor) {
+        if let Some(at) = self.place.get(&name) {
+            self.entries[*at].1 = tensor;
+        } else {
+            self.place.insert(name.clone(), self.entries.len());
+            self.entries.push((name, tensor));
+        }
+    }
+
+    /// The tensor of that name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&HostTensor> {
+        self.place.get(name).map(|i| &self.entries[*i].1)
+    }
+
+    /// Names and tensors in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &HostTensor)> {
+        self.entries.iter().map(|(n, t)| (n.as_str(), t))
+    }
+
+    /// Names in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|(n, _)| n.as_str())
+    }
+
+    /// Number of tensors.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+impl FromIterator<(String, HostTensor)> for StateDict {
+    fn from_iter<I: IntoIterator<Item = (String, HostTensor)>>(items: I) -> Self {
+        let mut state = Self::default();
+        for (name, tensor) in items {
+            state.insert(name, tensor);
+        }
+        state
+    }
+}
+
+impl IntoIterator for StateDict {
+    type Item = (String, HostTensor);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.entries.into_iter()
+    }
+}

@@ -1,0 +1,5 @@
+//! Typed configuration with the official names and defaults.
+
+mod model;
+
+pub use model::{ModelConfig, TextConfig, VisionConfig};

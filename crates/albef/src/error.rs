@@ -1,0 +1,125 @@
+//! What can go wrong, with what the caller needs to mend it.
+
+use std::path::PathBuf;
+
+/// The result of the library's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A weight that the model needs is absent.
+    #[error("the weights have no `{key}`")]
+    MissingWeight {
+        /// Its official name.
+        key: String,
+    },
+    /// A weight has another size than the model.
+    #[error("weight `{key}` has shape {found:?} where the configuration wants {expected:?}")]
+    WeightShape {
+        /// Its official name.
+        key: String,
+        /// Shape by the configuration.
+        expected: Vec<usize>,
+        /// Shape in the file.
+        found: Vec<usize>,
+    },
+    /// Images of another size than the position table.
+    #[error("images are {found:?} [channels, height, width]; this model takes [3, {expected}, {expected}]")]
+    ImageShape {
+        /// Side in pixels that the model takes.
+        expected: usize,
+        /// Channels, height and width.
+        found: [usize; 3],
+    },
+    /// A text with no token, or with more than the position table has.
+    #[error("text {index} has {found} tokens; between 1 and {limit} are possible")]
+    TextLength {
+        /// Which text of the batch.
+        index: usize,
+        /// Its tokens.
+        found: usize,
+        /// Length of the position table.
+        limit: usize,
+    },
+    /// A token id outside the vocabulary.
+    #[error("token id {id} lies outside the vocabulary of {vocabulary} pieces")]
+    TokenId {
+        /// The id.
+        id: u32,
+        /// Size of the vocabulary.
+        vocabulary: usize,
+    },
+    /// A fusion layer was run without an image.
+    #[error("the fusion layers need image states")]
+    NoImage,
+    /// The images of a batch of texts do not fit.
+    #[error("{texts} texts came with {given} image numbers for {images} images")]
+    ImageOfText {
+        /// Texts.
+        texts: usize,
+        /// Image numbers given.
+        given: usize,
+        /// Images at hand.
+        images: usize,
+    },
+    /// The checkpoint has no vocabulary head, which masked language modelling needs.
+    #[error("these weights have no vocabulary head (`text_encoder.cls.*`): start from a pre-training checkpoint")]
+    NoMlmHead,
+    /// A configuration that cannot work.
+    #[error("configuration: {0}")]
+    Config(String),
+    /// A loss that is not a number.
+    #[error("step {step} (epoch {epoch}): {loss} is {value}; the last checkpoint is untouched. hint: lower the learning rate or look at the pictures of this batch ({batch})")]
+    NotFinite {
+        /// Optimiser step, from 0.
+        step: u64,
+        /// Epoch, from 0.
+        epoch: u64,
+        /// Which loss.
+        loss: &'static str,
+        /// Its value.
+        value: f64,
+        /// The first samples of the batch.
+        batch: String,
+    },
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A JSON file that does not say what it should.
+    #[error("{path}: {detail}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Data could not be read.
+    #[error(transparent)]
+    Data(#[from] albef_data::error::DataError),
+    /// Weights could not be read or written.
+    #[error(transparent)]
+    Weights(#[from] albef_weights::WeightsError),
+    /// The device cannot be had.
+    #[error("device `{name}`: {detail}")]
+    Device {
+        /// As asked for.
+        name: String,
+        /// What is in the way, and the way out.
+        detail: String,
+    },
+}
+
+impl Error {
+    /// Wraps an input or output error with its file.
+    pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}

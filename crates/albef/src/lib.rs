@@ -1,0 +1,16 @@
+//! ALBEF, "Align before Fuse" (NeurIPS 2021): vision and language representations learned with
+//! momentum distillation.
+//!
+//! An image encoder and a text encoder are *aligned* by a contrastive loss before six further
+//! layers *fuse* them by cross-attention. The modules follow the data: [`config`] gives sizes,
+//! [`model`] encodes and fuses, [`objectives`] turns states into losses, [`train`] learns,
+//! [`eval`] measures.
+
+pub mod config;
+pub mod error;
+pub mod model;
+pub mod objectives;
+pub mod ops;
+pub mod params;
+
+pub use error::{Error, Result};

@@ -1,0 +1,50 @@
+//! Masking of captions for masked language modelling (paper equation 3, spec `losses` 5).
+
+/// Ids that masking treats in a special way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpecialIds {
+    /// Padding: never masked.
+    pub pad: u32,
+    /// First token of every text: never masked.
+    pub cls: u32,
+    /// What a masked token becomes.
+    pub mask: u32,
+}
+
+/// The four draws that decide about one token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MaskDraw {
+    /// Chosen as a target if below the masking probability.
+    pub mask: f32,
+    /// Replaced by `[MASK]` if below 0.8.
+    pub replace: f32,
+    /// Otherwise replaced by `word` if below 0.5.
+    pub random: f32,
+    /// The random word.
+    pub word: u32,
+}
+
+/// The masked tokens and, for each token, the word to predict, if it is a target.
+#[must_use]
+pub fn mask_tokens(
+    ids: &[u32],
+    special: SpecialIds,
+    probability: f32,
+    mut draw: impl FnMut(usize) -> MaskDraw,
+) -> (Vec<u32>, Vec<Option<u32>>) {
+    ids.iter()
+        .enumerate()
+        .map(|(i, id)| {
+            let d = draw(i);
+            if d.mask >= probability || *id == special.pad || *id == special.cls {
+                (*id, None)
+            } else if d.replace < 0.8 {
+                (special.mask, Some(*id))
+            } else if d.random < 0.5 {
+                (d.word, Some(*id))
+            } else {
+                (*id, Some(*id))
+            }
+        })
+        .unzip()
+}

@@ -1,0 +1,354 @@
+//! One pre-training forward pass: the three losses of a batch (spec `losses` 1).
+//!
+//! The work that the official code repeats is done once: masked captions and the three kinds of
+//! matching pairs go through the fusion layers as one packed batch, so an image's keys and values
+//! are projected once per layer; the last layer computes `[CLS]` of the pairs and the masked
+//! tokens, nothing else; the vocabulary head sees masked tokens only.
+
+use burn::tensor::{Int, Tensor, TensorData, activation};
+
+use super::itc;
+use super::masking::{MaskDraw, SpecialIds, mask_tokens};
+use super::negatives::sample_negatives;
+use super::queue::Queues;
+use crate::error::{Error, Result};
+use crate::model::{Albef, DropoutDraws, Encoders, ImageContext, Read, Sequence, TokenBatch};
+use crate::ops::index;
+use crate::params::{tensor, values};
+
+/// A batch of pairs.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Normalised images `[B, 3, S, S]`, untracked.
+    pub images: Tensor<4>,
+    /// Captions, `[CLS]` first.
+    pub text: TokenBatch,
+    /// Image id of each pair, for [`Settings::image_index`].
+    pub image_ids: Vec<i64>,
+}
+
+/// What decides about the losses besides weights and data.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// Weight of the momentum model's pseudo-targets in this step.
+    pub alpha: f64,
+    /// Share of tokens to mask.
+    pub mlm_probability: f32,
+    /// Whether pairs of the same image id are positives of each other in ITC and never negatives
+    /// in ITM. The official pre-training knows no ids (quirk Q42).
+    pub image_index: bool,
+    /// Dropout of the online text and fusion layers.
+    pub dropout: f32,
+    /// Dropout of the momentum text and fusion layers (quirk Q9).
+    pub momentum_dropout: f32,
+    /// Special ids of the vocabulary.
+    pub special: SpecialIds,
+    /// Size of the vocabulary, the range of random words.
+    pub vocab_size: usize,
+}
+
+/// The random draws of a step.
+#[derive(Clone, Debug)]
+pub enum Draws {
+    /// A pure function of this seed.
+    Seeded(u64),
+    /// Given draws, for comparison with another implementation.
+    Replay {
+        /// For each text, the image that serves as its negative.
+        negative_image: Vec<usize>,
+        /// For each image, the text that serves as its negative.
+        negative_text: Vec<usize>,
+        /// For each token row, its masking draws.
+        masks: Vec<MaskDraw>,
+    },
+}
+
+/// Losses and what a step leaves behind. Tensors of the online side are tracked.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Image-text contrastive loss `[1]`, the mean of the two directions.
+    pub loss_ita: Tensor<1>,
+    /// Image-text matching loss `[1]`.
+    pub loss_itm: Tensor<1>,
+    /// Masked language modelling loss `[1]`.
+    pub loss_mlm: Tensor<1>,
+    /// Contrastive loss image to text `[1]`.
+    pub loss_i2t: Tensor<1>,
+    /// Contrastive loss text to image `[1]`.
+    pub loss_t2i: Tensor<1>,
+    /// States of the images.
+    pub image_embeds: Tensor<2>,
+    /// Momentum states of the images.
+    pub image_embeds_m: Tensor<2>,
+    /// States of the caption tokens.
+    pub text_embeds: Tensor<2>,
+    /// Features `[B, E]`: image, text, momentum image, momentum text.
+    pub feats: [Tensor<2>; 4],
+    /// Similarities `[B, B + Q]`: image to text, text to image.
+    pub sims: [Tensor<2>; 2],
+    /// The momentum model's similarities.
+    pub sims_m: [Tensor<2>; 2],
+    /// Soft targets of both directions.
+    pub targets: [Tensor<2>; 2],
+    /// Matching logits: positives, texts with negative images, images with negative texts.
+    pub itm_logits: Tensor<2>,
+    /// 1 for positives.
+    pub itm_labels: Vec<i64>,
+    /// Captions after masking.
+    pub masked_ids: Vec<u32>,
+    /// Word to predict, per token.
+    pub mlm_labels: Vec<Option<u32>>,
+    /// Word logits at the masked tokens, of the online and the momentum model.
+    pub mlm_logits: Option<[Tensor<2>; 2]>,
+}
+
+impl Step {
+    /// What is minimised: the plain sum.
+    #[must_use]
+    pub fn loss(&self) -> Tensor<1> {
+        self.loss_mlm.clone() + self.loss_ita.clone() + self.loss_itm.clone()
+    }
+}
+
+struct DrawState {
+    draws: Draws,
+    text: DropoutDraws,
+    momentum: DropoutDraws,
+}
+
+impl DrawState {
+    fn new(draws: Draws, settings: &Settings) -> Self {
+        let dropout = |p: f32, salt: u64| match &draws {
+            Draws::Seeded(seed) => DropoutDraws::new(p, mix(*seed, salt)),
+            Draws::Replay { .. } => DropoutDraws::none(),
+        };
+        let text = dropout(settings.dropout, 1);
+        let momentum = dropout(settings.momentum_dropout, 2);
+        Self { draws, text, momentum }
+    }
+
+    fn mask(&self, row: usize, vocab_size: usize) -> MaskDraw {
+        match &self.draws {
+            Draws::Replay { masks, .. } => masks[row],
+            Draws::Seeded(seed) => {
+                let u = |salt: u64| albef_kernels::uniform(mix(*seed, salt), row as u64);
+                let word = (f64::from(u(6)) * vocab_size as f64) as u32;
+                MaskDraw { mask: u(3), replace: u(4), random: u(5), word }
+            }
+        }
+    }
+
+    fn negatives(
+        &self,
+        images: bool,
+        sims: &Tensor<2>,
+        allowed: impl Fn(usize, usize) -> bool,
+    ) -> Vec<Option<usize>> {
+        match &self.draws {
+            Draws::Replay { negative_image, negative_text, .. } => {
+                let given = if images { negative_image } else { negative_text };
+                given.iter().copied().map(Some).collect()
+            }
+            Draws::Seeded(seed) => {
+                let batch = sims.dims()[0];
+                let logits = values(sims.clone().inner().narrow(1, 0, batch));
+                let seed = mix(*seed, if images { 7 } else { 8 });
+                sample_negatives(&logits, batch, allowed, |row| {
+                    f64::from(albef_kernels::uniform(seed, row as u64))
+                })
+            }
+        }
+    }
+}
+
+/// A seed for one purpose out of the seed of a step.
+#[must_use]
+pub fn mix(seed: u64, salt: u64) -> u64 {
+    let mut z = seed ^ salt.wrapping_mul(0xd134_2543_de82_ef95);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// The forward pass. `model` has tracked weights, `momentum` untracked ones, already moved
+/// towards those of the last optimiser step; the queues are read, not written.
+///
+/// # Errors
+/// If the batch does not fit the model, or the weights lack a vocabulary head.
+pub fn forward(
+    model: &Albef,
+    momentum: &Encoders,
+    queues: &Queues,
+    batch: &Batch,
+    settings: &Settings,
+    draws: Draws,
+) -> Result<Step> {
+    let mut draws = DrawState::new(draws, settings);
+    let online = &model.encoders;
+    let size = batch.text.len();
+    let tokens = &batch.text;
+    let class: Vec<Vec<usize>> = vec![vec![0]; size];
+
+    let image = online.visual_encoder.forward(Tensor::from_inner(batch.images.clone()))?;
+    let image_feat = online.image_feat(&image);
+    let text = online.text_encoder.text(tokens, Read::All, &mut draws.text, None)?;
+    let device = text.device();
+    let class_states = text.clone().select(0, index(&tokens.class_rows(), &device));
+    let text_feat = online.text_feat(class_states);
+
+    let image_m = momentum.visual_encoder.forward(batch.images.clone())?;
+    let image_feat_m = momentum.image_feat(&image_m);
+    let read = Read::Rows(&class);
+    let text_m = momentum.text_encoder.text(tokens, read, &mut draws.momentum, None)?;
+    let text_feat_m = momentum.text_feat(text_m);
+
+    // Image-text contrastive loss.
+    let plain = image_feat_m.device();
+    let temp = model.temp.clone();
+    let temp_m = temp.clone().inner();
+    let sim = |a: &Tensor<2>, b: &Tensor<2>, queue: Option<Tensor<2>>| {
+        let constant = Tensor::from_inner(b.clone());
+        let queue = queue.map(Tensor::from_inner);
+        itc::similarities(a.clone(), constant, queue, temp.clone())
+    };
+    let sim_m = |a: &Tensor<2>, b: &Tensor<2>, queue: Option<Tensor<2>>| {
+        itc::similarities(a.clone(), b.clone(), queue, temp_m.clone())
+    };
+    let sims = [
+        sim(&image_feat, &text_feat_m, queues.text()),
+        sim(&text_feat, &image_feat_m, queues.image()),
+    ];
+    let sims_m = [
+        sim_m(&image_feat_m, &text_feat_m, queues.text()),
+        sim_m(&text_feat_m, &image_feat_m, queues.image()),
+    ];
+    let ids = settings.image_index.then_some((&batch.image_ids[..], queues.ids()));
+    let rows = itc::positives(size, ids, queues.len());
+    let positives: Tensor<2> = tensor(rows, [size, size + queues.len()], &plain);
+    let targets =
+        sims_m.clone().map(|s| itc::soft_targets(s, positives.clone(), settings.alpha));
+    let cross = |i: usize| {
+        itc::cross_entropy(sims[i].clone(), Tensor::from_inner(targets[i].clone()))
+    };
+    let (loss_i2t, loss_t2i) = (cross(0), cross(1));
+    let loss_ita = (loss_i2t.clone() + loss_t2i.clone()) / 2.0;
+
+    // Hard negatives, first an image for each text, then a text for each image.
+    let allowed = |a: usize, b: usize| {
+        a != b && !(settings.image_index && batch.image_ids[a] == batch.image_ids[b])
+    };
+    let negative_image = draws.negatives(true, &sims[1], allowed);
+    let negative_text = draws.negatives(false, &sims[0], allowed);
+
+    // Masking.
+    let (masked_ids, mlm_labels) =
+        mask_tokens(&tokens.ids, settings.special, settings.mlm_probability, |row| {
+            draws.mask(row, settings.vocab_size)
+        });
+    let masked = TokenBatch { ids: masked_ids, sequences: tokens.sequences.clone() };
+    let targets_of: Vec<Vec<usize>> = tokens
+        .sequences
+        .iter()
+        .map(|s| (0..s.rows).filter(|i| mlm_labels[s.start + i].is_some()).collect())
+        .collect();
+    let any_masked = targets_of.iter().any(|t| !t.is_empty());
+
+    // All pairs that go through the fusion layers: (text, image).
+    let mut pairs: Vec<(usize, usize)> = (0..size).map(|b| (b, b)).collect();
+    pairs.extend(negative_image.iter().enumerate().filter_map(|(b, j)| j.map(|j| (b, j))));
+    pairs.extend(negative_text.iter().enumerate().filter_map(|(b, k)| k.map(|k| (k, b))));
+    let itm_labels: Vec<i64> = (0..pairs.len()).map(|i| i64::from(i < size)).collect();
+    let mut rows = Vec::new();
+    let mut sequences = Vec::new();
+    let mut image_of = Vec::new();
+    for (t, i) in &pairs {
+        let s = tokens.sequences[*t];
+        sequences.push(Sequence { start: rows.len(), ..s });
+        rows.extend(s.range());
+        image_of.push(*i);
+    }
+    let mut states = text.clone().select(0, index(&rows, &device));
+    let mut read: Vec<Vec<usize>> = vec![vec![0]; pairs.len()];
+    if any_masked {
+        let masked_states =
+            online.text_encoder.text(&masked, Read::All, &mut draws.text, None)?;
+        states = Tensor::cat(vec![states, masked_states], 0);
+        for (b, s) in tokens.sequences.iter().enumerate() {
+            sequences.push(Sequence { start: rows.len() + s.start, ..*s });
+            image_of.push(b);
+        }
+        read.extend(targets_of.iter().cloned());
+    }
+    let context = ImageContext { states: &image, image_of: &image_of, visible: None };
+    let fused = online.text_encoder.fusion(
+        states,
+        &sequences,
+        context,
+        Read::Rows(&read),
+        &mut draws.text,
+        None,
+    )?;
+
+    // Image-text matching loss.
+    let itm_logits = model.itm_logits(fused.clone().narrow(0, 0, pairs.len()));
+    let loss_itm = hard_cross_entropy(
+        activation::log_softmax(itm_logits.clone(), 1),
+        &itm_labels.iter().map(|l| *l as usize).collect::<Vec<_>>(),
+    );
+
+    // Masked language modelling.
+    let mut mlm_logits = None;
+    let mut loss_mlm = Tensor::zeros([1], &device);
+    if any_masked {
+        let count: usize = targets_of.iter().map(Vec::len).sum();
+        let head = online.mlm_head.as_ref().ok_or(Error::NoMlmHead)?;
+        let logits = head.forward(fused.narrow(0, pairs.len(), count));
+        let own: Vec<usize> = (0..size).collect();
+        let context = ImageContext { states: &image_m, image_of: &own, visible: None };
+        let read = Read::Rows(&targets_of);
+        let states_m =
+            momentum.text_encoder.multi_modal(&masked, context, read, &mut draws.momentum, None)?;
+        let head_m = momentum.mlm_head.as_ref().ok_or(Error::NoMlmHead)?;
+        let logits_m = head_m.forward(states_m);
+        let labels: Vec<usize> = mlm_labels.iter().flatten().map(|l| *l as usize).collect();
+        let log_p = activation::log_softmax(logits.clone(), 1);
+        let hard = hard_cross_entropy(log_p.clone(), &labels);
+        loss_mlm = if settings.alpha == 0.0 {
+            hard
+        } else {
+            let soft = Tensor::from_inner(activation::softmax(logits_m.clone(), 1));
+            let soft = (log_p * soft).sum_dim(1).mean().neg();
+            hard * (1.0 - settings.alpha) + soft * settings.alpha
+        };
+        mlm_logits = Some([logits, logits_m]);
+    }
+
+    Ok(Step {
+        loss_ita,
+        loss_itm,
+        loss_mlm,
+        loss_i2t,
+        loss_t2i,
+        image_embeds: image.tokens,
+        image_embeds_m: image_m.tokens,
+        text_embeds: text,
+        feats: [image_feat, text_feat, image_feat_m, text_feat_m],
+        sims,
+        sims_m,
+        targets,
+        itm_logits,
+        itm_labels,
+        masked_ids: masked.ids,
+        mlm_labels,
+        mlm_logits,
+    })
+}
+
+/// Mean over rows of `-log_p[row, label]`.
+fn hard_cross_entropy(log_p: Tensor<2>, labels: &[usize]) -> Tensor<1> {
+    let device = log_p.device();
+    let labels: Vec<i32> = labels.iter().map(|l| *l as i32).collect();
+    let n = labels.len();
+    let labels = Tensor::<2, Int>::from_data(TensorData::new(labels, [n, 1]), &device);
+    log_p.gather(1, labels).mean().neg()
+}

@@ -1,0 +1,144 @@
+//! AdamW with the official parameter groups (spec `training` 1).
+
+use albef_kernels as kernels;
+use burn::tensor::Tensor;
+
+use crate::ops;
+use crate::params::{Params, take_values, tensor};
+
+/// Which parameters decay.
+///
+/// The reference rule exempts tensors of one axis and names ending in `.bias`; everything else
+/// decays, the temperature, class token and position table included (quirk Q7).
+#[must_use]
+pub fn decays(name: &str, shape: &[usize]) -> bool {
+    !(shape.len() == 1 || name.ends_with(".bias"))
+}
+
+/// Moments of one parameter.
+#[derive(Clone, Debug)]
+pub struct Moments {
+    /// Steps taken, from 1 at the first.
+    pub steps: u64,
+    /// Running mean of the gradient.
+    pub exp_avg: Tensor<1>,
+    /// Running mean of its square.
+    pub exp_avg_sq: Tensor<1>,
+}
+
+/// AdamW over the tensors of a [`Params`].
+#[derive(Clone, Debug)]
+pub struct Optimizer {
+    /// Weight decay of the tensors that decay.
+    pub weight_decay: f64,
+    /// Decay rates of the moments.
+    pub betas: (f64, f64),
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    decay: Vec<bool>,
+    moments: Vec<Option<Moments>>,
+}
+
+impl Optimizer {
+    /// A fresh optimiser for these parameters.
+    #[must_use]
+    pub fn new(params: &Params, weight_decay: f64, betas: (f64, f64), eps: f64) -> Self {
+        let decay = params.entries().iter().map(|p| decays(&p.name, &p.shape)).collect();
+        let moments = vec![None; params.entries().len()];
+        Self { weight_decay, betas, eps, decay, moments }
+    }
+
+    /// Moments by position of the parameter; `None` before its first gradient.
+    #[must_use]
+    pub fn moments(&self) -> &[Option<Moments>] {
+        &self.moments
+    }
+
+    /// Puts back the moments of a checkpoint.
+    pub fn set_moments(&mut self, at: usize, moments: Moments) {
+        self.moments[at] = Some(moments);
+    }
+
+    /// One step. A parameter without a gradient is left alone, decay included, until it has had
+    /// one; from then on a missing gradient counts as zero, as in the official loop, which zeroes
+    /// gradients instead of dropping them.
+    pub fn step(&mut self, lr: f64, params: &mut Params, mut gradients: Vec<Option<Tensor<1>>>) {
+        let cpu = ops::is_cpu(params.device());
+        for (i, (_, value)) in params.values_mut().enumerate() {
+            let gradient = gradients[i].take();
+            let (gradient, moments) = match (gradient, self.moments[i].take()) {
+                (None, None) => continue,
+                (Some(g), Some(m)) => (g, m),
+                (None, Some(m)) => (value.zeros_like(), m),
+                (Some(g), None) => {
+                    let zeros = || value.zeros_like();
+                    (g, Moments { steps: 0, exp_avg: zeros(), exp_avg_sq: zeros() })
+                }
+            };
+            let weight_decay = if self.decay[i] { self.weight_decay } else { 0.0 };
+            let settings = kernels::AdamW {
+                lr,
+                beta1: self.betas.0,
+                beta2: self.betas.1,
+                eps: self.eps,
+                weight_decay,
+            };
+            let update = if cpu { update_on_cpu } else { update_anywhere };
+            self.moments[i] = Some(update(&settings, value, gradient, moments));
+        }
+    }
+}
+
+fn update_on_cpu(
+    o: &kernels::AdamW,
+    value: &mut Tensor<1>,
+    mut gradient: Tensor<1>,
+    mut moments: Moments,
+) -> Moments {
+    let device = value.device();
+    let mut p = take_values(value);
+    let g = take_values(&mut gradient);
+    let mut m = take_values(&mut moments.exp_avg);
+    let mut s = take_values(&mut moments.exp_avg_sq);
+    let steps = moments.steps + 1;
+    kernels::adamw(o, steps, &mut p, &g, &mut m, &mut s);
+    let n = p.len();
+    *value = tensor(p, [n], &device);
+    Moments { steps, exp_avg: tensor(m, [n], &device), exp_avg_sq: tensor(s, [n], &device) }
+}
+
+fn update_anywhere(
+    o: &kernels::AdamW,
+    value: &mut Tensor<1>,
+    gradient: Tensor<1>,
+    moments: Moments,
+) -> Moments {
+    let steps = moments.steps + 1;
+    let m = moments.exp_avg * o.beta1 + gradient.clone() * (1.0 - o.beta1);
+    let s = moments.exp_avg_sq * o.beta2 + gradient.square() * (1.0 - o.beta2);
+    let power = i32::try_from(steps).unwrap_or(i32::MAX);
+    let root = (1.0 - o.beta2.powi(power)).sqrt();
+    let rate = o.lr / (1.0 - o.beta1.powi(power));
+    let update = m.clone() / (s.clone().sqrt() / root + o.eps) * rate;
+    *value = value.clone() * (1.0 - o.lr * o.weight_decay) - update;
+    Moments { steps, exp_avg: m, exp_avg_sq: s }
+}
+
+/// Moves each average towards its value: `average * momentum + value * (1 - momentum)`. Pairs are
+/// matched by position.
+pub fn update_average(momentum: f64, averages: &mut Params, values: &mut Params) {
+    let cpu = ops::is_cpu(averages.device());
+    let device = averages.device().clone();
+    for ((_, average), (_, value)) in averages.values_mut().zip(values.values_mut()) {
+        if cpu {
+            let mut a = take_values(average);
+            let v = take_values(value);
+            kernels::ema(momentum, &mut a, &v);
+            let n = a.len();
+            *average = tensor(a, [n], &device);
+            *value = tensor(v, [n], &device);
+        } else {
+            *average = average.clone() * momentum + value.clone() * (1.0 - momentum);
+        }
+    }
+}
