@@ -8,9 +8,13 @@
 
 pub mod config;
 pub mod error;
+pub mod eval;
+pub mod golden;
 pub mod model;
 pub mod objectives;
 pub mod ops;
 pub mod params;
+pub mod train;
+pub mod weights;
 
 pub use error::{Error, Result};

@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 
 use crate::ops;
 use crate::params::{Params, take_values, tensor};
+use crate::weights::momentum_name;
 
 /// Which parameters decay.
 ///
@@ -124,12 +125,15 @@ fn update_anywhere(
     Moments { steps, exp_avg: m, exp_avg_sq: s }
 }
 
-/// Moves each average towards its value: `average * momentum + value * (1 - momentum)`. Pairs are
-/// matched by position.
-pub fn update_average(momentum: f64, averages: &mut Params, values: &mut Params) {
+/// Moves each momentum copy towards its trained weight:
+/// `average * momentum + value * (1 - momentum)`.
+pub fn update_average(momentum: f64, averages: &mut Params, online: &mut Params) {
     let cpu = ops::is_cpu(averages.device());
     let device = averages.device().clone();
-    for ((_, average), (_, value)) in averages.values_mut().zip(values.values_mut()) {
+    for (name, value) in online.values_mut() {
+        let Some(average) = momentum_name(name).and_then(|n| averages.value_mut(&n)) else {
+            continue;
+        };
         if cpu {
             let mut a = take_values(average);
             let v = take_values(value);

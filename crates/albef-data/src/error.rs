@@ -1,0 +1,132 @@
+//! What can be wrong with data, with file and place.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The result of this crate's functions.
+pub type Result<T, E = DataError> = std::result::Result<T, E>;
+
+/// Why an image cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ImageErrorKind {
+    /// No such file.
+    NotFound,
+    /// A file of no bytes.
+    Empty,
+    /// The file ends before the picture does.
+    Truncated,
+    /// The bytes contradict the format.
+    Corrupt,
+    /// Not a picture of a known format.
+    UnknownFormat,
+    /// More pixels than allowed.
+    TooLarge,
+    /// The system failed to read it.
+    Io,
+}
+
+impl ImageErrorKind {
+    /// The name used in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotFound => "not-found",
+            Self::Empty => "empty",
+            Self::Truncated => "truncated",
+            Self::Corrupt => "corrupt",
+            Self::UnknownFormat => "unknown-format",
+            Self::TooLarge => "too-large",
+            Self::Io => "io",
+        }
+    }
+}
+
+/// Why bytes do not give an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageError {
+    /// The class of the error.
+    pub kind: ImageErrorKind,
+    /// What the decoder said.
+    pub detail: String,
+}
+
+impl fmt::Display for ImageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} image: {}", self.kind.name(), self.detail)
+    }
+}
+
+/// What can be wrong with data.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// An image cannot be used.
+    #[error("{name}: {error}")]
+    Image {
+        /// File or member of an archive.
+        name: String,
+        /// Why.
+        error: ImageError,
+    },
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// An annotation file does not say what it should.
+    #[error("{path}{place}: {detail}")]
+    Annotation {
+        /// The file.
+        path: PathBuf,
+        /// Entry, line or byte, ready to follow the path.
+        place: String,
+        /// What is wrong and what is expected.
+        detail: String,
+    },
+    /// A vocabulary that cannot be used.
+    #[error("vocabulary {path}: {detail}")]
+    Vocabulary {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Too many images could not be used.
+    #[error("{count} images could not be used, more than the limit of {limit}:\n{list}\nhint: mend or remove them, or raise `max_skipped`")]
+    TooManySkipped {
+        /// How many.
+        count: usize,
+        /// How many are allowed.
+        limit: usize,
+        /// Names and reasons.
+        list: String,
+    },
+    /// Fewer samples than a batch.
+    #[error("the data has {samples} usable samples but a batch takes {batch}; set `batch_size` to at most {samples} or add data")]
+    SmallerThanBatch {
+        /// Samples.
+        samples: usize,
+        /// Batch size.
+        batch: usize,
+    },
+    /// Our own mistake.
+    #[error("internal: {0}; please report this")]
+    Internal(String),
+}
+
+impl DataError {
+    /// Wraps an input or output error with its file.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, source }
+    }
+
+    /// An annotation error at a place.
+    pub(crate) fn annotation(path: &Path, place: String, detail: impl Into<String>) -> Self {
+        Self::Annotation { path: path.to_owned(), place, detail: detail.into() }
+    }
+}

@@ -1,0 +1,9 @@
+//! Words: cleaning and tokenising as the official code does (spec `data` sections 4 and 6).
+
+mod clean;
+mod vocabulary;
+mod wordpiece;
+
+pub use clean::{pre_caption, pre_question};
+pub use vocabulary::Vocabulary;
+pub use wordpiece::Tokenizer;

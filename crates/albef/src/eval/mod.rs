@@ -1,0 +1,4 @@
+//! Measuring: recall, retrieval with re-ranking, intervals.
+
+pub mod metrics;
+pub mod retrieval;

@@ -1,0 +1,294 @@
+//! Retrieval: rank by cosine, then re-rank the best `k` by the matching head (paper section 5,
+//! spec `evaluation` 1).
+//!
+//! Pairs are grouped by image, so an image's keys and values are projected once per layer for all
+//! the texts that it meets, in either direction; a pair that both directions want is scored once.
+//! States live for one group of images only: memory does not grow with gallery times tokens.
+
+use std::collections::HashMap;
+
+use burn::tensor::Tensor;
+
+use super::metrics::{RecallReport, best_rank};
+use crate::error::Result;
+use crate::model::{Albef, DropoutDraws, ImageContext, ImageStates, Read, Sequence, TokenBatch};
+use crate::ops::index;
+use crate::params::values;
+
+/// Images and texts to be matched.
+#[derive(Clone, Copy, Debug)]
+pub struct Gallery<'a> {
+    /// Number of images.
+    pub images: usize,
+    /// Token ids of each text.
+    pub texts: &'a [Vec<u32>],
+    /// The image of each text.
+    pub txt2img: &'a [usize],
+    /// Concept of each image: images of one concept count as equal.
+    pub ids: Option<&'a [u32]>,
+}
+
+impl Gallery<'_> {
+    /// Whether a text belongs to an image.
+    #[must_use]
+    pub fn relevant(&self, image: usize, text: usize) -> bool {
+        let own = self.txt2img[text];
+        own == image || self.ids.is_some_and(|ids| ids[own] == ids[image])
+    }
+}
+
+/// How to evaluate.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Candidates that are re-ranked; 0 for none.
+    pub k: usize,
+    /// Images encoded at a time.
+    pub image_batch: usize,
+    /// Texts encoded at a time.
+    pub text_batch: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { k: 128, image_batch: 16, text_batch: 64 }
+    }
+}
+
+/// Where an evaluation stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// What is being done.
+    pub phase: &'static str,
+    /// Items done.
+    pub done: usize,
+    /// Items in all.
+    pub total: usize,
+}
+
+/// What an evaluation found.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// Unit-length image features `[images, E]`.
+    pub image_feats: Vec<f32>,
+    /// Unit-length text features `[texts, E]`.
+    pub text_feats: Vec<f32>,
+    width: usize,
+    /// Per image its best texts by falling similarity, with their matching logits.
+    pub i2t: Vec<Vec<(usize, f32)>>,
+    /// Per text its best images.
+    pub t2i: Vec<Vec<(usize, f32)>>,
+    /// Ranks of the first stage: per image, per text.
+    pub itc_ranks: [Vec<usize>; 2],
+    /// Ranks after re-ranking.
+    pub itm_ranks: [Vec<usize>; 2],
+    /// Recalls of the first stage.
+    pub itc: RecallReport,
+    /// Recalls after re-ranking.
+    pub itm: RecallReport,
+}
+
+impl Evaluation {
+    /// Cosines `[images, texts]`.
+    #[must_use]
+    pub fn sims(&self) -> Vec<f32> {
+        let rows = self.image_feats.chunks(self.width.max(1));
+        rows.flat_map(|f| similarities(f, &self.text_feats)).collect()
+    }
+}
+
+/// Dot products of one feature with each row of `rows`.
+#[must_use]
+pub fn similarities(feature: &[f32], rows: &[f32]) -> Vec<f32> {
+    rows.chunks(feature.len().max(1))
+        .map(|row| feature.iter().zip(row).map(|(a, b)| a * b).sum())
+        .collect()
+}
+
+/// The indices of the `k` largest values, by falling value, ties to the lower index.
+#[must_use]
+pub fn top_k(scores: &[f32], k: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    let falling = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b));
+    let k = k.min(order.len());
+    if k == 0 {
+        return Vec::new();
+    }
+    if k < order.len() {
+        order.select_nth_unstable_by(k - 1, falling);
+        order.truncate(k);
+    }
+    order.sort_unstable_by(falling);
+    order
+}
+
+/// Features `[texts, E]` of token sequences, a batch at a time.
+///
+/// # Errors
+/// If a text does not fit the model.
+pub fn embed_texts(model: &Albef, texts: &[Vec<u32>], batch: usize) -> Result<Vec<f32>> {
+    let mut feats = Vec::with_capacity(texts.len() * model.config.embed_dim);
+    for part in texts.chunks(batch.max(1)) {
+        let tokens = TokenBatch::packed(part);
+        feats.extend(values(model.encoders.embed_text(&tokens, &mut DropoutDraws::none())?));
+    }
+    Ok(feats)
+}
+
+/// Evaluates a gallery. `load` gives normalised images `[n, 3, S, S]` by index; `progress` is told
+/// how far it is and stops the evaluation by returning `false`.
+///
+/// # Errors
+/// If an image cannot be loaded or an input does not fit the model.
+pub fn evaluate(
+    model: &Albef,
+    gallery: &Gallery<'_>,
+    options: &Options,
+    load: &dyn Fn(&[usize]) -> Result<Tensor<4>>,
+    progress: &mut dyn FnMut(Progress) -> bool,
+) -> Result<Evaluation> {
+    let width = model.config.embed_dim;
+    let all: Vec<usize> = (0..gallery.images).collect();
+    let mut image_feats = Vec::with_capacity(gallery.images * width);
+    for part in all.chunks(options.image_batch.max(1)) {
+        let states = model.encoders.visual_encoder.forward(load(part)?)?;
+        image_feats.extend(values(model.encoders.image_feat(&states)));
+        let done = image_feats.len() / width;
+        progress(Progress { phase: "images", done, total: gallery.images });
+    }
+    let text_feats = embed_texts(model, gallery.texts, options.text_batch)?;
+
+    // First stage: ranks over all candidates, and the best k of each row and column.
+    let mut i2t: Vec<Vec<(usize, f32)>> = Vec::with_capacity(gallery.images);
+    let mut t2i: Vec<Vec<(usize, f32)>> = Vec::with_capacity(gallery.texts.len());
+    let mut itc_ranks = [Vec::new(), Vec::new()];
+    let scored = |s: Vec<f32>| s.into_iter().enumerate().collect::<Vec<_>>();
+    for (i, feature) in image_feats.chunks(width).enumerate() {
+        let sims = similarities(feature, &text_feats);
+        i2t.push(top_k(&sims, options.k).into_iter().map(|t| (t, f32::NAN)).collect());
+        itc_ranks[0].push(best_rank(&scored(sims), |t| gallery.relevant(i, t)));
+    }
+    for (t, feature) in text_feats.chunks(width).enumerate() {
+        let sims = similarities(feature, &image_feats);
+        t2i.push(top_k(&sims, options.k).into_iter().map(|i| (i, f32::NAN)).collect());
+        itc_ranks[1].push(best_rank(&scored(sims), |i| gallery.relevant(i, t)));
+    }
+    let itc = RecallReport::from_ranks(&itc_ranks[0], &itc_ranks[1]);
+
+    let mut out = Evaluation {
+        image_feats,
+        text_feats,
+        width,
+        i2t,
+        t2i,
+        itm_ranks: itc_ranks.clone(),
+        itc_ranks,
+        itc,
+        itm: itc,
+    };
+    if options.k > 0 {
+        rerank(model, gallery, options, load, progress, &mut out)?;
+        out.itm_ranks = [
+            rank_all(&out.i2t, |i, t| gallery.relevant(i, t)),
+            rank_all(&out.t2i, |t, i| gallery.relevant(i, t)),
+        ];
+        out.itm = RecallReport::from_ranks(&out.itm_ranks[0], &out.itm_ranks[1]);
+    }
+    Ok(out)
+}
+
+fn rank_all(
+    lists: &[Vec<(usize, f32)>],
+    relevant: impl Fn(usize, usize) -> bool,
+) -> Vec<usize> {
+    lists.iter().enumerate().map(|(q, list)| best_rank(list, |c| relevant(q, c))).collect()
+}
+
+fn rerank(
+    model: &Albef,
+    gallery: &Gallery<'_>,
+    options: &Options,
+    load: &dyn Fn(&[usize]) -> Result<Tensor<4>>,
+    progress: &mut dyn FnMut(Progress) -> bool,
+    out: &mut Evaluation,
+) -> Result<()> {
+    let mut wanted: Vec<Vec<usize>> =
+        out.i2t.iter().map(|list| list.iter().map(|(t, _)| *t).collect()).collect();
+    for (t, list) in out.t2i.iter().enumerate() {
+        list.iter().for_each(|(i, _)| wanted[*i].push(t));
+    }
+    for texts in &mut wanted {
+        texts.sort_unstable();
+        texts.dedup();
+    }
+    let all: Vec<usize> = (0..gallery.images).collect();
+    let mut done = 0;
+    for part in all.chunks(options.image_batch.max(1)) {
+        let states = model.encoders.visual_encoder.forward(load(part)?)?;
+        let pairs: Vec<(usize, usize)> = part
+            .iter()
+            .enumerate()
+            .flat_map(|(slot, i)| wanted[*i].iter().map(move |t| (slot, *t)))
+            .collect();
+        let scores = score_pairs(model, gallery.texts, &pairs, options.text_batch, &states)?;
+        let place: HashMap<(usize, usize), f32> = pairs.into_iter().zip(scores).collect();
+        for (slot, i) in part.iter().enumerate() {
+            for (t, score) in &mut out.i2t[*i] {
+                *score = place[&(slot, *t)];
+            }
+            for t in &wanted[*i] {
+                if let Some(entry) = out.t2i[*t].iter_mut().find(|(j, _)| j == i) {
+                    entry.1 = place[&(slot, *t)];
+                }
+            }
+        }
+        done += part.len();
+        progress(Progress { phase: "re-ranking", done, total: gallery.images });
+    }
+    Ok(())
+}
+
+/// Matching logits of `(image, text)` pairs, in their order. Each text is encoded once, and the
+/// images' keys and values are projected once per layer.
+///
+/// # Errors
+/// If a text does not fit the model.
+pub fn score_pairs(
+    model: &Albef,
+    texts: &[Vec<u32>],
+    pairs: &[(usize, usize)],
+    text_batch: usize,
+    images: &ImageStates,
+) -> Result<Vec<f32>> {
+    if pairs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut used: Vec<usize> = pairs.iter().map(|(_, t)| *t).collect();
+    used.sort_unstable();
+    used.dedup();
+    let mut place = HashMap::new();
+    let mut states = Vec::new();
+    let mut start = 0;
+    for part in used.chunks(text_batch.max(1)) {
+        let part_texts: Vec<&[u32]> = part.iter().map(|t| &texts[*t][..]).collect();
+        let tokens = TokenBatch::packed(&part_texts);
+        let encoder = &model.encoders.text_encoder;
+        states.push(encoder.text(&tokens, Read::All, &mut DropoutDraws::none(), None)?);
+        for (t, s) in part.iter().zip(&tokens.sequences) {
+            place.insert(*t, Sequence { start: start + s.start, ..*s });
+        }
+        start += tokens.ids.len();
+    }
+    let states = Tensor::cat(states, 0);
+    let mut rows = Vec::new();
+    let mut tokens = TokenBatch::default();
+    for (_, text) in pairs {
+        let s = place[text];
+        tokens.sequences.push(Sequence { start: rows.len(), ..s });
+        rows.extend(s.range());
+    }
+    let states = states.clone().select(0, index(&rows, &states.device()));
+    let image_of: Vec<usize> = pairs.iter().map(|(i, _)| *i).collect();
+    let context = ImageContext { states: images, image_of: &image_of, visible: None };
+    let logits = model.match_texts(states, &tokens, context)?;
+    Ok(values(logits).chunks(2).map(|l| l[1]).collect())
+}

@@ -1,0 +1,241 @@
+//! Fixtures of the encoders and heads.
+
+use serde_json::Value;
+
+use super::{Comparison, GoldenSet, Outcome};
+use crate::error::Result;
+use crate::golden::set::{Tensors, parameter};
+use crate::model::{
+    DropoutDraws, ImageContext, ImageStates, Read, Sequence, TextTrace, TokenBatch, VisionTrace,
+};
+use crate::ops::index;
+use crate::params::{Params, tensor, values};
+
+/// Lengths of the visible prefix of each row of a mask `[rows, width]`.
+///
+/// Packing knows visible prefixes only; a mask with holes gives `None`.
+pub(super) fn prefix_lengths(mask: &[i64], width: usize) -> Option<Vec<usize>> {
+    mask.chunks(width.max(1))
+        .map(|row| {
+            let visible = row.iter().take_while(|m| **m != 0).count();
+            row[visible..].iter().all(|m| *m == 0).then_some(visible)
+        })
+        .collect()
+}
+
+/// The padded batch of `input_ids` and `attention_mask`, as the official code runs it.
+pub(super) fn padded_batch(t: &Tensors, ids: &str, mask: &str) -> Result<Option<TokenBatch>> {
+    let width = t.shape(ids)?.last().copied().unwrap_or(0);
+    let tokens: Vec<u32> = t.integers(ids)?.iter().map(|i| *i as u32).collect();
+    let lengths = prefix_lengths(&t.integers(mask)?, width);
+    Ok(lengths.map(|l| TokenBatch::padded(&tokens, width, &l)))
+}
+
+const HOLES: &str = "a mask with holes, where only visible prefixes are known";
+
+pub(super) fn vit(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
+    let (config, state) = set.model(fixture)?;
+    let inputs = set.tensors(fixture, "inputs.safetensors")?;
+    let expected = set.tensors(fixture, "expected.safetensors")?;
+    let encoder = state.model(&config)?.encoders.visual_encoder;
+    let block = fixture["params"]["attention_block"].as_u64().map(|b| b as usize);
+    let mut trace = VisionTrace { attention_block: block, ..VisionTrace::default() };
+    let image = inputs.on::<4>("image", set.device())?;
+    let out = encoder.forward_traced(image, &mut trace)?;
+    let mut c = Comparison::new(fixture);
+    for name in expected.names() {
+        let want = expected.floats(&name)?;
+        let got = match name.split_once('.') {
+            Some(("block", i)) => {
+                i.parse::<usize>().ok().and_then(|i| trace.blocks.get(i)).cloned().map(values)
+            }
+            Some(("attention", _)) => trace.attention.clone().map(values),
+            _ if name == "embedding" => trace.embedding.clone().map(values),
+            _ if name == "last_hidden" => Some(values(out.tokens.clone())),
+            _ => parameter_named(&state.online, &name),
+        };
+        compare(&mut c, &name, got, &want);
+    }
+    c.finish()
+}
+
+fn parameter_named(params: &Params, name: &str) -> Option<Vec<f32>> {
+    parameter(params, name).or_else(|| parameter(params, &format!("visual_encoder.{name}")))
+}
+
+fn compare(c: &mut Comparison, name: &str, got: Option<Vec<f32>>, want: &[f32]) {
+    match got {
+        Some(got) => c.tensor(name, &got, want),
+        None => c.fail(format!("`{name}` is not computed here")),
+    }
+}
+
+pub(super) fn bert(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
+    let (config, state) = set.model(fixture)?;
+    let t = set.tensors(fixture, "inputs.safetensors")?;
+    let expected = set.tensors(fixture, "expected.safetensors")?;
+    let encoder = state.model(&config)?.encoders.text_encoder;
+    let params = &fixture["params"];
+    let layer = params["attention_layer"].as_u64().map(|l| l as usize);
+    let mut trace = TextTrace { attention_layer: layer, ..TextTrace::default() };
+    let mut c = Comparison::new(fixture);
+
+    let mask_shape = t.shape("attention_mask")?.to_vec();
+    let (batch, width) = (mask_shape[0], mask_shape[1]);
+    let Some(lengths) = prefix_lengths(&t.integers("attention_mask")?, width) else {
+        c.fail(HOLES.into());
+        return c.finish();
+    };
+    let mut none = DropoutDraws::none();
+    let image = image_states(set, &t)?;
+    let image_of: Vec<usize> = (0..batch).collect();
+    let context = image.as_ref().map(|(states, visible)| ImageContext {
+        states,
+        image_of: &image_of,
+        visible: visible.as_deref(),
+    });
+    let ids = || -> Result<TokenBatch> {
+        let ids: Vec<u32> = t.integers("input_ids")?.iter().map(|i| *i as u32).collect();
+        Ok(TokenBatch::padded(&ids, width, &lengths))
+    };
+    let out = match (params["mode"].as_str(), context) {
+        (Some("text"), _) => encoder.text(&ids()?, Read::All, &mut none, Some(&mut trace))?,
+        (Some("fusion"), Some(context)) => {
+            let shape = t.shape("encoder_embeds")?.to_vec();
+            let states =
+                tensor(t.floats("encoder_embeds")?, [batch * width, shape[2]], set.device());
+            let sequences: Vec<Sequence> = TokenBatch::padded(&[], width, &lengths).sequences;
+            encoder.fusion(states, &sequences, context, Read::All, &mut none, Some(&mut trace))?
+        }
+        (Some("multi_modal"), Some(context)) => {
+            encoder.multi_modal(&ids()?, context, Read::All, &mut none, Some(&mut trace))?
+        }
+        (mode, _) => {
+            c.fail(format!("mode {mode:?} with these inputs is not known"));
+            return c.finish();
+        }
+    };
+    for name in expected.names() {
+        let want = expected.floats(&name)?;
+        let got = match name.split_once('.') {
+            Some(("hidden", i)) => {
+                i.parse::<usize>().ok().and_then(|i| trace.hidden.get(i)).cloned().map(values)
+            }
+            Some(("attention", _)) => {
+                let wide = trace.attention.clone();
+                wide.map(|p| widened(p, width))
+            }
+            Some(("cross_attention", _)) => {
+                let keys = image.as_ref().map_or(0, |(s, _)| s.length);
+                trace.cross_attention.clone().map(|p| widened(p, keys))
+            }
+            _ if name == "last_hidden" => Some(values(out.clone())),
+            _ => None,
+        };
+        compare(&mut c, &name, got, &want);
+    }
+    c.finish()
+}
+
+/// Probabilities with zero columns for the keys that no segment saw.
+fn widened(p: burn::tensor::Tensor<4>, keys: usize) -> Vec<f32> {
+    let [.., k] = p.dims();
+    values(p).chunks(k).flat_map(|row| {
+        let mut row = row.to_vec();
+        row.resize(keys, 0.0);
+        row
+    })
+    .collect()
+}
+
+/// Image states of a fixture. Attention does not see order, so the visible tokens of a masked
+/// image are moved to the front; only the columns of the probabilities would notice, and those
+/// are compared where nothing is masked.
+fn image_states(set: &GoldenSet, t: &Tensors) -> Result<Option<(ImageStates, Option<Vec<usize>>)>> {
+    if !t.has("image_embeds") {
+        return Ok(None);
+    }
+    let shape = t.shape("image_embeds")?.to_vec();
+    let (batch, length, width) = (shape[0], shape[1], shape[2]);
+    let tokens = tensor(t.floats("image_embeds")?, [batch * length, width], set.device());
+    let whole = ImageStates { tokens, batch, length };
+    if !t.has("image_mask") {
+        return Ok(Some((whole, None)));
+    }
+    let mask = t.integers("image_mask")?;
+    if mask.iter().all(|m| *m != 0) {
+        return Ok(Some((whole, None)));
+    }
+    let mut order = Vec::with_capacity(batch * length);
+    let mut visible = Vec::with_capacity(batch);
+    for b in 0..batch {
+        let row = b * length..(b + 1) * length;
+        let shown: Vec<usize> = row.clone().filter(|i| mask[*i] != 0).collect();
+        visible.push(shown.len());
+        order.extend(shown);
+        order.extend(row.filter(|i| mask[*i] == 0));
+    }
+    let tokens = whole.tokens.select(0, index(&order, set.device()));
+    Ok(Some((ImageStates { tokens, batch, length }, Some(visible))))
+}
+
+pub(super) fn projections(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
+    let (config, state) = set.model(fixture)?;
+    let model = state.model(&config)?;
+    let t = set.tensors(fixture, "inputs.safetensors")?;
+    let expected = set.tensors(fixture, "expected.safetensors")?;
+    let mut c = Comparison::new(fixture);
+    let (Some(tokens), Some(masked)) = (
+        padded_batch(&t, "input_ids", "attention_mask")?,
+        padded_batch(&t, "masked_input_ids", "attention_mask")?,
+    ) else {
+        c.fail(HOLES.into());
+        return c.finish();
+    };
+    let none = DropoutDraws::none;
+    let e = &model.encoders;
+    let image = e.visual_encoder.forward(t.on::<4>("image", set.device())?)?;
+    let image_feat = e.image_feat(&image);
+    let text_feat = e.embed_text(&tokens, &mut none())?;
+    let sim = image_feat.clone().matmul(text_feat.clone().transpose());
+    let over_temp = sim.clone() / model.temp.clone().unsqueeze();
+
+    let states = e.text_encoder.text(&tokens, Read::All, &mut none(), None)?;
+    let place = |name: &str| -> Result<Vec<usize>> {
+        Ok(t.integers(name)?.iter().map(|i| *i as usize).collect())
+    };
+    let (pair_image, pair_text) = (place("pair_image")?, place("pair_text")?);
+    let mut rows = Vec::new();
+    let mut pairs = TokenBatch::default();
+    for text in &pair_text {
+        let s = tokens.sequences[*text];
+        pairs.sequences.push(Sequence { start: rows.len(), ..s });
+        rows.extend(s.range());
+    }
+    let states = states.select(0, index(&rows, set.device()));
+    let context = ImageContext { states: &image, image_of: &pair_image, visible: None };
+    let itm = model.match_texts(states, &pairs, context)?;
+
+    let own: Vec<usize> = (0..masked.len()).collect();
+    let context = ImageContext { states: &image, image_of: &own, visible: None };
+    let fused = e.text_encoder.multi_modal(&masked, context, Read::All, &mut none(), None)?;
+    let rows: Vec<usize> = place("mlm_row")?
+        .iter()
+        .zip(place("mlm_position")?)
+        .map(|(row, at)| masked.sequences[*row].start + at)
+        .collect();
+    let fused = fused.select(0, index(&rows, set.device()));
+    let mlm = e.mlm_head.as_ref().map(|h| values(h.forward(fused)));
+
+    for (name, got) in [
+        ("image_feat", Some(values(image_feat))),
+        ("text_feat", Some(values(text_feat))),
+        ("sim", Some(values(sim))),
+        ("sim_over_temp", Some(values(over_temp))),
+        ("itm_logits", Some(values(itm))),
+        ("mlm_logits", mlm),
+    ] {
+        compare(&mut c, name, got, &expected.floats(name)?);
+    }
+    c.finish()
+}

@@ -1,0 +1,17 @@
+//! What surrounds the forward pass of a step.
+
+use crate::params::{Params, take_values, tensor};
+
+/// Bounds of the temperature (spec `losses` 1).
+pub const TEMPERATURE: (f32, f32) = (0.001, 0.5);
+
+/// Puts the temperature back into its bounds, without gradient.
+pub fn clamp_temperature(online: &mut Params) {
+    let device = online.device().clone();
+    if let Some(temp) = online.value_mut("temp") {
+        let mut value = take_values(temp);
+        value.iter_mut().for_each(|t| *t = t.clamp(TEMPERATURE.0, TEMPERATURE.1));
+        let n = value.len();
+        *temp = tensor(value, [n], &device);
+    }
+}
