@@ -138,7 +138,8 @@ fn images(c: &mut Check<'_>) -> Result<()> {
         if let Some(hash) = case["decoded_rgb_sha256"].as_str() {
             c.same(&format!("{name} decoded"), &sha256(&image.pixels), &hash.to_owned());
         }
-        let tolerance = case["lossy_tolerance"].as_f64();
+        let lossy = &case["lossy_tolerance"];
+        let tolerance = lossy["abs"].as_f64();
         for (i, resized) in list(&case["resized"]).enumerate() {
             let side = size(&resized["size"]);
             let got = resize_bicubic(&image, side, side);
@@ -153,6 +154,10 @@ fn images(c: &mut Check<'_>) -> Result<()> {
                         let expected = c.picture(png)?;
                         let (got, expected) = (wide(&got.pixels), wide(&expected.pixels));
                         c.close(&label, &got, &expected, allowed, 0.0);
+                        let errors = got.iter().zip(&expected).map(|(g, e)| (g - e).abs());
+                        let mean = errors.sum::<f64>() / got.len().max(1) as f64;
+                        let allowed = lossy["mean_abs"].as_f64().unwrap_or(0.0);
+                        c.close(&format!("{label}, mean error"), &[mean], &[0.0], allowed, 0.0);
                     }
                 }
             }
