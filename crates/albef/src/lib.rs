@@ -10,6 +10,7 @@ pub mod config;
 pub mod error;
 pub mod eval;
 pub mod golden;
+pub mod init;
 pub mod model;
 pub mod objectives;
 pub mod ops;

@@ -1,1 +1,13 @@
-//! placeholder
+//! Data sets: annotation files, folders and tar shards as one index of samples; shuffled, mixed and
+//! decoded into batches.
+
+mod annotation;
+mod folder;
+mod loader;
+mod order;
+mod shard;
+mod source;
+
+pub use loader::{Batch, LoaderOptions, SkipReport, Skipped, TrainLoader, batches_per_epoch, load_images};
+pub use order::epoch_order;
+pub use source::{Dataset, Location, Sample, SourceSpec, open_source};

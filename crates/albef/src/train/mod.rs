@@ -1,5 +1,7 @@
-//! Training: schedule, optimiser, the step, the loop, checkpoints and logs.
+//! Training: schedule, optimiser, the step, the loop and its checkpoints.
 
+pub mod checkpoint;
 pub mod optimizer;
 pub mod schedule;
 pub mod step;
+pub mod trainer;

@@ -1,0 +1,117 @@
+//! A folder of pictures with captions beside them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::annotation::{captions, image_key};
+use super::source::{Location, Sample};
+use crate::error::{DataError, Result};
+
+const ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "jfif"];
+
+/// Reads `captions.jsonl`, `captions.csv` or the `.txt` beside each picture; a picture without
+/// captions is kept, for searching.
+pub(super) fn read(folder: &Path) -> Result<Vec<Sample>> {
+    let list = folder.join("captions.jsonl");
+    if list.is_file() {
+        return captions_jsonl(&list, folder);
+    }
+    let list = folder.join("captions.csv");
+    if list.is_file() {
+        return captions_csv(&list, folder);
+    }
+    let mut files = Vec::new();
+    pictures(folder, &mut files, 0)?;
+    files.sort();
+    files
+        .into_iter()
+        .map(|path| {
+            let text = path.with_extension("txt");
+            let captions = if text.is_file() {
+                let text = fs::read_to_string(&text).map_err(DataError::io(&text))?;
+                text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect()
+            } else {
+                Vec::new()
+            };
+            let name = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
+            Ok(Sample { location: Location::File(path), key: name.clone(), name, captions })
+        })
+        .collect()
+}
+
+fn pictures(folder: &Path, files: &mut Vec<PathBuf>, depth: usize) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(DataError::io(folder))? {
+        let path = entry.map_err(DataError::io(folder))?.path();
+        if path.is_dir() && depth < 16 {
+            pictures(&path, files, depth + 1)?;
+        } else if path
+            .extension()
+            .and_then(|e| e.to_str())
+            .is_some_and(|e| ENDINGS.contains(&e.to_lowercase().as_str()))
+        {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn sample(root: &Path, image: &str, captions: Vec<String>, key: Option<String>) -> Sample {
+    Sample {
+        location: Location::File(root.join(image)),
+        name: image.to_owned(),
+        captions,
+        key: key.unwrap_or_else(|| image.to_owned()),
+    }
+}
+
+pub(super) fn captions_jsonl(path: &Path, root: &Path) -> Result<Vec<Sample>> {
+    let text = fs::read_to_string(path).map_err(DataError::io(path))?;
+    text.lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(|(i, line)| {
+            let fail = |detail: String| {
+                DataError::annotation(path, format!(", line {}", i + 1), detail)
+            };
+            let entry: Value =
+                serde_json::from_str(line).map_err(|e| fail(format!("not JSON: {e}")))?;
+            let image = entry.get("image").and_then(Value::as_str);
+            let image = image.ok_or_else(|| fail("there is no text under `image`".into()))?;
+            let captions = captions(&entry).map_err(fail)?;
+            Ok(sample(root, image, captions, image_key(&entry)))
+        })
+        .collect()
+}
+
+/// Rows of one image are its captions.
+pub(super) fn captions_csv(path: &Path, root: &Path) -> Result<Vec<Sample>> {
+    let fail = |place: String, detail: String| DataError::annotation(path, place, detail);
+    let mut reader =
+        csv::Reader::from_path(path).map_err(|e| fail(String::new(), e.to_string()))?;
+    let header = reader.headers().map_err(|e| fail(", line 1".into(), e.to_string()))?.clone();
+    let column = |name: &str| header.iter().position(|h| h.trim() == name);
+    let (Some(image), Some(caption)) = (column("image"), column("caption")) else {
+        let found = header.iter().collect::<Vec<_>>().join(", ");
+        let detail = format!("the header must name `image` and `caption`; it has: {found}");
+        return Err(fail(", line 1".into(), detail));
+    };
+    let id = column("image_id");
+    let mut samples: Vec<Sample> = Vec::new();
+    let mut place = std::collections::HashMap::new();
+    for row in reader.records() {
+        let row = row.map_err(|e| {
+            let line = e.position().map_or(0, csv::Position::line);
+            fail(format!(", line {line}"), e.to_string())
+        })?;
+        let field = |i: usize| row.get(i).unwrap_or_default().to_owned();
+        let name = field(image);
+        let at = *place.entry(name.clone()).or_insert_with(|| {
+            samples.push(sample(root, &name, Vec::new(), id.map(field)));
+            samples.len() - 1
+        });
+        samples[at].captions.push(field(caption));
+    }
+    Ok(samples)
+}

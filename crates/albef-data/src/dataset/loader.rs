@@ -1,0 +1,331 @@
+//! Batches, decoded and augmented by worker threads.
+//!
+//! What a batch holds is a function of seed, epoch and its number alone: workers only fill slots.
+//! A picture that cannot be used is replaced by the next usable one of a fixed substitute order,
+//! and is counted and named.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use super::order::epoch_order;
+use super::source::Dataset;
+use crate::error::{DataError, ImageError, Result};
+use crate::image::{DecodeOptions, Normalization, RgbImage, TrainTransform, resize_bicubic};
+use crate::random::Stream;
+use crate::text::{Tokenizer, pre_caption};
+
+/// How batches are made.
+#[derive(Clone, Debug)]
+pub struct LoaderOptions {
+    /// Samples per batch; the last incomplete batch of an epoch is left out.
+    pub batch_size: usize,
+    /// Seed of order, captions and augmentation.
+    pub seed: u64,
+    /// Epoch, from 0.
+    pub epoch: u64,
+    /// First batch to give, from 0.
+    pub start_batch: usize,
+    /// Worker threads.
+    pub workers: usize,
+    /// Words of a caption that are kept.
+    pub max_words: usize,
+    /// Tokens of a caption that are kept.
+    pub max_tokens: usize,
+    /// The transform of pictures.
+    pub transform: TrainTransform,
+    /// Mean and deviation.
+    pub normalization: Normalization,
+    /// Decoder settings.
+    pub decode: DecodeOptions,
+    /// Different pictures that may be skipped before the run stops; `None`: 1 % of the samples, at
+    /// least 10.
+    pub max_skipped: Option<usize>,
+}
+
+/// A batch of pairs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// Normalised pixels `[B, 3, S, S]`.
+    pub images: Vec<f32>,
+    /// Token ids of each caption.
+    pub token_ids: Vec<Vec<u32>>,
+    /// Image number of each pair.
+    pub image_ids: Vec<u32>,
+    /// Index of each sample in the data set.
+    pub samples: Vec<usize>,
+}
+
+/// A picture that was skipped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub error: ImageError,
+}
+
+/// Pictures that could not be used, each named once. Shared by the epochs of a run.
+#[derive(Clone, Debug, Default)]
+pub struct SkipReport {
+    skipped: Arc<Mutex<BTreeMap<usize, Skipped>>>,
+    pixels: Arc<Mutex<HashMap<usize, Arc<RgbImage>>>>,
+    cached: Arc<AtomicUsize>,
+}
+
+/// Decoded pictures are kept in memory up to this many bytes.
+const CACHE: usize = 1 << 30;
+
+impl SkipReport {
+    /// The skipped pictures, in order of the data set.
+    #[must_use]
+    pub fn list(&self) -> Vec<Skipped> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, Skipped>> {
+        self.skipped.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn decoded(
+        &self,
+        data: &Dataset,
+        index: usize,
+        options: &DecodeOptions,
+    ) -> Result<Arc<RgbImage>, ImageError> {
+        let lock = || self.pixels.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(image) = lock().get(&index) {
+            return Ok(image.clone());
+        }
+        let image = Arc::new(data.samples()[index].decode(options)?);
+        let size = image.pixels.len();
+        if self.cached.fetch_add(size, Ordering::Relaxed) + size <= CACHE {
+            lock().insert(index, image.clone());
+        } else {
+            self.cached.fetch_sub(size, Ordering::Relaxed);
+        }
+        Ok(image)
+    }
+}
+
+struct Work {
+    data: Arc<Dataset>,
+    tokenizer: Arc<Tokenizer>,
+    options: LoaderOptions,
+    order: Vec<u32>,
+    report: SkipReport,
+    limit: usize,
+    next: AtomicUsize,
+    batches: usize,
+    stop: AtomicBool,
+}
+
+impl Work {
+    fn sample(&self, position: usize, image: &mut [f32]) -> Result<(usize, Vec<u32>)> {
+        let o = &self.options;
+        let mut index = self.order[position] as usize;
+        let mut substitutes = Stream::new(o.seed, "substitute", &[o.epoch, position as u64]);
+        for _ in 0..=4 * self.limit + 100 {
+            let sample = &self.data.samples()[index];
+            let mut augment = Stream::new(o.seed, "augment", &[o.epoch, position as u64]);
+            let known_bad = self.report.lock().contains_key(&index);
+            let decoded = if known_bad { None } else { Some(self.report.decoded(&self.data, index, &o.decode)) };
+            match decoded {
+                Some(Ok(picture)) => {
+                    let picture = o.transform.apply(&picture, &mut augment);
+                    o.normalization.to_chw(&picture, image);
+                    let mut pick = Stream::new(o.seed, "caption", &[o.epoch, position as u64]);
+                    let caption = sample.captions.get(pick.below(sample.captions.len()));
+                    let words = pre_caption(caption.map_or("", String::as_str), o.max_words);
+                    return Ok((index, self.tokenizer.encode_truncated(&words, o.max_tokens)));
+                }
+                Some(Err(error)) => {
+                    let skipped = Skipped { name: sample.name.clone(), error };
+                    self.report.lock().insert(index, skipped);
+                }
+                None => {}
+            }
+            let count = self.report.lock().len();
+            if count > self.limit || count >= self.data.len() {
+                let list = self.report.list();
+                let lines: Vec<String> =
+                    list.iter().map(|s| format!("  {}: {}", s.name, s.error)).collect();
+                let list = lines.join("\n");
+                return Err(DataError::TooManySkipped { count, limit: self.limit, list });
+            }
+            index = substitutes.below(self.data.len());
+        }
+        Err(DataError::Internal("no usable substitute was found".into()))
+    }
+
+    fn batch(&self, number: usize) -> Result<Batch> {
+        let (size, side) = (self.options.batch_size, self.options.transform.size);
+        let mut batch = Batch {
+            images: vec![0.0; size * 3 * side * side],
+            token_ids: Vec::with_capacity(size),
+            image_ids: Vec::with_capacity(size),
+            samples: Vec::with_capacity(size),
+        };
+        for (i, image) in batch.images.chunks_mut(3 * side * side).enumerate() {
+            let (index, tokens) = self.sample(number * size + i, image)?;
+            batch.token_ids.push(tokens);
+            batch.image_ids.push(self.data.image_ids()[index]);
+            batch.samples.push(index);
+        }
+        Ok(batch)
+    }
+}
+
+type Message = (usize, Result<Batch>);
+
+/// The batches of one epoch, in order, from a given one on.
+pub struct TrainLoader {
+    work: Arc<Work>,
+    receiver: Option<Receiver<Message>>,
+    waiting: HashMap<usize, Result<Batch>>,
+    at: usize,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl TrainLoader {
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// If the data set has fewer samples than a batch.
+    pub fn new(
+        data: Arc<Dataset>,
+        tokenizer: Arc<Tokenizer>,
+        options: LoaderOptions,
+        report: SkipReport,
+    ) -> Result<Self> {
+        let batches = batches_per_epoch(data.len(), options.batch_size)?;
+        let limit = options.max_skipped.unwrap_or_else(|| (data.len() / 100).max(10));
+        let order = epoch_order(data.sources(), options.seed, options.epoch);
+        let at = options.start_batch.min(batches);
+        let workers = options.workers.max(1);
+        let work = Arc::new(Work {
+            data,
+            tokenizer,
+            options,
+            order,
+            report,
+            limit,
+            next: AtomicUsize::new(at),
+            batches,
+            stop: AtomicBool::new(false),
+        });
+        let (sender, receiver) = sync_channel(workers + 1);
+        let threads = (0..workers)
+            .map(|_| {
+                let (work, sender) = (work.clone(), sender.clone());
+                std::thread::spawn(move || run(&work, &sender))
+            })
+            .collect();
+        Ok(Self { work, receiver: Some(receiver), waiting: HashMap::new(), at, threads })
+    }
+
+    /// Batches in the epoch.
+    #[must_use]
+    pub fn batches(&self) -> usize {
+        self.work.batches
+    }
+
+    /// The next batch, or `None` after the last.
+    ///
+    /// # Errors
+    /// If too many pictures cannot be used, or a worker failed.
+    pub fn next_batch(&mut self) -> Result<Option<Batch>> {
+        if self.at >= self.work.batches {
+            return Ok(None);
+        }
+        loop {
+            if let Some(batch) = self.waiting.remove(&self.at) {
+                self.at += 1;
+                return batch.map(Some);
+            }
+            match self.receiver.as_ref().and_then(|r| r.recv().ok()) {
+                Some((number, batch)) => drop(self.waiting.insert(number, batch)),
+                None => return Err(DataError::Internal("a loader thread ended early".into())),
+            }
+        }
+    }
+}
+
+impl Drop for TrainLoader {
+    fn drop(&mut self) {
+        self.work.stop.store(true, Ordering::Relaxed);
+        // Workers that wait to send see the closed channel and end.
+        self.receiver = None;
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(work: &Work, sender: &SyncSender<Message>) {
+    while !work.stop.load(Ordering::Relaxed) {
+        let number = work.next.fetch_add(1, Ordering::Relaxed);
+        if number >= work.batches {
+            return;
+        }
+        let batch = work.batch(number);
+        if sender.send((number, batch)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Whole batches in an epoch.
+///
+/// # Errors
+/// If there is none.
+pub fn batches_per_epoch(samples: usize, batch: usize) -> Result<usize> {
+    if batch == 0 || samples < batch {
+        return Err(DataError::SmallerThanBatch { samples, batch });
+    }
+    Ok(samples / batch)
+}
+
+/// Decodes samples for evaluation in parallel: normalised pixels `[n, 3, size, size]`. A picture
+/// that cannot be used gives grey pixels and is named.
+#[must_use]
+pub fn load_images(
+    data: &Dataset,
+    which: &[usize],
+    size: usize,
+    normalization: Normalization,
+    decode: &DecodeOptions,
+    workers: usize,
+) -> (Vec<f32>, Vec<(usize, Skipped)>) {
+    let plane = 3 * size * size;
+    let mut pixels = vec![0.0; which.len() * plane];
+    let failed = Mutex::new(Vec::new());
+    let part = which.len().div_ceil(workers.max(1)).max(1);
+    std::thread::scope(|scope| {
+        for (which, pixels) in which.chunks(part).zip(pixels.chunks_mut(part * plane)) {
+            let failed = &failed;
+            scope.spawn(move || {
+                for (index, out) in which.iter().zip(pixels.chunks_mut(plane)) {
+                    let sample = &data.samples()[*index];
+                    match sample.decode(decode) {
+                        Ok(image) => {
+                            normalization.to_chw(&resize_bicubic(&image, size, size), out);
+                        }
+                        Err(error) => {
+                            let skipped = Skipped { name: sample.name.clone(), error };
+                            failed
+                                .lock()
+                                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                                .push((*index, skipped));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let mut failed = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    failed.sort_by_key(|(i, _)| *i);
+    (pixels, failed)
+}

@@ -1,0 +1,208 @@
+//! Samples wherever they lie.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use super::{annotation, folder, shard};
+use crate::error::{DataError, ImageError, ImageErrorKind as Kind, Result};
+use crate::image::{DecodeOptions, RgbImage, decode};
+
+/// Where the bytes of an image lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// A file.
+    File(PathBuf),
+    /// A member of an archive.
+    Member {
+        /// The archive.
+        archive: PathBuf,
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+    },
+}
+
+/// A picture with its captions.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Where the picture lies.
+    pub location: Location,
+    /// The name in messages.
+    pub name: String,
+    /// The captions; any of them describes the picture.
+    pub captions: Vec<String>,
+    /// Key of the image: `image_id` where given, else the name.
+    pub key: String,
+}
+
+impl Sample {
+    /// Reads the encoded picture.
+    ///
+    /// # Errors
+    /// If it is not there or cannot be read.
+    pub fn bytes(&self) -> Result<Vec<u8>, ImageError> {
+        let fail = |e: std::io::Error| {
+            let kind = match e.kind() {
+                std::io::ErrorKind::NotFound => Kind::NotFound,
+                std::io::ErrorKind::UnexpectedEof => Kind::Truncated,
+                _ => Kind::Io,
+            };
+            ImageError { kind, detail: e.to_string() }
+        };
+        match &self.location {
+            Location::File(path) => fs::read(path).map_err(fail),
+            Location::Member { archive, offset, len } => {
+                let mut file = File::open(archive).map_err(fail)?;
+                file.seek(SeekFrom::Start(*offset)).map_err(fail)?;
+                let mut bytes = Vec::new();
+                let read = file.take(*len).read_to_end(&mut bytes).map_err(fail)?;
+                if (read as u64) < *len {
+                    return Err(fail(std::io::ErrorKind::UnexpectedEof.into()));
+                }
+                Ok(bytes)
+            }
+        }
+    }
+
+    /// Reads and decodes the picture.
+    ///
+    /// # Errors
+    /// Says which class of error it is.
+    pub fn decode(&self, options: &DecodeOptions) -> Result<RgbImage, ImageError> {
+        decode(&self.bytes()?, options)
+    }
+}
+
+/// One source of a data set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceSpec {
+    /// A JSON list, a folder, a tar file, or a pattern of tar files (`a-{000..012}.tar`, `*.tar`).
+    pub path: String,
+    /// Joined before relative image paths of a JSON list.
+    pub image_root: Option<PathBuf>,
+    /// Share in a mixture; 1 for all means every sample once an epoch.
+    pub weight: f64,
+}
+
+impl SourceSpec {
+    /// A source with weight 1.
+    #[must_use]
+    pub fn new(path: &str, image_root: Option<&Path>) -> Self {
+        Self { path: path.to_owned(), image_root: image_root.map(Path::to_owned), weight: 1.0 }
+    }
+}
+
+/// Reads the samples of a source, told apart by what lies at the path.
+///
+/// # Errors
+/// If nothing is there, or an annotation or archive is damaged.
+pub fn open_source(spec: &SourceSpec) -> Result<Vec<Sample>> {
+    let path = Path::new(&spec.path);
+    let root = spec.image_root.as_deref();
+    if path.is_dir() {
+        return folder::read(path);
+    }
+    let lower = spec.path.to_lowercase();
+    if lower.ends_with(".tar") {
+        let mut samples = Vec::new();
+        for archive in shard::expand(&spec.path)? {
+            samples.extend(shard::read(&archive)?);
+        }
+        return Ok(samples);
+    }
+    let folder_of = || root.or(path.parent()).unwrap_or(Path::new("."));
+    if lower.ends_with(".jsonl") {
+        return folder::captions_jsonl(path, folder_of());
+    }
+    if lower.ends_with(".csv") {
+        return folder::captions_csv(path, folder_of());
+    }
+    annotation::read(path, root)
+}
+
+/// An index of samples from several sources.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    samples: Vec<Sample>,
+    image_ids: Vec<u32>,
+    sources: Vec<(usize, f64)>,
+}
+
+impl Dataset {
+    /// Opens sources and numbers their images: equal keys get one number, in order of first
+    /// appearance.
+    ///
+    /// # Errors
+    /// If a source cannot be read, or all of them are empty.
+    pub fn open(specs: &[SourceSpec]) -> Result<Self> {
+        let mut samples = Vec::new();
+        let mut sources = Vec::new();
+        for spec in specs {
+            if !(spec.weight.is_finite() && spec.weight > 0.0) {
+                let detail = format!("weight {} must be above 0", spec.weight);
+                return Err(DataError::annotation(Path::new(&spec.path), String::new(), detail));
+            }
+            let part = open_source(spec)?;
+            sources.push((part.len(), spec.weight));
+            samples.extend(part);
+        }
+        if samples.is_empty() {
+            let path = specs.first().map_or("(no source)", |s| s.path.as_str());
+            let detail = "no image was found: a data set needs pictures with captions";
+            return Err(DataError::annotation(Path::new(path), String::new(), detail));
+        }
+        Ok(Self::numbered(samples, sources))
+    }
+
+    /// A data set of samples at hand.
+    #[must_use]
+    pub fn from_samples(samples: Vec<Sample>) -> Self {
+        let sources = vec![(samples.len(), 1.0)];
+        Self::numbered(samples, sources)
+    }
+
+    fn numbered(samples: Vec<Sample>, sources: Vec<(usize, f64)>) -> Self {
+        let mut numbers = HashMap::new();
+        let image_ids = samples
+            .iter()
+            .map(|s| {
+                let next = numbers.len() as u32;
+                *numbers.entry(s.key.clone()).or_insert(next)
+            })
+            .collect();
+        Self { samples, image_ids, sources }
+    }
+
+    /// The samples.
+    #[must_use]
+    pub fn samples(&self) -> &[Sample] {
+        &self.samples
+    }
+
+    /// The image number of each sample.
+    #[must_use]
+    pub fn image_ids(&self) -> &[u32] {
+        &self.image_ids
+    }
+
+    /// Number of samples and weight of each source.
+    #[must_use]
+    pub fn sources(&self) -> &[(usize, f64)] {
+        &self.sources
+    }
+
+    /// Number of samples.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+}
