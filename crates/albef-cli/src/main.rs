@@ -1,2 +1,71 @@
-//! The `albef` program.
-fn main() {}
+//! The `albef` program: parses, calls the library, prints. Data goes to standard output, everything
+//! else to standard error; it exits with 0 when done, 1 for a negative answer, 2 for an error.
+
+mod device;
+mod pretrain;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// ALBEF: align images and text before fusing them.
+#[derive(Parser)]
+#[command(version, about, propagate_version = true)]
+struct Arguments {
+    /// Threads of computation; all cores if not given.
+    #[arg(long, global = true)]
+    threads: Option<usize>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Pre-train by a configuration file.
+    Pretrain(pretrain::Arguments),
+}
+
+/// How a command ended, errors aside.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Yes,
+    No,
+}
+
+unsafe extern "C" {
+    fn mi_option_set(option: std::ffi::c_int, value: std::ffi::c_long);
+}
+
+/// A training step asks for the same buffers again and again: freed pages are not handed back.
+fn keep_freed_pages() {
+    const PURGE_DELAY: std::ffi::c_int = 15;
+    // SAFETY: the function belongs to the allocator linked above and only stores a number.
+    unsafe { mi_option_set(PURGE_DELAY, -1) };
+}
+
+fn main() -> ExitCode {
+    keep_freed_pages();
+    let arguments = Arguments::parse();
+    let mut pool = rayon::ThreadPoolBuilder::new();
+    if let Some(threads) = arguments.threads {
+        pool = pool.num_threads(threads);
+    }
+    if let Err(error) = pool.build_global() {
+        eprintln!("error: {error}");
+        return ExitCode::from(2);
+    }
+    let result = match arguments.command {
+        Command::Pretrain(a) => pretrain::run(&a),
+    };
+    match result {
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -138,7 +138,7 @@ const ACROSS: usize = 32;
 /// Keys of a register tile.
 const DOWN: usize = 12;
 
-/// Keys in tiles `[k / 12][dim][12]`, values in rows, and the scores of 32 queries.
+/// Keys in tiles `[k / 12][dim][12]`, values in tiles `[dim / 12][k][12]`, the scores of 32 queries.
 #[derive(Default)]
 struct Scratch {
     keys: Vec<f32>,
@@ -149,18 +149,20 @@ struct Scratch {
 }
 
 for_each_isa! {
-    fn scores_tile(keys: &[f32], query: &[f32], dim: usize, scores: &mut [f32]) {
+    /// `out[12][32] = leftᵀ right` of `left` `[length][12]` and `right` `[length][32]`: both the
+    /// scores of keys and the sums of values have this form.
+    fn tile(left: &[f32], right: &[f32], length: usize, out: &mut [f32]) {
         let mut sum = [[0.0_f32; ACROSS]; DOWN];
-        for d in 0..dim {
-            let q: &[f32; ACROSS] = query[d * ACROSS..].first_chunk().expect("a query column");
-            let k: &[f32; DOWN] = keys[d * DOWN..].first_chunk().expect("a key column");
+        for d in 0..length {
+            let r: &[f32; ACROSS] = right[d * ACROSS..].first_chunk().expect("a line of 32");
+            let l: &[f32; DOWN] = left[d * DOWN..].first_chunk().expect("a line of 12");
             for i in 0..DOWN {
-                for l in 0..ACROSS {
-                    sum[i][l] = k[i].mul_add(q[l], sum[i][l]);
+                for j in 0..ACROSS {
+                    sum[i][j] = l[i].mul_add(r[j], sum[i][j]);
                 }
             }
         }
-        for (i, line) in scores.chunks_mut(ACROSS).enumerate().take(DOWN) {
+        for (i, line) in out.chunks_mut(ACROSS).enumerate().take(DOWN) {
             line.copy_from_slice(&sum[i]);
         }
     }
@@ -183,27 +185,6 @@ for_each_isa! {
             }
         }
         sum
-    }
-}
-
-const WIDE: usize = 8;
-
-for_each_isa! {
-    /// Eight dimensions of the weighted sum of values, `[8][32]`.
-    fn weighted_values(scores: &[f32], values: &[f32], width: usize, out: &mut [f32]) {
-        let mut sum = [[0.0_f32; ACROSS]; WIDE];
-        for (line, value) in scores.chunks_exact(ACROSS).zip(values.chunks(width)) {
-            let line: &[f32; ACROSS] = line.first_chunk().expect("a line of scores");
-            let value: &[f32; WIDE] = value.first_chunk().expect("eight dimensions");
-            for i in 0..WIDE {
-                for l in 0..ACROSS {
-                    sum[i][l] = value[i].mul_add(line[l], sum[i][l]);
-                }
-            }
-        }
-        for (i, line) in out.chunks_mut(ACROSS).enumerate().take(WIDE) {
-            line.copy_from_slice(&sum[i]);
-        }
     }
 }
 
@@ -245,18 +226,19 @@ pub fn attention(
 
 impl Scratch {
     fn load_keys(&mut self, k: Heads<'_>, v: Heads<'_>, s: Segment, head: usize, dim: usize) {
-        let wide = dim.next_multiple_of(WIDE);
         self.keys.clear();
-        self.keys.resize(s.k_len.div_ceil(DOWN) * DOWN * dim, 0.0);
+        self.keys.resize(s.k_len.next_multiple_of(DOWN) * dim, 0.0);
         self.values.clear();
-        self.values.resize(s.k_len * wide, 0.0);
+        self.values.resize(s.k_len * dim.next_multiple_of(DOWN), 0.0);
         for j in 0..s.k_len {
             let tile = j / DOWN * DOWN * dim + j % DOWN;
             for (d, value) in k.row(s.k_start + j, head, dim).iter().enumerate() {
                 self.keys[tile + d * DOWN] = *value;
             }
-            self.values[j * wide..j * wide + dim]
-                .copy_from_slice(v.row(s.k_start + j, head, dim));
+            for (t, part) in v.row(s.k_start + j, head, dim).chunks(DOWN).enumerate() {
+                let start = (t * s.k_len + j) * DOWN;
+                self.values[start..start + part.len()].copy_from_slice(part);
+            }
         }
     }
 
@@ -271,11 +253,10 @@ impl Scratch {
         let s = spec.segments[index];
         let dim = spec.head_dim;
         let width = spec.heads * dim;
-        let wide = dim.next_multiple_of(WIDE);
         let scale = 1.0 / (dim as f32).sqrt();
         self.query.resize(dim * ACROSS, 0.0);
         self.scores.resize(s.k_len.next_multiple_of(DOWN) * ACROSS, 0.0);
-        self.out.resize(wide * ACROSS, 0.0);
+        self.out.resize(dim.next_multiple_of(DOWN) * ACROSS, 0.0);
         for start in (0..s.q_len).step_by(ACROSS) {
             let count = ACROSS.min(s.q_len - start);
             self.query.fill(0.0);
@@ -290,7 +271,7 @@ impl Scratch {
                 .chunks_exact(DOWN * dim)
                 .zip(self.scores.chunks_exact_mut(DOWN * ACROSS))
             {
-                scores_tile(keys, &self.query, dim, scores);
+                tile(keys, &self.query, dim, scores);
             }
             let scores = &mut self.scores[..s.k_len * ACROSS];
             if spec.causal {
@@ -313,9 +294,12 @@ impl Scratch {
                     }
                 }
             }
-            for d in (0..wide).step_by(WIDE) {
-                let part = &mut self.out[d * ACROSS..(d + WIDE) * ACROSS];
-                weighted_values(scores, &self.values[d..], wide, part);
+            for (values, out) in self
+                .values
+                .chunks_exact(s.k_len * DOWN)
+                .zip(self.out.chunks_exact_mut(DOWN * ACROSS))
+            {
+                tile(values, scores, s.k_len, out);
             }
             for i in 0..count {
                 let place = (s.q_start + start + i) * width + head * dim;

@@ -299,25 +299,38 @@ mod avx512 {
         column: usize,
     }
 
+    /// The product of one packed row panel and one packed column panel.
+    ///
+    /// # Safety
+    /// `a` must reach `k * 14` values and `b` `k * 32`.
+    #[inline(never)]
     #[target_feature(enable = "avx512f")]
-    unsafe fn tile(part: &Part, finish: Finish<'_>, out: Out) {
-        // SAFETY: the caller vouches for the pointers.
+    unsafe fn product(k: usize, mut a: *const f32, mut b: *const f32) -> [[__m512; 2]; MR] {
+        let mut sum = [[_mm512_setzero_ps(); 2]; MR];
+        // SAFETY: the caller vouches for both panels.
         unsafe {
-            let mut sum = [[_mm512_setzero_ps(); 2]; MR];
-            let (mut a, mut b) = (part.a, part.b);
-            for _ in 0..part.k {
+            for _ in 0..k {
                 let b0 = _mm512_loadu_ps(b);
                 let b1 = _mm512_loadu_ps(b.add(16));
                 _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(NR * 8).cast());
                 _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(NR * 8 + 16).cast());
-                for (i, sum) in sum.iter_mut().enumerate() {
+                for i in 0..MR {
                     let v = _mm512_set1_ps(*a.add(i));
-                    sum[0] = _mm512_fmadd_ps(v, b0, sum[0]);
-                    sum[1] = _mm512_fmadd_ps(v, b1, sum[1]);
+                    sum[i][0] = _mm512_fmadd_ps(v, b0, sum[i][0]);
+                    sum[i][1] = _mm512_fmadd_ps(v, b1, sum[i][1]);
                 }
                 a = a.add(MR);
                 b = b.add(NR);
             }
+        }
+        sum
+    }
+
+    #[target_feature(enable = "avx512f")]
+    unsafe fn tile(part: &Part, finish: Finish<'_>, out: Out) {
+        // SAFETY: the caller vouches for the pointers.
+        unsafe {
+            let sum = product(part.k, part.a, part.b);
             for half in 0..2 {
                 let columns = part.columns.saturating_sub(half * 16).min(16);
                 if columns == 0 {
@@ -358,7 +371,9 @@ mod avx512 {
         let mut values = [0.0_f32; 16];
         // SAFETY: the array holds 16 values.
         unsafe { _mm512_storeu_ps(values.as_mut_ptr(), v) };
-        values = values.map(crate::elementwise::gelu_of);
+        for value in &mut values {
+            *value = crate::elementwise::gelu_of(*value);
+        }
         // SAFETY: as above.
         unsafe { _mm512_loadu_ps(values.as_ptr()) }
     }

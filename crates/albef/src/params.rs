@@ -134,7 +134,7 @@ pub fn take_values(tensor: &mut Tensor<1>) -> Vec<f32> {
 /// The values of a tensor in row-major order.
 #[must_use]
 pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().into_vec::<f32>().expect("the model computes in f32")
+    tensor.into_data().try_into_vec::<f32>().expect("the model computes in f32")
 }
 
 /// A tensor of the given values.

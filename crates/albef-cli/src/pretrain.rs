@@ -1,0 +1,216 @@
+//! `albef pretrain`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use albef::config::PretrainConfig;
+use albef::train::trainer::{Ended, Event, StepReport, Trainer};
+use albef_report::{EventWriter, JsonLines, Series, curves_svg};
+use albef_weights::{KeepAs, write_atomic};
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{Answer, device};
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Configuration (YAML) with the official keys.
+    config: PathBuf,
+    /// Folder of the run.
+    #[arg(long)]
+    output: PathBuf,
+    /// Continue from the newest checkpoint of the folder.
+    #[arg(long)]
+    resume: bool,
+    /// Change a value of the configuration; nested keys with a dot.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Where to compute: cpu, vulkan or cuda.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+pub fn run(a: &Arguments) -> Result<Answer> {
+    let text = std::fs::read_to_string(&a.config)
+        .with_context(|| format!("cannot read the configuration {}", a.config.display()))?;
+    let config = PretrainConfig::parse(&text, &a.set)
+        .with_context(|| format!("in {}", a.config.display()))?;
+    let device = device::open(&a.device)?;
+    let has_run = a.output.join("checkpoints").is_dir();
+    if has_run && !a.resume {
+        bail!(
+            "{} already holds a run; continue it with --resume or choose another folder",
+            a.output.display()
+        );
+    }
+    let trainer = Trainer::new(config, &a.output, &device)?;
+    match train(trainer, &a.output, a.resume)? {
+        (_, Ended::Done) => Ok(Answer::Yes),
+        (_, Ended::Interrupted) => {
+            eprintln!("saved; continue with --resume");
+            Ok(Answer::No)
+        }
+    }
+}
+
+/// Sets the flag on the first interrupt; the second ends the program.
+fn stop_flag() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    // A handler can be set once; a second run in one process keeps the first.
+    let _ = ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step; once more to stop at once");
+    });
+    stop
+}
+
+/// Trains with progress bar and logs, then exports the model to `output/model`.
+pub fn train(mut trainer: Trainer, output: &Path, resume: bool) -> Result<(Trainer, Ended)> {
+    std::fs::create_dir_all(output)
+        .with_context(|| format!("cannot create {}", output.display()))?;
+    if resume && trainer.resume()? {
+        eprintln!("continuing after step {}", trainer.state.place.step);
+    }
+    let resolved = serde_json::to_string_pretty(trainer.config())?;
+    write_atomic(&output.join("config.json"), |f| {
+        std::io::Write::write_all(f, resolved.as_bytes())
+    })?;
+    let mut logs = Logs::open(output, &trainer)?;
+    let stop = stop_flag();
+    let started = Instant::now();
+    let ended = trainer.run(&stop, &mut |event| {
+        logs.take(event).map_err(albef::Error::io(output))
+    })?;
+    logs.finish()?;
+    for skipped in trainer.skipped() {
+        eprintln!("skipped {}: {}", skipped.name, skipped.error);
+    }
+    if ended == Ended::Done {
+        let card = card(&trainer, started.elapsed().as_secs_f64());
+        trainer.export(&output.join("model"), &card, KeepAs::Same)?;
+        eprintln!("model: {}", output.join("model").display());
+    }
+    Ok((trainer, ended))
+}
+
+fn card(trainer: &Trainer, seconds: f64) -> String {
+    let c = trainer.config();
+    format!(
+        "---\nlicense: bsd-3-clause\ntags: [albef, image-text-retrieval]\n---\n\n# ALBEF `{}`\n\n\
+         Pre-trained for {} steps of {} pairs, seed {}, {:.0} s in the last session. The \
+         configuration lies beside the run as `config.json`.\n\nFiles: `config.json` (sizes), \
+         `model.safetensors` (official weight names), `vocab.txt` (word pieces).\n",
+        c.preset,
+        trainer.state.place.step,
+        c.batch_size * c.accumulate,
+        c.seed,
+        seconds
+    )
+}
+
+struct Logs {
+    bar: ProgressBar,
+    steps: JsonLines,
+    epochs: JsonLines,
+    events: EventWriter,
+    curves: Vec<Series>,
+    output: PathBuf,
+}
+
+const LOSSES: [&str; 3] = ["train_loss_ita", "train_loss_itm", "train_loss_mlm"];
+
+impl Logs {
+    fn open(output: &Path, trainer: &Trainer) -> Result<Self> {
+        let place = &trainer.state.place;
+        let bar = ProgressBar::new(trainer.total_steps());
+        let style = ProgressStyle::with_template(
+            "{bar:24} {pos}/{len} steps, {elapsed} elapsed, {eta} left  {msg}",
+        )?;
+        bar.set_style(style);
+        bar.set_position(place.step);
+        bar.reset_eta();
+        let path = output.join("log.jsonl");
+        let steps = JsonLines::open(&path, "step", place.step)?;
+        let last = place.epoch.checked_sub(1);
+        let epochs = JsonLines::open(&output.join("log.txt"), "epoch", last.unwrap_or(0))?;
+        let mut curves: Vec<Series> =
+            LOSSES.iter().map(|n| Series { name: (*n).into(), points: vec![] }).collect();
+        for line in std::fs::read_to_string(&path)?.lines() {
+            let Ok(value) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+            for curve in &mut curves {
+                let point = (value["step"].as_f64(), value[&curve.name].as_f64());
+                if let (Some(x), Some(y)) = point {
+                    curve.points.push((x, y));
+                }
+            }
+        }
+        let events = EventWriter::create(&output.join("tensorboard"))?;
+        Ok(Self { bar, steps, epochs, events, curves, output: output.to_owned() })
+    }
+
+    fn take(&mut self, event: &Event<'_>) -> std::io::Result<()> {
+        match event {
+            Event::Step { report, pairs_per_second, .. } => {
+                self.steps.write(report)?;
+                self.points(report)?;
+                self.bar.set_position(report.step);
+                self.bar.set_message(format!(
+                    "mlm {:.3} ita {:.3} itm {:.3}, {pairs_per_second:.1} pairs/s",
+                    report.train_loss_mlm, report.train_loss_ita, report.train_loss_itm
+                ));
+                if self.bar.is_hidden() && report.step.is_multiple_of(50) {
+                    eprintln!(
+                        "step {} mlm {:.3} ita {:.3} itm {:.3} lr {:.2e} {pairs_per_second:.1} pairs/s",
+                        report.step,
+                        report.train_loss_mlm,
+                        report.train_loss_ita,
+                        report.train_loss_itm,
+                        report.train_lr
+                    );
+                }
+            }
+            Event::Epoch { epoch, means: [mlm, ita, itm, lr] } => {
+                self.epochs.write(&serde_json::json!({
+                    "train_lr": lr, "train_loss_mlm": mlm, "train_loss_ita": ita,
+                    "train_loss_itm": itm, "epoch": epoch,
+                }))?;
+            }
+            Event::Saved(_) => {
+                self.events.flush()?;
+                self.picture()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn points(&mut self, report: &StepReport) -> std::io::Result<()> {
+        let step = report.step;
+        let losses = [report.train_loss_ita, report.train_loss_itm, report.train_loss_mlm];
+        for (curve, loss) in self.curves.iter_mut().zip(losses) {
+            curve.points.push((step as f64, loss));
+            self.events.scalar(step, &curve.name, loss)?;
+        }
+        self.events.scalar(step, "train_lr", report.train_lr)?;
+        self.events.scalar(step, "temp", report.temp)
+    }
+
+    fn picture(&self) -> std::io::Result<()> {
+        let svg = curves_svg(&self.curves);
+        write_atomic(&self.output.join("curves.svg"), |f| {
+            std::io::Write::write_all(f, svg.as_bytes())
+        })
+        .map_err(std::io::Error::other)
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.bar.finish_and_clear();
+        self.events.flush()?;
+        self.picture()?;
+        Ok(())
+    }
+}
