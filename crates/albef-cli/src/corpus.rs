@@ -1,1 +1,113 @@
+//! Pictures and models as the commands take them.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use albef::eval::retrieval::embed_texts;
+use albef::model::Albef;
+use albef::params::{tensor, values};
+use albef::weights::ModelFolder;
+use albef_data::dataset::{Dataset, Sample, Skipped, SourceSpec, load_images, open_source};
+use albef_data::image::{DecodeOptions, Normalization};
+use albef_data::text::{Tokenizer, Vocabulary, pre_caption};
+use anyhow::{Context, Result};
+use burn::tensor::{Device, Tensor};
+
+/// A model ready for use, with its words.
+pub struct Ready {
+    pub model: Albef,
+    pub tokenizer: Tokenizer,
+}
+
+/// Tokens of a text in evaluation, `[CLS]` counted.
+const MAX_TOKENS: usize = 30;
+
+impl Ready {
+    /// Opens the model named, or the one that ships with the program.
+    pub fn open(path: Option<&Path>, device: &Device) -> Result<Self> {
+        let path = match path {
+            Some(path) => path.to_owned(),
+            None => shipped().context(
+                "no model is named and none ships with this build; \
+                 hint: train one with `albef demo` or `albef pretrain` and give it with --model",
+            )?,
+        };
+        let folder = ModelFolder::open(&path, device)
+            .with_context(|| format!("cannot open the model {}", path.display()))?;
+        let tokenizer = Tokenizer::new(Vocabulary::from_text(&folder.vocabulary)?);
+        Ok(Self { model: folder.state.model(&folder.config)?, tokenizer })
+    }
+
+    /// The ids of a text as evaluation cleans and cuts it.
+    pub fn tokens(&self, text: &str) -> Vec<u32> {
+        self.tokenizer.encode_truncated(&pre_caption(text, 30), MAX_TOKENS)
+    }
+
+    /// The unit-length feature of a text.
+    pub fn embed_text(&self, text: &str) -> Result<Vec<f32>> {
+        Ok(embed_texts(&self.model, &[self.tokens(text)], 1)?)
+    }
+}
+
+/// `models/mini` beside the working folder or the program.
+fn shipped() -> Option<PathBuf> {
+    let beside = std::env::current_exe().ok().and_then(|p| p.parent().map(Path::to_owned));
+    let roots = [Some(PathBuf::from(".")), beside];
+    roots.into_iter().flatten().map(|r| r.join("models/mini")).find(|p| p.is_dir())
+}
+
+/// Pictures of a folder, an archive or a list.
+pub struct Pictures {
+    pub data: Arc<Dataset>,
+    size: usize,
+    device: Device,
+}
+
+impl Pictures {
+    pub fn open(path: &str, root: Option<&Path>, size: usize, device: &Device) -> Result<Self> {
+        let samples = open_source(&SourceSpec::new(path, root))?;
+        if samples.is_empty() {
+            anyhow::bail!("there is no picture in {path}");
+        }
+        Ok(Self::of(samples, size, device))
+    }
+
+    pub fn of(samples: Vec<Sample>, size: usize, device: &Device) -> Self {
+        let data = Arc::new(Dataset::from_samples(samples));
+        Self { data, size, device: device.clone() }
+    }
+
+    /// Normalised pixels `[n, 3, S, S]`, and what could not be used.
+    pub fn load(&self, which: &[usize]) -> (Tensor<4>, Vec<(usize, Skipped)>) {
+        let workers = rayon::current_num_threads();
+        let (pixels, failed) = load_images(
+            &self.data,
+            which,
+            self.size,
+            Normalization::default(),
+            &DecodeOptions::default(),
+            workers,
+        );
+        (tensor(pixels, [which.len(), 3, self.size, self.size], &self.device), failed)
+    }
+
+    /// Features of all usable pictures, by index, and what was skipped.
+    #[expect(clippy::type_complexity, reason = "features and skipped pictures")]
+    pub fn embed(&self, model: &Albef) -> Result<(Vec<(usize, Vec<f32>)>, Vec<(usize, Skipped)>)> {
+        let all: Vec<usize> = (0..self.data.len()).collect();
+        let mut feats = Vec::new();
+        let mut skipped = Vec::new();
+        for part in all.chunks(32) {
+            let (images, failed) = self.load(part);
+            let states = model.encoders.visual_encoder.forward(images)?;
+            let rows = values(model.encoders.image_feat(&states));
+            for (i, row) in part.iter().zip(rows.chunks(model.config.embed_dim)) {
+                if !failed.iter().any(|(f, _)| f == i) {
+                    feats.push((*i, row.to_vec()));
+                }
+            }
+            skipped.extend(failed);
+        }
+        Ok((feats, skipped))
+    }
+}

@@ -1,8 +1,13 @@
 //! The `albef` program: parses, calls the library, prints. Data goes to standard output, everything
 //! else to standard error; it exits with 0 when done, 1 for a negative answer, 2 for an error.
 
+mod bench;
+mod corpus;
 mod device;
+mod doctor;
+mod evaluate;
 mod pretrain;
+mod search;
 
 use std::process::ExitCode;
 
@@ -26,6 +31,17 @@ struct Arguments {
 enum Command {
     /// Pre-train by a configuration file.
     Pretrain(pretrain::Arguments),
+    /// Measure a model.
+    #[command(subcommand)]
+    Evaluate(evaluate::Command),
+    /// Find the pictures that fit a text.
+    Search(search::SearchArguments),
+    /// Say how well a text fits a picture.
+    Match(search::MatchArguments),
+    /// Show what the machine offers, test the program, replay golden fixtures.
+    Doctor(doctor::Arguments),
+    /// Time parts of the model.
+    Bench(bench::Arguments),
 }
 
 /// How a command ended, errors aside.
@@ -59,6 +75,11 @@ fn main() -> ExitCode {
     }
     let result = match arguments.command {
         Command::Pretrain(a) => pretrain::run(&a),
+        Command::Evaluate(a) => evaluate::run(&a),
+        Command::Search(a) => search::search(&a),
+        Command::Match(a) => search::match_pair(&a),
+        Command::Doctor(a) => doctor::run(&a),
+        Command::Bench(a) => bench::run(&a),
     };
     match result {
         Ok(Answer::Yes) => ExitCode::SUCCESS,

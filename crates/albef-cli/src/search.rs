@@ -1,1 +1,132 @@
+//! `albef search` and `albef match`.
 
+use std::path::PathBuf;
+
+use albef::eval::retrieval::{score_pairs, similarities, top_k};
+use albef::params::values;
+use anyhow::{Result, bail};
+use serde_json::json;
+
+use crate::corpus::{Pictures, Ready};
+use crate::{Answer, device};
+
+#[derive(clap::Args)]
+pub struct SearchArguments {
+    /// What to look for.
+    text: String,
+    /// Folder, tar shards or annotation list.
+    path: String,
+    /// Model folder or weights file.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Pictures to show.
+    #[arg(long, default_value_t = 10)]
+    top: usize,
+    /// Candidates that are re-ranked by the matching head.
+    #[arg(long, default_value_t = 64)]
+    k: usize,
+    /// Where to compute: cpu, vulkan or cuda.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// One JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct MatchArguments {
+    /// The picture.
+    image: PathBuf,
+    /// The text.
+    text: String,
+    /// Model folder or weights file.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Where to compute: cpu, vulkan or cuda.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// One JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The probability of "match" of two logits.
+fn probability(logits: [f32; 2]) -> f64 {
+    1.0 / (1.0 + f64::from(logits[0] - logits[1]).exp())
+}
+
+pub fn search(a: &SearchArguments) -> Result<Answer> {
+    let device = device::open(&a.device)?;
+    let ready = Ready::open(a.model.as_deref(), &device)?;
+    let model = &ready.model;
+    let pictures = Pictures::open(&a.path, None, model.config.vision.image_res, &device)?;
+    let (feats, skipped) = pictures.embed(model)?;
+    for (_, s) in &skipped {
+        eprintln!("skipped {}: {}", s.name, s.error);
+    }
+    if feats.is_empty() {
+        bail!("none of the {} pictures in {} can be used", skipped.len(), a.path);
+    }
+    let query = ready.embed_text(&a.text)?;
+    let rows: Vec<f32> = feats.iter().flat_map(|(_, f)| f.iter().copied()).collect();
+    let cosines = similarities(&query, &rows);
+    let candidates = top_k(&cosines, a.k.max(a.top));
+    let mut hits = Vec::new();
+    for part in candidates.chunks(16) {
+        let which: Vec<usize> = part.iter().map(|c| feats[*c].0).collect();
+        let (images, _) = pictures.load(&which);
+        let states = model.encoders.visual_encoder.forward(images)?;
+        let pairs: Vec<(usize, usize)> = (0..part.len()).map(|i| (i, 0)).collect();
+        let logits = score_pairs(model, &[ready.tokens(&a.text)], &pairs, 1, &states)?;
+        for ((c, i), l) in part.iter().zip(which).zip(logits) {
+            hits.push((pictures.data.samples()[i].name.clone(), cosines[*c], probability(l)));
+        }
+    }
+    hits.sort_by(|x, y| y.2.total_cmp(&x.2).then(y.1.total_cmp(&x.1)));
+    hits.truncate(a.top);
+    if a.json {
+        let results: Vec<_> = hits
+            .iter()
+            .map(|(image, cosine, p)| json!({"image": image, "cosine": cosine, "probability": p}))
+            .collect();
+        println!(
+            "{}",
+            json!({"query": a.text, "results": results, "gallery": feats.len(),
+                   "skipped": skipped.len()})
+        );
+    } else {
+        println!("match   cosine  picture");
+        for (image, cosine, p) in &hits {
+            println!("{p:>5.3}  {cosine:>7.3}  {image}");
+        }
+    }
+    Ok(Answer::Yes)
+}
+
+pub fn match_pair(a: &MatchArguments) -> Result<Answer> {
+    let device = device::open(&a.device)?;
+    let ready = Ready::open(a.model.as_deref(), &device)?;
+    let model = &ready.model;
+    let sample = albef_data::dataset::Sample {
+        location: albef_data::dataset::Location::File(a.image.clone()),
+        name: a.image.display().to_string(),
+        captions: Vec::new(),
+        key: String::new(),
+    };
+    let pictures = Pictures::of(vec![sample], model.config.vision.image_res, &device);
+    let (images, failed) = pictures.load(&[0]);
+    if let Some((_, s)) = failed.first() {
+        bail!("{}: {}", s.name, s.error);
+    }
+    let states = model.encoders.visual_encoder.forward(images)?;
+    let image = values(model.encoders.image_feat(&states));
+    let cosine = similarities(&ready.embed_text(&a.text)?, &image)[0];
+    let logits = score_pairs(model, &[ready.tokens(&a.text)], &[(0, 0)], 1, &states)?[0];
+    let p = probability(logits);
+    if a.json {
+        println!("{}", json!({"cosine": cosine, "itm_logit": logits[1], "probability": p}));
+    } else {
+        println!("cosine {cosine:.3}, match probability {p:.3} (logit {:.3})", logits[1]);
+    }
+    Ok(Answer::Yes)
+}

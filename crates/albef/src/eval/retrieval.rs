@@ -230,7 +230,8 @@ fn rerank(
             .flat_map(|(slot, i)| wanted[*i].iter().map(move |t| (slot, *t)))
             .collect();
         let scores = score_pairs(model, gallery.texts, &pairs, options.text_batch, &states)?;
-        let place: HashMap<(usize, usize), f32> = pairs.into_iter().zip(scores).collect();
+        let place: HashMap<(usize, usize), f32> =
+            pairs.into_iter().zip(scores).map(|(p, logits)| (p, logits[1])).collect();
         for (slot, i) in part.iter().enumerate() {
             for (t, score) in &mut out.i2t[*i] {
                 *score = place[&(slot, *t)];
@@ -247,7 +248,7 @@ fn rerank(
     Ok(())
 }
 
-/// Matching logits of `(image, text)` pairs, in their order. Each text is encoded once, and the
+/// Matching logits (no match, match) of `(image, text)` pairs, in their order. Each text is encoded once, and the
 /// images' keys and values are projected once per layer.
 ///
 /// # Errors
@@ -258,7 +259,7 @@ pub fn score_pairs(
     pairs: &[(usize, usize)],
     text_batch: usize,
     images: &ImageStates,
-) -> Result<Vec<f32>> {
+) -> Result<Vec<[f32; 2]>> {
     if pairs.is_empty() {
         return Ok(Vec::new());
     }
@@ -290,5 +291,5 @@ pub fn score_pairs(
     let image_of: Vec<usize> = pairs.iter().map(|(i, _)| *i).collect();
     let context = ImageContext { states: images, image_of: &image_of, visible: None };
     let logits = model.match_texts(states, &tokens, context)?;
-    Ok(values(logits).chunks(2).map(|l| l[1]).collect())
+    Ok(values(logits).as_chunks::<2>().0.to_vec())
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-pub use albef_kernels::{Dropout, Segment};
+pub use albef_kernels::{Dropout, Isa, Segment, detected};
 pub use fused::Op;
 pub use spec::AttentionSpec;
 
