@@ -3,6 +3,7 @@
 
 mod bench;
 mod corpus;
+mod demo;
 mod device;
 mod doctor;
 mod evaluate;
@@ -29,6 +30,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Pre-train on real emoji art for a few minutes, evaluate, and write a report.
+    Demo(demo::Arguments),
     /// Pre-train by a configuration file.
     Pretrain(pretrain::Arguments),
     /// Measure a model.
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let result = match arguments.command {
+        Command::Demo(a) => demo::run(&a),
         Command::Pretrain(a) => pretrain::run(&a),
         Command::Evaluate(a) => evaluate::run(&a),
         Command::Search(a) => search::search(&a),

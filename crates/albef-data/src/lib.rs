@@ -8,4 +8,5 @@ pub mod error;
 pub mod golden;
 pub mod image;
 pub mod random;
+pub mod scenes;
 pub mod text;
