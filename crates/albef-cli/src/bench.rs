@@ -164,8 +164,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
             Box::new(move || {
                 let image_of = vec![0; a.k];
                 let context = ImageContext { states: &image, image_of: &image_of, visible: None };
-                let rows: Vec<usize> =
-                    tokens.sequences.iter().flat_map(Sequence::range).collect();
+                let rows: Vec<usize> = tokens.sequences.iter().flat_map(Sequence::range).collect();
                 let states = states.clone().select(0, index(&rows, &states.device()));
                 let _ = values(model.match_texts(states, &tokens, context)?);
                 Ok(a.k)

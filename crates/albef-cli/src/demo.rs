@@ -46,7 +46,7 @@ fn config(seed: u64, data: &Path) -> PretrainConfig {
         dropout: 0.05,
         momentum: 0.99,
         momentum_dropout: 0.0,
-        optimizer: OptimizerConfig { lr: 1e-3, ..OptimizerConfig::default() },
+        optimizer: OptimizerConfig { lr: 1.5e-3, ..OptimizerConfig::default() },
         schedular: ScheduleConfig {
             sched: "per_step".into(),
             epochs: 100_000,
@@ -120,10 +120,18 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         caption: "Recall in per cent with 95 % bootstrap intervals over queries; each picture and \
                   its captions are looked for among all of the same set"
             .into(),
-        head: ["set", "pictures", "stage", "image→text R@1", "text→image R@1", "text→image R@10",
-            "chance R@1", "pixels"]
-            .map(String::from)
-            .to_vec(),
+        head: [
+            "set",
+            "pictures",
+            "stage",
+            "image→text R@1",
+            "text→image R@1",
+            "text→image R@10",
+            "chance R@1",
+            "pixels",
+        ]
+        .map(String::from)
+        .to_vec(),
         rows: Vec::new(),
     };
     let mut searches = Vec::new();
@@ -170,11 +178,21 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     write_atomic(&path, |f| std::io::Write::write_all(f, page.as_bytes()))?;
     let (out, program) = (a.output.display(), "albef");
     println!("{}", path.display());
-    eprintln!("\ndone in {:.0} s; the report is {}", started.elapsed().as_secs_f64(), path.display());
+    eprintln!(
+        "\ndone in {:.0} s; the report is {}",
+        started.elapsed().as_secs_f64(),
+        path.display()
+    );
     eprintln!("next:");
-    eprintln!("  {program} search \"a pizza to the left of a dog\" {out}/data/val_scenes --model {out}/run/model");
-    eprintln!("  {program} match {out}/data/val_style/00000.png \"a joker\" --model {out}/run/model");
-    eprintln!("  {program} evaluate retrieval --model {out}/run/model --annotations {out}/data/val_style.json --image-root {out}/data");
+    eprintln!(
+        "  {program} search \"a pizza to the left of a dog\" {out}/data/val_scenes --model {out}/run/model"
+    );
+    eprintln!(
+        "  {program} match {out}/data/val_style/00000.png \"a joker\" --model {out}/run/model"
+    );
+    eprintln!(
+        "  {program} evaluate retrieval --model {out}/run/model --annotations {out}/data/val_style.json --image-root {out}/data"
+    );
     Ok(Answer::Yes)
 }
 
@@ -185,7 +203,8 @@ fn examples(out: &Evaluation, pairs: &[Pair], seed: u64) -> Result<Vec<SearchExa
         .enumerate()
         .flat_map(|(i, p)| p.captions.iter().map(move |c| (i, c)))
         .collect();
-    let mut stream = albef_data::random::Stream::new(seed, "example searches", &[pairs.len() as u64]);
+    let mut stream =
+        albef_data::random::Stream::new(seed, "example searches", &[pairs.len() as u64]);
     (0..3)
         .map(|_| {
             let t = stream.below(captions.len());

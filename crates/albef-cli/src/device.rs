@@ -13,7 +13,9 @@ pub fn open(name: &str) -> Result<Device> {
         #[cfg(feature = "cuda")]
         "cuda" => Ok(Device::cuda(0)),
         "vulkan" | "cuda" => {
-            bail!("this build has no `{name}`; build it with `cargo build --release --features {name}`")
+            bail!(
+                "this build has no `{name}`; build it with `cargo build --release --features {name}`"
+            )
         }
         _ => bail!("device `{name}` is not known; there are cpu, vulkan and cuda"),
     }

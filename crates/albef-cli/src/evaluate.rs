@@ -102,8 +102,7 @@ pub fn intervals(ranks: &[Vec<usize>; 2], resamples: usize) -> Value {
     let mut out = Map::new();
     for (side, ranks) in ["txt", "img"].into_iter().zip(ranks) {
         for k in [1, 5, 10] {
-            let hits: Vec<f64> =
-                ranks.iter().map(|r| if *r < k { 100.0 } else { 0.0 }).collect();
+            let hits: Vec<f64> = ranks.iter().map(|r| if *r < k { 100.0 } else { 0.0 }).collect();
             let (low, high) = bootstrap_interval(&hits, resamples, 42);
             out.insert(format!("{side}_r{k}"), json!([low, high]));
         }

@@ -83,9 +83,8 @@ pub fn train(mut trainer: Trainer, output: &Path, resume: bool) -> Result<(Train
     let mut logs = Logs::open(output, &trainer)?;
     let stop = stop_flag();
     let started = Instant::now();
-    let ended = trainer.run(&stop, &mut |event| {
-        logs.take(event).map_err(albef::Error::io(output))
-    })?;
+    let ended =
+        trainer.run(&stop, &mut |event| logs.take(event).map_err(albef::Error::io(output)))?;
     logs.finish()?;
     for skipped in trainer.skipped() {
         eprintln!("skipped {}: {}", skipped.name, skipped.error);

@@ -24,7 +24,9 @@ fn plain(caption: &str) -> bool {
 
 /// Whether a concept is a thing that can stand in a scene.
 fn drawable(group: &str) -> bool {
-    ["animals", "food", "travel", "objects", "activities"].iter().any(|g| group.to_lowercase().contains(g))
+    ["animals", "food", "travel", "objects", "activities"]
+        .iter()
+        .any(|g| group.to_lowercase().contains(g))
 }
 
 /// Clears what is connected to the border and of the corner's colour.

@@ -96,7 +96,9 @@ pub enum DataError {
         detail: String,
     },
     /// Too many images could not be used.
-    #[error("{count} images could not be used, more than the limit of {limit}:\n{list}\nhint: mend or remove them, or raise `max_skipped`")]
+    #[error(
+        "{count} images could not be used, more than the limit of {limit}:\n{list}\nhint: mend or remove them, or raise `max_skipped`"
+    )]
     TooManySkipped {
         /// How many.
         count: usize,
@@ -106,7 +108,9 @@ pub enum DataError {
         list: String,
     },
     /// Fewer samples than a batch.
-    #[error("the data has {samples} usable samples but a batch takes {batch}; set `batch_size` to at most {samples} or add data")]
+    #[error(
+        "the data has {samples} usable samples but a batch takes {batch}; set `batch_size` to at most {samples} or add data"
+    )]
     SmallerThanBatch {
         /// Samples.
         samples: usize,

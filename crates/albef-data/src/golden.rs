@@ -77,7 +77,8 @@ impl Check<'_> {
     }
 
     fn json(&self, end: &str) -> Result<Value> {
-        let file = list(&self.fixture["files"]).map(|f| text(&f["path"])).find(|p| p.ends_with(end));
+        let file =
+            list(&self.fixture["files"]).map(|f| text(&f["path"])).find(|p| p.ends_with(end));
         let path = self.root.join(file.unwrap_or(end));
         let content = std::fs::read_to_string(&path).map_err(DataError::io(&path))?;
         serde_json::from_str(&content)
@@ -122,9 +123,9 @@ fn images(c: &mut Check<'_>) -> Result<()> {
         files.filter(|p| p.ends_with("normalised.safetensors")).map(|p| c.root.join(p)).next()
     };
     let tensors = match tensors {
-        Some(path) => Some(read(&path).map_err(|e| {
-            DataError::annotation(&path, String::new(), e.to_string())
-        })?),
+        Some(path) => Some(
+            read(&path).map_err(|e| DataError::annotation(&path, String::new(), e.to_string()))?,
+        ),
         None => None,
     };
     let rule = &c.fixture["tolerance"]["normalised"];
@@ -171,7 +172,13 @@ fn images(c: &mut Check<'_>) -> Result<()> {
                 let expected = expected.to_f32().map_err(|e| DataError::Internal(e.to_string()))?;
                 // A lossy file differs by its own tolerance, in units of the deviation.
                 let slack = tolerance.map_or(0.0, |t| t / 255.0 / 0.26);
-                c.close(&format!("{name} normalised"), &wide(out), &wide(expected), abs + slack, rel);
+                c.close(
+                    &format!("{name} normalised"),
+                    &wide(out),
+                    &wide(expected),
+                    abs + slack,
+                    rel,
+                );
             }
         }
     }

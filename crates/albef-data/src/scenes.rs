@@ -182,7 +182,11 @@ impl Sprites {
         let side = size / 2;
         let beside = stream.below(2) == 0;
         let shift = stream.below(side + 1);
-        let places = if beside { [(0, shift), (side, side - shift)] } else { [(shift, 0), (side - shift, side)] };
+        let places = if beside {
+            [(0, shift), (side, side - shift)]
+        } else {
+            [(shift, 0), (side - shift, side)]
+        };
         for (concept, place) in [pair.0, pair.1].into_iter().zip(places) {
             self.draw(&mut image, (concept, style), place, side);
         }
@@ -216,9 +220,8 @@ pub fn build(options: &CorpusOptions) -> Result<Corpus> {
     let stream = |name: &str, i: usize| Stream::new(options.seed, name, &[i as u64]);
     let styles = TRAINED.len();
     let held = |c: usize, s: usize| stream("held-out cell", c * styles + s).below(10) == 0;
-    let held_pair = |a: usize, b: usize| {
-        stream("held-out pair", a.min(b) * n + a.max(b)).below(8) == 0
-    };
+    let held_pair =
+        |a: usize, b: usize| stream("held-out pair", a.min(b) * n + a.max(b)).below(8) == 0;
     let mut corpus = Corpus::default();
     for concept in 0..n {
         for style in 0..styles {
@@ -329,7 +332,8 @@ mod tests {
 
     #[test]
     fn the_corpus_is_the_same_everywhere_and_keeps_its_splits_apart() {
-        let options = CorpusOptions { train_scenes: 60, val_scenes: 20, ..CorpusOptions::default() };
+        let options =
+            CorpusOptions { train_scenes: 60, val_scenes: 20, ..CorpusOptions::default() };
         let corpus = build(&options).unwrap();
         assert_eq!(corpus, build(&options).unwrap());
         let bytes = corpus.train.iter().chain(&corpus.val_style).flat_map(|p| &p.image.pixels);

@@ -266,10 +266,8 @@ impl Scratch {
                     self.query[d * ACROSS + i] = value * scale;
                 }
             }
-            for (keys, scores) in self
-                .keys
-                .chunks_exact(DOWN * dim)
-                .zip(self.scores.chunks_exact_mut(DOWN * ACROSS))
+            for (keys, scores) in
+                self.keys.chunks_exact(DOWN * dim).zip(self.scores.chunks_exact_mut(DOWN * ACROSS))
             {
                 tile(keys, &self.query, dim, scores);
             }
@@ -301,13 +299,13 @@ impl Scratch {
             {
                 tile(values, scores, s.k_len, out);
             }
-            for i in 0..count {
+            for (i, sum) in sum.iter().enumerate().take(count) {
                 let place = (s.q_start + start + i) * width + head * dim;
                 // SAFETY: the row lies inside the checked result, and this head of it is
                 // written by this task alone.
                 let row = unsafe { out.part(place, dim) };
                 for (d, value) in row.iter_mut().enumerate() {
-                    *value = self.out[d * ACROSS + i] / sum[i];
+                    *value = self.out[d * ACROSS + i] / sum;
                 }
             }
         }
@@ -321,13 +319,28 @@ struct Small<'a> {
     column: usize,
 }
 
-/// `c = alpha a b` or `c += alpha a b`, `c` with rows `c_row` apart.
-fn small_product(
+/// Where a small product goes: rows `row` values apart, within `len` values.
+struct Target {
+    data: *mut f32,
+    len: usize,
+    row: usize,
+}
+
+impl Target {
+    fn new(data: &mut [f32], row: usize) -> Self {
+        Self { data: data.as_mut_ptr(), len: data.len(), row }
+    }
+}
+
+/// `c = alpha a b` or `c += alpha a b`.
+///
+/// # Safety
+/// `c` must be valid for its length, and this thread alone may touch the `n` columns of its rows.
+unsafe fn small_product(
     [m, n, k]: [usize; 3],
     a: &Small<'_>,
     b: &Small<'_>,
-    c: &mut [f32],
-    c_row: usize,
+    c: &Target,
     alpha: f32,
     add: bool,
 ) {
@@ -337,17 +350,18 @@ fn small_product(
     assert!(
         reach(m, k, a.row, a.column) < a.data.len()
             && reach(k, n, b.row, b.column) < b.data.len()
-            && reach(m, n, c_row, 1) < c.len()
+            && reach(m, n, c.row, 1) < c.len
     );
-    // SAFETY: all three matrices lie inside their slices, as just checked.
+    // SAFETY: all three matrices lie inside their buffers, as just checked, and the caller
+    // vouches for `c`.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            c.as_mut_ptr(),
+            c.data,
             1,
-            c_row as isize,
+            c.row as isize,
             add,
             a.data.as_ptr(),
             a.column as isize,
@@ -421,15 +435,11 @@ struct Backward<'a> {
 }
 
 impl Backward<'_> {
-    /// Rows `start .. start + len` of one head of a gradient, for this task alone.
-    fn rows(&self, which: usize, start: usize, len: usize, head: usize) -> &mut [f32] {
+    /// Rows `start .. start + len` of one head of a gradient.
+    fn rows(&self, which: usize, start: usize, len: usize, head: usize) -> Target {
         let (g, dim) = (&self.gradients[which], self.spec.head_dim);
         let place = start * g.stride + g.offset + head * dim;
-        let reach = (len - 1) * g.stride + dim;
-        // SAFETY: the range lies inside the checked buffer. Slices of different heads overlap in
-        // memory, but each task touches only its own head's columns of its own rows, through one
-        // slice at a time.
-        unsafe { g.out.part(place, reach) }
+        Target { data: g.out.0.wrapping_add(place), len: (len - 1) * g.stride + dim, row: g.stride }
     }
 
     fn run(&self, group: &[usize], head: usize, scratch: &mut [Vec<f32>; 3]) {
@@ -451,8 +461,11 @@ impl Backward<'_> {
             let (q, d) = (small(q, self.q.stride, 1), small(d, width, 1));
             let k_t = small(k, 1, self.k.stride);
             let v_t = small(v, 1, self.v.stride);
-            small_product([nq, nk, dim], &q, &k_t, p, nk, scale, false);
-            small_product([nq, nk, dim], &d, &v_t, dp, nk, 1.0, false);
+            // SAFETY: both targets are this thread's own buffers.
+            unsafe {
+                small_product([nq, nk, dim], &q, &k_t, &Target::new(p, nk), scale, false);
+                small_product([nq, nk, dim], &d, &v_t, &Target::new(dp, nk), 1.0, false);
+            }
             for (i, row) in p.chunks_mut(nk).enumerate() {
                 if spec.causal {
                     row[(i + 1).min(nk)..].fill(f32::NEG_INFINITY);
@@ -478,18 +491,21 @@ impl Backward<'_> {
                 }
             };
             let add = nth > 0;
-            let [gq, gk, gv] = [0, 1, 2].map(|i| self.gradients[i].stride);
             let kept_t = small(kept, 1, nk);
-            let dv = self.rows(2, s.k_start, nk, head);
-            small_product([nk, dim, nq], &kept_t, &d, dv, gv, 1.0, add);
+            let [dq, dk, dv] = [(0, s.q_start, nq), (1, s.k_start, nk), (2, s.k_start, nk)]
+                .map(|(which, start, len)| self.rows(which, start, len, head));
+            // SAFETY: the ranges lie inside the checked buffers, and a task alone touches its head's
+            // columns of its group's rows.
+            unsafe { small_product([nk, dim, nq], &kept_t, &d, &dv, 1.0, add) };
             for (p, dp) in p.chunks(nk).zip(dp.chunks_mut(nk)) {
                 softmax_row_backward(p, dp);
             }
             let k = small(k, self.k.stride, 1);
-            let dq = self.rows(0, s.q_start, nq, head);
-            small_product([nq, dim, nk], &small(dp, nk, 1), &k, dq, gq, scale, false);
-            let dk = self.rows(1, s.k_start, nk, head);
-            small_product([nk, dim, nq], &small(dp, 1, nk), &q, dk, gk, scale, add);
+            // SAFETY: as above.
+            unsafe {
+                small_product([nq, dim, nk], &small(dp, nk, 1), &k, &dq, scale, false);
+                small_product([nk, dim, nq], &small(dp, 1, nk), &q, &dk, scale, add);
+            }
         }
     }
 }
@@ -509,12 +525,8 @@ fn backward(work: &Backward<'_>, q_rows: usize, k_rows: usize) {
 
 /// Whether the segments cover all key rows.
 fn keys_covered(spec: &AttentionSpec<'_>, k_rows: usize) -> bool {
-    let keys: BTreeMap<usize, usize> = spec
-        .segments
-        .iter()
-        .filter(|s| s.q_len > 0)
-        .map(|s| (s.k_start, s.k_len))
-        .collect();
+    let keys: BTreeMap<usize, usize> =
+        spec.segments.iter().filter(|s| s.q_len > 0).map(|s| (s.k_start, s.k_len)).collect();
     keys.values().sum::<usize>() == k_rows
 }
 
@@ -523,7 +535,6 @@ fn keys_covered(spec: &AttentionSpec<'_>, k_rows: usize) -> bool {
 ///
 /// # Panics
 /// As [`attention`].
-#[expect(clippy::too_many_arguments, reason = "three inputs and their gradients")]
 pub fn attention_backward(
     spec: &AttentionSpec<'_>,
     q: Heads<'_>,
@@ -549,8 +560,8 @@ pub fn attention_backward(
         dk.fill(0.0);
         dv.fill(0.0);
     }
-    let gradients = [dq, dk, dv]
-        .map(|g| Gradient { out: Out(g.as_mut_ptr()), stride: width, offset: 0 });
+    let gradients =
+        [dq, dk, dv].map(|g| Gradient { out: Out(g.as_mut_ptr()), stride: width, offset: 0 });
     backward(&Backward { spec, q, k, v, d_out, gradients }, q_rows, k_rows);
 }
 
@@ -732,8 +743,13 @@ mod tests {
             Segment { q_start: 0, q_len: 12, k_start: 0, k_len: 12 },
             Segment { q_start: 12, q_len: 7, k_start: 12, k_len: 7 },
         ];
-        let spec =
-            AttentionSpec { segments: &segments, heads, head_dim: dim, causal: false, dropout: None };
+        let spec = AttentionSpec {
+            segments: &segments,
+            heads,
+            head_dim: dim,
+            causal: false,
+            dropout: None,
+        };
         let part = |i| Heads { data: &qkv[..], stride: 3 * w, offset: i * w };
         let mut packed = vec![f32::NAN; rows * 3 * w];
         attention_backward_packed(&spec, &qkv, rows, &g, &mut packed);

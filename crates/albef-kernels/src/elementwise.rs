@@ -126,8 +126,7 @@ mod tests {
         for i in -400..400 {
             let x = f64::from(i) * 0.01;
             let want = x * phi(x);
-            let slope =
-                phi(x) + x * (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
+            let slope = phi(x) + x * (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
             let (mut y, mut d) = ([0.0], [0.0]);
             gelu(&[x as f32], &mut y);
             gelu_backward(&[x as f32], &[1.0], &mut d);

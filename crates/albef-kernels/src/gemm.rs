@@ -314,10 +314,10 @@ mod avx512 {
                 let b1 = _mm512_loadu_ps(b.add(16));
                 _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(NR * 8).cast());
                 _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(NR * 8 + 16).cast());
-                for i in 0..MR {
+                for (i, sum) in sum.iter_mut().enumerate() {
                     let v = _mm512_set1_ps(*a.add(i));
-                    sum[i][0] = _mm512_fmadd_ps(v, b0, sum[i][0]);
-                    sum[i][1] = _mm512_fmadd_ps(v, b1, sum[i][1]);
+                    sum[0] = _mm512_fmadd_ps(v, b0, sum[0]);
+                    sum[1] = _mm512_fmadd_ps(v, b1, sum[1]);
                 }
                 a = a.add(MR);
                 b = b.add(NR);

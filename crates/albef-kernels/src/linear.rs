@@ -118,7 +118,10 @@ mod tests {
     fn close(got: &[f32], want: impl Fn(usize) -> f64, what: &str) {
         for (i, g) in got.iter().enumerate() {
             let w = want(i);
-            assert!((f64::from(*g) - w).abs() < 2e-5 * (1.0 + w.abs()), "{what}[{i}]: {g}, not {w}");
+            assert!(
+                (f64::from(*g) - w).abs() < 2e-5 * (1.0 + w.abs()),
+                "{what}[{i}]: {g}, not {w}"
+            );
         }
     }
 

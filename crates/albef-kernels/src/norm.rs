@@ -76,7 +76,6 @@ for_each_isa! {
 ///
 /// # Panics
 /// If the lengths do not fit.
-#[expect(clippy::too_many_arguments, reason = "one pass over the data")]
 pub fn layer_norm(
     x: &[f32],
     residual: Option<&[f32]>,
@@ -99,7 +98,11 @@ pub fn layer_norm(
     });
     assert_eq!(stats.len(), rows * 2, "layer norm: statistics");
     let block = 16;
-    let work = |x: &[f32], r: Option<&[f32]>, y: &mut [f32], s: Option<&mut [f32]>, st: &mut [f32]| {
+    let work = |x: &[f32],
+                r: Option<&[f32]>,
+                y: &mut [f32],
+                s: Option<&mut [f32]>,
+                st: &mut [f32]| {
         match (r, s) {
             (Some(r), Some(s)) => {
                 add_row(x, r, s);

@@ -66,9 +66,8 @@ fn panel(out: &mut String, s: &Series, x0: f64, colour: &str) {
     let span = if high > low { high - low } else { 1.0 };
     let reach = if last.0 > first.0 { last.0 - first.0 } else { 1.0 };
     let (w, h) = (WIDTH - LEFT - 14.0, HEIGHT - BOTTOM - TOP);
-    let place = |(x, y): (f64, f64)| {
-        (x0 + LEFT + (x - first.0) / reach * w, TOP + (high - y) / span * h)
-    };
+    let place =
+        |(x, y): (f64, f64)| (x0 + LEFT + (x - first.0) / reach * w, TOP + (high - y) / span * h);
     for tick in 0..=4 {
         let value = low + span * f64::from(tick) / 4.0;
         let (_, y) = place((first.0, value));

@@ -131,17 +131,13 @@ impl Report {
         if !self.facts.is_empty() {
             out.push_str("<dl>");
             for (name, value) in &self.facts {
-                let _ = write!(
-                    out,
-                    "<div><dt>{}</dt><dd>{}</dd></div>",
-                    escape(name),
-                    escape(value)
-                );
+                let _ =
+                    write!(out, "<div><dt>{}</dt><dd>{}</dd></div>", escape(name), escape(value));
             }
             out.push_str("</dl>\n");
         }
         if !self.curves.is_empty() {
-            let _ = write!(out, "<h2>Training</h2><div class=\"curves\">{}</div>\n", self.curves);
+            let _ = writeln!(out, "<h2>Training</h2><div class=\"curves\">{}</div>", self.curves);
         }
         if !self.tables.is_empty() {
             out.push_str("<h2>Retrieval</h2>\n");
@@ -168,7 +164,8 @@ impl Report {
             let query = escape(&search.query);
             let _ = write!(out, "<div class=\"search\"><p>“{query}”</p><div class=\"hits\">");
             for hit in &search.results {
-                let (class, mark) = if hit.correct { ("right", "✓ right") } else { ("wrong", "✗ wrong") };
+                let (class, mark) =
+                    if hit.correct { ("right", "✓ right") } else { ("wrong", "✗ wrong") };
                 let caption = escape(&hit.caption);
                 let _ = write!(
                     out,

@@ -50,8 +50,7 @@ pub fn account(
             }
         }
     }
-    let known: std::collections::HashSet<&str> =
-        expected.iter().map(|(n, _)| n.as_str()).collect();
+    let known: std::collections::HashSet<&str> = expected.iter().map(|(n, _)| n.as_str()).collect();
     for name in state.names().filter(|n| !known.contains(n)) {
         if named(may_have, name) || name.ends_with("position_ids") {
             report.unexpected.push(name.to_owned());

@@ -233,8 +233,7 @@ pub fn expected_keys(task: Task, sizes: &Sizes) -> Keys {
 #[must_use]
 pub fn parameter_groups(keys: &Keys) -> (Vec<String>, Vec<String>) {
     let plain = |(n, s): &(String, Vec<usize>)| s.len() == 1 || n.ends_with(".bias");
-    let names = |decay: bool| {
-        keys.iter().filter(|k| plain(k) != decay).map(|(n, _)| n.clone()).collect()
-    };
+    let names =
+        |decay: bool| keys.iter().filter(|k| plain(k) != decay).map(|(n, _)| n.clone()).collect();
     (names(false), names(true))
 }

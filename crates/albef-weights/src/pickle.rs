@@ -139,7 +139,7 @@ impl Machine<'_> {
         self.stack.pop().ok_or_else(|| "the stack runs out".into())
     }
 
-    fn to_mark(&mut self) -> Result<Vec<Value>, Fail> {
+    fn down_to_mark(&mut self) -> Result<Vec<Value>, Fail> {
         let mark = self.marks.pop().ok_or("no mark")?;
         Ok(self.stack.split_off(mark.min(self.stack.len())))
     }
@@ -201,7 +201,7 @@ impl Machine<'_> {
             0x95 => drop(self.take(8)?),
             b'(' => self.marks.push(self.stack.len()),
             b'0' => drop(self.pop()?),
-            b'1' => drop(self.to_mark()?),
+            b'1' => drop(self.down_to_mark()?),
             b'2' => {
                 let top = self.stack.last().ok_or("nothing to repeat")?.clone();
                 self.stack.push(top);
@@ -216,15 +216,15 @@ impl Machine<'_> {
             0x86 => self.tuple(2)?,
             0x87 => self.tuple(3)?,
             b't' => {
-                let items = self.to_mark()?;
+                let items = self.down_to_mark()?;
                 self.stack.push(Value::Tuple(Rc::new(items)));
             }
             b'l' | 0x91 => {
-                let items = self.to_mark()?;
+                let items = self.down_to_mark()?;
                 self.stack.push(Value::list(items));
             }
             b'd' => {
-                let items = self.to_mark()?;
+                let items = self.down_to_mark()?;
                 self.stack.push(Value::dict());
                 self.set_items(items)?;
             }
@@ -327,7 +327,7 @@ impl Machine<'_> {
                 self.set_items(vec![k, v])?;
             }
             b'u' => {
-                let items = self.to_mark()?;
+                let items = self.down_to_mark()?;
                 self.set_items(items)?;
             }
             b'a' => {
@@ -335,7 +335,7 @@ impl Machine<'_> {
                 self.append(vec![item])?;
             }
             b'e' | 0x90 => {
-                let items = self.to_mark()?;
+                let items = self.down_to_mark()?;
                 self.append(items)?;
             }
             b'o' | b'i' => {
@@ -343,7 +343,7 @@ impl Machine<'_> {
                     self.line()?;
                     self.line()?;
                 }
-                self.to_mark()?;
+                self.down_to_mark()?;
                 self.stack.push(Value::Opaque);
             }
             other => return Err(format!("unknown instruction {other:#04x}")),

@@ -63,7 +63,9 @@ pub fn resize_tables(state: &mut StateDict, grid: usize) -> Result<Vec<String>> 
         };
         let from = tokens.saturating_sub(1).isqrt();
         if from * from + 1 != tokens || from == 0 {
-            return Err(WeightsError::Keys(format!("`{name}`: {tokens} tokens are no square grid")));
+            return Err(WeightsError::Keys(format!(
+                "`{name}`: {tokens} tokens are no square grid"
+            )));
         }
         if from != grid {
             let values = interpolate_pos_embed(&table.to_f32()?, width, from, grid);

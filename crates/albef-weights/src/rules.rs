@@ -24,7 +24,8 @@ pub struct Description {
 
 impl fmt::Display for Description {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let or_no = |b: bool, what: &str| if b { format!("with {what}") } else { format!("no {what}") };
+        let or_no =
+            |b: bool, what: &str| if b { format!("with {what}") } else { format!("no {what}") };
         write!(
             f,
             "{:?} checkpoint, {} tensors, {} image tokens, {}, {}",
@@ -57,9 +58,7 @@ pub fn inspect(state: &StateDict) -> Description {
         bert_level: has("text_encoder.bert."),
         momentum: has("visual_encoder_m."),
         queues: has("image_queue"),
-        image_tokens: state
-            .get("visual_encoder.pos_embed")
-            .and_then(|t| t.shape.get(1).copied()),
+        image_tokens: state.get("visual_encoder.pos_embed").and_then(|t| t.shape.get(1).copied()),
         tensors: state.len(),
     }
 }

@@ -61,8 +61,7 @@ fn from_zip(path: &Path, bytes: &[u8]) -> Result<Checkpoint> {
         .ok_or_else(|| fail("a zip archive without `data.pkl`: no PyTorch checkpoint".into()))?;
     let folder = pickle_name.trim_end_matches("data.pkl").to_owned();
     let mut entry = |name: &str| -> Result<Vec<u8>> {
-        let mut file =
-            archive.by_name(name).map_err(|e| fail(format!("entry `{name}`: {e}")))?;
+        let mut file = archive.by_name(name).map_err(|e| fail(format!("entry `{name}`: {e}")))?;
         let mut data = Vec::new();
         // An entry never holds more than the file: stored, not compressed.
         let limit = bytes.len() as u64 + 1;

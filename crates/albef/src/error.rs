@@ -26,7 +26,9 @@ pub enum Error {
         found: Vec<usize>,
     },
     /// Images of another size than the position table.
-    #[error("images are {found:?} [channels, height, width]; this model takes [3, {expected}, {expected}]")]
+    #[error(
+        "images are {found:?} [channels, height, width]; this model takes [3, {expected}, {expected}]"
+    )]
     ImageShape {
         /// Side in pixels that the model takes.
         expected: usize,
@@ -65,13 +67,17 @@ pub enum Error {
         images: usize,
     },
     /// The checkpoint has no vocabulary head, which masked language modelling needs.
-    #[error("these weights have no vocabulary head (`text_encoder.cls.*`): start from a pre-training checkpoint")]
+    #[error(
+        "these weights have no vocabulary head (`text_encoder.cls.*`): start from a pre-training checkpoint"
+    )]
     NoMlmHead,
     /// A configuration that cannot work.
     #[error("configuration: {0}")]
     Config(String),
     /// A loss that is not a number.
-    #[error("step {step} (epoch {epoch}): {loss} is {value}; the last checkpoint is untouched. hint: lower the learning rate or look at the pictures of this batch ({batch})")]
+    #[error(
+        "step {step} (epoch {epoch}): {loss} is {value}; the last checkpoint is untouched. hint: lower the learning rate or look at the pictures of this batch ({batch})"
+    )]
     NotFinite {
         /// Optimiser step, from 0.
         step: u64,

@@ -34,11 +34,7 @@ impl Params {
     /// An empty list on `device`.
     #[must_use]
     pub fn new(device: &Device) -> Self {
-        Self {
-            entries: Vec::new(),
-            place: HashMap::new(),
-            device: device.clone().inner(),
-        }
+        Self { entries: Vec::new(), place: HashMap::new(), device: device.clone().inner() }
     }
 
     /// Adds or replaces a tensor.

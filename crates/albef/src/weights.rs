@@ -67,7 +67,11 @@ impl ModelState {
     ///
     /// # Errors
     /// If a key is missing, unexpected or of another shape.
-    pub fn from_state_dict(state: &StateDict, config: &ModelConfig, device: &Device) -> Result<Self> {
+    pub fn from_state_dict(
+        state: &StateDict,
+        config: &ModelConfig,
+        device: &Device,
+    ) -> Result<Self> {
         Self::read(state, config, device, "the checkpoint", true)
     }
 
@@ -101,7 +105,13 @@ impl ModelState {
         if lenient {
             may_have.extend(["text_encoder.cls.*", "text_encoder_m.cls.*"]);
         }
-        account(source, &state, &expected, &["text_encoder.cls.*", "text_encoder_m.cls.*"], &may_have)?;
+        account(
+            source,
+            &state,
+            &expected,
+            &["text_encoder.cls.*", "text_encoder_m.cls.*"],
+            &may_have,
+        )?;
 
         let mut online = Params::new(device);
         let mut momentum = Params::new(device);
@@ -274,12 +284,7 @@ pub fn save_model_folder(
     use std::io::Write;
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    write_safetensors(
-        &folder.join("model.safetensors"),
-        &state_dict(params),
-        &metadata,
-        keep_as,
-    )?;
+    write_safetensors(&folder.join("model.safetensors"), &state_dict(params), &metadata, keep_as)?;
     let config = serde_json::to_string_pretty(config)
         .map_err(|e| Error::Format { path: folder.join("config.json"), detail: e.to_string() })?;
     for (name, text) in

@@ -72,9 +72,8 @@ pub(super) fn captions_jsonl(path: &Path, root: &Path) -> Result<Vec<Sample>> {
         .enumerate()
         .filter(|(_, line)| !line.trim().is_empty())
         .map(|(i, line)| {
-            let fail = |detail: String| {
-                DataError::annotation(path, format!(", line {}", i + 1), detail)
-            };
+            let fail =
+                |detail: String| DataError::annotation(path, format!(", line {}", i + 1), detail);
             let entry: Value =
                 serde_json::from_str(line).map_err(|e| fail(format!("not JSON: {e}")))?;
             let image = entry.get("image").and_then(Value::as_str);

@@ -131,7 +131,11 @@ impl Work {
             let sample = &self.data.samples()[index];
             let mut augment = Stream::new(o.seed, "augment", &[o.epoch, position as u64]);
             let known_bad = self.report.lock().contains_key(&index);
-            let decoded = if known_bad { None } else { Some(self.report.decoded(&self.data, index, &o.decode)) };
+            let decoded = if known_bad {
+                None
+            } else {
+                Some(self.report.decoded(&self.data, index, &o.decode))
+            };
             match decoded {
                 Some(Ok(picture)) => {
                     let picture = o.transform.apply(&picture, &mut augment);

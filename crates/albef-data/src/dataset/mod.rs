@@ -8,6 +8,8 @@ mod order;
 mod shard;
 mod source;
 
-pub use loader::{Batch, LoaderOptions, SkipReport, Skipped, TrainLoader, batches_per_epoch, load_images};
+pub use loader::{
+    Batch, LoaderOptions, SkipReport, Skipped, TrainLoader, batches_per_epoch, load_images,
+};
 pub use order::epoch_order;
 pub use source::{Dataset, Location, Sample, SourceSpec, open_source};

@@ -21,9 +21,8 @@ pub(super) fn expand(pattern: &str) -> Result<Vec<PathBuf>> {
             (&pattern[..open], &pattern[open + 1..close], &pattern[close + 1..]);
         let parts: Vec<String> = match body.split_once("..") {
             Some((from, to)) => {
-                let number = |s: &str| {
-                    s.parse::<u64>().map_err(|_| fail(format!("`{s}` is no number")))
-                };
+                let number =
+                    |s: &str| s.parse::<u64>().map_err(|_| fail(format!("`{s}` is no number")));
                 let (first, last) = (number(from)?, number(to)?);
                 if first > last || last - first > 1_000_000 {
                     return Err(fail(format!("`{{{body}}}` is no rising range")));
@@ -120,9 +119,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<Sample>> {
             continue;
         };
         let captions = match &words {
-            Some(words) => captions(words).map_err(|e| {
-                DataError::annotation(path, format!(", sample `{stem}`"), e)
-            })?,
+            Some(words) => captions(words)
+                .map_err(|e| DataError::annotation(path, format!(", sample `{stem}`"), e))?,
             None => Vec::new(),
         };
         samples.push(Sample {

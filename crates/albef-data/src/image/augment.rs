@@ -87,9 +87,7 @@ pub fn apply(
         Op::Identity => image.clone(),
         Op::AutoContrast => by_channel(image, |h| autocontrast(h, quirks.autocontrast)),
         Op::Equalize => by_channel(image, equalize),
-        Op::Brightness => {
-            table(image, |i| (f32::from(i) * factor as f32).clamp(0.0, 255.0) as u8)
-        }
+        Op::Brightness => table(image, |i| (f32::from(i) * factor as f32).clamp(0.0, 255.0) as u8),
         Op::Sharpness => sharpness(image, factor as f32, quirks.sharpness),
         Op::ShearX => warp(image, [1.0, shear, 0.0, 0.0, 1.0, 0.0]),
         Op::ShearY => warp(image, [1.0, 0.0, 0.0, shear, 1.0, 0.0]),
@@ -170,11 +168,15 @@ fn sharpness(image: &RgbImage, factor: f32, wrap: bool) -> RgbImage {
             let at = y * row + i;
             let mut sum = 4 * u32::from(image.pixels[at]);
             for line in [at - row, at, at + row] {
-                sum += [line - 3, line, line + 3].map(|j| u32::from(image.pixels[j])).iter().sum::<u32>();
+                sum += [line - 3, line, line + 3]
+                    .map(|j| u32::from(image.pixels[j]))
+                    .iter()
+                    .sum::<u32>();
             }
             let smooth = ((2 * sum + 13) / 26) as f32;
             let value = smooth + factor * (f32::from(image.pixels[at]) - smooth);
-            out.pixels[at] = if wrap { (value as i32) as u8 } else { value.clamp(0.0, 255.0) as u8 };
+            out.pixels[at] =
+                if wrap { (value as i32) as u8 } else { value.clamp(0.0, 255.0) as u8 };
         }
     }
     out

@@ -116,10 +116,9 @@ fn to_rgb(picture: DynamicImage, gray16: Gray16) -> RgbImage {
         DynamicImage::ImageRgb16(p) => {
             p.pixels().flat_map(|v| v.0.map(|c| (c >> 8) as u8)).collect()
         }
-        DynamicImage::ImageRgba16(p) => p
-            .pixels()
-            .flat_map(|v| [v.0[0], v.0[1], v.0[2]].map(|c| (c >> 8) as u8))
-            .collect(),
+        DynamicImage::ImageRgba16(p) => {
+            p.pixels().flat_map(|v| [v.0[0], v.0[1], v.0[2]].map(|c| (c >> 8) as u8)).collect()
+        }
         other => other.to_rgb8().into_raw(),
     };
     RgbImage { width, height, pixels }

@@ -9,7 +9,8 @@ pub use augment::{Op, ReferenceQuirks, apply, signed};
 pub use decode::{DecodeOptions, Gray16, decode, open};
 pub use resize::resize_bicubic;
 pub use transform::{
-    CropDraws, Normalization, RandAugment, TrainTransform, crop, flip_horizontal, random_resized_crop_box,
+    CropDraws, Normalization, RandAugment, TrainTransform, crop, flip_horizontal,
+    random_resized_crop_box,
 };
 
 /// An RGB picture of 8 bits a channel, row by row.

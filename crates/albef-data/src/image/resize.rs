@@ -27,9 +27,8 @@ fn weights(n_in: usize, n_out: usize) -> Vec<(usize, Vec<i32>)> {
             let centre = (x as f64 + 0.5) * scale;
             let low = (centre - support + 0.5).max(0.0) as usize;
             let high = ((centre + support + 0.5) as usize).min(n_in);
-            let w: Vec<f64> = (low..high)
-                .map(|i| kernel((i as f64 - centre + 0.5) * inverse))
-                .collect();
+            let w: Vec<f64> =
+                (low..high).map(|i| kernel((i as f64 - centre + 0.5) * inverse)).collect();
             let sum: f64 = w.iter().sum();
             let norm = if sum == 0.0 { 1.0 } else { sum };
             let fixed = w

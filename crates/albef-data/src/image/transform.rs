@@ -17,7 +17,7 @@ impl Default for Normalization {
     fn default() -> Self {
         Self {
             mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-            std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+            std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
         }
     }
 }
@@ -145,13 +145,8 @@ impl TrainTransform {
             resize_bicubic(image, self.size, self.size)
         } else {
             let ratio = (3.0 / 4.0, 4.0 / 3.0);
-            let [top, left, height, width] = random_resized_crop_box(
-                image.width,
-                image.height,
-                self.crop_scale,
-                ratio,
-                stream,
-            );
+            let [top, left, height, width] =
+                random_resized_crop_box(image.width, image.height, self.crop_scale, ratio, stream);
             resize_bicubic(&crop(image, top, left, height, width), self.size, self.size)
         };
         if self.flip && stream.uniform() < 0.5 {

@@ -32,10 +32,8 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let mut ids = vec![self.vocabulary.cls];
         let mut rest = text;
-        while let Some((at, special)) = SPECIAL
-            .iter()
-            .filter_map(|s| rest.find(s).map(|at| (at, *s)))
-            .min_by_key(|(at, _)| *at)
+        while let Some((at, special)) =
+            SPECIAL.iter().filter_map(|s| rest.find(s).map(|at| (at, *s))).min_by_key(|(at, _)| *at)
         {
             self.plain(&rest[..at], &mut ids);
             ids.extend(self.vocabulary.id(special));

@@ -101,10 +101,10 @@ impl ModelConfig {
         Self::preset([384, 6, 6, 1536, 16, 128], [384, 6, 12, 1536, 3], 128)
     }
 
-    /// The model of the demonstration: 192 wide, 4 layers each, 64 px in patches of 8.
+    /// The model of the demonstration: 128 wide, 3 image and 4 text layers, 64 px in patches of 8.
     #[must_use]
     pub fn nano() -> Self {
-        Self::preset([192, 4, 6, 768, 8, 64], [192, 4, 6, 768, 2], 64)
+        Self::preset([128, 3, 4, 512, 8, 64], [128, 4, 4, 512, 2], 64)
     }
 
     /// A preset by name.

@@ -196,10 +196,7 @@ pub fn evaluate(
     Ok(out)
 }
 
-fn rank_all(
-    lists: &[Vec<(usize, f32)>],
-    relevant: impl Fn(usize, usize) -> bool,
-) -> Vec<usize> {
+fn rank_all(lists: &[Vec<(usize, f32)>], relevant: impl Fn(usize, usize) -> bool) -> Vec<usize> {
     lists.iter().enumerate().map(|(q, list)| best_rank(list, |c| relevant(q, c))).collect()
 }
 

@@ -140,12 +140,14 @@ pub(super) fn bert(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
 /// Probabilities with zero columns for the keys that no segment saw.
 fn widened(p: burn::tensor::Tensor<4>, keys: usize) -> Vec<f32> {
     let [.., k] = p.dims();
-    values(p).chunks(k).flat_map(|row| {
-        let mut row = row.to_vec();
-        row.resize(keys, 0.0);
-        row
-    })
-    .collect()
+    values(p)
+        .chunks(k)
+        .flat_map(|row| {
+            let mut row = row.to_vec();
+            row.resize(keys, 0.0);
+            row
+        })
+        .collect()
 }
 
 /// Image states of a fixture. Attention does not see order, so the visible tokens of a masked

@@ -49,11 +49,8 @@ fn draws(t: &Tensors, prefix: &str, tokens: &TokenBatch, width: usize) -> Result
 
 /// The same batch without its padding.
 fn packed(padded: &TokenBatch) -> TokenBatch {
-    let texts: Vec<&[u32]> = padded
-        .sequences
-        .iter()
-        .map(|s| &padded.ids[s.start..s.start + s.visible])
-        .collect();
+    let texts: Vec<&[u32]> =
+        padded.sequences.iter().map(|s| &padded.ids[s.start..s.start + s.visible]).collect();
     TokenBatch::packed(&texts)
 }
 
@@ -162,10 +159,8 @@ fn one_step(
     let gradients = gradients(&run.online, &weights, &loss);
 
     for name in expected.names() {
-        let integer = matches!(
-            name.as_str(),
-            "itm_labels" | "masked_input_ids" | "mlm_labels" | "queue_ptr"
-        );
+        let integer =
+            matches!(name.as_str(), "itm_labels" | "masked_input_ids" | "mlm_labels" | "queue_ptr");
         if integer {
             let got: Vec<i64> = match name.as_str() {
                 "itm_labels" => step.itm_labels.clone(),
@@ -311,18 +306,15 @@ pub(super) fn trajectory(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         c.numbers("loss.lr", &[lr], &[number(&step["lr_used"])]);
         let settings = settings(set, &config, number(&step["alpha"]))?;
         let (out, weights) = run.step(set.momentum()?, &batch, &settings, draws)?;
-        for (name, loss) in [
-            ("loss_mlm", &out.loss_mlm),
-            ("loss_ita", &out.loss_ita),
-            ("loss_itm", &out.loss_itm),
-        ] {
+        for (name, loss) in
+            [("loss_mlm", &out.loss_mlm), ("loss_ita", &out.loss_ita), ("loss_itm", &out.loss_itm)]
+        {
             let got = f64::from(values(loss.clone())[0]);
             c.numbers(&format!("{name}.step{i}"), &[got], &[number(&step[name])]);
         }
         let mut gradients = gradients(&run.online, &weights, &out.loss());
         drop((out, weights));
-        let gradients =
-            run.online.entries().iter().map(|p| gradients.remove(&p.name)).collect();
+        let gradients = run.online.entries().iter().map(|p| gradients.remove(&p.name)).collect();
         optimizer.step(lr, &mut run.online, gradients);
         let temp = parameter(&run.online, "temp").unwrap_or_default();
         let temp: Vec<f64> = temp.into_iter().map(f64::from).collect();
@@ -343,9 +335,7 @@ pub(super) fn trajectory(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         let moments = |n: &str| optimizer.moments()[*place.get(n)?].clone();
         let (images, texts) = run.queues.rows();
         let got = match name.split_once('.') {
-            Some(("param", n)) => {
-                parameter(&run.online, n).or_else(|| parameter(&run.momentum, n))
-            }
+            Some(("param", n)) => parameter(&run.online, n).or_else(|| parameter(&run.momentum, n)),
             Some(("exp_avg", n)) => moments(n).map(|m| values(m.exp_avg)),
             Some(("exp_avg_sq", n)) => moments(n).map(|m| values(m.exp_avg_sq)),
             _ if name == "image_queue" => {

@@ -81,10 +81,8 @@ pub(super) fn evaluation(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     c.integers("attention_mask", &mask, &expected.integers("attention_mask")?);
 
     let res = config.vision.image_res;
-    let names: Vec<String> = list(&gallery)
-        .iter()
-        .map(|e| e["image"].as_str().unwrap_or_default().to_owned())
-        .collect();
+    let names: Vec<String> =
+        list(&gallery).iter().map(|e| e["image"].as_str().unwrap_or_default().to_owned()).collect();
     let load = |which: &[usize]| -> Result<burn::tensor::Tensor<4>> {
         let mut pixels = vec![0.0; which.len() * 3 * res * res];
         for (i, out) in which.iter().zip(pixels.chunks_mut(3 * res * res)) {

@@ -152,7 +152,8 @@ impl GoldenSet {
     /// # Errors
     /// If one is missing.
     pub fn special(&self) -> Result<SpecialIds> {
-        let id = |name: &str| Ok::<_, Error>(self.size(&format!("/text/special_ids/{name}"))? as u32);
+        let id =
+            |name: &str| Ok::<_, Error>(self.size(&format!("/text/special_ids/{name}"))? as u32);
         Ok(SpecialIds { pad: id("pad")?, cls: id("cls")?, mask: id("mask")? })
     }
 

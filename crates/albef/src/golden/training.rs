@@ -15,10 +15,7 @@ fn cases(fixture: &Value) -> impl Iterator<Item = &Value> {
 }
 
 fn files(set: &GoldenSet, fixture: &Value) -> Result<(Tensors, Tensors)> {
-    Ok((
-        set.tensors(fixture, "inputs.safetensors")?,
-        set.tensors(fixture, "expected.safetensors")?,
-    ))
+    Ok((set.tensors(fixture, "inputs.safetensors")?, set.tensors(fixture, "expected.safetensors")?))
 }
 
 pub(super) fn mlm_mask(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
@@ -56,13 +53,10 @@ pub(super) fn adamw(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         };
         let mut params = Params::new(set.device());
         params.insert("weight", t.shape(&name("param"))?, t.floats(&name("param"))?)?;
-        let betas = (
-            case["betas"][0].as_f64().unwrap_or(0.9),
-            case["betas"][1].as_f64().unwrap_or(0.999),
-        );
+        let betas =
+            (case["betas"][0].as_f64().unwrap_or(0.9), case["betas"][1].as_f64().unwrap_or(0.999));
         // One parameter, decayed by the case's own value.
-        let mut optimizer =
-            Optimizer::new(&params, number("weight_decay"), betas, number("eps"));
+        let mut optimizer = Optimizer::new(&params, number("weight_decay"), betas, number("eps"));
         let mut lr = number("lr");
         for i in 0..number("steps") as usize {
             // The bare optimiser knows missing gradients: such a step does not happen at all.

@@ -221,7 +221,11 @@ impl TextEncoder {
             .enumerate()
             .find(|(_, s)| s.rows > self.config.max_positions || s.rows == 0)
         {
-            return Err(Error::TextLength { index: i, found: s.rows, limit: self.config.max_positions });
+            return Err(Error::TextLength {
+                index: i,
+                found: s.rows,
+                limit: self.config.max_positions,
+            });
         }
         if let Some(id) = tokens.ids.iter().find(|id| **id as usize >= self.config.vocab_size) {
             return Err(Error::TokenId { id: *id, vocabulary: self.config.vocab_size });
@@ -248,7 +252,6 @@ impl TextEncoder {
         rows * keep.clone() + constant * (keep.neg() + 1.0)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the one pass behind the three modes")]
     fn run(
         &self,
         mut x: Tensor<2>,
@@ -284,7 +287,6 @@ impl TextEncoder {
         Ok(x)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one layer with all that it may attend to")]
     fn layer(
         &self,
         layer: &Layer,

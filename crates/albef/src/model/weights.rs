@@ -75,16 +75,17 @@ impl Scope<'_> {
     /// # Errors
     /// If it is absent or holds another number of values.
     pub fn tensor<const D: usize>(&self, name: &str, shape: [usize; D]) -> Result<Tensor<D>> {
-        let key = if name.is_empty() {
-            self.prefix.clone()
-        } else {
-            format!("{}.{name}", self.prefix)
-        };
+        let key =
+            if name.is_empty() { self.prefix.clone() } else { format!("{}.{name}", self.prefix) };
         let Some(leaf) = self.weights.leaves.get(&key) else {
             return Err(Error::MissingWeight { key });
         };
         if leaf.value.dims()[0] != shape.iter().product::<usize>() {
-            return Err(Error::WeightShape { key, expected: shape.to_vec(), found: leaf.shape.clone() });
+            return Err(Error::WeightShape {
+                key,
+                expected: shape.to_vec(),
+                found: leaf.shape.clone(),
+            });
         }
         Ok(leaf.value.clone().reshape(shape))
     }

@@ -225,11 +225,9 @@ pub fn forward(
     let ids = settings.image_index.then_some((&batch.image_ids[..], queues.ids()));
     let rows = itc::positives(size, ids, queues.len());
     let positives: Tensor<2> = tensor(rows, [size, size + queues.len()], &plain);
-    let targets =
-        sims_m.clone().map(|s| itc::soft_targets(s, positives.clone(), settings.alpha));
-    let cross = |i: usize| {
-        itc::cross_entropy(sims[i].clone(), Tensor::from_inner(targets[i].clone()))
-    };
+    let targets = sims_m.clone().map(|s| itc::soft_targets(s, positives.clone(), settings.alpha));
+    let cross =
+        |i: usize| itc::cross_entropy(sims[i].clone(), Tensor::from_inner(targets[i].clone()));
     let (loss_i2t, loss_t2i) = (cross(0), cross(1));
     let loss_ita = (loss_i2t.clone() + loss_t2i.clone()) / 2.0;
 
@@ -270,8 +268,7 @@ pub fn forward(
     let mut states = text.clone().select(0, index(&rows, &device));
     let mut read: Vec<Vec<usize>> = vec![vec![0]; pairs.len()];
     if any_masked {
-        let masked_states =
-            online.text_encoder.text(&masked, Read::All, &mut draws.text, None)?;
+        let masked_states = online.text_encoder.text(&masked, Read::All, &mut draws.text, None)?;
         states = Tensor::cat(vec![states, masked_states], 0);
         for (b, s) in tokens.sequences.iter().enumerate() {
             sequences.push(Sequence { start: rows.len() + s.start, ..*s });

@@ -128,8 +128,7 @@ impl<B: FusedKernels, const N: usize> Backward<B, N> for Step<N> {
     ) {
         let d_out = grads.consume::<B>(&ops.node);
         let state = ops.state;
-        let inputs =
-            state.inputs.map(|id| checkpointer.retrieve_node_output::<FloatTensor<B>>(id));
+        let inputs = state.inputs.map(|id| checkpointer.retrieve_node_output::<FloatTensor<B>>(id));
         let wanted = std::array::from_fn(|i| ops.parents[i].is_some());
         let gradients = B::backward(&state.op, inputs, state.tensors, d_out, wanted);
         for (node, gradient) in ops.parents.into_iter().zip(gradients) {
@@ -203,13 +202,7 @@ pub(super) fn fused3<const R: usize, const S: usize>(
 }
 
 /// An operation of four tensors.
-pub(super) fn fused4(
-    a: Tensor<2>,
-    b: Tensor<2>,
-    c: Tensor<1>,
-    d: Tensor<1>,
-    op: Op,
-) -> Tensor<2> {
+pub(super) fn fused4(a: Tensor<2>, b: Tensor<2>, c: Tensor<1>, d: Tensor<1>, op: Op) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as FusedOps>::fused4(
         a.into_dispatch(),
         b.into_dispatch(),

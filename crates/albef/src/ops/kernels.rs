@@ -169,15 +169,7 @@ impl FusedKernels for Flex {
                 let mut dx = buffer(rows * width);
                 let mut dw = buffer(width);
                 let mut db = buffer(width);
-                k::layer_norm_backward(
-                    x,
-                    stats,
-                    weight,
-                    values(&d_out),
-                    &mut dx,
-                    &mut dw,
-                    &mut db,
-                );
+                k::layer_norm_backward(x, stats, weight, values(&d_out), &mut dx, &mut dw, &mut db);
                 let dx = matrix(dx, rows, width);
                 let mut all = vec![Some(dx.clone())];
                 if added {

@@ -148,8 +148,7 @@ pub fn load(folder: &Path, state: &mut TrainState, device: &Device) -> Result<()
     let path = folder.join("state.json");
     let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
     let wrong = |detail: String| Error::Format { path: path.clone(), detail };
-    let description: Description =
-        serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+    let description: Description = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
     if description.format != FORMAT {
         return Err(wrong(format!("format {}, known is {FORMAT}", description.format)));
     }
@@ -188,8 +187,7 @@ pub fn load(folder: &Path, state: &mut TrainState, device: &Device) -> Result<()
     let width = state.queues.rows().0.len() / size.max(1);
     let ids = tensors.get("queue.ids").ok_or(Error::MissingWeight { key: "queue.ids".into() })?;
     let ids = ids.to_i64()?;
-    let (image, text) =
-        (get("queue.image", &[size, width])?, get("queue.text", &[size, width])?);
+    let (image, text) = (get("queue.image", &[size, width])?, get("queue.text", &[size, width])?);
     if ids.len() != size {
         return Err(wrong(format!("{} queue ids for a queue of {size}", ids.len())));
     }

@@ -150,7 +150,8 @@ impl Trainer {
             .enumerate()
             .map(|(i, path)| SourceSpec {
                 path: path.clone(),
-                image_root: (!config.image_root.is_empty()).then(|| config.image_root.clone().into()),
+                image_root: (!config.image_root.is_empty())
+                    .then(|| config.image_root.clone().into()),
                 weight: config.train_weights.get(i).copied().unwrap_or(1.0),
             })
             .collect();
@@ -488,14 +489,7 @@ impl Trainer {
     /// # Errors
     /// If a file cannot be written.
     pub fn export(&self, folder: &Path, card: &str, keep_as: KeepAs) -> Result<()> {
-        save_model_folder(
-            folder,
-            &self.model,
-            &self.state.online,
-            &self.vocabulary,
-            card,
-            keep_as,
-        )
+        save_model_folder(folder, &self.model, &self.state.online, &self.vocabulary, card, keep_as)
     }
 
     /// The trained weights as a model for evaluation.

@@ -1,0 +1,151 @@
+//! The program as people and scripts call it.
+
+mod common;
+
+use std::path::Path;
+
+use common::{albef, config, data, settings, stderr};
+use serde_json::Value;
+
+fn golden() -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").display().to_string()
+}
+
+#[test]
+fn doctor_replays_fixtures_and_calls_unknown_kinds_a_failure() {
+    let known = ["doctor", "--golden", &golden(), "--only", "vit,mlm_mask,adamw", "--json"];
+    let output = albef().args(known).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["fixtures"].as_array().unwrap().len(), 5);
+    let unknown = ["doctor", "--golden", &golden(), "--only", "vqa_rank"];
+    assert_eq!(albef().args(unknown).output().unwrap().status.code(), Some(1));
+    let absent = ["doctor", "--golden", "/nowhere/at/all"];
+    assert_eq!(albef().args(absent).output().unwrap().status.code(), Some(2));
+}
+
+#[test]
+fn a_run_leaves_logs_a_picture_and_a_model_that_finds_pictures() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = data(dir.path(), 24);
+    let run = dir.path().join("run");
+    let train = |extra: &[&str]| {
+        let mut command = albef();
+        command.args(["pretrain", &config(), "--output"]).arg(&run);
+        command.args(settings(&list, dir.path())).args(["--set", "max_steps=12"]).args(extra);
+        command.output().unwrap()
+    };
+    let output = train(&[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    for file in [
+        "log.jsonl",
+        "log.txt",
+        "curves.svg",
+        "config.json",
+        "tensorboard",
+        "model/model.safetensors",
+        "model/config.json",
+        "model/vocab.txt",
+        "model/README.md",
+    ] {
+        assert!(run.join(file).exists(), "{file}");
+    }
+    let log = std::fs::read_to_string(run.join("log.jsonl")).unwrap();
+    let first: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    for key in ["train_loss_mlm", "train_loss_ita", "train_loss_itm", "train_lr"] {
+        assert!(first[key].as_f64().unwrap().is_finite(), "{key}");
+    }
+    // A second run into the same folder loses nothing.
+    let again = train(&[]);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(stderr(&again).contains("--resume"), "{}", stderr(&again));
+
+    let model = run.join("model").display().to_string();
+    let root = dir.path().display().to_string();
+    let search = ["search", "a red square", &root, "--model", &model, "--top", "3", "--json"];
+    let output = albef().args(search).output().unwrap();
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["results"].as_array().unwrap().len(), 3);
+    assert_eq!(found["gallery"], 24);
+    let picture = dir.path().join("0.png").display().to_string();
+    let output =
+        albef().args(["match", &picture, "", "--model", &model, "--json"]).output().unwrap();
+    let pair: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!((0.0..=1.0).contains(&pair["probability"].as_f64().unwrap()));
+    assert!(pair["cosine"].is_f64() && pair["itm_logit"].is_f64());
+    let long = "word ".repeat(2_000);
+    assert!(
+        albef().args(["match", &picture, &long, "--model", &model]).status().unwrap().success()
+    );
+
+    let evaluate = [
+        "evaluate",
+        "retrieval",
+        "--model",
+        &model,
+        "--annotations",
+        &list,
+        "--image-root",
+        &root,
+        "--k",
+        "4",
+        "--json",
+    ];
+    let output = albef().args(evaluate).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["r_mean"].is_f64() && report["itc"]["img_r10"].is_f64());
+    assert_eq!(report["queries"]["img"], 48);
+}
+
+#[test]
+fn bad_input_gets_a_clear_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = data(dir.path(), 5);
+    let run = |name: &str, extra: &[&str]| {
+        let mut command = albef();
+        command.args(["pretrain", &config(), "--output"]).arg(dir.path().join(name));
+        command.args(settings(&list, dir.path())).args(extra);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{name}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
+        stderr(&output)
+    };
+    assert!(run("key", &["--set", "batch_sice=2"]).contains("`batch_size`"));
+    assert!(run("patch", &["--set", "image_res=17"]).contains("image_res"));
+    assert!(run("large", &["--set", "batch_size=6"]).contains("5"));
+    assert!(run("none", &["--set", "train_file=[]"]).contains("train_file"));
+    assert!(run("absent", &["--set", "train_file=[/no/such.json]"]).contains("/no/such.json"));
+    std::fs::write(dir.path().join("odd.json"), "[{\"image\": \"0.png\"}]").unwrap();
+    let odd = format!("train_file=[{}]", dir.path().join("odd.json").display());
+    let error = run("odd", &["--set", &odd]);
+    assert!(error.contains("entry 0") && error.contains("caption"), "{error}");
+
+    let empty = dir.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let output = albef().args(["search", "x"]).arg(&empty).args(["--model", "/no/model"]).output();
+    assert_eq!(output.unwrap().status.code(), Some(2));
+}
+
+#[test]
+fn a_broken_picture_is_named_and_replaced_and_a_batch_of_one_trains() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = data(dir.path(), 12);
+    std::fs::write(dir.path().join("3.png"), b"<html>404</html>").unwrap();
+    std::fs::remove_file(dir.path().join("7.png")).unwrap();
+    let mut command = albef();
+    command.args(["pretrain", &config(), "--output"]).arg(dir.path().join("run"));
+    command.args(settings(&list, dir.path()));
+    command.args(["--set", "batch_size=1", "--set", "max_steps=14"]);
+    let output = command.output().unwrap();
+    let text = stderr(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("skipped 3.png: unknown-format"), "{text}");
+    assert!(text.contains("skipped 7.png: not-found"), "{text}");
+
+    let mut command = albef();
+    command.args(["pretrain", &config(), "--output"]).arg(dir.path().join("strict"));
+    command.args(settings(&list, dir.path())).args(["--set", "max_skipped=1"]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("max_skipped"), "{}", stderr(&output));
+}

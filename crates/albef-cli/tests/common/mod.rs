@@ -1,0 +1,61 @@
+//! A small data set and the real program.
+
+#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use albef_data::image::RgbImage;
+use albef_data::scenes::png;
+use serde_json::{Value, json};
+
+/// The program.
+pub fn albef() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_albef"))
+}
+
+/// What a finished run of the program wrote to standard error.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Writes `n` coloured pictures with captions and their list; gives the list's path.
+pub fn data(folder: &Path, n: usize) -> String {
+    let colours = [("red", [200, 30, 30]), ("green", [30, 160, 60]), ("blue", [40, 60, 200])];
+    let mut list: Vec<Value> = Vec::new();
+    for i in 0..n {
+        let (name, colour) = colours[i % 3];
+        let mut image = RgbImage::filled(24, 20, colour);
+        image.pixels[i % 900] ^= 0x55;
+        let file = format!("{i}.png");
+        std::fs::write(folder.join(&file), png(&image).unwrap()).unwrap();
+        let captions = [format!("a {name} square"), format!("number {i} in {name}")];
+        list.push(json!({"image": file, "caption": captions, "image_id": i}));
+    }
+    let path = folder.join("list.json");
+    std::fs::write(&path, Value::Array(list).to_string()).unwrap();
+    path.display().to_string()
+}
+
+/// Settings of the smallest model on that data.
+pub fn settings(list: &str, root: &Path) -> Vec<String> {
+    let mut out = Vec::new();
+    for setting in [
+        format!("train_file=[{list}]"),
+        format!("image_root={}", root.display()),
+        "image_res=16".into(),
+        "embed_dim=16".into(),
+        "batch_size=4".into(),
+        "queue_size=10".into(),
+        "schedular.epochs=1000".into(),
+        "rand_augment=[2, 7]".into(),
+    ] {
+        out.extend(["--set".to_owned(), setting]);
+    }
+    out
+}
+
+/// The configuration that the settings change.
+pub fn config() -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/nano.yaml").display().to_string()
+}
