@@ -21,8 +21,8 @@ fn command(list: &str, root: &Path, output: &Path) -> std::process::Command {
 }
 
 fn result(output: &Path) -> (Vec<u8>, String) {
-    let model = std::fs::read(output.join("model/model.safetensors")).unwrap();
-    (model, std::fs::read_to_string(output.join("log.jsonl")).unwrap())
+    let model = std::fs::read(output.join("model/model.safetensors")).expect("a model");
+    (model, std::fs::read_to_string(output.join("log.jsonl")).expect("a log"))
 }
 
 #[test]
