@@ -38,6 +38,7 @@ fn config(seed: u64, data: &Path) -> PretrainConfig {
         batch_size: 32,
         queue_size: 256,
         image_index: true,
+        learn_temp: false,
         crop_scale: (0.8, 1.0),
         flip: false,
         rand_augment: (0, 0.0),

@@ -121,6 +121,9 @@ pub struct PretrainConfig {
     pub accumulate: usize,
     /// First temperature.
     pub temp: f64,
+    /// Whether the temperature is trained. At rates far above the official ones it runs into its
+    /// lower bound; a small model on a small set does better with a fixed one.
+    pub learn_temp: bool,
     /// Share of tokens that are masked.
     pub mlm_probability: f64,
     /// Length of the queues.
@@ -189,6 +192,7 @@ impl Default for PretrainConfig {
             batch_size: 64,
             accumulate: 1,
             temp: 0.07,
+            learn_temp: true,
             mlm_probability: 0.15,
             queue_size: 65_536,
             momentum: 0.995,

@@ -479,7 +479,10 @@ impl Trainer {
             .online
             .entries()
             .iter()
-            .map(|p| weights.leaf(&p.name).and_then(|leaf| leaf.value.grad_remove(&mut all)))
+            .map(|p| {
+                let leaf = weights.leaf(&p.name).filter(|_| c.learn_temp || p.name != "temp")?;
+                leaf.value.grad_remove(&mut all)
+            })
             .collect();
         Ok((losses, gradients, (image, text, image_ids)))
     }
