@@ -50,7 +50,7 @@ pub struct Arguments {
     /// Timed rounds, after one that is not.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Where to compute: cpu, vulkan or cuda.
+    /// Where to compute; this version knows the cpu.
     #[arg(long, default_value = "cpu")]
     device: String,
     /// One JSON line per round on standard output.

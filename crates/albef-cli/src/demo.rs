@@ -38,7 +38,6 @@ fn config(seed: u64, data: &Path) -> PretrainConfig {
         batch_size: 32,
         queue_size: 256,
         image_index: true,
-        learn_temp: false,
         crop_scale: (0.8, 1.0),
         flip: false,
         rand_augment: (0, 0.0),
@@ -113,9 +112,9 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let ready = Ready::open(Some(&model), &cpu())?;
 
     let splits = [
-        ("scenes of pairs that never met in training", "val_scenes", &corpus.val_scenes),
-        ("emoji in a training style, never shown in it", "val_emoji", &corpus.val_emoji),
-        ("emoji in a style never seen", "val_style", &corpus.val_style),
+        ("scenes, pairs that never met", "val_scenes", &corpus.val_scenes),
+        ("emoji, held-out renderings", "val_emoji", &corpus.val_emoji),
+        ("emoji, unseen style", "val_style", &corpus.val_style),
     ];
     let mut table = Table {
         caption: "Recall in per cent with 95 % bootstrap intervals over queries; each picture and \

@@ -18,7 +18,7 @@ pub struct Arguments {
     /// Replay only these kinds.
     #[arg(long, value_delimiter = ',', value_name = "KIND,…")]
     only: Option<Vec<String>>,
-    /// Where to compute: cpu, vulkan or cuda.
+    /// Where to compute; this version knows the cpu.
     #[arg(long, default_value = "cpu")]
     device: String,
     /// One JSON object on standard output.

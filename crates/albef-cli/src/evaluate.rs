@@ -38,13 +38,16 @@ pub struct Arguments {
     /// Resamples of the bootstrap intervals.
     #[arg(long, default_value_t = 1000)]
     resamples: usize,
-    /// Where to compute: cpu, vulkan or cuda.
+    /// Where to compute; this version knows the cpu.
     #[arg(long, default_value = "cpu")]
     device: String,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
 }
+
+/// Unusable pictures that are named one by one.
+const SHOWN: usize = 10;
 
 pub fn run(command: &Command) -> Result<Answer> {
     let Command::Retrieval(a) = command;
@@ -54,10 +57,16 @@ pub fn run(command: &Command) -> Result<Answer> {
     let list = a.annotations.display().to_string();
     let pictures = Pictures::open(&list, a.image_root.as_deref(), size, &device)?;
     let (out, skipped, texts) = measure(&ready, &pictures, a.k, a.by_id)?;
-    for s in &skipped {
+    let gallery = pictures.data.len();
+    for s in skipped.iter().take(SHOWN) {
         eprintln!("not usable, counted as missed: {s}");
     }
-    let gallery = pictures.data.len();
+    if skipped.len() > SHOWN {
+        eprintln!("and {} more", skipped.len() - SHOWN);
+    }
+    if skipped.len() == gallery {
+        bail!("none of the {gallery} pictures can be used; is --image-root the right folder?");
+    }
     if a.json {
         let mut report = named(&out.itm);
         report.insert("queries".into(), json!({"txt": gallery, "img": texts}));

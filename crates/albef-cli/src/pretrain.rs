@@ -27,7 +27,7 @@ pub struct Arguments {
     /// Change a value of the configuration; nested keys with a dot.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Where to compute: cpu, vulkan or cuda.
+    /// Where to compute; this version knows the cpu.
     #[arg(long, default_value = "cpu")]
     device: String,
 }

@@ -25,7 +25,7 @@ pub struct SearchArguments {
     /// Candidates that are re-ranked by the matching head.
     #[arg(long, default_value_t = 64)]
     k: usize,
-    /// Where to compute: cpu, vulkan or cuda.
+    /// Where to compute; this version knows the cpu.
     #[arg(long, default_value = "cpu")]
     device: String,
     /// One JSON object on standard output.
@@ -42,7 +42,7 @@ pub struct MatchArguments {
     /// Model folder or weights file.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Where to compute: cpu, vulkan or cuda.
+    /// Where to compute; this version knows the cpu.
     #[arg(long, default_value = "cpu")]
     device: String,
     /// One JSON object on standard output.

@@ -19,15 +19,16 @@ const LEFT: f64 = 46.0;
 const BOTTOM: f64 = 26.0;
 const TOP: f64 = 28.0;
 
-/// The running mean of a curve.
+/// The running mean of a curve, without a pull towards its first value.
 fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let keep = 1.0 - 1.0 / (points.len() as f64 / 25.0).clamp(1.0, 50.0);
-    let mut mean = points.first().map_or(0.0, |p| p.1);
+    let (mut sum, mut weight) = (0.0, 0.0);
     points
         .iter()
         .map(|(x, y)| {
-            mean = mean * keep + y * (1.0 - keep);
-            (*x, mean)
+            sum = sum * keep + y;
+            weight = weight * keep + 1.0;
+            (*x, sum / weight)
         })
         .collect()
 }

@@ -121,8 +121,7 @@ pub struct PretrainConfig {
     pub accumulate: usize,
     /// First temperature.
     pub temp: f64,
-    /// Whether the temperature is trained. At rates far above the official ones it runs into its
-    /// lower bound; a small model on a small set does better with a fixed one.
+    /// Whether the temperature is trained. At rates far above the official ones it falls fast.
     pub learn_temp: bool,
     /// Share of tokens that are masked.
     pub mlm_probability: f64,
