@@ -1,0 +1,132 @@
+//! Every source of samples, and batches that depend on nothing but seed and place.
+
+#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use albef_data::dataset::{
+    Batch, Dataset, LoaderOptions, SkipReport, SourceSpec, TrainLoader, open_source,
+};
+use albef_data::image::{
+    DecodeOptions, Normalization, RandAugment, ReferenceQuirks, RgbImage, TrainTransform,
+};
+use albef_data::scenes::png;
+use albef_data::text::{Tokenizer, Vocabulary};
+
+fn picture(i: u8) -> Vec<u8> {
+    let mut image = RgbImage::filled(20, 16, [i, 255 - i, 90]);
+    image.pixels[usize::from(i)] = 7;
+    png(&image).unwrap()
+}
+
+fn read(path: &Path) -> Vec<(String, Vec<String>)> {
+    let samples = open_source(&SourceSpec::new(&path.display().to_string(), None)).unwrap();
+    samples.into_iter().map(|s| (s.name, s.captions)).collect()
+}
+
+fn tar(path: &Path, first: u8, n: u8) {
+    let mut archive = tar::Builder::new(fs::File::create(path).unwrap());
+    let mut add = |name: String, data: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(data.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, name, data).unwrap();
+    };
+    for i in first..first + n {
+        add(format!("{i}.png"), &picture(i));
+        add(format!("{i}.json"), format!("{{\"caption\": [\"number {i}\"]}}").as_bytes());
+    }
+    archive.finish().unwrap();
+}
+
+#[test]
+fn folders_give_their_captions_in_any_of_three_forms() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("a.png"), picture(1)).unwrap();
+    fs::write(at("b.png"), picture(2)).unwrap();
+    fs::write(at("a.txt"), "one\n\n two \n").unwrap();
+    let got = read(dir.path());
+    assert_eq!(got[0], ("a.png".into(), vec!["one".into(), "two".into()]));
+    assert_eq!(got[1], ("b.png".into(), vec![]));
+    fs::write(at("captions.csv"), "image,caption\na.png,red\na.png,\"a, b\"\nb.png,x\n").unwrap();
+    assert_eq!(read(dir.path())[0].1, ["red", "a, b"]);
+    fs::write(at("captions.jsonl"), "{\"image\": \"b.png\", \"caption\": \"late\"}\n").unwrap();
+    assert_eq!(read(dir.path()), [("b.png".to_owned(), vec!["late".to_owned()])]);
+    fs::write(at("captions.jsonl"), "{\"image\": \"b.png\", \"capt\": 1}\n").unwrap();
+    let error = open_source(&SourceSpec::new(&dir.path().display().to_string(), None));
+    assert!(error.unwrap_err().to_string().contains("line 1"));
+}
+
+#[test]
+fn shards_are_found_by_pattern_and_a_torn_one_says_where() {
+    let dir = tempfile::tempdir().unwrap();
+    for (i, first) in [(0, 0), (1, 5), (2, 10)] {
+        tar(&dir.path().join(format!("s-{i:03}.tar")), first, 5);
+    }
+    assert_eq!(read(&dir.path().join("s-{000..002}.tar")).len(), 15);
+    assert_eq!(read(&dir.path().join("s-{000,002}.tar")).len(), 10);
+    let all = read(&dir.path().join("s-*.tar"));
+    assert_eq!(all[7], ("7.png".to_owned(), vec!["number 7".to_owned()]));
+    let samples =
+        open_source(&SourceSpec::new(&dir.path().join("s-001.tar").display().to_string(), None))
+            .unwrap();
+    assert_eq!(samples[2].bytes().unwrap(), picture(7));
+    let whole = fs::read(dir.path().join("s-000.tar")).unwrap();
+    let torn = dir.path().join("torn.tar");
+    fs::write(&torn, &whole[..700]).unwrap();
+    let error = open_source(&SourceSpec::new(&torn.display().to_string(), None)).unwrap_err();
+    assert!(error.to_string().contains("byte"), "{error}");
+}
+
+fn batches(data: &Arc<Dataset>, workers: usize, start: usize) -> Vec<Batch> {
+    let vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nnumber\n";
+    let tokenizer = Tokenizer::new(Vocabulary::from_text(vocabulary).unwrap());
+    let options = LoaderOptions {
+        batch_size: 3,
+        seed: 9,
+        epoch: 4,
+        start_batch: start,
+        workers,
+        max_words: 30,
+        max_tokens: 25,
+        transform: TrainTransform {
+            size: 16,
+            crop_scale: (0.3, 1.0),
+            flip: true,
+            rand_augment: Some(RandAugment { n: 2, m: 7.0 }),
+            quirks: ReferenceQuirks::default(),
+        },
+        normalization: Normalization::default(),
+        decode: DecodeOptions::default(),
+        max_skipped: None,
+    };
+    let report = SkipReport::default();
+    let mut loader =
+        TrainLoader::new(data.clone(), Arc::new(tokenizer), options, report.clone()).unwrap();
+    let mut all = Vec::new();
+    while let Some(batch) = loader.next_batch().unwrap() {
+        all.push(batch);
+    }
+    let skipped = report.list();
+    assert!(start > 0 || skipped.len() == 1, "{skipped:?}");
+    all
+}
+
+#[test]
+fn batches_do_not_depend_on_workers_and_an_epoch_can_start_in_its_middle() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.tar");
+    tar(&path, 0, 20);
+    let mut specs = vec![SourceSpec::new(&path.display().to_string(), None)];
+    fs::write(dir.path().join("broken.jsonl"), "{\"image\": \"gone.png\", \"caption\": \"x\"}")
+        .unwrap();
+    specs.push(SourceSpec::new(&dir.path().join("broken.jsonl").display().to_string(), None));
+    let data = Arc::new(Dataset::open(&specs).unwrap());
+    let whole = batches(&data, 1, 0);
+    assert_eq!(whole.len(), 7);
+    assert_eq!(whole, batches(&data, 4, 0));
+    assert_eq!(whole[3..], batches(&data, 2, 3));
+}
