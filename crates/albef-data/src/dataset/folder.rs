@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::annotation::{captions, image_key};
-use super::source::{Location, Sample};
+use super::annotation::{captions, image_key, missing, text_of};
+use super::shard;
+use super::source::{Location, Sample, place_key};
 use crate::error::{DataError, Result};
 
 const ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "jfif"];
 
 /// Reads `captions.jsonl`, `captions.csv` or the `.txt` beside each picture; a picture without
-/// captions is kept, for searching.
+/// captions is kept, for searching. A folder of nothing but archives gives their samples.
 pub(super) fn read(folder: &Path) -> Result<Vec<Sample>> {
     let list = folder.join("captions.jsonl");
     if list.is_file() {
@@ -25,25 +26,49 @@ pub(super) fn read(folder: &Path) -> Result<Vec<Sample>> {
     let mut files = Vec::new();
     pictures(folder, &mut files, 0)?;
     files.sort();
+    if files.is_empty() {
+        return shards(folder);
+    }
     files
         .into_iter()
         .map(|path| {
             let text = path.with_extension("txt");
             let captions = if text.is_file() {
-                let text = fs::read_to_string(&text).map_err(DataError::io(&text))?;
+                let text = text_of(&text)?;
                 text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect()
             } else {
                 Vec::new()
             };
             let name = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
-            Ok(Sample { location: Location::File(path), key: name.clone(), name, captions })
+            let location = Location::File(path);
+            Ok(Sample { key: place_key(&location, &name), location, name, captions })
         })
         .collect()
+}
+
+fn shards(folder: &Path) -> Result<Vec<Sample>> {
+    let mut archives = Vec::new();
+    for entry in fs::read_dir(folder).map_err(DataError::io(folder))? {
+        let path = entry.map_err(DataError::io(folder))?.path();
+        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("tar")) {
+            archives.push(path);
+        }
+    }
+    archives.sort();
+    let mut samples = Vec::new();
+    for archive in archives {
+        samples.extend(shard::read(&archive)?);
+    }
+    Ok(samples)
 }
 
 fn pictures(folder: &Path, files: &mut Vec<PathBuf>, depth: usize) -> Result<()> {
     for entry in fs::read_dir(folder).map_err(DataError::io(folder))? {
         let path = entry.map_err(DataError::io(folder))?.path();
+        // Some systems leave `._name.jpg` beside each file, which is no picture.
+        if path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b".")) {
+            continue;
+        }
         if path.is_dir() && depth < 16 {
             pictures(&path, files, depth + 1)?;
         } else if path
@@ -58,16 +83,13 @@ fn pictures(folder: &Path, files: &mut Vec<PathBuf>, depth: usize) -> Result<()>
 }
 
 fn sample(root: &Path, image: &str, captions: Vec<String>, key: Option<String>) -> Sample {
-    Sample {
-        location: Location::File(root.join(image)),
-        name: image.to_owned(),
-        captions,
-        key: key.unwrap_or_else(|| image.to_owned()),
-    }
+    let location = Location::File(root.join(image));
+    let key = key.unwrap_or_else(|| place_key(&location, image));
+    Sample { location, name: image.to_owned(), captions, key }
 }
 
 pub(super) fn captions_jsonl(path: &Path, root: &Path) -> Result<Vec<Sample>> {
-    let text = fs::read_to_string(path).map_err(DataError::io(path))?;
+    let text = text_of(path)?;
     text.lines()
         .enumerate()
         .filter(|(_, line)| !line.trim().is_empty())
@@ -77,7 +99,7 @@ pub(super) fn captions_jsonl(path: &Path, root: &Path) -> Result<Vec<Sample>> {
             let entry: Value =
                 serde_json::from_str(line).map_err(|e| fail(format!("not JSON: {e}")))?;
             let image = entry.get("image").and_then(Value::as_str);
-            let image = image.ok_or_else(|| fail("there is no text under `image`".into()))?;
+            let image = image.ok_or_else(|| fail(missing("image", &entry)))?;
             let captions = captions(&entry).map_err(fail)?;
             Ok(sample(root, image, captions, image_key(&entry)))
         })
@@ -107,7 +129,8 @@ pub(super) fn captions_csv(path: &Path, root: &Path) -> Result<Vec<Sample>> {
         let field = |i: usize| row.get(i).unwrap_or_default().to_owned();
         let name = field(image);
         let at = *place.entry(name.clone()).or_insert_with(|| {
-            samples.push(sample(root, &name, Vec::new(), id.map(field)));
+            let id = id.map(field).filter(|id| !id.is_empty());
+            samples.push(sample(root, &name, Vec::new(), id));
             samples.len() - 1
         });
         samples[at].captions.push(field(caption));

@@ -4,10 +4,11 @@
 //! A picture that cannot be used is replaced by the next usable one of a fixed substitute order,
 //! and is counted and named.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::order::epoch_order;
@@ -79,14 +80,16 @@ pub struct SkipReport {
 const CACHE: usize = 1 << 30;
 
 impl SkipReport {
-    /// The skipped pictures, in order of the data set.
+    /// The skipped pictures, in order of the data set; one that several samples use is named once.
     #[must_use]
     pub fn list(&self) -> Vec<Skipped> {
-        self.lock().values().cloned().collect()
+        let skipped = self.lock();
+        let mut seen = HashSet::new();
+        skipped.values().filter(|s| seen.insert(s.name.as_str())).cloned().collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, Skipped>> {
-        self.skipped.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.skipped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn decoded(
@@ -95,7 +98,7 @@ impl SkipReport {
         index: usize,
         options: &DecodeOptions,
     ) -> Result<Arc<RgbImage>, ImageError> {
-        let lock = || self.pixels.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let lock = || self.pixels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(image) = lock().get(&index) {
             return Ok(image.clone());
         }
@@ -120,6 +123,11 @@ struct Work {
     next: AtomicUsize,
     batches: usize,
     stop: AtomicBool,
+    /// Batches handed out; those far ahead wait for it, else one slow picture would let the other
+    /// workers fill the memory.
+    taken: Mutex<usize>,
+    moved: Condvar,
+    ahead: usize,
 }
 
 impl Work {
@@ -127,7 +135,7 @@ impl Work {
         let o = &self.options;
         let mut index = self.order[position] as usize;
         let mut substitutes = Stream::new(o.seed, "substitute", &[o.epoch, position as u64]);
-        for _ in 0..=4 * self.limit + 100 {
+        for _ in 0..=self.limit.saturating_mul(4).saturating_add(100) {
             let sample = &self.data.samples()[index];
             let mut augment = Stream::new(o.seed, "augment", &[o.epoch, position as u64]);
             let known_bad = self.report.lock().contains_key(&index);
@@ -151,9 +159,14 @@ impl Work {
                 }
                 None => {}
             }
-            let count = self.report.lock().len();
-            if count > self.limit || count >= self.data.len() {
+            let unusable = self.report.lock().len();
+            if unusable > self.limit.min(self.data.len() - 1) {
                 let list = self.report.list();
+                let count = list.len();
+                if count <= self.limit && unusable < self.data.len() {
+                    index = substitutes.below(self.data.len());
+                    continue;
+                }
                 let lines: Vec<String> =
                     list.iter().map(|s| format!("  {}: {}", s.name, s.error)).collect();
                 let list = lines.join("\n");
@@ -173,6 +186,9 @@ impl Work {
             samples: Vec::with_capacity(size),
         };
         for (i, image) in batch.images.chunks_mut(3 * side * side).enumerate() {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(DataError::Internal("the loader was closed".into()));
+            }
             let (index, tokens) = self.sample(number * size + i, image)?;
             batch.token_ids.push(tokens);
             batch.image_ids.push(self.data.image_ids()[index]);
@@ -209,6 +225,7 @@ impl TrainLoader {
         let order = epoch_order(data.sources(), options.seed, options.epoch);
         let at = options.start_batch.min(batches);
         let workers = options.workers.max(1);
+        let ahead = 2 * workers + 1;
         let work = Arc::new(Work {
             data,
             tokenizer,
@@ -219,8 +236,11 @@ impl TrainLoader {
             next: AtomicUsize::new(at),
             batches,
             stop: AtomicBool::new(false),
+            taken: Mutex::new(at),
+            moved: Condvar::new(),
+            ahead,
         });
-        let (sender, receiver) = sync_channel(workers + 1);
+        let (sender, receiver) = sync_channel(ahead);
         let threads = (0..workers)
             .map(|_| {
                 let (work, sender) = (work.clone(), sender.clone());
@@ -247,6 +267,8 @@ impl TrainLoader {
         loop {
             if let Some(batch) = self.waiting.remove(&self.at) {
                 self.at += 1;
+                *self.work.taken.lock().unwrap_or_else(PoisonError::into_inner) = self.at;
+                self.work.moved.notify_all();
                 return batch.map(Some);
             }
             match self.receiver.as_ref().and_then(|r| r.recv().ok()) {
@@ -259,7 +281,12 @@ impl TrainLoader {
 
 impl Drop for TrainLoader {
     fn drop(&mut self) {
-        self.work.stop.store(true, Ordering::Relaxed);
+        {
+            // Set under the lock, so that no worker begins to wait unnoticed.
+            let _taken = self.work.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            self.work.stop.store(true, Ordering::Relaxed);
+        }
+        self.work.moved.notify_all();
         // Workers that wait to send see the closed channel and end.
         self.receiver = None;
         for thread in self.threads.drain(..) {
@@ -274,7 +301,12 @@ fn run(work: &Work, sender: &SyncSender<Message>) {
         if number >= work.batches {
             return;
         }
-        let batch = work.batch(number);
+        let taken = work.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let early =
+            |taken: &mut usize| number >= *taken + work.ahead && !work.stop.load(Ordering::Relaxed);
+        drop(work.moved.wait_while(taken, early));
+        let batch = catch_unwind(AssertUnwindSafe(|| work.batch(number)))
+            .unwrap_or_else(|_| Err(DataError::Internal(format!("batch {number} panicked"))));
         if sender.send((number, batch)).is_err() {
             return;
         }
@@ -321,7 +353,7 @@ pub fn load_images(
                             let skipped = Skipped { name: sample.name.clone(), error };
                             failed
                                 .lock()
-                                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                                .unwrap_or_else(PoisonError::into_inner)
                                 .push((*index, skipped));
                         }
                     }
@@ -329,7 +361,7 @@ pub fn load_images(
             });
         }
     });
-    let mut failed = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     failed.sort_by_key(|(i, _)| *i);
     (pixels, failed)
 }

@@ -2,12 +2,14 @@
 //! decoded into batches.
 
 mod annotation;
+mod check;
 mod folder;
 mod loader;
 mod order;
 mod shard;
 mod source;
 
+pub use check::{CheckOptions, CheckReport, check};
 pub use loader::{
     Batch, LoaderOptions, SkipReport, Skipped, TrainLoader, batches_per_epoch, load_images,
 };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::annotation::{captions, image_key};
-use super::source::{Location, Sample};
+use super::source::{Location, Sample, place_key};
 use crate::error::{DataError, Result};
 
 /// The files of a pattern: braces with a range (`{000..012}`) or a list (`{a,b}`), and `*` in the
@@ -75,7 +75,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Sample>> {
         DataError::annotation(path, format!(", byte {at}"), format!("damaged archive: {e}"))
     };
     let mut at = 0;
-    for entry in archive.entries().map_err(|e| damaged(0, &e))? {
+    for entry in archive.entries_with_seek().map_err(|e| damaged(0, &e))? {
         let mut entry = entry.map_err(|e| damaged(at, &e))?;
         if !entry.header().entry_type().is_file() {
             continue;
@@ -83,8 +83,12 @@ pub(super) fn read(path: &Path) -> Result<Vec<Sample>> {
         let (offset, len) = (entry.raw_file_position(), entry.size());
         at = offset;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        if offset.saturating_add(len) > size {
+        // Members are padded to whole blocks; seeking would not notice a cut in the padding.
+        if offset.saturating_add(len).div_ceil(512).saturating_mul(512) > size {
             return Err(damaged(offset, &format!("it ends inside `{name}`")));
+        }
+        if name.rsplit('/').next().is_some_and(|n| n.starts_with('.')) {
+            continue;
         }
         let (stem, ending) = name.rsplit_once('.').unwrap_or((&name, ""));
         let stem = stem.to_owned();
@@ -123,12 +127,10 @@ pub(super) fn read(path: &Path) -> Result<Vec<Sample>> {
                 .map_err(|e| DataError::annotation(path, format!(", sample `{stem}`"), e))?,
             None => Vec::new(),
         };
-        samples.push(Sample {
-            location: Location::Member { archive: path.to_owned(), offset, len },
-            key: words.as_ref().and_then(image_key).unwrap_or_else(|| name.clone()),
-            name,
-            captions,
-        });
+        let location = Location::Member { archive: path.to_owned(), offset, len };
+        let key = words.as_ref().and_then(image_key);
+        let key = key.unwrap_or_else(|| place_key(&location, &name));
+        samples.push(Sample { location, name, captions, key });
     }
     Ok(samples)
 }

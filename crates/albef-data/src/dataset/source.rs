@@ -10,7 +10,7 @@ use crate::error::{DataError, ImageError, ImageErrorKind as Kind, Result};
 use crate::image::{DecodeOptions, RgbImage, decode};
 
 /// Where the bytes of an image lie.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Location {
     /// A file.
     File(PathBuf),
@@ -34,26 +34,58 @@ pub struct Sample {
     pub name: String,
     /// The captions; any of them describes the picture.
     pub captions: Vec<String>,
-    /// Key of the image: `image_id` where given, else the name.
+    /// Key of the image: `image_id` where given, else the place where it lies.
     pub key: String,
 }
 
+/// The key of an image without `image_id`. Sources may use equal names for different pictures, so
+/// the name alone does not do.
+pub(super) fn place_key(location: &Location, name: &str) -> String {
+    match location {
+        Location::File(path) => path.display().to_string(),
+        Location::Member { archive, .. } => format!("{}:{name}", archive.display()),
+    }
+}
+
+fn fail(e: std::io::Error) -> ImageError {
+    let kind = match e.kind() {
+        std::io::ErrorKind::NotFound => Kind::NotFound,
+        std::io::ErrorKind::UnexpectedEof => Kind::Truncated,
+        _ => Kind::Io,
+    };
+    ImageError { kind, detail: e.to_string() }
+}
+
+/// Reading a pipe or device could wait for ever.
+fn plain_file(path: &Path) -> Result<(), ImageError> {
+    if fs::metadata(path).map_err(fail)?.is_file() {
+        return Ok(());
+    }
+    Err(ImageError { kind: Kind::Io, detail: "not a plain file".into() })
+}
+
 impl Sample {
+    /// Looks whether the picture is there, without reading it.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn present(&self) -> Result<(), ImageError> {
+        match &self.location {
+            Location::File(path) => plain_file(path),
+            Location::Member { archive, .. } => plain_file(archive),
+        }
+    }
+
     /// Reads the encoded picture.
     ///
     /// # Errors
     /// If it is not there or cannot be read.
     pub fn bytes(&self) -> Result<Vec<u8>, ImageError> {
-        let fail = |e: std::io::Error| {
-            let kind = match e.kind() {
-                std::io::ErrorKind::NotFound => Kind::NotFound,
-                std::io::ErrorKind::UnexpectedEof => Kind::Truncated,
-                _ => Kind::Io,
-            };
-            ImageError { kind, detail: e.to_string() }
-        };
         match &self.location {
-            Location::File(path) => fs::read(path).map_err(fail),
+            Location::File(path) => {
+                plain_file(path)?;
+                fs::read(path).map_err(fail)
+            }
             Location::Member { archive, offset, len } => {
                 let mut file = File::open(archive).map_err(fail)?;
                 file.seek(SeekFrom::Start(*offset)).map_err(fail)?;
@@ -129,32 +161,44 @@ pub struct Dataset {
     samples: Vec<Sample>,
     image_ids: Vec<u32>,
     sources: Vec<(usize, f64)>,
+    wordless: usize,
 }
 
 impl Dataset {
-    /// Opens sources and numbers their images: equal keys get one number, in order of first
-    /// appearance.
+    /// Opens sources for training and numbers their images: equal keys get one number, in order of
+    /// first appearance. Blank captions, and images with no others, are left out.
     ///
     /// # Errors
-    /// If a source cannot be read, or all of them are empty.
+    /// If a source cannot be read, or no image with a caption is in any.
     pub fn open(specs: &[SourceSpec]) -> Result<Self> {
         let mut samples = Vec::new();
         let mut sources = Vec::new();
+        let mut wordless = 0;
         for spec in specs {
             if !(spec.weight.is_finite() && spec.weight > 0.0) {
                 let detail = format!("weight {} must be above 0", spec.weight);
                 return Err(DataError::annotation(Path::new(&spec.path), String::new(), detail));
             }
-            let part = open_source(spec)?;
+            let mut part = open_source(spec)?;
+            let images = part.len();
+            part.iter_mut().for_each(|s| s.captions.retain(|c| !c.trim().is_empty()));
+            part.retain(|s| !s.captions.is_empty());
+            wordless += images - part.len();
             sources.push((part.len(), spec.weight));
             samples.extend(part);
         }
         if samples.is_empty() {
             let path = specs.first().map_or("(no source)", |s| s.path.as_str());
-            let detail = "no image was found: a data set needs pictures with captions";
+            let detail = match wordless {
+                0 => "no image was found: a data set needs pictures with captions".to_owned(),
+                n => format!(
+                    "none of its {n} images has a caption; hint: put `captions.jsonl`, \
+                              `captions.csv` or a `.txt` beside each picture"
+                ),
+            };
             return Err(DataError::annotation(Path::new(path), String::new(), detail));
         }
-        Ok(Self::numbered(samples, sources))
+        Ok(Self { wordless, ..Self::numbered(samples, sources) })
     }
 
     /// A data set of samples at hand.
@@ -173,7 +217,7 @@ impl Dataset {
                 *numbers.entry(s.key.clone()).or_insert(next)
             })
             .collect();
-        Self { samples, image_ids, sources }
+        Self { samples, image_ids, sources, wordless: 0 }
     }
 
     /// The samples.
@@ -192,6 +236,12 @@ impl Dataset {
     #[must_use]
     pub fn sources(&self) -> &[(usize, f64)] {
         &self.sources
+    }
+
+    /// Images that [`Dataset::open`] left out because they have no caption.
+    #[must_use]
+    pub fn without_captions(&self) -> usize {
+        self.wordless
     }
 
     /// Number of samples.

@@ -103,10 +103,6 @@ pub struct PretrainConfig {
     pub train_weights: Vec<f64>,
     /// Joined before relative image paths; empty for none.
     pub image_root: String,
-    /// A retrieval list for validation after each epoch; empty for none.
-    pub val_file: String,
-    /// Joined before its image paths.
-    pub val_image_root: String,
     /// Accepted and not read: sizes come from the preset.
     pub bert_config: String,
     /// Side of the images.
@@ -182,8 +178,6 @@ impl Default for PretrainConfig {
             train_file: Files::Many(Vec::new()),
             train_weights: Vec::new(),
             image_root: String::new(),
-            val_file: String::new(),
-            val_image_root: String::new(),
             bert_config: String::new(),
             image_res: None,
             vision_width: None,

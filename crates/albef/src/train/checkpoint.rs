@@ -24,8 +24,6 @@ pub struct Place {
     pub epoch: u64,
     /// Batches of the epoch that are done.
     pub batch: usize,
-    /// Best validation recall so far and its step.
-    pub best: Option<(f64, u64)>,
     /// Sums of the epoch's losses (mlm, ita, itm, learning rate) and their number.
     pub sums: ([f64; 4], u64),
 }

@@ -1,0 +1,135 @@
+//! What is wrong with a source, before a run finds out.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::source::{Sample, SourceSpec, open_source};
+use crate::error::{ImageErrorKind, Result};
+use crate::image::DecodeOptions;
+
+/// How a source is checked.
+#[derive(Clone, Debug)]
+pub struct CheckOptions {
+    /// Decode every picture; otherwise only look whether it is there.
+    pub decode: bool,
+    /// Decoder settings.
+    pub options: DecodeOptions,
+    /// Problems that are named; all are counted.
+    pub max_problems: usize,
+    /// Threads.
+    pub workers: usize,
+}
+
+impl Default for CheckOptions {
+    fn default() -> Self {
+        Self { decode: true, options: DecodeOptions::default(), max_problems: 20, workers: 1 }
+    }
+}
+
+/// What a source holds and what is wrong with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Samples.
+    pub samples: usize,
+    /// Captions that are not blank.
+    pub captions: usize,
+    /// Different images by their key.
+    pub distinct_images: usize,
+    /// Pictures that are not there.
+    pub missing: usize,
+    /// Pictures that are there but cannot be used.
+    pub unusable: usize,
+    /// Captions without text.
+    pub blank_captions: usize,
+    /// Samples without any caption that is not blank.
+    pub without_captions: usize,
+    /// Samples that repeat both picture and captions of an earlier one.
+    pub repeated_samples: usize,
+    /// Captions that a sample lists twice.
+    pub repeated_captions: usize,
+    /// The first problems, in order of the source.
+    pub problems: Vec<String>,
+}
+
+impl CheckReport {
+    /// Whether every sample can be trained on.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.missing + self.unusable + self.blank_captions + self.without_captions == 0
+            && self.repeated_samples + self.repeated_captions == 0
+    }
+}
+
+/// Counts what a source holds and names what is wrong.
+///
+/// # Errors
+/// If the source cannot be read at all, or an annotation in it is malformed.
+pub fn check(spec: &SourceSpec, options: &CheckOptions) -> Result<CheckReport> {
+    let samples = open_source(spec)?;
+    let faults = picture_faults(&samples, options);
+    let mut report = CheckReport { samples: samples.len(), ..CheckReport::default() };
+    let mut keys = HashSet::new();
+    let mut seen = HashSet::new();
+    for (sample, fault) in samples.iter().zip(faults) {
+        let mut problems = Vec::new();
+        keys.insert(sample.key.as_str());
+        if let Some((kind, detail)) = fault {
+            match kind {
+                ImageErrorKind::NotFound => report.missing += 1,
+                _ => report.unusable += 1,
+            }
+            problems.push(detail);
+        }
+        let blank = sample.captions.iter().filter(|c| c.trim().is_empty()).count();
+        report.captions += sample.captions.len() - blank;
+        report.blank_captions += blank;
+        if blank == sample.captions.len() {
+            report.without_captions += 1;
+            problems.push("no caption".into());
+        } else if blank > 0 {
+            problems.push(format!("{blank} blank captions"));
+        }
+        let words = sample.captions.iter().filter(|c| !c.trim().is_empty());
+        let repeated = sample.captions.len() - blank - words.collect::<HashSet<_>>().len();
+        if repeated > 0 {
+            report.repeated_captions += repeated;
+            problems.push(format!("{repeated} captions repeated"));
+        }
+        if !seen.insert((sample.location.clone(), &sample.captions)) {
+            report.repeated_samples += 1;
+            problems.push("repeats an earlier sample".into());
+        }
+        let room = options.max_problems.saturating_sub(report.problems.len());
+        let named = problems.into_iter().map(|p| format!("{}: {p}", sample.name));
+        report.problems.extend(named.take(room));
+    }
+    report.distinct_images = keys.len();
+    Ok(report)
+}
+
+type Fault = Option<(ImageErrorKind, String)>;
+
+fn picture_faults(samples: &[Sample], options: &CheckOptions) -> Vec<Fault> {
+    let next = AtomicUsize::new(0);
+    let faults = Mutex::new(vec![None; samples.len()]);
+    std::thread::scope(|scope| {
+        for _ in 0..options.workers.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(sample) = samples.get(i) else { return };
+                    let error = match options.decode {
+                        true => sample.decode(&options.options).err(),
+                        false => sample.present().err(),
+                    };
+                    if let Some(e) = error {
+                        let fault = Some((e.kind, e.to_string()));
+                        faults.lock().unwrap_or_else(PoisonError::into_inner)[i] = fault;
+                    }
+                }
+            });
+        }
+    });
+    faults.into_inner().unwrap_or_else(PoisonError::into_inner)
+}

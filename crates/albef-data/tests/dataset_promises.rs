@@ -1,0 +1,454 @@
+//! Every reader on small files, and what the loader promises of order, resuming and broken files.
+
+#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use albef_data::dataset::{
+    Batch, CheckOptions, Dataset, LoaderOptions, Sample, SkipReport, SourceSpec, TrainLoader,
+    check, load_images, open_source,
+};
+use albef_data::error::{DataError, ImageErrorKind};
+use albef_data::image::{
+    DecodeOptions, Normalization, RandAugment, ReferenceQuirks, RgbImage, TrainTransform,
+};
+use albef_data::scenes::png;
+use albef_data::text::{Tokenizer, Vocabulary};
+use tempfile::{TempDir, tempdir};
+
+fn picture(i: usize) -> Vec<u8> {
+    let mut image = RgbImage::filled(12, 10, [(i * 37 % 256) as u8, (i * 11 % 256) as u8, 90]);
+    image.pixels[0] = 255;
+    png(&image).unwrap()
+}
+
+fn put(dir: &TempDir, name: &str, bytes: impl AsRef<[u8]>) {
+    let path = dir.path().join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+fn tar_of(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, bytes) in members {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        builder.append_data(&mut header, name, *bytes).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn spec(path: impl AsRef<Path>) -> SourceSpec {
+    SourceSpec::new(path.as_ref().to_str().unwrap(), None)
+}
+
+fn read(path: impl AsRef<Path>) -> Vec<Sample> {
+    open_source(&spec(path)).unwrap()
+}
+
+fn refusal<T>(result: Result<T, DataError>) -> String {
+    match result {
+        Ok(_) => panic!("it should have been refused"),
+        Err(e) => e.to_string(),
+    }
+}
+
+fn decodes(samples: &[Sample]) {
+    for s in samples {
+        s.decode(&DecodeOptions::default()).unwrap_or_else(|e| panic!("{}: {e}", s.name));
+    }
+}
+
+/// A JSON list of `n` pictures; those in `broken` hold no picture.
+fn numbered(n: usize, broken: &[usize]) -> (TempDir, Dataset) {
+    let dir = tempdir().unwrap();
+    let mut list = Vec::new();
+    for i in 0..n {
+        let name = format!("{i}.png");
+        if broken.contains(&i) {
+            put(&dir, &name, "<html>404</html>");
+        } else {
+            put(&dir, &name, picture(i));
+        }
+        let captions = [format!("word{i}"), format!("other{i} words")];
+        list.push(serde_json::json!({"image": name, "caption": captions}));
+    }
+    put(&dir, "list.json", serde_json::to_vec(&list).unwrap());
+    let path = dir.path().join("list.json");
+    let spec = SourceSpec::new(path.to_str().unwrap(), Some(dir.path()));
+    let data = Dataset::open(&[spec]).unwrap();
+    (dir, data)
+}
+
+fn options(batch_size: usize, workers: usize) -> LoaderOptions {
+    LoaderOptions {
+        batch_size,
+        seed: 5,
+        epoch: 0,
+        start_batch: 0,
+        workers,
+        max_words: 30,
+        max_tokens: 25,
+        transform: TrainTransform {
+            size: 8,
+            crop_scale: (0.2, 1.0),
+            flip: true,
+            rand_augment: Some(RandAugment { n: 2, m: 7.0 }),
+            quirks: ReferenceQuirks::default(),
+        },
+        normalization: Normalization::default(),
+        decode: DecodeOptions::default(),
+        max_skipped: None,
+    }
+}
+
+fn loader(data: &Arc<Dataset>, options: LoaderOptions, report: &SkipReport) -> TrainLoader {
+    let pieces = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nwords\n";
+    let tokenizer = Arc::new(Tokenizer::new(Vocabulary::from_text(pieces).unwrap()));
+    TrainLoader::new(data.clone(), tokenizer, options, report.clone()).unwrap()
+}
+
+fn all(mut loader: TrainLoader) -> Vec<Batch> {
+    let mut batches = Vec::new();
+    while let Some(batch) = loader.next_batch().unwrap() {
+        batches.push(batch);
+    }
+    batches
+}
+
+fn epoch(data: &Arc<Dataset>, options: LoaderOptions) -> Vec<Batch> {
+    all(loader(data, options, &SkipReport::default()))
+}
+
+#[test]
+fn annotation_lists_take_one_or_several_captions_and_any_id() {
+    let dir = tempdir().unwrap();
+    put(&dir, "pics/1.png", picture(1));
+    put(&dir, "pics/2.png", picture(2));
+    let text = "\u{feff}[
+        {\"image\": \"pics/1.png\", \"caption\": \"a dog\", \"image_id\": 7, \"licence\": \"none\"},
+        {\"image\": \"pics/2.png\", \"caption\": [\"two cups\", \"cups\"], \"image_id\": \"x\"},
+        {\"image\": \"pics/1.png\", \"caption\": \"again\", \"image_id\": 7}]";
+    put(&dir, "list.json", text);
+    let path = dir.path().join("list.json");
+    let spec = SourceSpec::new(path.to_str().unwrap(), Some(dir.path()));
+    let data = Dataset::open(&[spec]).unwrap();
+    assert_eq!(data.image_ids(), [0, 1, 0]);
+    assert_eq!(data.samples()[1].captions, ["two cups", "cups"]);
+    decodes(data.samples());
+}
+
+#[test]
+fn equal_names_in_two_folders_are_two_images() {
+    let (a, b) = (tempdir().unwrap(), tempdir().unwrap());
+    for dir in [&a, &b] {
+        put(dir, "1.png", picture(1));
+        put(dir, "captions.jsonl", r#"{"image": "1.png", "caption": "one"}"#);
+    }
+    let data = Dataset::open(&[spec(a.path()), spec(b.path())]).unwrap();
+    assert_eq!(data.image_ids(), [0, 1]);
+}
+
+#[test]
+fn malformed_lists_are_refused_with_file_entry_and_key() {
+    let dir = tempdir().unwrap();
+    let misread = |text: &str| {
+        put(&dir, "list.json", text);
+        let said = refusal(open_source(&spec(dir.path().join("list.json"))));
+        assert!(said.contains("list.json"), "{said}");
+        said
+    };
+    let said = misread(r#"[{"image": "a", "caption": "b"}, {"image": "a", "captoin": "b"}]"#);
+    assert!(said.contains("entry 1") && said.contains("`caption`") && said.contains("captoin"));
+    let said = misread(r#"[{"imgae": "a", "caption": "b"}]"#);
+    assert!(said.contains("entry 0") && said.contains("`image`") && said.contains("imgae"));
+    assert!(misread("[1]").contains("no object"));
+    assert!(misread("[{\"image\": \"a\",\n \"caption\": }]").contains("line 2"));
+    assert!(misread(r#"{"image": "a", "caption": "b"}"#).contains(".jsonl"));
+    assert!(misread(r#"[{"image": "a", "caption": []}]"#).contains("entry 0"));
+    assert!(misread(r#"[{"image": "a", "caption": ["b", 3]}]"#).contains("entry 0"));
+}
+
+#[test]
+fn folders_take_lines_rows_or_texts_beside() {
+    let lines = tempdir().unwrap();
+    put(&lines, "1.png", picture(1));
+    put(&lines, "captions.jsonl", "{\"image\": \"1.png\", \"caption\": [\"a\", \"b\"]}\n\n");
+    assert_eq!(read(lines.path())[0].captions, ["a", "b"]);
+    put(&lines, "captions.jsonl", "{\"image\": \"1.png\", \"caption\": \"a\"}\n{oops\n");
+    assert!(refusal(open_source(&spec(lines.path()))).contains("line 2"));
+
+    let rows = tempdir().unwrap();
+    put(&rows, "1.png", picture(1));
+    put(&rows, "2.png", picture(2));
+    let table = "\u{feff}image,caption,image_id\n1.png,\"a dog, wet\",\n2.png,cup,\n1.png,dog,\n";
+    put(&rows, "captions.csv", table);
+    let samples = read(rows.path());
+    assert_eq!(samples[0].captions, ["a dog, wet", "dog"]);
+    assert_ne!(samples[0].key, samples[1].key);
+    decodes(&samples);
+    put(&rows, "captions.csv", "picture,caption\n1.png,dog\n");
+    assert!(refusal(open_source(&spec(rows.path()))).contains("picture, caption"));
+
+    let beside = tempdir().unwrap();
+    put(&beside, "deep/1.png", picture(1));
+    put(&beside, "deep/1.txt", "a dog\r\n\r\n  the dog \r\n");
+    put(&beside, "2.PNG", picture(2));
+    put(&beside, "._2.png", "junk");
+    let samples = read(beside.path());
+    let captions: Vec<_> = samples.iter().map(|s| (s.name.as_str(), s.captions.len())).collect();
+    assert_eq!(captions, [("2.PNG", 0), ("deep/1.png", 2)]);
+    decodes(&samples);
+    let data = Dataset::open(&[spec(beside.path())]).unwrap();
+    assert_eq!((data.len(), data.without_captions()), (1, 1));
+}
+
+#[test]
+fn empty_and_wordless_folders_cannot_be_trained_on() {
+    let dir = tempdir().unwrap();
+    assert!(open_source(&spec(dir.path())).unwrap().is_empty());
+    assert!(refusal(Dataset::open(&[spec(dir.path())])).contains("no image"));
+    put(&dir, "1.png", picture(1));
+    assert_eq!(read(dir.path()).len(), 1);
+    assert!(refusal(Dataset::open(&[spec(dir.path())])).contains("caption"));
+    put(&dir, "1.txt", " \n");
+    assert!(refusal(Dataset::open(&[spec(dir.path())])).contains("caption"));
+    assert!(refusal(Dataset::open(&[spec(dir.path().join("gone.json"))])).contains("gone.json"));
+}
+
+#[test]
+fn shards_give_pictures_at_their_places() {
+    let dir = tempdir().unwrap();
+    let long = format!("{}/a.png", "long".repeat(40));
+    let stem = long.replace(".png", ".json");
+    for shard in 0..3 {
+        let words = format!(r#"{{"caption": ["s{shard}", "x"], "image_id": {shard}}}"#);
+        let members: [(&str, &[u8]); 6] = [
+            ("0.png", &picture(shard)),
+            ("0.json", words.as_bytes()),
+            ("1.txt", b"first\n\nsecond\n"),
+            ("1.png", &picture(shard + 10)),
+            (&long, &picture(shard + 20)),
+            (&stem, br#"{"caption": "far down"}"#),
+        ];
+        put(&dir, &format!("train-000{shard}.tar"), tar_of(&members));
+    }
+    let counts = |pattern: &str| read(dir.path().join(pattern)).len();
+    assert_eq!(counts("train-{0000..0002}.tar"), 9);
+    assert_eq!(counts("train-{0001..0002}.tar"), 6);
+    assert_eq!(counts("train-{0000,0002}.tar"), 6);
+    assert_eq!(counts("*.tar"), 9);
+    assert_eq!(counts("train-0001.tar"), 3);
+    assert_eq!(counts(""), 9);
+    let samples = read(dir.path().join("*.tar"));
+    decodes(&samples);
+    assert_eq!(samples[1].captions, ["first", "second"]);
+    assert_eq!(samples[3].captions, ["s1", "x"]);
+    assert_eq!(samples[3].bytes().unwrap(), picture(1));
+    assert_eq!(samples[8].bytes().unwrap(), picture(22));
+    let keys: BTreeSet<_> = samples.iter().map(|s| &s.key).collect();
+    assert_eq!(keys.len(), 9, "equal names in two shards are two images");
+    let missing = refusal(open_source(&spec(dir.path().join("train-{0002..0003}.tar"))));
+    assert!(missing.contains("train-0003.tar"), "{missing}");
+    assert!(refusal(open_source(&spec(dir.path().join("none-*.tar")))).contains("no file fits"));
+    assert!(refusal(open_source(&spec(dir.path().join("a{0..x}.tar")))).contains("`x`"));
+}
+
+#[test]
+fn damaged_shards_are_refused_with_their_place() {
+    let dir = tempdir().unwrap();
+    let bytes = tar_of(&[("0.png", &picture(0)), ("0.txt", b"zero"), ("1.png", &[7; 3000])]);
+    let refused = |bytes: &[u8]| {
+        put(&dir, "x.tar", bytes);
+        let said = refusal(open_source(&spec(dir.path().join("x.tar"))));
+        assert!(said.contains("x.tar, byte ") && said.contains("damaged"), "{said}");
+    };
+    let last = bytes.len() - 1024 - 3072;
+    refused(&bytes[..last + 1000]);
+    refused(&bytes[..last - 100]);
+    refused(&bytes[..512 + picture(0).len() + 1]);
+    let mut overwritten = bytes.clone();
+    overwritten[last - 512..last - 400].fill(b'?');
+    refused(&overwritten);
+    put(&dir, "j.tar", tar_of(&[("0.png", &picture(0)), ("0.json", b"{\"caption\": ")]));
+    let said = refusal(open_source(&spec(dir.path().join("j.tar"))));
+    assert!(said.contains("`0.json`"), "{said}");
+}
+
+#[test]
+fn an_epoch_holds_each_sample_once_whatever_the_workers() {
+    let (_dir, data) = numbered(23, &[]);
+    let data = Arc::new(data);
+    let one = epoch(&data, options(5, 1));
+    assert_eq!(one.len(), 4);
+    for workers in [2, 3, 8] {
+        assert_eq!(epoch(&data, options(5, workers)), one, "{workers} workers");
+    }
+    let seen: BTreeSet<usize> = one.iter().flat_map(|b| b.samples.clone()).collect();
+    assert_eq!(seen.len(), 20);
+    assert!(one.iter().all(|b| b.images.len() == 5 * 3 * 64 && b.image_ids.len() == 5));
+    let next = LoaderOptions { epoch: 1, ..options(5, 2) };
+    assert_ne!(epoch(&data, next)[0].samples, one[0].samples);
+}
+
+#[test]
+fn resuming_gives_what_an_unbroken_run_gives() {
+    let (_dir, data) = numbered(40, &[3, 17]);
+    let data = Arc::new(data);
+    let whole = epoch(&data, options(6, 2));
+    for start in 0..=whole.len() {
+        let rest = LoaderOptions { start_batch: start, ..options(6, 3) };
+        assert_eq!(epoch(&data, rest), whole[start..], "from batch {start}");
+    }
+}
+
+#[test]
+fn unusable_pictures_are_replaced_counted_and_named() {
+    let (dir, data) = numbered(30, &[2, 9]);
+    fs::remove_file(dir.path().join("20.png")).unwrap();
+    let data = Arc::new(data);
+    let report = SkipReport::default();
+    let batches = all(loader(&data, options(10, 3), &report));
+    assert_eq!(batches.len(), 3);
+    let used: Vec<usize> = batches.iter().flat_map(|b| b.samples.clone()).collect();
+    assert_eq!(used.len(), 30);
+    assert!([2, 9, 20].iter().all(|i| !used.contains(i)));
+    let named =
+        || -> Vec<_> { report.list().into_iter().map(|s| (s.name, s.error.kind)).collect() };
+    let expected = [
+        ("2.png".to_owned(), ImageErrorKind::UnknownFormat),
+        ("9.png".to_owned(), ImageErrorKind::UnknownFormat),
+        ("20.png".to_owned(), ImageErrorKind::NotFound),
+    ];
+    assert_eq!(named(), expected);
+    all(loader(&data, LoaderOptions { epoch: 1, ..options(10, 1) }, &report));
+    assert_eq!(named(), expected, "a second epoch names nothing twice");
+    assert_eq!(epoch(&data, options(10, 1)), batches);
+}
+
+#[test]
+fn too_many_unusable_pictures_end_the_run() {
+    let (_dir, data) = numbered(40, &(0..12).collect::<Vec<_>>());
+    let data = Arc::new(data);
+    let run = |max_skipped| {
+        let options = LoaderOptions { max_skipped, ..options(40, 2) };
+        loader(&data, options, &SkipReport::default()).next_batch()
+    };
+    let Err(DataError::TooManySkipped { count, limit, list }) = run(None) else {
+        panic!("the limit is ten")
+    };
+    assert_eq!((count, limit, list.lines().count()), (11, 10, 11));
+    assert!(matches!(run(Some(0)), Err(DataError::TooManySkipped { count: 1, .. })));
+    assert!(run(Some(12)).unwrap().is_some());
+    assert!(run(Some(usize::MAX)).unwrap().is_some());
+    let (_dir, none) = numbered(4, &[0, 1, 2, 3]);
+    let mut loader = loader(&Arc::new(none), options(2, 1), &SkipReport::default());
+    assert!(loader.next_batch().is_err());
+}
+
+#[test]
+fn a_picture_of_many_samples_counts_once() {
+    let dir = tempdir().unwrap();
+    put(&dir, "ok.png", picture(1));
+    let mut lines = String::from("{\"image\": \"ok.png\", \"caption\": \"fine\"}\n");
+    for i in 0..15 {
+        lines.push_str(&format!("{{\"image\": \"gone.png\", \"caption\": \"c{i}\"}}\n"));
+    }
+    put(&dir, "captions.jsonl", lines);
+    let data = Arc::new(Dataset::open(&[spec(dir.path())]).unwrap());
+    let report = SkipReport::default();
+    let batches = all(loader(&data, options(16, 2), &report));
+    assert_eq!(batches[0].samples, [0; 16]);
+    assert_eq!(report.list().len(), 1);
+}
+
+#[test]
+fn small_data_and_large_batches() {
+    let (_dir, one) = numbered(1, &[]);
+    let one = Arc::new(one);
+    assert_eq!(epoch(&one, options(1, 4)).len(), 1);
+    let tokenizer = Vocabulary::from_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n").unwrap();
+    let tokenizer = Arc::new(Tokenizer::new(tokenizer));
+    let said = refusal(TrainLoader::new(one, tokenizer, options(8, 1), SkipReport::default()));
+    assert!(said.contains("1 usable") && said.contains("takes 8") && said.contains("batch_size"));
+}
+
+#[test]
+fn weights_set_the_shares_of_a_mixture() {
+    let (a, _) = numbered(50, &[]);
+    let (b, _) = numbered(50, &[]);
+    let weighted = |dir: &TempDir, weight| SourceSpec {
+        weight,
+        ..SourceSpec::new(dir.path().join("list.json").to_str().unwrap(), Some(dir.path()))
+    };
+    let data = Arc::new(Dataset::open(&[weighted(&a, 4.0), weighted(&b, 1.0)]).unwrap());
+    let batches = epoch(&data, options(10, 2));
+    assert_eq!(batches.len(), 10);
+    let heavy = batches.iter().flat_map(|b| &b.samples).filter(|i| **i < 50).count();
+    assert!((65..=95).contains(&heavy), "{heavy} of 100");
+    assert!(refusal(Dataset::open(&[weighted(&a, f64::NAN)])).contains("weight"));
+}
+
+#[test]
+fn a_loader_dropped_early_ends_its_threads() {
+    let (_dir, data) = numbered(60, &[]);
+    let data = Arc::new(data);
+    for taken in 0..3 {
+        let mut loader = loader(&data, options(2, 4), &SkipReport::default());
+        for _ in 0..taken {
+            loader.next_batch().unwrap();
+        }
+        drop(loader);
+        assert_eq!(Arc::strong_count(&data), 1);
+    }
+}
+
+#[test]
+fn evaluation_keeps_order_and_names_what_it_could_not_read() {
+    let (_dir, data) = numbered(7, &[4]);
+    let which: Vec<usize> = (0..7).collect();
+    let load = |which: &[usize], workers| {
+        let decode = DecodeOptions::default();
+        load_images(&data, which, 8, Normalization::default(), &decode, workers)
+    };
+    let (pixels, failed) = load(&which, 3);
+    assert_eq!(failed.iter().map(|(i, s)| (*i, &*s.name)).collect::<Vec<_>>(), [(4, "4.png")]);
+    assert!(load(&[], 3).0.is_empty());
+    for i in which {
+        let plane = 3 * 64;
+        assert_eq!(load(&[i], 1).0, pixels[i * plane..(i + 1) * plane]);
+    }
+}
+
+#[test]
+fn a_check_counts_what_is_wrong() {
+    let dir = tempdir().unwrap();
+    put(&dir, "1.png", picture(1));
+    put(&dir, "bad.png", "<html>");
+    let entry = |image: &str, caption: &str| {
+        format!("{{\"image\": \"{image}\", \"caption\": {caption}}}\n")
+    };
+    let lines = [
+        entry("1.png", r#"["a dog", "a dog", "dog"]"#),
+        entry("1.png", r#"["a dog", "a dog", "dog"]"#),
+        entry("bad.png", r#""x""#),
+        entry("gone.png", r#"["y", " "]"#),
+        entry("1.png", r#""""#),
+    ];
+    put(&dir, "captions.jsonl", lines.concat());
+    let report = check(&spec(dir.path()), &CheckOptions::default()).unwrap();
+    assert!(!report.is_clean());
+    assert_eq!((report.samples, report.captions, report.distinct_images), (5, 8, 3));
+    assert_eq!((report.missing, report.unusable), (1, 1));
+    assert_eq!((report.blank_captions, report.without_captions), (2, 1));
+    assert_eq!((report.repeated_samples, report.repeated_captions), (1, 2));
+    assert_eq!(report.problems.len(), 7, "{:?}", report.problems);
+    let quick = CheckOptions { decode: false, max_problems: 2, ..CheckOptions::default() };
+    let report = check(&spec(dir.path()), &quick).unwrap();
+    assert_eq!((report.missing, report.unusable, report.problems.len()), (1, 0, 2));
+}
