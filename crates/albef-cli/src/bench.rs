@@ -102,6 +102,7 @@ impl Training {
         let teacher = momentum_encoders(&self.momentum, &self.config)?;
         let settings = Settings {
             alpha: 0.4,
+            mlm: true,
             mlm_probability: 0.15,
             image_index: false,
             dropout: 0.1,

@@ -18,8 +18,13 @@ fn doctor_replays_fixtures_and_calls_unknown_kinds_a_failure() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["fixtures"].as_array().unwrap().len(), 5);
-    let unknown = ["doctor", "--golden", &golden(), "--only", "vqa_rank"];
-    assert_eq!(albef().args(unknown).output().unwrap().status.code(), Some(1));
+    let set = tempfile::tempdir().unwrap();
+    let config = Path::new(&golden()).join("config.json");
+    std::fs::copy(config, set.path().join("config.json")).unwrap();
+    let manifest = r#"{"fixtures": [{"name": "x", "kind": "from_the_future", "files": []}]}"#;
+    std::fs::write(set.path().join("manifest.json"), manifest).unwrap();
+    let unknown = albef().args(["doctor", "--golden"]).arg(set.path()).output().unwrap();
+    assert_eq!(unknown.status.code(), Some(1));
     let absent = ["doctor", "--golden", "/nowhere/at/all"];
     assert_eq!(albef().args(absent).output().unwrap().status.code(), Some(2));
 }

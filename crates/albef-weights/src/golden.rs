@@ -27,7 +27,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn exact(compared: usize, problem: Option<String>) -> Self {
+    pub(crate) fn exact(compared: usize, problem: Option<String>) -> Self {
         Self {
             worst: if problem.is_none() { 0.0 } else { f64::INFINITY },
             tolerance: 0.0,
@@ -46,16 +46,17 @@ pub fn replay(kind: &str, root: &Path, fixture: &Value) -> Option<Result<Outcome
         "odd_checkpoint" => odd_checkpoint(root, fixture),
         "param_groups" => param_groups(root, fixture),
         "pos_embed" => pos_embed(root, fixture),
+        "checkpoint_keys" => crate::key_map::replay(root, fixture),
         _ => return None,
     })
 }
 
-fn files(fixture: &Value) -> Vec<&str> {
+pub(crate) fn files(fixture: &Value) -> Vec<&str> {
     let files = fixture["files"].as_array().into_iter().flatten();
     files.filter_map(|f| f["path"].as_str()).collect()
 }
 
-fn json(path: &Path) -> Result<Value> {
+pub(crate) fn json(path: &Path) -> Result<Value> {
     let text = fs::read_to_string(path).map_err(WeightsError::io(path))?;
     serde_json::from_str(&text).map_err(|e| WeightsError::damaged(path, e.to_string()))
 }

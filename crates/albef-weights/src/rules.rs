@@ -70,47 +70,47 @@ fn layer_of(name: &str) -> Option<(&str, usize, &str)> {
     Some((before, number.parse().ok()?, after))
 }
 
+/// The names under which a task's model takes over a key of a pre-training checkpoint.
+#[must_use]
+pub fn targets(name: &str, task: Task, fusion_layer: usize) -> Vec<String> {
+    let unchanged = || vec![name.to_owned()];
+    if task == Task::Pretrain || (!name.contains("bert.") && task != Task::Vqa) {
+        return unchanged();
+    }
+    let bare = name.replace("bert.", "");
+    match task {
+        Task::Vqa if name.contains("text_encoder") => {
+            let encoder = name.contains("bert.").then_some(bare);
+            let decoder = name.replace("text_encoder", "text_decoder");
+            let decoder = match layer_of(&decoder) {
+                Some((_, layer, _)) if layer < fusion_layer => None,
+                Some((before, layer, after)) => {
+                    Some(format!("{before}encoder.layer.{}.{after}", layer - fusion_layer))
+                }
+                None => Some(decoder),
+            };
+            encoder.into_iter().chain(decoder).collect()
+        }
+        Task::Vqa => unchanged(),
+        Task::Ta | Task::Nlvr => match layer_of(&bare) {
+            Some((before, layer, after)) if layer >= fusion_layer => {
+                let first = 2 * (layer - fusion_layer) + fusion_layer;
+                [first, first + 1].map(|l| format!("{before}encoder.layer.{l}.{after}")).into()
+            }
+            _ => vec![bare],
+        },
+        _ => vec![bare],
+    }
+}
+
 /// The keys of a pre-training checkpoint under the names of a task's model. Keys that the model
 /// lacks stay; loading ignores them.
 #[must_use]
 pub fn for_task(state: StateDict, task: Task, fusion_layer: usize) -> StateDict {
-    if task == Task::Pretrain {
-        return state;
-    }
     let mut out = StateDict::default();
     for (name, tensor) in state {
-        if !name.contains("bert.") && task != Task::Vqa {
-            out.insert(name, tensor);
-            continue;
-        }
-        let bare = name.replace("bert.", "");
-        match task {
-            Task::Vqa if name.contains("text_encoder") => {
-                let decoder = name.replace("text_encoder", "text_decoder");
-                match layer_of(&decoder) {
-                    Some((_, layer, _)) if layer < fusion_layer => {}
-                    Some((before, layer, after)) => {
-                        let layer = layer - fusion_layer;
-                        let name = format!("{before}encoder.layer.{layer}.{after}");
-                        out.insert(name, tensor.clone());
-                    }
-                    None => out.insert(decoder, tensor.clone()),
-                }
-                if name.contains("bert.") {
-                    out.insert(bare, tensor);
-                }
-            }
-            Task::Ta | Task::Nlvr => match layer_of(&bare) {
-                Some((before, layer, after)) if layer >= fusion_layer => {
-                    let first = 2 * (layer - fusion_layer) + fusion_layer;
-                    for layer in [first, first + 1] {
-                        let name = format!("{before}encoder.layer.{layer}.{after}");
-                        out.insert(name, tensor.clone());
-                    }
-                }
-                _ => out.insert(bare, tensor),
-            },
-            _ => out.insert(bare, tensor),
+        for target in targets(&name, task, fusion_layer) {
+            out.insert(target, tensor.clone());
         }
     }
     out

@@ -12,8 +12,7 @@ pub fn from_bert(state: StateDict) -> StateDict {
         .filter(|(n, _)| !n.ends_with("position_ids") && !n.ends_with("predictions.decoder.weight"))
         .filter(|(n, _)| !n.ends_with("predictions.decoder.bias"))
         .map(|(name, tensor)| {
-            let name = name.replace("LayerNorm.gamma", "LayerNorm.weight");
-            let name = name.replace("LayerNorm.beta", "LayerNorm.bias");
+            let name = with_modern_norms(&name);
             let name = match name.strip_prefix("bert.") {
                 Some(body) => format!("text_encoder.bert.{body}"),
                 None if name.starts_with("cls.") => format!("text_encoder.{name}"),
@@ -22,6 +21,13 @@ pub fn from_bert(state: StateDict) -> StateDict {
             (name, tensor)
         })
         .collect()
+}
+
+/// Layer norms of old files, whose parameters are called `gamma` and `beta`.
+#[must_use]
+pub fn with_modern_norms(name: &str) -> String {
+    let name = name.replace("LayerNorm.gamma", "LayerNorm.weight");
+    name.replace("LayerNorm.beta", "LayerNorm.bias")
 }
 
 /// Names of a DeiT as those of ALBEF's `visual_encoder`; the classifier is left out.

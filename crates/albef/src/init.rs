@@ -32,8 +32,22 @@ fn uniform(stream: &mut Stream, n: usize, bound: f64) -> Vec<f32> {
 /// # Errors
 /// Never for consistent sizes.
 pub fn fresh_params(config: &ModelConfig, temp: f64, seed: u64, device: &Device) -> Result<Params> {
+    fresh_task_params(Task::Pretrain, config, temp, seed, device)
+}
+
+/// The same of another task's model.
+///
+/// # Errors
+/// Never for consistent sizes.
+pub fn fresh_task_params(
+    task: Task,
+    config: &ModelConfig,
+    temp: f64,
+    seed: u64,
+    device: &Device,
+) -> Result<Params> {
     let mut params = Params::new(device);
-    for (i, (name, shape)) in expected_keys(Task::Pretrain, &sizes(config)).iter().enumerate() {
+    for (i, (name, shape)) in expected_keys(task, &sizes(config)).iter().enumerate() {
         let n: usize = shape.iter().product();
         let mut stream = Stream::new(seed, "init", &[i as u64]);
         let fan_in = |name: &str| {
@@ -46,7 +60,9 @@ pub fn fresh_params(config: &ModelConfig, temp: f64, seed: u64, device: &Device)
             }
         };
         let default = name.contains("patch_embed.proj")
-            || ["vision_proj.", "text_proj.", "itm_head."].iter().any(|p| name.starts_with(p));
+            || ["vision_proj.", "text_proj.", "itm_head.", "ta_head.", "cls_head."]
+                .iter()
+                .any(|p| name.starts_with(p));
         let norm = name.contains("norm") || name.contains("LayerNorm");
         let values = if name == "temp" {
             vec![temp as f32]

@@ -9,12 +9,14 @@
 pub mod config;
 pub mod error;
 pub mod eval;
+pub mod explain;
 pub mod golden;
 pub mod init;
 pub mod model;
 pub mod objectives;
 pub mod ops;
 pub mod params;
+pub mod task_weights;
 pub mod train;
 pub mod weights;
 

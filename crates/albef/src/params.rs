@@ -110,6 +110,14 @@ impl Params {
         Weights::new(leaves, ops, self.device.clone().autodiff())
     }
 
+    /// Weights as constants of a gradient computation, for derivatives with respect to something
+    /// else than weights.
+    #[must_use]
+    pub fn lifted(&self, ops: Ops) -> Weights {
+        let leaves = self.leaves(|p| Tensor::from_inner(p.value.clone()));
+        Weights::new(leaves, ops, self.device.clone().autodiff())
+    }
+
     fn leaves(&self, value: impl Fn(&Param) -> Tensor<1>) -> HashMap<String, Leaf> {
         self.entries
             .iter()

@@ -28,7 +28,8 @@ pub struct ModelState {
 }
 
 /// The parts that have a momentum copy, by the first component of their names.
-const AVERAGED: [&str; 4] = ["visual_encoder", "text_encoder", "vision_proj", "text_proj"];
+const AVERAGED: [&str; 6] =
+    ["visual_encoder", "text_encoder", "text_decoder", "cls_head", "vision_proj", "text_proj"];
 
 /// The name of the momentum copy of a weight, if it has one.
 #[must_use]
@@ -174,7 +175,7 @@ pub fn momentum_encoders(momentum: &Params, config: &ModelConfig) -> Result<Enco
 }
 
 /// Position tables at the configured resolution.
-fn resized(state: &StateDict, config: &ModelConfig) -> Result<StateDict> {
+pub(crate) fn resized(state: &StateDict, config: &ModelConfig) -> Result<StateDict> {
     let mut state = state.clone();
     for name in ["visual_encoder.pos_embed", "visual_encoder_m.pos_embed"] {
         let Some(table) = state.get(name) else { continue };
@@ -190,7 +191,11 @@ fn resized(state: &StateDict, config: &ModelConfig) -> Result<StateDict> {
     Ok(state)
 }
 
-fn queues(state: &StateDict, config: &ModelConfig, device: &Device) -> Result<Option<Queues>> {
+pub(crate) fn queues(
+    state: &StateDict,
+    config: &ModelConfig,
+    device: &Device,
+) -> Result<Option<Queues>> {
     let (Some(image), Some(text)) = (state.get("image_queue"), state.get("text_queue")) else {
         return Ok(None);
     };

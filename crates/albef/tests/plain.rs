@@ -39,6 +39,7 @@ fn step(ops: Ops) -> (Vec<f32>, Vec<Vec<f32>>) {
     };
     let settings = Settings {
         alpha: 0.4,
+        mlm: true,
         mlm_probability: 0.4,
         image_index: true,
         dropout: 0.1,

@@ -68,6 +68,25 @@ pub struct TextConfig {
     /// Whether a token sees only those before it (the answer decoder).
     #[serde(default)]
     pub causal: bool,
+    /// Whether each second fusion layer shares cross-attention keys and values with the one before
+    /// (the two-image encoder).
+    #[serde(default)]
+    pub paired: bool,
+}
+
+impl TextConfig {
+    /// The answer decoder made of the fusion layers: cross-attention everywhere, causal.
+    #[must_use]
+    pub fn decoder(&self) -> Self {
+        let layers = self.layers - self.fusion_layer;
+        Self { layers, fusion_layer: 0, causal: true, ..self.clone() }
+    }
+
+    /// The two-image encoder: every fusion layer twice, in pairs that share keys and values.
+    #[must_use]
+    pub fn pairs(&self) -> Self {
+        Self { layers: 2 * self.layers - self.fusion_layer, paired: true, ..self.clone() }
+    }
 }
 
 /// Sizes of the whole model.
@@ -145,6 +164,7 @@ impl ModelConfig {
                 dropout: 0.1,
                 pad_id: 0,
                 causal: false,
+                paired: false,
             },
             embed_dim,
         }

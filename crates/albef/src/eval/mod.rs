@@ -1,4 +1,7 @@
-//! Measuring: recall, retrieval with re-ranking, intervals.
+//! Measuring: recall, retrieval with re-ranking, answers, boxes.
 
+pub mod answers;
+pub mod grounding;
 pub mod metrics;
 pub mod retrieval;
+pub mod vqa_score;

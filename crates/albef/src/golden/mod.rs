@@ -2,8 +2,11 @@
 //!
 //! Nothing about sizes is fixed here: every replay takes them from the set's `config.json`.
 
+mod answers;
 mod compare;
+mod downstream;
 mod encoders;
+mod maps;
 mod pretrain;
 mod retrieval;
 mod set;
@@ -75,6 +78,16 @@ fn one(set: &GoldenSet, kind: &str, fixture: &Value) -> Option<Result<Outcome>> 
         "adamw" => training::adamw(set, fixture),
         "ema" => training::ema(set, fixture),
         "schedules" => training::schedules(set, fixture),
+        "retrieval_train" => downstream::retrieval(set, fixture),
+        "ve_train" => downstream::entailment(set, fixture),
+        "nlvr_train" => downstream::pairs(set, fixture),
+        "ta_step" => downstream::assignment(set, fixture),
+        "bert_decoder" => answers::decoder(set, fixture),
+        "vqa_train" => answers::training(set, fixture),
+        "vqa_rank" => answers::ranking(set, fixture),
+        "vqa_score" => answers::score(set, fixture),
+        "gradcam" => maps::gradcam(set, fixture),
+        "grounding_boxes" => maps::boxes(set, fixture),
         "itm_eval" => retrieval::itm_eval(set, fixture),
         "retrieval_eval" => retrieval::evaluation(set, fixture),
         _ => return elsewhere(set, kind, fixture),

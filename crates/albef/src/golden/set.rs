@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use albef_weights::{HostTensor, StateDict};
+use albef_weights::{HostTensor, StateDict, Task};
 use burn::tensor::{Device, Tensor};
 use serde_json::Value;
 
@@ -11,6 +11,7 @@ use crate::config::{ModelConfig, TextConfig, VisionConfig};
 use crate::error::{Error, Result};
 use crate::objectives::masking::SpecialIds;
 use crate::params::{Params, tensor, values};
+use crate::task_weights::TaskWeights;
 use crate::weights::ModelState;
 
 /// A set: its description and where it lies.
@@ -140,6 +141,7 @@ impl GoldenSet {
                 dropout: 0.0,
                 pad_id: self.special()?.pad,
                 causal: false,
+                paired: false,
             },
             embed_dim: self.size("/embed_dim")?,
         };
@@ -173,14 +175,16 @@ impl GoldenSet {
         self.number("/momentum")
     }
 
-    /// The model that a fixture starts from, by its `weights` entry.
-    ///
-    /// # Errors
-    /// If the weights cannot be read or do not fit.
-    pub fn model(&self, fixture: &Value) -> Result<(ModelConfig, ModelState)> {
+    /// The weights of a fixture under the names of its task, with the parts that it replaces.
+    fn state_dict(&self, fixture: &Value, task: Option<Task>) -> Result<(ModelConfig, StateDict)> {
         let weights = &fixture["weights"];
         let file = weights["file"].as_str().ok_or_else(|| self.wrong(fixture, "no weights"))?;
         let mut state = albef_weights::read(&self.root.join(file))?.tensors;
+        let res = fixture["params"]["image_res"].as_u64().map(|r| r as usize);
+        let config = self.model_config(res)?;
+        if let Some(task) = task {
+            state = albef_weights::for_task(state, task, config.text.fusion_layer);
+        }
         if let (Some(extra), Some(rule)) = (weights["extra"].as_str(), weights["rule"].as_str()) {
             let prefix = format!("{rule}.");
             for (name, tensor) in albef_weights::read(&self.root.join(extra))?.tensors.iter() {
@@ -189,10 +193,29 @@ impl GoldenSet {
                 }
             }
         }
-        let res = fixture["params"]["image_res"].as_u64().map(|r| r as usize);
-        let config = self.model_config(res)?;
+        Ok((config, state))
+    }
+
+    /// The model that a fixture starts from, by its `weights` entry.
+    ///
+    /// # Errors
+    /// If the weights cannot be read or do not fit.
+    pub fn model(&self, fixture: &Value) -> Result<(ModelConfig, ModelState)> {
+        let (config, state) = self.state_dict(fixture, None)?;
         let state = ModelState::from_state_dict(&state, &config, &self.device)?;
         Ok((config, state))
+    }
+
+    /// The model of the fixture's task, by the rule in its `weights` entry.
+    ///
+    /// # Errors
+    /// If the weights cannot be read or do not fit.
+    pub fn task_model(&self, fixture: &Value) -> Result<(ModelConfig, TaskWeights)> {
+        let rule = fixture["weights"]["rule"].as_str().unwrap_or_default();
+        let task = Task::named(rule).ok_or_else(|| self.wrong(fixture, "unknown load rule"))?;
+        let (config, state) = self.state_dict(fixture, Some(task))?;
+        let weights = TaskWeights::take(&state, task, &config, &self.device, "the checkpoint", 0)?;
+        Ok((config, weights))
     }
 }
 

@@ -56,11 +56,46 @@ pub struct ImageContext<'a> {
     pub visible: Option<&'a [usize]>,
 }
 
+/// The states that cross-attention reads: rows, and per sequence the range of them that it sees.
+/// Ranges are equal or disjoint.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    /// All rows `[rows, width]`.
+    pub states: Tensor<2>,
+    /// `ranges[s]` belongs to sequence `s`.
+    pub ranges: Vec<Range<usize>>,
+}
+
+impl ImageContext<'_> {
+    /// The same as rows and ranges.
+    ///
+    /// # Errors
+    /// If a text has no image.
+    pub fn memory(&self, texts: usize) -> Result<Memory> {
+        let bad = self.image_of.iter().any(|i| *i >= self.states.batch);
+        if self.image_of.len() != texts || bad {
+            return Err(Error::ImageOfText {
+                texts,
+                given: self.image_of.len(),
+                images: self.states.batch,
+            });
+        }
+        let length = self.states.length;
+        let range = |i: &usize| i * length..i * length + self.visible.map_or(length, |v| v[*i]);
+        let ranges = self.image_of.iter().map(range).collect();
+        Ok(Memory { states: self.states.tokens.clone(), ranges })
+    }
+}
+
 /// What a traced pass records.
 #[derive(Debug, Default)]
 pub struct TextTrace {
     /// Layer whose attention maps are kept.
     pub attention_layer: Option<usize>,
+    /// Whether that layer's cross-attention becomes a leaf of the gradient computation, so that the
+    /// layers above are differentiated with respect to it (Grad-CAM). The model must then be built
+    /// on [`crate::params::Params::lifted`] weights.
+    pub probe: bool,
     /// The input of the first layer run, then the output of each layer, `[R, D]`.
     pub hidden: Vec<Tensor<2>>,
     /// Self-attention `[sequences, heads, query, key]`.
@@ -100,12 +135,18 @@ struct Layer {
 }
 
 impl Attention {
-    fn new(scope: &Scope<'_>, width: usize, key_width: usize, eps: f32) -> Result<Self> {
-        let s = scope.at("self");
+    /// `keys` is where key and value lie: `scope` itself but for layers that share them.
+    fn new(
+        scope: &Scope<'_>,
+        keys: &Scope<'_>,
+        width: usize,
+        key_width: usize,
+        eps: f32,
+    ) -> Result<Self> {
         Ok(Self {
-            query: Linear::new(&s.at("query"), width, width)?,
-            key: Linear::new(&s.at("key"), key_width, width)?,
-            value: Linear::new(&s.at("value"), key_width, width)?,
+            query: Linear::new(&scope.at("self.query"), width, width)?,
+            key: Linear::new(&keys.at("self.key"), key_width, width)?,
+            value: Linear::new(&keys.at("self.value"), key_width, width)?,
             output: Linear::new(&scope.at("output.dense"), width, width)?,
             norm: LayerNorm::new(&scope.at("output.LayerNorm"), width, eps)?,
         })
@@ -133,12 +174,21 @@ impl TextEncoder {
         let e = scope.at("embeddings");
         let layers = (0..config.layers)
             .map(|i| {
-                let s = scope.at(&format!("encoder.layer.{i}"));
+                let at = |i: usize| scope.at(&format!("encoder.layer.{i}"));
+                let s = at(i);
+                let second =
+                    config.paired && i > config.fusion_layer && (i - config.fusion_layer) % 2 == 1;
                 let cross_attention = (i >= config.fusion_layer)
-                    .then(|| Attention::new(&s.at("crossattention"), d, encoder_width, eps))
+                    .then(|| {
+                        let own = s.at("crossattention");
+                        let keys =
+                            if second { at(i - 1).at("crossattention") } else { own.clone() };
+                        Attention::new(&own, &keys, d, encoder_width, eps)
+                    })
                     .transpose()?;
+                let own = s.at("attention");
                 Ok(Layer {
-                    attention: Attention::new(&s.at("attention"), d, d, eps)?,
+                    attention: Attention::new(&own, &own, d, d, eps)?,
                     cross_attention,
                     intermediate: Linear::new(&s.at("intermediate.dense"), d, config.intermediate)?,
                     output: Linear::new(&s.at("output.dense"), config.intermediate, d)?,
@@ -176,7 +226,7 @@ impl TextEncoder {
     ) -> Result<Tensor<2>> {
         let x = self.embed(tokens, dropout)?;
         let layers = 0..self.config.fusion_layer;
-        self.run(x, &tokens.sequences, layers, None, read, dropout, trace)
+        self.run(x, &tokens.sequences, layers, &[], read, dropout, trace)
     }
 
     /// Layers `fusion_layer ..` on states of [`TextEncoder::text`] (mode `fusion`).
@@ -193,7 +243,8 @@ impl TextEncoder {
         trace: Option<&mut TextTrace>,
     ) -> Result<Tensor<2>> {
         let layers = self.config.fusion_layer..self.config.layers;
-        self.run(states, sequences, layers, Some(image), read, dropout, trace)
+        let memory = [image.memory(sequences.len())?];
+        self.run(states, sequences, layers, &memory, read, dropout, trace)
     }
 
     /// All layers on token ids (mode `multi_modal`).
@@ -208,9 +259,30 @@ impl TextEncoder {
         dropout: &mut DropoutDraws,
         trace: Option<&mut TextTrace>,
     ) -> Result<Tensor<2>> {
+        let memory = [image.memory(tokens.len())?];
+        self.all_layers(tokens, &memory, read, dropout, trace)
+    }
+
+    /// All layers on token ids, fusion layer `n` reading `memories[(n - fusion_layer) % count]`:
+    /// the images of a pair in turn, or the question states of an answer decoder.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::text`], or if a memory has not one range per sequence.
+    pub fn all_layers(
+        &self,
+        tokens: &TokenBatch,
+        memories: &[Memory],
+        read: Read<'_>,
+        dropout: &mut DropoutDraws,
+        trace: Option<&mut TextTrace>,
+    ) -> Result<Tensor<2>> {
+        if let Some(bad) = memories.iter().find(|m| m.ranges.len() != tokens.len()) {
+            let (texts, given) = (tokens.len(), bad.ranges.len());
+            return Err(Error::ImageOfText { texts, given, images: given });
+        }
         let x = self.embed(tokens, dropout)?;
         let layers = 0..self.config.layers;
-        self.run(x, &tokens.sequences, layers, Some(image), read, dropout, trace)
+        self.run(x, &tokens.sequences, layers, memories, read, dropout, trace)
     }
 
     fn embed(&self, tokens: &TokenBatch, dropout: &mut DropoutDraws) -> Result<Tensor<2>> {
@@ -257,21 +329,11 @@ impl TextEncoder {
         mut x: Tensor<2>,
         sequences: &[Sequence],
         layers: Range<usize>,
-        image: Option<ImageContext<'_>>,
+        memories: &[Memory],
         read: Read<'_>,
         dropout: &mut DropoutDraws,
         mut trace: Option<&mut TextTrace>,
     ) -> Result<Tensor<2>> {
-        if let Some(context) = &image {
-            let bad = context.image_of.iter().find(|i| **i >= context.states.batch);
-            if context.image_of.len() != sequences.len() || bad.is_some() {
-                return Err(Error::ImageOfText {
-                    texts: sequences.len(),
-                    given: context.image_of.len(),
-                    images: context.states.batch,
-                });
-            }
-        }
         if let Some(trace) = trace.as_deref_mut() {
             trace.hidden.push(x.clone());
         }
@@ -279,7 +341,9 @@ impl TextEncoder {
         for i in layers {
             let rows = if i == last { read } else { Read::All };
             let tracing = trace.as_deref_mut().filter(|t| t.attention_layer == Some(i));
-            x = self.layer(&self.layers[i], x, sequences, image, rows, dropout, tracing)?;
+            let turn = i.saturating_sub(self.config.fusion_layer) % memories.len().max(1);
+            let memory = memories.get(turn);
+            x = self.layer(&self.layers[i], x, sequences, memory, rows, dropout, tracing)?;
             if let Some(trace) = trace.as_deref_mut() {
                 trace.hidden.push(x.clone());
             }
@@ -292,7 +356,7 @@ impl TextEncoder {
         layer: &Layer,
         x: Tensor<2>,
         sequences: &[Sequence],
-        image: Option<ImageContext<'_>>,
+        memory: Option<&Memory>,
         read: Read<'_>,
         dropout: &mut DropoutDraws,
         mut trace: Option<&mut TextTrace>,
@@ -310,6 +374,7 @@ impl TextEncoder {
                 k_start: s.start,
                 k_len: s.visible,
             }),
+            self.config.causal,
             dropout,
         );
         if let Some(trace) = trace.as_deref_mut() {
@@ -321,25 +386,35 @@ impl TextEncoder {
         let mut h = attention.norm.forward_add(a, kept);
 
         if let Some(cross) = &layer.cross_attention {
-            let Some(context) = image else { return Err(Error::NoImage) };
+            let Some(memory) = memory else { return Err(Error::NoImage) };
             let q = cross.query.forward(h.clone());
-            let k = cross.key.forward(context.states.tokens.clone());
-            let v = cross.value.forward(context.states.tokens.clone());
-            let length = context.states.length;
+            let k = cross.key.forward(memory.states.clone());
+            let v = cross.value.forward(memory.states.clone());
             let spec = self.spec(
-                queries.iter().zip(context.image_of).map(|(q, image)| Segment {
+                queries.iter().zip(&memory.ranges).map(|(q, keys)| Segment {
                     q_start: q.start,
                     q_len: q.len(),
-                    k_start: image * length,
-                    k_len: context.visible.map_or(length, |v| v[*image]),
+                    k_start: keys.start,
+                    k_len: keys.len(),
                 }),
+                false,
                 dropout,
             );
-            if let Some(trace) = trace {
-                let p = plain::attention_probabilities(q.clone(), k.clone(), &spec);
-                trace.cross_attention = Some(p);
-            }
-            let a = cross.output.forward(self.ops.attention(q, k, v, &spec));
+            let attended = match trace {
+                Some(trace) if trace.probe => {
+                    let p = plain::attention_probabilities(q.clone(), k, &spec).inner();
+                    let leaf = Tensor::from_inner(p).require_grad();
+                    trace.cross_attention = Some(leaf.clone());
+                    plain::attend(leaf, v, q.dims()[0], &spec)
+                }
+                Some(trace) => {
+                    let p = plain::attention_probabilities(q.clone(), k.clone(), &spec);
+                    trace.cross_attention = Some(p);
+                    self.ops.attention(q, k, v, &spec)
+                }
+                None => self.ops.attention(q, k, v, &spec),
+            };
+            let a = cross.output.forward(attended);
             let a = self.ops.dropout(a, dropout.next());
             h = cross.norm.forward_add(a, h);
         }
@@ -370,13 +445,14 @@ impl TextEncoder {
     fn spec(
         &self,
         segments: impl Iterator<Item = Segment>,
+        causal: bool,
         dropout: &mut DropoutDraws,
     ) -> Arc<AttentionSpec> {
         Arc::new(AttentionSpec {
             segments: segments.collect(),
             heads: self.config.heads,
             head_dim: self.config.hidden / self.config.heads,
-            causal: self.config.causal,
+            causal,
             dropout: dropout.next(),
         })
     }

@@ -62,6 +62,9 @@ impl ImageStates {
 pub struct VisionTrace {
     /// Block whose attention map is kept.
     pub attention_block: Option<usize>,
+    /// Whether that map becomes a leaf of the gradient computation (Grad-CAM); the model must then
+    /// be built on [`crate::params::Params::lifted`] weights.
+    pub probe: bool,
     /// Patches with class token and positions, `[B * P, W]`.
     pub embedding: Option<Tensor<2>>,
     /// The output of each block, `[B * P, W]`.
@@ -160,11 +163,20 @@ impl VisionEncoder {
         });
         for (i, block) in self.blocks.iter().enumerate() {
             let qkv = block.qkv.forward(block.norm1.forward(x.clone()));
-            if let Some(trace) = trace.as_deref_mut().filter(|t| t.attention_block == Some(i)) {
-                let part = |j: usize| qkv.clone().narrow(1, j * w, w);
-                trace.attention = Some(plain::attention_probabilities(part(0), part(1), &spec));
-            }
-            let attended = block.ops.attention_packed(qkv, &spec);
+            let part = |j: usize| qkv.clone().narrow(1, j * w, w);
+            let attended = match trace.as_deref_mut().filter(|t| t.attention_block == Some(i)) {
+                Some(trace) if trace.probe => {
+                    let p = plain::attention_probabilities(part(0), part(1), &spec).inner();
+                    let leaf = Tensor::from_inner(p).require_grad();
+                    trace.attention = Some(leaf.clone());
+                    plain::attend(leaf, part(2), batch * length, &spec)
+                }
+                Some(trace) => {
+                    trace.attention = Some(plain::attention_probabilities(part(0), part(1), &spec));
+                    block.ops.attention_packed(qkv, &spec)
+                }
+                None => block.ops.attention_packed(qkv, &spec),
+            };
             x = x + block.proj.forward(attended);
             let hidden = block.fc1.forward_gelu(block.norm2.forward(x.clone()));
             x = x + block.fc2.forward(hidden);

@@ -1,12 +1,14 @@
-//! One pre-training forward pass: the three losses of a batch (spec `losses` 1).
+//! One forward pass of pre-training, or of fine-tuning for retrieval, which is the same without
+//! masked words: the losses of a batch (spec `losses` 1 and 7).
 //!
 //! The work that the official code repeats is done once: masked captions and the three kinds of
 //! matching pairs go through the fusion layers as one packed batch, so an image's keys and values
 //! are projected once per layer; the last layer computes `[CLS]` of the pairs and the masked
 //! tokens, nothing else; the vocabulary head sees masked tokens only.
 
-use burn::tensor::{Int, Tensor, TensorData, activation};
+use burn::tensor::{Tensor, activation};
 
+use super::classify::hard_cross_entropy;
 use super::itc;
 use super::masking::{MaskDraw, SpecialIds, mask_tokens};
 use super::negatives::sample_negatives;
@@ -32,6 +34,8 @@ pub struct Batch {
 pub struct Settings {
     /// Weight of the momentum model's pseudo-targets in this step.
     pub alpha: f64,
+    /// Whether masked language modelling takes part. Fine-tuning for retrieval has none.
+    pub mlm: bool,
     /// Share of tokens to mask.
     pub mlm_probability: f32,
     /// Whether pairs of the same image id are positives of each other in ITC and never negatives
@@ -129,7 +133,12 @@ impl DrawState {
 
     fn mask(&self, row: usize, vocab_size: usize) -> MaskDraw {
         match &self.draws {
-            Draws::Replay { masks, .. } => masks[row],
+            Draws::Replay { masks, .. } => masks.get(row).copied().unwrap_or(MaskDraw {
+                mask: 1.0,
+                replace: 1.0,
+                random: 1.0,
+                word: 0,
+            }),
             Draws::Seeded(seed) => {
                 let u = |salt: u64| albef_kernels::uniform(mix(*seed, salt), row as u64);
                 let word = (f64::from(u(6)) * vocab_size as f64) as u32;
@@ -239,10 +248,13 @@ pub fn forward(
     let negative_text = draws.negatives(false, &sims[0], allowed);
 
     // Masking.
-    let (masked_ids, mlm_labels) =
+    let (masked_ids, mut mlm_labels) =
         mask_tokens(&tokens.ids, settings.special, settings.mlm_probability, |row| {
             draws.mask(row, settings.vocab_size)
         });
+    if !settings.mlm {
+        mlm_labels.fill(None);
+    }
     let masked = TokenBatch { ids: masked_ids, sequences: tokens.sequences.clone() };
     let targets_of: Vec<Vec<usize>> = tokens
         .sequences
@@ -339,13 +351,4 @@ pub fn forward(
         mlm_labels,
         mlm_logits,
     })
-}
-
-/// Mean over rows of `-log_p[row, label]`.
-fn hard_cross_entropy(log_p: Tensor<2>, labels: &[usize]) -> Tensor<1> {
-    let device = log_p.device();
-    let labels: Vec<i32> = labels.iter().map(|l| *l as i32).collect();
-    let n = labels.len();
-    let labels = Tensor::<2, Int>::from_data(TensorData::new(labels, [n, 1]), &device);
-    log_p.gather(1, labels).mean().neg()
 }

@@ -33,9 +33,22 @@ pub fn dropout(x: Tensor<2>, dropout: Dropout) -> Tensor<2> {
 /// Attention by gathering each segment into a padded block.
 #[must_use]
 pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, spec: &AttentionSpec) -> Tensor<2> {
-    let [rows, width] = q.dims();
+    let rows = q.dims()[0];
     let blocks = Blocks::new(spec, rows, &q.device());
     let p = probabilities_of(&blocks, q, k, spec);
+    attend_blocks(&blocks, p, v, spec)
+}
+
+/// The second half of attention: `rows` query rows out of probabilities as
+/// [`attention_probabilities`] gives them.
+#[must_use]
+pub fn attend(p: Tensor<4>, v: Tensor<2>, rows: usize, spec: &AttentionSpec) -> Tensor<2> {
+    let blocks = Blocks::new(spec, rows, &v.device());
+    attend_blocks(&blocks, p, v, spec)
+}
+
+fn attend_blocks(blocks: &Blocks, p: Tensor<4>, v: Tensor<2>, spec: &AttentionSpec) -> Tensor<2> {
+    let (rows, width) = (blocks.row_of_query.len(), v.dims()[1]);
     let v = blocks.gather_keys(v, spec);
     let out = p.matmul(v).permute([0, 2, 1, 3]).reshape([blocks.segments * blocks.q_max, width]);
     // Row 0 of the padded block stands in where no segment covers a row; those rows become zero.

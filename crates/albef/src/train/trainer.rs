@@ -428,6 +428,7 @@ impl Trainer {
         let v = self.tokenizer.vocabulary();
         let settings = Settings {
             alpha,
+            mlm: true,
             mlm_probability: c.mlm_probability as f32,
             image_index: c.image_index,
             dropout: c.dropout as f32,

@@ -1,0 +1,157 @@
+//! Ranking candidate answers (spec `evaluation` 2).
+
+use burn::tensor::{Tensor, activation};
+
+use crate::error::{Error, Result};
+use crate::model::{AnswerModel, DropoutDraws, ImageStates, TokenBatch};
+use crate::ops::index;
+use crate::params::values;
+
+/// How a candidate is scored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RankRule {
+    /// As the official code: the first token's probability counts twice.
+    #[default]
+    Official,
+    /// Each token counts once.
+    Corrected,
+}
+
+/// The best candidates of one question.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ranking {
+    /// Candidates, best first.
+    pub candidates: Vec<usize>,
+    /// Soft-max of their scores among the `k` that were scored.
+    pub probabilities: Vec<f32>,
+    /// Candidates as first picked: falling probability of their first token.
+    pub picked: Vec<usize>,
+    /// Score of each picked candidate, a log-probability.
+    pub scores: Vec<f32>,
+    /// Probability of the first token of every candidate.
+    pub first_token: Vec<f32>,
+}
+
+/// Candidate answers, tokenised once.
+#[derive(Clone, Debug)]
+pub struct Candidates {
+    tokens: Vec<Vec<u32>>,
+}
+
+impl Candidates {
+    /// From token sequences `[CLS] answer [SEP]`.
+    ///
+    /// # Errors
+    /// If there is none, or one holds no token after `[CLS]`.
+    pub fn new(tokens: Vec<Vec<u32>>) -> Result<Self> {
+        if tokens.is_empty() {
+            return Err(Error::Config("the answer list is empty".into()));
+        }
+        match tokens.iter().position(|t| t.len() < 2) {
+            Some(i) => Err(Error::Config(format!("candidate answer {i} has no tokens"))),
+            None => Ok(Self { tokens }),
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+}
+
+/// Ranks the candidates for each question, about the image `image_of[question]`. Of all candidates
+/// the `k` with the most probable first token are scored in full (all, if there are fewer); equal
+/// ones keep the order of the list.
+///
+/// # Errors
+/// If questions and images do not fit the model.
+pub fn rank(
+    model: &AnswerModel,
+    images: &ImageStates,
+    image_of: &[usize],
+    questions: &TokenBatch,
+    candidates: &Candidates,
+    k: usize,
+    rule: RankRule,
+) -> Result<Vec<Ranking>> {
+    let k = k.clamp(1, candidates.len());
+    let none = &mut DropoutDraws::none();
+    let states = model.question_states(images, image_of, questions, none)?;
+    let own: Vec<usize> = (0..questions.len()).collect();
+    let starts = TokenBatch::packed(&vec![[candidates.tokens[0][0]]; questions.len()]);
+    let first = model.decode(&starts, questions, states.clone(), &own, none)?;
+    let p = values(activation::softmax(model.head.forward(first), 1));
+    let vocabulary = p.len() / questions.len().max(1);
+
+    let mut rankings = Vec::with_capacity(questions.len());
+    for (q, p) in p.chunks(vocabulary.max(1)).enumerate() {
+        let first_token: Vec<f32> = candidates.tokens.iter().map(|t| p[t[1] as usize]).collect();
+        let mut order: Vec<usize> = (0..candidates.len()).collect();
+        order.sort_by(|a, b| first_token[*b].total_cmp(&first_token[*a]));
+        order.truncate(k);
+        let log_probabilities = sequence_scores(model, questions, &states, q, &order, candidates)?;
+        let score: Vec<f64> = order
+            .iter()
+            .zip(&log_probabilities)
+            .map(|(c, l)| match rule {
+                RankRule::Official => f64::from(first_token[*c]).ln() + f64::from(*l),
+                RankRule::Corrected => f64::from(*l),
+            })
+            .collect();
+        let top = score.iter().copied().fold(f64::MIN, f64::max);
+        let sum: f64 = score.iter().map(|s| (s - top).exp()).sum();
+        let mut best: Vec<usize> = (0..order.len()).collect();
+        best.sort_by(|a, b| score[*b].total_cmp(&score[*a]));
+        rankings.push(Ranking {
+            candidates: best.iter().map(|i| order[*i]).collect(),
+            probabilities: best.iter().map(|i| ((score[*i] - top).exp() / sum) as f32).collect(),
+            picked: order,
+            scores: score.iter().map(|s| *s as f32).collect(),
+            first_token,
+        });
+    }
+    Ok(rankings)
+}
+
+/// Summed log-probabilities of the tokens after `[CLS]` of the picked candidates.
+fn sequence_scores(
+    model: &AnswerModel,
+    questions: &TokenBatch,
+    states: &Tensor<2>,
+    question: usize,
+    picked: &[usize],
+    candidates: &Candidates,
+) -> Result<Vec<f32>> {
+    let texts: Vec<&[u32]> = picked.iter().map(|c| &candidates.tokens[*c][..]).collect();
+    let answers = TokenBatch::packed(&texts);
+    let question_of = vec![question; picked.len()];
+    let none = &mut DropoutDraws::none();
+    let decoded = model.decode(&answers, questions, states.clone(), &question_of, none)?;
+    let mut rows = Vec::new();
+    let mut labels = Vec::new();
+    for s in &answers.sequences {
+        for row in s.start..s.start + s.rows - 1 {
+            rows.push(row);
+            labels.push(answers.ids[row + 1] as usize);
+        }
+    }
+    let logits = model.head.forward(decoded.clone().select(0, index(&rows, &decoded.device())));
+    let log_p = activation::log_softmax(logits, 1);
+    let tokens = values(crate::objectives::classify::picked(log_p, &labels));
+    let mut at = 0;
+    Ok(texts
+        .iter()
+        .map(|t| {
+            let n = t.len() - 1;
+            at += n;
+            tokens[at - n..at].iter().sum()
+        })
+        .collect())
+}

@@ -1,0 +1,164 @@
+//! Where the model looks: Grad-CAM on attention maps (spec `evaluation` 5).
+//!
+//! The map of one layer becomes a leaf of the gradient computation, so only what lies above it is
+//! differentiated, and no weight gets a gradient.
+
+use burn::tensor::Tensor;
+
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::model::{Albef, DropoutDraws, ImageContext, Read, TextTrace, TokenBatch, VisionTrace};
+use crate::ops::Ops;
+use crate::params::{Params, values};
+
+/// What the attention map shows of a batch of pairs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionMaps {
+    /// Attention probabilities `[pairs, heads, query, key]`.
+    pub attention: Vec<f32>,
+    /// Gradient of the score with respect to them.
+    pub gradient: Vec<f32>,
+    /// Their shape.
+    pub shape: [usize; 4],
+    /// Matching logits `[pairs, 2]`, or the similarities `[images, texts]` over the temperature.
+    pub scores: Vec<f32>,
+    /// Side of a map in patches.
+    pub grid: usize,
+    /// Visible tokens of each text; 1 for maps of the image encoder.
+    pub tokens: Vec<usize>,
+}
+
+impl AttentionMaps {
+    /// The map of one query token of one pair `[grid * grid]`: mean over heads of the probability
+    /// times the positive part of its gradient, class token left out.
+    #[must_use]
+    pub fn token(&self, pair: usize, token: usize) -> Vec<f32> {
+        let [_, heads, queries, keys] = self.shape;
+        let cells = self.grid * self.grid;
+        let mut map = vec![0.0; cells];
+        if token >= self.tokens[pair] {
+            return map;
+        }
+        for head in 0..heads {
+            let row = ((pair * heads + head) * queries + token) * keys;
+            for (j, cell) in map.iter_mut().enumerate() {
+                let at = row + 1 + j;
+                *cell += self.attention[at] * self.gradient[at].max(0.0) / heads as f32;
+            }
+        }
+        map
+    }
+
+    /// The mean over the first `tokens` query tokens of one pair; those beyond the text count as
+    /// zeros, as padded ones do in the official code.
+    #[must_use]
+    pub fn sentence(&self, pair: usize, tokens: usize) -> Vec<f32> {
+        let mut map = vec![0.0; self.grid * self.grid];
+        for token in 0..tokens {
+            for (sum, v) in map.iter_mut().zip(self.token(pair, token)) {
+                *sum += v / tokens.max(1) as f32;
+            }
+        }
+        map
+    }
+}
+
+fn lifted(config: &ModelConfig, params: &Params) -> Result<Albef> {
+    Albef::new(config, &params.lifted(Ops::for_device(params.device())))
+}
+
+fn gradient_of(leaf: Option<Tensor<4>>, score: &Tensor<1>) -> Result<(Tensor<4>, Tensor<4>)> {
+    let Some(leaf) = leaf else { return Err(Error::NoImage) };
+    let mut all = score.backward();
+    let gradient = leaf.grad_remove(&mut all).ok_or(Error::NoImage)?;
+    Ok((leaf.inner(), gradient))
+}
+
+/// Maps of the matching score at the cross-attention of `layer`, one image `[B, 3, S, S]` per text.
+/// The paper uses the third fusion layer.
+///
+/// # Errors
+/// If `layer` is no fusion layer, or images and texts do not fit the model.
+pub fn matching_maps(
+    config: &ModelConfig,
+    params: &Params,
+    images: Tensor<4>,
+    texts: &TokenBatch,
+    layer: usize,
+) -> Result<AttentionMaps> {
+    if !(config.text.fusion_layer..config.text.layers).contains(&layer) {
+        return Err(Error::Config(format!(
+            "layer {layer} has no cross-attention; choose one from {} to {}",
+            config.text.fusion_layer,
+            config.text.layers - 1
+        )));
+    }
+    let model = lifted(config, params)?;
+    let states = model.encoders.visual_encoder.forward(Tensor::from_inner(images))?;
+    let own: Vec<usize> = (0..texts.len()).collect();
+    let class = vec![vec![0]; texts.len()];
+    let context = ImageContext { states: &states, image_of: &own, visible: None };
+    let mut trace = TextTrace { attention_layer: Some(layer), probe: true, ..TextTrace::default() };
+    // In the last layer only the rows that are read have queries: there all are read.
+    let last = layer + 1 == config.text.layers;
+    let read = if last { Read::All } else { Read::Rows(&class) };
+    let none = &mut DropoutDraws::none();
+    let fused =
+        model.encoders.text_encoder.multi_modal(texts, context, read, none, Some(&mut trace))?;
+    let fused = if last {
+        fused.clone().select(0, crate::ops::index(&texts.class_rows(), &fused.device()))
+    } else {
+        fused
+    };
+    let logits = model.itm_logits(fused);
+    let score = logits.clone().narrow(1, 1, 1).sum();
+    let (attention, gradient) = gradient_of(trace.cross_attention, &score)?;
+    Ok(AttentionMaps {
+        shape: attention.dims(),
+        attention: values(attention),
+        gradient: values(gradient),
+        scores: values(logits.inner()),
+        grid: config.vision.grid(),
+        tokens: texts.sequences.iter().map(|s| s.visible).collect(),
+    })
+}
+
+/// Maps of the contrastive score at the self-attention of image block `block`, class token's row.
+///
+/// # Errors
+/// If there is no such block, or images and texts do not fit the model.
+pub fn contrastive_maps(
+    config: &ModelConfig,
+    params: &Params,
+    images: Tensor<4>,
+    texts: &TokenBatch,
+    block: usize,
+) -> Result<AttentionMaps> {
+    if block >= config.vision.depth {
+        return Err(Error::Config(format!(
+            "the image encoder has blocks 0 to {}, not {block}",
+            config.vision.depth.saturating_sub(1)
+        )));
+    }
+    let model = lifted(config, params)?;
+    let mut trace =
+        VisionTrace { attention_block: Some(block), probe: true, ..VisionTrace::default() };
+    let images = Tensor::from_inner(images);
+    let states = model.encoders.visual_encoder.forward_traced(images, &mut trace)?;
+    let image_feat = model.encoders.image_feat(&states);
+    let text_feat = model.encoders.embed_text(texts, &mut DropoutDraws::none())?;
+    let sims = image_feat.matmul(text_feat.transpose()) / model.temp.clone().unsqueeze();
+    let n = texts.len();
+    let diagonal: Vec<f32> = (0..n * n).map(|i| f32::from(i / n == i % n)).collect();
+    let diagonal = crate::params::tensor(diagonal, [n, n], &sims.device());
+    let score = (sims.clone() * diagonal).sum();
+    let (attention, gradient) = gradient_of(trace.attention, &score)?;
+    Ok(AttentionMaps {
+        shape: attention.dims(),
+        attention: values(attention),
+        gradient: values(gradient),
+        scores: values(sims.inner()),
+        grid: config.vision.grid(),
+        tokens: vec![1; n],
+    })
+}

@@ -1,0 +1,275 @@
+//! Question answering: decoder, training step, ranking, soft accuracy.
+
+use burn::tensor::{Tensor, activation};
+use serde_json::Value;
+
+use super::downstream::TaskRun;
+use super::encoders::{padded_batch, prefix_lengths};
+use super::pretrain::{compare_checksums, compare_gradients, gradients, packed};
+use super::{Comparison, GoldenSet, Outcome};
+use crate::error::Result;
+use crate::eval::answers::{Candidates, RankRule, rank};
+use crate::eval::vqa_score::{
+    ScoreRule, accuracy, clean, digits_and_articles, punctuation, totals,
+};
+use crate::model::{AnswerModel, Copy, DropoutDraws, Memory, Read, TextTrace, TokenBatch};
+use crate::objectives::answers::{AnswerBatch, forward};
+use crate::objectives::classify::picked;
+use crate::ops::index;
+use crate::params::{tensor, values};
+
+const HOLES: &str = "a mask with holes, where only visible prefixes are known";
+
+pub(super) fn decoder(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
+    let mut c = Comparison::new(fixture);
+    let run = TaskRun::new(set, fixture)?;
+    let t = set.tensors(fixture, "inputs.safetensors")?;
+    let expected = set.tensors(fixture, "expected.safetensors")?;
+    let model = AnswerModel::new(&run.config, &run.untracked(), Copy::Online)?;
+    let shape = t.shape("encoder_states")?.to_vec();
+    let (batch, length) = (shape[0], shape[1]);
+    let (Some(tokens), Some(visible)) = (
+        padded_batch(&t, "input_ids", "attention_mask")?,
+        prefix_lengths(&t.integers("encoder_mask")?, length),
+    ) else {
+        c.fail(HOLES.into());
+        return c.finish();
+    };
+    let states = tensor(t.floats("encoder_states")?, [batch * length, shape[2]], set.device());
+    let ranges = visible.iter().enumerate().map(|(b, v)| b * length..b * length + v).collect();
+    let memory = [Memory { states, ranges }];
+    let layer = fixture["params"]["attention_layer"].as_u64().map(|l| l as usize);
+    let mut trace = TextTrace { attention_layer: layer, ..TextTrace::default() };
+    let none = &mut DropoutDraws::none();
+    let out = model.text_decoder.all_layers(&tokens, &memory, Read::All, none, Some(&mut trace))?;
+    let logits = model.head.forward(out);
+    let width = t.shape("input_ids")?[1];
+    let labels = t.integers("labels")?;
+    let log_p = activation::log_softmax(logits.clone(), 1);
+    let mut loss = vec![0.0_f32; batch];
+    for (b, sum) in loss.iter_mut().enumerate() {
+        let wanted: Vec<usize> =
+            (0..width - 1).filter(|i| labels[b * width + i + 1] >= 0).collect();
+        let rows: Vec<usize> = wanted.iter().map(|i| b * width + i).collect();
+        let words: Vec<usize> = wanted.iter().map(|i| labels[b * width + i + 1] as usize).collect();
+        if !rows.is_empty() {
+            let rows = log_p.clone().select(0, index(&rows, set.device()));
+            *sum = -values(picked(rows, &words)).iter().sum::<f32>();
+        }
+    }
+    for name in expected.names() {
+        let got = match name.split_once('.') {
+            Some(("hidden", i)) => {
+                i.parse::<usize>().ok().and_then(|i| trace.hidden.get(i)).cloned().map(values)
+            }
+            Some(("attention", _)) => trace.attention.clone().map(|p| widened(p, width)),
+            Some(("cross_attention", _)) => {
+                trace.cross_attention.clone().map(|p| widened(p, length))
+            }
+            _ if name == "logits" => Some(values(logits.clone())),
+            _ if name == "loss" => Some(loss.clone()),
+            _ => None,
+        };
+        match got {
+            Some(got) => c.tensor(&name, &got, &expected.floats(&name)?),
+            None => c.fail(format!("`{name}` is not computed here")),
+        }
+    }
+    c.finish()
+}
+
+/// Probabilities with zero columns for the keys that no segment saw.
+fn widened(p: Tensor<4>, keys: usize) -> Vec<f32> {
+    let [.., k] = p.dims();
+    let mut out = Vec::new();
+    for row in values(p).chunks(k) {
+        out.extend_from_slice(row);
+        out.resize(out.len() + keys.saturating_sub(k), 0.0);
+    }
+    out
+}
+
+pub(super) fn training(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
+    let mut c = Comparison::new(fixture);
+    let t = set.tensors(fixture, "inputs.safetensors")?;
+    let (Some(questions), Some(answers)) = (
+        padded_batch(&t, "question_ids", "question_mask")?,
+        padded_batch(&t, "answer_ids", "answer_mask")?,
+    ) else {
+        c.fail(HOLES.into());
+        return c.finish();
+    };
+    step(set, fixture, [questions.clone(), answers.clone()], true, &mut c)?;
+    step(set, fixture, [packed(&questions), packed(&answers)], false, &mut c)?;
+    c.finish()
+}
+
+fn step(
+    set: &GoldenSet,
+    fixture: &Value,
+    [questions, answers]: [TokenBatch; 2],
+    with_padding: bool,
+    c: &mut Comparison,
+) -> Result<()> {
+    let mut run = TaskRun::new(set, fixture)?;
+    let t = set.tensors(fixture, "inputs.safetensors")?;
+    let expected = set.tensors(fixture, "expected.safetensors")?;
+    let counts = fixture["params"]["answers_per_question"].as_array();
+    let question_of = counts
+        .into_iter()
+        .flatten()
+        .enumerate()
+        .flat_map(|(q, n)| vec![q; n.as_u64().unwrap_or(0) as usize])
+        .collect();
+    let total = answers.len();
+    let batch = AnswerBatch {
+        images: t.on("image", set.device())?,
+        questions,
+        answers,
+        question_of,
+        weights: t.floats("weights")?,
+    };
+    if run.distill {
+        run.update_momentum();
+    }
+    let weights = run.tracked();
+    let model = AnswerModel::new(&run.config, &weights, Copy::Online)?;
+    let teacher = run
+        .distill
+        .then(|| AnswerModel::new(&run.config, &run.teacher(), Copy::Momentum))
+        .transpose()?;
+    let none = || DropoutDraws::none();
+    let out = forward(&model, teacher.as_ref(), &batch, run.alpha, [none(), none()])?;
+    let grads = gradients(&run.weights.online, &weights, &out.loss);
+    let mut answer_loss = vec![0.0; total];
+    for (answer, loss) in out.answer_of.iter().zip(values(out.token_loss.clone())) {
+        answer_loss[*answer] += loss;
+    }
+    for name in expected.names() {
+        let padded_only = matches!(name.as_str(), "logits" | "logits_m" | "question_states");
+        if name == "grad_norms" || (padded_only && !with_padding) {
+            continue;
+        }
+        let got = match (name.as_str(), &out.teacher_states, &teacher) {
+            ("loss", ..) => values(out.loss.clone()),
+            ("answer_loss", ..) => answer_loss.clone(),
+            ("question_states", ..) => values(out.question_states.clone()),
+            ("logits", ..) => values(model.head.forward(out.decoder_states.clone())),
+            ("logits_m", Some(states), Some(teacher)) => {
+                // Without the last position of each answer.
+                let width = t.shape("answer_ids")?[1];
+                let rows: Vec<usize> =
+                    (0..total * width).filter(|i| i % width + 1 < width).collect();
+                let states = states.clone().select(0, index(&rows, set.device()));
+                values(teacher.head.forward(states))
+            }
+            _ => {
+                c.fail(format!("`{name}` is not computed here"));
+                continue;
+            }
+        };
+        c.tensor(&name, &got, &expected.floats(&name)?);
+    }
+    compare_gradients(set, fixture, &grads, c)?;
+    compare_checksums(set, fixture, &run.weights.momentum, c)
+}
+
+pub(super) fn ranking(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
+    let mut c = Comparison::new(fixture);
+    let run = TaskRun::new(set, fixture)?;
+    let t = set.tensors(fixture, "inputs.safetensors")?;
+    let expected = set.tensors(fixture, "expected.safetensors")?;
+    let listed = set.json(fixture, "answers.json")?;
+    let (Some(questions), Some(answers)) = (
+        padded_batch(&t, "question_ids", "question_mask")?,
+        padded_batch(&t, "answer_ids", "answer_mask")?,
+    ) else {
+        c.fail(HOLES.into());
+        return c.finish();
+    };
+    let questions = packed(&questions);
+    let answers = packed(&answers);
+    let tokens = answers.sequences.iter().map(|s| answers.ids[s.range()].to_vec()).collect();
+    let model = AnswerModel::new(&run.config, &run.untracked(), Copy::Online)?;
+    let images = model.visual_encoder.forward(t.on::<4>("image", set.device())?)?;
+    let own: Vec<usize> = (0..questions.len()).collect();
+    let k = fixture["params"]["k"].as_u64().unwrap_or(1) as usize;
+    let candidates = Candidates::new(tokens)?;
+    let found = rank(&model, &images, &own, &questions, &candidates, k, RankRule::Official)?;
+
+    let flat = |f: fn(&crate::eval::answers::Ranking) -> Vec<f32>| {
+        found.iter().flat_map(f).collect::<Vec<f32>>()
+    };
+    c.tensor(
+        "prob_first_token",
+        &flat(|r| r.first_token.clone()),
+        &expected.floats("prob_first_token")?,
+    );
+    c.tensor("topk_probs", &flat(|r| r.probabilities.clone()), &expected.floats("topk_probs")?);
+    let ids: Vec<i64> = found.iter().flat_map(|r| r.candidates.iter().map(|i| *i as i64)).collect();
+    c.integers("topk_ids", &ids, &expected.integers("topk_ids")?);
+    // Among candidates that share their first token any order of the first choice is right.
+    let sorted = |mut rows: Vec<f32>| {
+        rows.chunks_mut(k.max(1)).for_each(|r| r.sort_by(f32::total_cmp));
+        rows
+    };
+    let scores = flat(|r| r.scores.clone());
+    c.tensor(
+        "candidate_log_prob",
+        &sorted(scores),
+        &sorted(expected.floats("candidate_log_prob")?),
+    );
+    for (i, want) in listed["predicted"].as_array().into_iter().flatten().enumerate() {
+        let best = found.get(i).and_then(|r| r.candidates.first()).copied().unwrap_or(usize::MAX);
+        if &listed["answers"][best] != want {
+            c.fail(format!("question {i}: {} instead of {want}", listed["answers"][best]));
+        }
+    }
+    c.finish()
+}
+
+pub(super) fn score(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
+    let mut c = Comparison::new(fixture);
+    let json = set.json(fixture, "cases.json")?;
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    for case in json["processing"].as_array().into_iter().flatten() {
+        let input = clean(&text(&case["text"]));
+        let marks = punctuation(&input);
+        let all = digits_and_articles(&marks);
+        for (step, got) in [("punctuation", &marks), ("digit_article", &all)] {
+            let same = i64::from(*got == text(&case[step]));
+            c.integers("processing", &[same], &[1]);
+            if same == 0 {
+                c.fail(format!("{step} of {input:?}: {got:?} instead of {}", case[step]));
+            }
+        }
+    }
+    let mut scored = Vec::new();
+    for case in json["cases"].as_array().into_iter().flatten() {
+        let truth: Vec<String> =
+            case["ground_truth"].as_array().into_iter().flatten().map(text).collect();
+        let answer = text(&case["answer"]);
+        let official = accuracy(&answer, &truth, ScoreRule::Official);
+        let challenge = accuracy(&answer, &truth, ScoreRule::Challenge);
+        let want = |key: &str| case[key].as_f64().unwrap_or(f64::NAN);
+        c.numbers("accuracy", &[official], &[want("accuracy")]);
+        c.numbers("accuracy_v2", &[challenge], &[want("accuracy_v2")]);
+        let types = (text(&case["question_type"]), text(&case["answer_type"]));
+        scored.push((official, challenge, types));
+    }
+    let official = totals(scored.iter().map(|(a, _, t)| (*a, &t.0[..], &t.1[..])));
+    let challenge = totals(scored.iter().map(|(_, a, t)| (*a, &t.0[..], &t.1[..])));
+    let number = |v: &Value| v.as_f64().unwrap_or(f64::NAN);
+    c.numbers("overall", &[official.overall], &[number(&json["totals"]["overall"])]);
+    c.numbers("overall_v2", &[challenge.overall], &[number(&json["overall_v2"])]);
+    for (key, got) in [
+        ("perQuestionType", &official.per_question_type),
+        ("perAnswerType", &official.per_answer_type),
+    ] {
+        for (kind, want) in json["totals"][key].as_object().into_iter().flatten() {
+            let got = got.get(kind).copied().unwrap_or(f64::NAN);
+            c.numbers(key, &[got], &[number(want)]);
+        }
+    }
+    c.finish()
+}

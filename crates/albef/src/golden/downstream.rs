@@ -1,0 +1,299 @@
+//! Training steps of retrieval, entailment, statements about two images, and text assignment.
+
+use burn::tensor::{Tensor, activation};
+use serde_json::Value;
+
+use super::encoders::padded_batch;
+use super::pretrain::{compare_checksums, compare_gradients, gradients, packed};
+use super::{Comparison, GoldenSet, Outcome};
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::model::{
+    Albef, AssignmentModel, Copy, DropoutDraws, EntailmentModel, PairModel, TokenBatch, Weights,
+};
+use crate::objectives::assignment::{self, AssignmentDraw};
+use crate::objectives::classify::distilled_cross_entropy;
+use crate::objectives::pretrain::{Batch, Draws, Settings, forward};
+use crate::objectives::queue::{NO_ID, Queues};
+use crate::ops::Ops;
+use crate::params::values;
+use crate::task_weights::TaskWeights;
+use crate::train::optimizer::update_average;
+use crate::weights::{momentum_encoders, transposed};
+
+/// What all task steps share: settings of the fixture, and the momentum update.
+pub(super) struct TaskRun {
+    pub config: ModelConfig,
+    pub weights: TaskWeights,
+    pub alpha: f64,
+    pub distill: bool,
+    momentum: f64,
+}
+
+impl TaskRun {
+    pub fn new(set: &GoldenSet, fixture: &Value) -> Result<Self> {
+        let (config, weights) = set.task_model(fixture)?;
+        let params = &fixture["params"];
+        Ok(Self {
+            config,
+            weights,
+            alpha: params["alpha"].as_f64().unwrap_or(0.0),
+            distill: params["distill"].as_bool().unwrap_or(false),
+            momentum: params["momentum"].as_f64().map_or_else(|| set.momentum(), Ok)?,
+        })
+    }
+
+    pub fn update_momentum(&mut self) {
+        update_average(self.momentum, &mut self.weights.momentum, &mut self.weights.online);
+    }
+
+    pub fn tracked(&self) -> Weights {
+        self.weights.online.tracked(Ops::for_device(self.weights.online.device()))
+    }
+
+    pub fn untracked(&self) -> Weights {
+        self.weights.online.untracked(Ops::for_device(self.weights.online.device()))
+    }
+
+    pub fn teacher(&self) -> Weights {
+        self.weights.momentum.untracked(Ops::for_device(self.weights.momentum.device()))
+    }
+}
+
+/// Runs a replay with padding carried along, then without.
+fn both_ways(
+    set: &GoldenSet,
+    fixture: &Value,
+    one: impl Fn(&TokenBatch, &mut Comparison) -> Result<()>,
+) -> Result<Outcome> {
+    let mut c = Comparison::new(fixture);
+    let t = set.tensors(fixture, "inputs.safetensors")?;
+    match padded_batch(&t, "input_ids", "attention_mask")? {
+        None => c.fail("a mask with holes, where only visible prefixes are known".into()),
+        Some(padded) => {
+            one(&padded, &mut c)?;
+            one(&packed(&padded), &mut c)?;
+        }
+    }
+    c.finish()
+}
+
+pub(super) fn retrieval(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
+    both_ways(set, fixture, |tokens, c| retrieval_step(set, fixture, tokens, c))
+}
+
+fn retrieval_step(
+    set: &GoldenSet,
+    fixture: &Value,
+    tokens: &TokenBatch,
+    c: &mut Comparison,
+) -> Result<()> {
+    let mut run = TaskRun::new(set, fixture)?;
+    let t = set.tensors(fixture, "inputs.safetensors")?;
+    let expected = set.tensors(fixture, "expected.safetensors")?;
+    let ids = t.integers("idx")?;
+    let indices = |n: &str| -> Result<Vec<usize>> {
+        Ok(t.integers(n)?.iter().map(|i| *i as usize).collect())
+    };
+    let draws = Draws::Replay {
+        negative_image: indices("negative_image")?,
+        negative_text: indices("negative_text")?,
+        masks: Vec::new(),
+    };
+    // The replacement of `idx_queue`, if the set has one, came with the weights.
+    let mut queues =
+        run.weights.queues.clone().ok_or_else(|| set.wrong(fixture, "no queues in the weights"))?;
+    let settings = Settings {
+        alpha: if run.distill { run.alpha } else { 0.0 },
+        mlm: false,
+        mlm_probability: 0.0,
+        image_index: true,
+        dropout: 0.0,
+        momentum_dropout: 0.0,
+        special: set.special()?,
+        vocab_size: run.config.text.vocab_size,
+    };
+    crate::train::step::clamp_temperature(&mut run.weights.online);
+    run.update_momentum();
+    let batch = Batch {
+        images: t.on("image", set.device())?,
+        text: tokens.clone(),
+        image_ids: ids.clone(),
+    };
+    let weights = run.tracked();
+    let model = Albef::new(&run.config, &weights)?;
+    let teacher = momentum_encoders(&run.weights.momentum, &run.config)?;
+    let step = forward(&model, &teacher, &queues, &batch, &settings, draws)?;
+    let stale = queues.ids().to_vec();
+    let [_, _, image_m, text_m] = step.feats.clone();
+    queues.push(image_m, text_m, &ids);
+    let loss = step.loss_ita.clone() + step.loss_itm.clone();
+    let grads = gradients(&run.weights.online, &weights, &loss);
+
+    let n = tokens.len();
+    let negatives = |sims: &Tensor<2>| {
+        let weights = activation::softmax(sims.clone().narrow(1, 0, n), 1);
+        let mut weights = values(weights);
+        for (at, w) in weights.iter_mut().enumerate() {
+            if ids[at / n] == ids[at % n] {
+                *w = 0.0;
+            }
+        }
+        weights
+    };
+    let side = |queues: &Queues, image: bool| {
+        let (images, texts) = queues.rows();
+        let rows = if image { images } else { texts };
+        transposed(&rows, queues.len(), rows.len() / queues.len().max(1))
+    };
+    for name in expected.names() {
+        let got = match name.as_str() {
+            "grad_norms" => continue,
+            "queue_ptr" | "idx_queue" => {
+                let got = if name == "queue_ptr" {
+                    vec![queues.ptr() as i64]
+                } else {
+                    queues.ids().to_vec()
+                };
+                c.integers(&name, &got, &expected.integers(&name)?);
+                continue;
+            }
+            "loss_ita" => values(step.loss_ita.clone()),
+            "loss_itm" => values(step.loss_itm.clone()),
+            "image_feat" => values(step.feats[0].clone()),
+            "text_feat" => values(step.feats[1].clone()),
+            "image_feat_m" => values(step.feats[2].clone()),
+            "text_feat_m" => values(step.feats[3].clone()),
+            "sim_i2t" => values(step.sims[0].clone()),
+            "sim_t2i" => values(step.sims[1].clone()),
+            "sim_i2t_targets" => values(step.targets[0].clone()),
+            "sim_t2i_targets" => values(step.targets[1].clone()),
+            "sim_targets" => {
+                crate::objectives::itc::positives(n, Some((&ids, &stale)), stale.len())
+            }
+            "vl_output" => values(step.itm_logits.clone()),
+            "weights_i2t" => negatives(&step.sims[0]),
+            "weights_t2i" => negatives(&step.sims[1]),
+            "image_queue" => side(&queues, true),
+            "text_queue" => side(&queues, false),
+            _ => {
+                c.fail(format!("`{name}` is not computed here"));
+                continue;
+            }
+        };
+        c.tensor(&name, &got, &expected.floats(&name)?);
+    }
+    debug_assert!(stale.iter().all(|i| *i >= NO_ID));
+    compare_gradients(set, fixture, &grads, c)?;
+    compare_checksums(set, fixture, &run.weights.momentum, c)
+}
+
+/// The classifiers of one text state, as a replay runs them.
+trait Classifier: Sized {
+    fn read(config: &ModelConfig, weights: &Weights, copy: Copy) -> Result<Self>;
+    fn classify(&self, images: Tensor<4>, texts: &TokenBatch) -> Result<Tensor<2>>;
+}
+
+impl Classifier for EntailmentModel {
+    fn read(config: &ModelConfig, weights: &Weights, copy: Copy) -> Result<Self> {
+        Self::new(config, weights, copy)
+    }
+    fn classify(&self, images: Tensor<4>, texts: &TokenBatch) -> Result<Tensor<2>> {
+        self.logits(images, texts, &mut DropoutDraws::none())
+    }
+}
+
+impl Classifier for PairModel {
+    fn read(config: &ModelConfig, weights: &Weights, copy: Copy) -> Result<Self> {
+        Self::new(config, weights, copy)
+    }
+    fn classify(&self, images: Tensor<4>, texts: &TokenBatch) -> Result<Tensor<2>> {
+        self.logits(images, texts, &mut DropoutDraws::none())
+    }
+}
+
+pub(super) fn entailment(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
+    both_ways(set, fixture, |t, c| classification::<EntailmentModel>(set, fixture, t, c))
+}
+
+pub(super) fn pairs(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
+    both_ways(set, fixture, |t, c| classification::<PairModel>(set, fixture, t, c))
+}
+
+fn classification<M: Classifier>(
+    set: &GoldenSet,
+    fixture: &Value,
+    tokens: &TokenBatch,
+    c: &mut Comparison,
+) -> Result<()> {
+    let mut run = TaskRun::new(set, fixture)?;
+    let t = set.tensors(fixture, "inputs.safetensors")?;
+    let expected = set.tensors(fixture, "expected.safetensors")?;
+    let images: Tensor<4> = t.on("image", set.device())?;
+    let labels: Vec<usize> = t.integers("targets")?.iter().map(|l| *l as usize).collect();
+    let before = M::read(&run.config, &run.untracked(), Copy::Online)?;
+    let eval_logits = before.classify(images.clone(), tokens)?;
+
+    let weights = run.tracked();
+    let model = M::read(&run.config, &weights, Copy::Online)?;
+    let prediction = model.classify(Tensor::from_inner(images.clone()), tokens)?;
+    let mut prediction_m = None;
+    if run.distill {
+        run.update_momentum();
+        let teacher = M::read(&run.config, &run.teacher(), Copy::Momentum)?;
+        prediction_m = Some(teacher.classify(images, tokens)?);
+    }
+    let loss =
+        distilled_cross_entropy(prediction.clone(), prediction_m.clone(), &labels, run.alpha);
+    let grads = gradients(&run.weights.online, &weights, &loss);
+    for name in expected.names() {
+        let got = match (name.as_str(), &prediction_m) {
+            ("grad_norms", _) => continue,
+            ("loss", _) => values(loss.clone()),
+            ("prediction", _) => values(prediction.clone()),
+            ("prediction_m", Some(p)) => values(p.clone()),
+            ("eval_logits", _) => values(eval_logits.clone()),
+            _ => {
+                c.fail(format!("`{name}` is not computed here"));
+                continue;
+            }
+        };
+        c.tensor(&name, &got, &expected.floats(&name)?);
+    }
+    compare_gradients(set, fixture, &grads, c)?;
+    compare_checksums(set, fixture, &run.weights.momentum, c)
+}
+
+pub(super) fn assignment(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
+    both_ways(set, fixture, |t, c| assignment_step(set, fixture, t, c))
+}
+
+fn assignment_step(
+    set: &GoldenSet,
+    fixture: &Value,
+    tokens: &TokenBatch,
+    c: &mut Comparison,
+) -> Result<()> {
+    let run = TaskRun::new(set, fixture)?;
+    let t = set.tensors(fixture, "inputs.safetensors")?;
+    let expected = set.tensors(fixture, "expected.safetensors")?;
+    let index = t.integers("index")?;
+    let (other, order) = (t.floats("u_other")?, t.floats("u_order")?);
+    let draw = |row: usize| AssignmentDraw {
+        other: f64::from(other[row]),
+        order: f64::from(order[row]),
+        index: [0.0; 2],
+        given: Some([index[2 * row] as usize, index[2 * row + 1].max(0) as usize]),
+    };
+    let weights = run.tracked();
+    let model = AssignmentModel::new(&run.config, &weights)?;
+    let images: Tensor<4> = t.on("image", set.device())?;
+    let step = assignment::forward(&model, &images, tokens, draw, &mut DropoutDraws::none())?;
+    let grads = gradients(&run.weights.online, &weights, &step.loss);
+    let labels: Vec<i64> = step.labels.iter().map(|l| *l as i64).collect();
+    c.integers("labels", &labels, &expected.integers("labels")?);
+    c.tensor("loss", &values(step.loss.clone()), &expected.floats("loss")?);
+    c.tensor("pred", &values(step.logits.clone()), &expected.floats("pred")?);
+    c.tensor("weights", &step.weights, &expected.floats("weights")?);
+    compare_gradients(set, fixture, &grads, c)
+}

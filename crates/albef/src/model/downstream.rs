@@ -1,0 +1,266 @@
+//! The models of the other tasks: answers, statements about two images, entailment, and the text
+//! assignment that prepares for two images (paper section 5, spec `model` section 4).
+
+use burn::tensor::{Tensor, activation};
+
+use super::albef::{Copy, normalize};
+use super::sequences::TokenBatch;
+use super::text::{DropoutDraws, ImageContext, Memory, MlmHead, Read, TextEncoder};
+use super::vision::{ImageStates, VisionEncoder};
+use super::weights::{Linear, Scope, Weights};
+use crate::config::{ModelConfig, TextConfig};
+use crate::error::Result;
+
+fn named(name: &str, copy: Copy) -> String {
+    let suffix = if copy == Copy::Momentum { "_m" } else { "" };
+    format!("{name}{suffix}")
+}
+
+fn encoders(
+    config: &ModelConfig,
+    text: &TextConfig,
+    weights: &Weights,
+    copy: Copy,
+) -> Result<(VisionEncoder, TextEncoder)> {
+    let at = |name: &str| weights.scope(&named(name, copy));
+    let vision = VisionEncoder::new(&config.vision, &at("visual_encoder"))?;
+    let text = TextEncoder::new(text, config.vision.width, &at("text_encoder"))?;
+    Ok((vision, text))
+}
+
+/// Two layers with a ReLU between them, on the state of `[CLS]`.
+#[derive(Clone, Debug)]
+struct ClassHead {
+    hidden: Linear,
+    classes: Linear,
+}
+
+impl ClassHead {
+    fn new(scope: &Scope<'_>, width: usize, classes: usize) -> Result<Self> {
+        let hidden = Linear::new(&scope.at("0"), width, width)?;
+        Ok(Self { hidden, classes: Linear::new(&scope.at("2"), width, classes)? })
+    }
+
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.classes.forward(activation::relu(self.hidden.forward(x)))
+    }
+}
+
+/// Question answering: the fused question is what an answer decoder attends to.
+#[derive(Clone, Debug)]
+pub struct AnswerModel {
+    /// The image encoder.
+    pub visual_encoder: VisionEncoder,
+    /// Text and fusion layers, for the question.
+    pub text_encoder: TextEncoder,
+    /// The answer decoder.
+    pub text_decoder: TextEncoder,
+    /// Its vocabulary head.
+    pub head: MlmHead,
+}
+
+impl AnswerModel {
+    /// Reads one of the two copies.
+    ///
+    /// # Errors
+    /// If a weight is absent or of another size.
+    pub fn new(config: &ModelConfig, weights: &Weights, copy: Copy) -> Result<Self> {
+        let (visual_encoder, text_encoder) = encoders(config, &config.text, weights, copy)?;
+        let decoder = config.text.decoder();
+        let scope = weights.scope(&named("text_decoder", copy));
+        let text_decoder = TextEncoder::new(&decoder, config.text.hidden, &scope.at("bert"))?;
+        let word = text_decoder.word_embeddings();
+        let head = MlmHead::new(&decoder, word, &scope.at("cls.predictions"))?;
+        Ok(Self { visual_encoder, text_encoder, text_decoder, head })
+    }
+
+    /// States `[R, D]` of questions, each about the image `image_of[question]`.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::multi_modal`].
+    pub fn question_states(
+        &self,
+        images: &ImageStates,
+        image_of: &[usize],
+        questions: &TokenBatch,
+        dropout: &mut DropoutDraws,
+    ) -> Result<Tensor<2>> {
+        let context = ImageContext { states: images, image_of, visible: None };
+        self.text_encoder.multi_modal(questions, context, Read::All, dropout, None)
+    }
+
+    /// Decoder states `[R, D]` of answers, each about the question `question_of[answer]`.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::all_layers`].
+    pub fn decode(
+        &self,
+        answers: &TokenBatch,
+        questions: &TokenBatch,
+        states: Tensor<2>,
+        question_of: &[usize],
+        dropout: &mut DropoutDraws,
+    ) -> Result<Tensor<2>> {
+        let range = |q: &usize| {
+            let s = questions.sequences[*q];
+            s.start..s.start + s.visible
+        };
+        let memory = [Memory { states, ranges: question_of.iter().map(range).collect() }];
+        self.text_decoder.all_layers(answers, &memory, Read::All, dropout, None)
+    }
+}
+
+/// Visual entailment: three classes of a sentence about an image.
+#[derive(Clone, Debug)]
+pub struct EntailmentModel {
+    visual_encoder: VisionEncoder,
+    text_encoder: TextEncoder,
+    cls_head: ClassHead,
+}
+
+impl EntailmentModel {
+    /// Contradiction, neutral, entailment.
+    pub const CLASSES: [&'static str; 3] = ["contradiction", "neutral", "entailment"];
+
+    /// Reads one of the two copies.
+    ///
+    /// # Errors
+    /// If a weight is absent or of another size.
+    pub fn new(config: &ModelConfig, weights: &Weights, copy: Copy) -> Result<Self> {
+        let (visual_encoder, text_encoder) = encoders(config, &config.text, weights, copy)?;
+        let scope = weights.scope(&named("cls_head", copy));
+        let cls_head = ClassHead::new(&scope, config.text.hidden, Self::CLASSES.len())?;
+        Ok(Self { visual_encoder, text_encoder, cls_head })
+    }
+
+    /// Logits `[B, 3]` of one sentence per image `[B, 3, S, S]`.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::multi_modal`].
+    pub fn logits(
+        &self,
+        images: Tensor<4>,
+        sentences: &TokenBatch,
+        dropout: &mut DropoutDraws,
+    ) -> Result<Tensor<2>> {
+        let states = self.visual_encoder.forward(images)?;
+        let own: Vec<usize> = (0..sentences.len()).collect();
+        let class = vec![vec![0]; sentences.len()];
+        let context = ImageContext { states: &states, image_of: &own, visible: None };
+        let read = Read::Rows(&class);
+        let fused = self.text_encoder.multi_modal(sentences, context, read, dropout, None)?;
+        Ok(self.cls_head.forward(fused))
+    }
+}
+
+/// Statements about two images. The fusion layers come in pairs: one layer of a pair looks at the
+/// first image, the other at the second.
+#[derive(Clone, Debug)]
+pub struct PairModel {
+    visual_encoder: VisionEncoder,
+    text_encoder: TextEncoder,
+    cls_head: ClassHead,
+}
+
+impl PairModel {
+    /// Reads one of the two copies.
+    ///
+    /// # Errors
+    /// If a weight is absent or of another size.
+    pub fn new(config: &ModelConfig, weights: &Weights, copy: Copy) -> Result<Self> {
+        let (visual_encoder, text_encoder) = encoders(config, &config.text.pairs(), weights, copy)?;
+        let scope = weights.scope(&named("cls_head", copy));
+        Ok(Self {
+            visual_encoder,
+            text_encoder,
+            cls_head: ClassHead::new(&scope, config.text.hidden, 2)?,
+        })
+    }
+
+    /// Logits `[B, 2]` (false, true) of statements; `images` `[2 B, 3, S, S]` holds all first
+    /// images, then all second ones.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::all_layers`].
+    pub fn logits(
+        &self,
+        images: Tensor<4>,
+        statements: &TokenBatch,
+        dropout: &mut DropoutDraws,
+    ) -> Result<Tensor<2>> {
+        let states = self.visual_encoder.forward(images)?;
+        let n = statements.len();
+        let first: Vec<usize> = (0..n).collect();
+        let second: Vec<usize> = (n..2 * n).collect();
+        let fused =
+            fuse_pairs(&self.text_encoder, &states, [&first, &second], statements, dropout)?;
+        Ok(self.cls_head.forward(fused))
+    }
+}
+
+/// `[CLS]` states `[B, D]` of texts about two images each.
+fn fuse_pairs(
+    encoder: &TextEncoder,
+    states: &ImageStates,
+    image_of: [&[usize]; 2],
+    texts: &TokenBatch,
+    dropout: &mut DropoutDraws,
+) -> Result<Tensor<2>> {
+    let memory = |image_of| ImageContext { states, image_of, visible: None }.memory(texts.len());
+    let memories = [memory(image_of[0])?, memory(image_of[1])?];
+    let class = vec![vec![0]; texts.len()];
+    encoder.all_layers(texts, &memories, Read::Rows(&class), dropout, None)
+}
+
+/// Text assignment: which of two images a text belongs to, or neither (spec `losses` 6).
+#[derive(Clone, Debug)]
+pub struct AssignmentModel {
+    visual_encoder: VisionEncoder,
+    text_encoder: TextEncoder,
+    vision_proj: Linear,
+    ta_head: Linear,
+}
+
+impl AssignmentModel {
+    /// Reads the model. It has no momentum copy.
+    ///
+    /// # Errors
+    /// If a weight is absent or of another size.
+    pub fn new(config: &ModelConfig, weights: &Weights) -> Result<Self> {
+        let (visual_encoder, text_encoder) =
+            encoders(config, &config.text.pairs(), weights, Copy::Online)?;
+        let (w, e) = (config.vision.width, config.embed_dim);
+        Ok(Self {
+            visual_encoder,
+            text_encoder,
+            vision_proj: Linear::new(&weights.scope("vision_proj"), w, e)?,
+            ta_head: Linear::new(&weights.scope("ta_head"), config.text.hidden, 3)?,
+        })
+    }
+
+    /// States of the images and their unit-length features `[B, E]`.
+    ///
+    /// # Errors
+    /// As [`VisionEncoder::forward`].
+    pub fn encode_images(&self, images: Tensor<4>) -> Result<(ImageStates, Tensor<2>)> {
+        let states = self.visual_encoder.forward(images)?;
+        let feat = normalize(self.vision_proj.forward(states.class_tokens()));
+        Ok((states, feat))
+    }
+
+    /// Logits `[B, 3]` (first, second, neither) of texts about the images `pairs[text]`.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::all_layers`].
+    pub fn logits(
+        &self,
+        states: &ImageStates,
+        pairs: &[[usize; 2]],
+        texts: &TokenBatch,
+        dropout: &mut DropoutDraws,
+    ) -> Result<Tensor<2>> {
+        let side = |i: usize| pairs.iter().map(|p| p[i]).collect::<Vec<_>>();
+        let image_of = [&side(0)[..], &side(1)[..]];
+        Ok(self.ta_head.forward(fuse_pairs(&self.text_encoder, states, image_of, texts, dropout)?))
+    }
+}
