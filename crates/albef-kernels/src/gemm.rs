@@ -228,7 +228,7 @@ mod avx512 {
             let kc = k.div_ceil(blocks);
             let column_panels = n.div_ceil(NR);
             // Panels of the right matrix that stay in the second-level cache.
-            let group = (512 * 1024 / (kc.max(1) * NR * 4)).max(1);
+            let group = (256 * 1024 / (kc.max(1) * NR * 4)).max(1);
             for j0 in (0..column_panels).step_by(group) {
                 for block in 0..blocks {
                     let (k0, k1) = (block * kc, ((block + 1) * kc).min(k));
