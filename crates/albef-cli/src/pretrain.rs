@@ -48,7 +48,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let trainer = Trainer::new(config, &a.output, &device)?;
     match train(trainer, &a.output, a.resume)? {
         (_, Ended::Done) => Ok(Answer::Yes),
-        (_, Ended::Interrupted) => {
+        (_, Ended::Interrupted | Ended::Paused) => {
             eprintln!("saved; continue with --resume");
             Ok(Answer::No)
         }
@@ -121,8 +121,6 @@ struct Logs {
     output: PathBuf,
 }
 
-const LOSSES: [&str; 3] = ["train_loss_ita", "train_loss_itm", "train_loss_mlm"];
-
 impl Logs {
     fn open(output: &Path, trainer: &Trainer) -> Result<Self> {
         let place = &trainer.state.place;
@@ -137,8 +135,12 @@ impl Logs {
         let steps = JsonLines::open(&path, "step", place.step)?;
         let last = place.epoch.checked_sub(1);
         let epochs = JsonLines::open(&output.join("log.txt"), "epoch", last.unwrap_or(0))?;
-        let mut curves: Vec<Series> =
-            LOSSES.iter().map(|n| Series { name: (*n).into(), points: vec![] }).collect();
+        let mut curves: Vec<Series> = trainer
+            .objective()
+            .losses()
+            .iter()
+            .map(|n| Series { name: (*n).into(), points: vec![] })
+            .collect();
         for line in std::fs::read_to_string(&path)?.lines() {
             let Ok(value) = serde_json::from_str::<serde_json::Value>(line) else { continue };
             for curve in &mut curves {
@@ -158,26 +160,20 @@ impl Logs {
                 self.steps.write(report)?;
                 self.points(report)?;
                 self.bar.set_position(report.step);
-                self.bar.set_message(format!(
-                    "mlm {:.3} ita {:.3} itm {:.3}, {pairs_per_second:.1} pairs/s",
-                    report.train_loss_mlm, report.train_loss_ita, report.train_loss_itm
-                ));
+                let losses = report.losses.iter().map(|(name, value)| {
+                    format!("{} {value:.3}", name.trim_start_matches("train_"))
+                });
+                let losses = losses.collect::<Vec<_>>().join(" ");
+                self.bar.set_message(format!("{losses}, {pairs_per_second:.1} pairs/s"));
                 if self.bar.is_hidden() && report.step.is_multiple_of(50) {
-                    eprintln!(
-                        "step {} mlm {:.3} ita {:.3} itm {:.3} lr {:.2e} {pairs_per_second:.1} pairs/s",
-                        report.step,
-                        report.train_loss_mlm,
-                        report.train_loss_ita,
-                        report.train_loss_itm,
-                        report.train_lr
-                    );
+                    let (step, lr) = (report.step, report.train_lr);
+                    eprintln!("step {step} {losses} lr {lr:.2e} {pairs_per_second:.1} pairs/s");
                 }
             }
-            Event::Epoch { epoch, means: [mlm, ita, itm, lr] } => {
-                self.epochs.write(&serde_json::json!({
-                    "train_lr": lr, "train_loss_mlm": mlm, "train_loss_ita": ita,
-                    "train_loss_itm": itm, "epoch": epoch,
-                }))?;
+            Event::Epoch { epoch, means } => {
+                let mut line = serde_json::to_value(means)?;
+                line["epoch"] = serde_json::json!(epoch);
+                self.epochs.write(&line)?;
             }
             Event::Saved(_) => {
                 self.events.flush()?;
@@ -189,13 +185,14 @@ impl Logs {
 
     fn points(&mut self, report: &StepReport) -> std::io::Result<()> {
         let step = report.step;
-        let losses = [report.train_loss_ita, report.train_loss_itm, report.train_loss_mlm];
-        for (curve, loss) in self.curves.iter_mut().zip(losses) {
-            curve.points.push((step as f64, loss));
-            self.events.scalar(step, &curve.name, loss)?;
+        for curve in &mut self.curves {
+            if let Some(loss) = report.losses.get(curve.name.as_str()) {
+                curve.points.push((step as f64, *loss));
+                self.events.scalar(step, &curve.name, *loss)?;
+            }
         }
         self.events.scalar(step, "train_lr", report.train_lr)?;
-        self.events.scalar(step, "temp", report.temp)
+        report.temp.map_or(Ok(()), |temp| self.events.scalar(step, "temp", temp))
     }
 
     fn picture(&self) -> std::io::Result<()> {

@@ -112,6 +112,7 @@ pub fn match_pair(a: &MatchArguments) -> Result<Answer> {
         name: a.image.display().to_string(),
         captions: Vec::new(),
         key: String::new(),
+        task: Default::default(),
     };
     let pictures = Pictures::of(vec![sample], model.config.vision.image_res, &device);
     let (images, failed) = pictures.load(&[0]);

@@ -30,6 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             epoch,
             start_batch: 0,
             workers,
+            text: Default::default(),
             max_words: 30,
             max_tokens: 25,
             transform: TrainTransform {

@@ -92,6 +92,7 @@ fn options(batch_size: usize, workers: usize) -> LoaderOptions {
         epoch: 0,
         start_batch: 0,
         workers,
+        text: Default::default(),
         max_words: 30,
         max_tokens: 25,
         transform: TrainTransform {

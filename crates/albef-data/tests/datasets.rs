@@ -90,6 +90,7 @@ fn batches(data: &Arc<Dataset>, workers: usize, start: usize) -> Vec<Batch> {
         epoch: 4,
         start_batch: start,
         workers,
+        text: Default::default(),
         max_words: 30,
         max_tokens: 25,
         transform: TrainTransform {

@@ -255,6 +255,33 @@ impl ModelFolder {
     /// # Errors
     /// If a file is missing or damaged, or the weights do not fit the configuration.
     pub fn open(path: &Path, device: &Device) -> Result<Self> {
+        let ModelFiles { config, vocabulary, tensors, folder, source } = ModelFiles::open(path)?;
+        let state = ModelState::read(&tensors, &config, device, &source, false)?;
+        Ok(Self { config, state, vocabulary, path: folder })
+    }
+}
+
+/// The contents of a model folder, not yet a model.
+#[derive(Debug)]
+pub struct ModelFiles {
+    /// Sizes.
+    pub config: ModelConfig,
+    /// The word pieces, one per line.
+    pub vocabulary: String,
+    /// Weights as the file has them.
+    pub tensors: StateDict,
+    /// The folder.
+    pub folder: PathBuf,
+    /// The weights file, as messages name it.
+    pub source: String,
+}
+
+impl ModelFiles {
+    /// Reads a model folder, or a weights file with `config.json` and `vocab.txt` beside it.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged.
+    pub fn open(path: &Path) -> Result<Self> {
         let (folder, file) = if path.is_dir() {
             (path.to_owned(), path.join("model.safetensors"))
         } else {
@@ -269,8 +296,7 @@ impl ModelFolder {
         let vocabulary = std::fs::read_to_string(&vocab_path).map_err(Error::io(&vocab_path))?;
         let tensors = albef_weights::read(&file)?.tensors;
         let source = format!("`{}`", file.display());
-        let state = ModelState::read(&tensors, &config, device, &source, false)?;
-        Ok(Self { config, state, vocabulary, path: folder })
+        Ok(Self { config, vocabulary, tensors, folder, source })
     }
 }
 

@@ -94,6 +94,7 @@ fn memory_stays_flat_over_two_hundred_steps() {
                 name: i.to_string(),
                 captions: vec![format!("picture number {i} of red")],
                 key: i.to_string(),
+                task: Default::default(),
             }
         })
         .collect();

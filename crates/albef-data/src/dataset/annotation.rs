@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::source::{Location, Sample, place_key};
+use super::tasks::TaskPart;
 use crate::error::{DataError, Result};
 
 /// The captions of an entry: a string, or a list of strings.
@@ -69,7 +70,13 @@ pub(super) fn read(path: &Path, root: Option<&Path>) -> Result<Vec<Sample>> {
             let captions = captions(entry).map_err(|e| fail(at(), e))?;
             let location = Location::File(root.map_or_else(|| image.into(), |r| r.join(image)));
             let key = image_key(entry).unwrap_or_else(|| place_key(&location, image));
-            Ok(Sample { location, name: image.to_owned(), captions, key })
+            Ok(Sample {
+                location,
+                name: image.to_owned(),
+                captions,
+                key,
+                task: TaskPart::default(),
+            })
         })
         .collect()
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::annotation::{captions, image_key, missing, text_of};
 use super::shard;
 use super::source::{Location, Sample, place_key};
+use super::tasks::TaskPart;
 use crate::error::{DataError, Result};
 
 const ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "jfif"];
@@ -41,7 +42,8 @@ pub(super) fn read(folder: &Path) -> Result<Vec<Sample>> {
             };
             let name = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
             let location = Location::File(path);
-            Ok(Sample { key: place_key(&location, &name), location, name, captions })
+            let (key, task) = (place_key(&location, &name), TaskPart::default());
+            Ok(Sample { key, location, name, captions, task })
         })
         .collect()
 }
@@ -85,7 +87,7 @@ fn pictures(folder: &Path, files: &mut Vec<PathBuf>, depth: usize) -> Result<()>
 fn sample(root: &Path, image: &str, captions: Vec<String>, key: Option<String>) -> Sample {
     let location = Location::File(root.join(image));
     let key = key.unwrap_or_else(|| place_key(&location, image));
-    Sample { location, name: image.to_owned(), captions, key }
+    Sample { location, name: image.to_owned(), captions, key, task: TaskPart::default() }
 }
 
 pub(super) fn captions_jsonl(path: &Path, root: &Path) -> Result<Vec<Sample>> {

@@ -12,11 +12,31 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::order::epoch_order;
-use super::source::Dataset;
+use super::source::{Dataset, Sample};
+use super::tasks::Target;
 use crate::error::{DataError, ImageError, Result};
 use crate::image::{DecodeOptions, Normalization, RgbImage, TrainTransform, resize_bicubic};
 use crate::random::Stream;
-use crate::text::{Tokenizer, pre_caption};
+use crate::text::{Tokenizer, pre_caption, pre_question};
+
+/// How texts are cleaned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TextRule {
+    /// As captions.
+    #[default]
+    Caption,
+    /// As questions.
+    Question,
+}
+
+impl TextRule {
+    fn clean(self, text: &str, max_words: usize) -> String {
+        match self {
+            Self::Caption => pre_caption(text, max_words),
+            Self::Question => pre_question(text, max_words),
+        }
+    }
+}
 
 /// How batches are made.
 #[derive(Clone, Debug)]
@@ -31,6 +51,8 @@ pub struct LoaderOptions {
     pub start_batch: usize,
     /// Worker threads.
     pub workers: usize,
+    /// How texts are cleaned.
+    pub text: TextRule,
     /// Words of a caption that are kept.
     pub max_words: usize,
     /// Tokens of a caption that are kept.
@@ -49,12 +71,15 @@ pub struct LoaderOptions {
 /// A batch of pairs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// Normalised pixels `[B, 3, S, S]`.
+    /// Normalised pixels `[B, 3, S, S]`; with two images a sample all first ones, then all second
+    /// ones.
     pub images: Vec<f32>,
     /// Token ids of each caption.
     pub token_ids: Vec<Vec<u32>>,
     /// Image number of each pair.
     pub image_ids: Vec<u32>,
+    /// What each sample asks for.
+    pub targets: Vec<Target>,
     /// Index of each sample in the data set.
     pub samples: Vec<usize>,
 }
@@ -72,7 +97,7 @@ pub struct Skipped {
 #[derive(Clone, Debug, Default)]
 pub struct SkipReport {
     skipped: Arc<Mutex<BTreeMap<usize, Skipped>>>,
-    pixels: Arc<Mutex<HashMap<usize, Arc<RgbImage>>>>,
+    pixels: Arc<Mutex<HashMap<(usize, usize), Arc<RgbImage>>>>,
     cached: Arc<AtomicUsize>,
 }
 
@@ -96,16 +121,17 @@ impl SkipReport {
         &self,
         data: &Dataset,
         index: usize,
+        view: usize,
         options: &DecodeOptions,
     ) -> Result<Arc<RgbImage>, ImageError> {
         let lock = || self.pixels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(image) = lock().get(&index) {
+        if let Some(image) = lock().get(&(index, view)) {
             return Ok(image.clone());
         }
-        let image = Arc::new(data.samples()[index].decode(options)?);
+        let image = Arc::new(data.samples()[index].decode_view(view, options)?);
         let size = image.pixels.len();
         if self.cached.fetch_add(size, Ordering::Relaxed) + size <= CACHE {
-            lock().insert(index, image.clone());
+            lock().insert((index, view), image.clone());
         } else {
             self.cached.fetch_sub(size, Ordering::Relaxed);
         }
@@ -122,6 +148,8 @@ struct Work {
     limit: usize,
     next: AtomicUsize,
     batches: usize,
+    /// Images of a sample.
+    views: usize,
     stop: AtomicBool,
     /// Batches handed out; those far ahead wait for it, else one slow picture would let the other
     /// workers fill the memory.
@@ -131,7 +159,7 @@ struct Work {
 }
 
 impl Work {
-    fn sample(&self, position: usize, image: &mut [f32]) -> Result<(usize, Vec<u32>)> {
+    fn sample(&self, position: usize, images: &mut [&mut [f32]]) -> Result<(usize, Vec<u32>)> {
         let o = &self.options;
         let mut index = self.order[position] as usize;
         let mut substitutes = Stream::new(o.seed, "substitute", &[o.epoch, position as u64]);
@@ -142,15 +170,18 @@ impl Work {
             let decoded = if known_bad {
                 None
             } else {
-                Some(self.report.decoded(&self.data, index, &o.decode))
+                let view = |v| self.report.decoded(&self.data, index, v, &o.decode);
+                Some((0..images.len()).map(view).collect::<Result<Vec<_>, _>>())
             };
             match decoded {
-                Some(Ok(picture)) => {
-                    let picture = o.transform.apply(&picture, &mut augment);
-                    o.normalization.to_chw(&picture, image);
+                Some(Ok(pictures)) => {
+                    for (picture, image) in pictures.iter().zip(images) {
+                        let picture = o.transform.apply(picture, &mut augment);
+                        o.normalization.to_chw(&picture, image);
+                    }
                     let mut pick = Stream::new(o.seed, "caption", &[o.epoch, position as u64]);
                     let caption = sample.captions.get(pick.below(sample.captions.len()));
-                    let words = pre_caption(caption.map_or("", String::as_str), o.max_words);
+                    let words = o.text.clean(caption.map_or("", String::as_str), o.max_words);
                     return Ok((index, self.tokenizer.encode_truncated(&words, o.max_tokens)));
                 }
                 Some(Err(error)) => {
@@ -179,21 +210,30 @@ impl Work {
 
     fn batch(&self, number: usize) -> Result<Batch> {
         let (size, side) = (self.options.batch_size, self.options.transform.size);
+        let plane = 3 * side * side;
+        let mut images = vec![0.0; self.views * size * plane];
+        let mut slots: Vec<Vec<&mut [f32]>> = (0..size).map(|_| Vec::new()).collect();
+        for (at, slot) in images.chunks_mut(plane).enumerate() {
+            slots[at % size].push(slot);
+        }
         let mut batch = Batch {
-            images: vec![0.0; size * 3 * side * side],
+            images: Vec::new(),
             token_ids: Vec::with_capacity(size),
             image_ids: Vec::with_capacity(size),
+            targets: Vec::with_capacity(size),
             samples: Vec::with_capacity(size),
         };
-        for (i, image) in batch.images.chunks_mut(3 * side * side).enumerate() {
+        for (i, mut image) in slots.into_iter().enumerate() {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(DataError::Internal("the loader was closed".into()));
             }
-            let (index, tokens) = self.sample(number * size + i, image)?;
+            let (index, tokens) = self.sample(number * size + i, &mut image)?;
             batch.token_ids.push(tokens);
             batch.image_ids.push(self.data.image_ids()[index]);
+            batch.targets.push(self.data.samples()[index].task.target.clone());
             batch.samples.push(index);
         }
+        batch.images = images;
         Ok(batch)
     }
 }
@@ -226,7 +266,13 @@ impl TrainLoader {
         let at = options.start_batch.min(batches);
         let workers = options.workers.max(1);
         let ahead = 2 * workers + 1;
+        let views = data.samples().iter().map(Sample::views).max().unwrap_or(1);
+        if let Some(odd) = data.samples().iter().find(|s| s.views() != views) {
+            let detail = format!("`{}` has one image where others have two", odd.name);
+            return Err(DataError::Internal(detail));
+        }
         let work = Arc::new(Work {
+            views,
             data,
             tokenizer,
             options,
@@ -335,6 +381,20 @@ pub fn load_images(
     decode: &DecodeOptions,
     workers: usize,
 ) -> (Vec<f32>, Vec<(usize, Skipped)>) {
+    load_views(data, which, 0, size, normalization, decode, workers)
+}
+
+/// The same of the first (0) or second (1) picture of each sample.
+#[must_use]
+pub fn load_views(
+    data: &Dataset,
+    which: &[usize],
+    view: usize,
+    size: usize,
+    normalization: Normalization,
+    decode: &DecodeOptions,
+    workers: usize,
+) -> (Vec<f32>, Vec<(usize, Skipped)>) {
     let plane = 3 * size * size;
     let mut pixels = vec![0.0; which.len() * plane];
     let failed = Mutex::new(Vec::new());
@@ -345,7 +405,7 @@ pub fn load_images(
             scope.spawn(move || {
                 for (index, out) in which.iter().zip(pixels.chunks_mut(plane)) {
                     let sample = &data.samples()[*index];
-                    match sample.decode(decode) {
+                    match sample.decode_view(view, decode) {
                         Ok(image) => {
                             normalization.to_chw(&resize_bicubic(&image, size, size), out);
                         }

@@ -8,10 +8,13 @@ mod loader;
 mod order;
 mod shard;
 mod source;
+mod tasks;
 
 pub use check::{CheckOptions, CheckReport, check};
 pub use loader::{
-    Batch, LoaderOptions, SkipReport, Skipped, TrainLoader, batches_per_epoch, load_images,
+    Batch, LoaderOptions, SkipReport, Skipped, TextRule, TrainLoader, batches_per_epoch,
+    load_images, load_views,
 };
 pub use order::epoch_order;
 pub use source::{Dataset, Location, Sample, SourceSpec, open_source};
+pub use tasks::{Target, TaskForm, TaskPart, TaskRoots, VG_WEIGHT, read_task};

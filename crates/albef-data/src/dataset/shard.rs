@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::annotation::{captions, image_key};
 use super::source::{Location, Sample, place_key};
+use super::tasks::TaskPart;
 use crate::error::{DataError, Result};
 
 /// The files of a pattern: braces with a range (`{000..012}`) or a list (`{a,b}`), and `*` in the
@@ -130,7 +131,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Sample>> {
         let location = Location::Member { archive: path.to_owned(), offset, len };
         let key = words.as_ref().and_then(image_key);
         let key = key.unwrap_or_else(|| place_key(&location, &name));
-        samples.push(Sample { location, name, captions, key });
+        samples.push(Sample { location, name, captions, key, task: TaskPart::default() });
     }
     Ok(samples)
 }

@@ -5,9 +5,10 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use super::tasks::TaskPart;
 use super::{annotation, folder, shard};
 use crate::error::{DataError, ImageError, ImageErrorKind as Kind, Result};
-use crate::image::{DecodeOptions, RgbImage, decode};
+use crate::image::{DecodeOptions, RgbImage, crop, decode};
 
 /// Where the bytes of an image lie.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +37,8 @@ pub struct Sample {
     pub captions: Vec<String>,
     /// Key of the image: `image_id` where given, else the place where it lies.
     pub key: String,
+    /// What the sample asks for beyond its captions.
+    pub task: TaskPart,
 }
 
 /// The key of an image without `image_id`. Sources may use equal names for different pictures, so
@@ -81,12 +84,59 @@ impl Sample {
     /// # Errors
     /// If it is not there or cannot be read.
     pub fn bytes(&self) -> Result<Vec<u8>, ImageError> {
-        match &self.location {
-            Location::File(path) => {
+        self.location.bytes()
+    }
+
+    /// Reads and decodes the picture.
+    ///
+    /// # Errors
+    /// Says which class of error it is.
+    pub fn decode(&self, options: &DecodeOptions) -> Result<RgbImage, ImageError> {
+        self.decode_view(0, options)
+    }
+
+    /// Images of the sample: one, or two for statements about two.
+    #[must_use]
+    pub fn views(&self) -> usize {
+        1 + usize::from(self.task.second.is_some())
+    }
+
+    /// Reads and decodes the first or second picture, or the part of it that is meant.
+    ///
+    /// # Errors
+    /// Says which class of error it is.
+    pub fn decode_view(
+        &self,
+        view: usize,
+        options: &DecodeOptions,
+    ) -> Result<RgbImage, ImageError> {
+        let location = match (view, &self.task.second) {
+            (1, Some(second)) => second,
+            _ => &self.location,
+        };
+        let image = decode(&location.bytes()?, options)?;
+        let Some([left, top, right, bottom]) = self.task.crops.map(|c| c[view.min(1)]) else {
+            return Ok(image);
+        };
+        if left >= right || top >= bottom || right > image.width || bottom > image.height {
+            let detail = format!(
+                "the crop [{left}, {top}, {right}, {bottom}] does not lie in {} x {} pixels",
+                image.width, image.height
+            );
+            return Err(ImageError { kind: Kind::Corrupt, detail });
+        }
+        Ok(crop(&image, top, left, bottom - top, right - left))
+    }
+}
+
+impl Location {
+    fn bytes(&self) -> Result<Vec<u8>, ImageError> {
+        match self {
+            Self::File(path) => {
                 plain_file(path)?;
                 fs::read(path).map_err(fail)
             }
-            Location::Member { archive, offset, len } => {
+            Self::Member { archive, offset, len } => {
                 let mut file = File::open(archive).map_err(fail)?;
                 file.seek(SeekFrom::Start(*offset)).map_err(fail)?;
                 let mut bytes = Vec::new();
@@ -97,14 +147,6 @@ impl Sample {
                 Ok(bytes)
             }
         }
-    }
-
-    /// Reads and decodes the picture.
-    ///
-    /// # Errors
-    /// Says which class of error it is.
-    pub fn decode(&self, options: &DecodeOptions) -> Result<RgbImage, ImageError> {
-        decode(&self.bytes()?, options)
     }
 }
 

@@ -1,7 +1,9 @@
 //! Typed configuration with the official names and defaults.
 
+mod finetune;
 mod model;
 mod pretrain;
 
+pub use finetune::FinetuneConfig;
 pub use model::{ModelConfig, TextConfig, VisionConfig};
 pub use pretrain::{Files, OptimizerConfig, PretrainConfig, ScheduleConfig};

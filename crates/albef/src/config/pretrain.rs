@@ -220,31 +220,12 @@ impl PretrainConfig {
     /// # Errors
     /// Names an unknown key with the nearest known one, or a value that does not fit.
     pub fn parse(text: &str, settings: &[String]) -> Result<Self> {
-        let config = |e: &dyn std::fmt::Display| Error::Config(e.to_string());
-        let mut value: Value = match serde_norway::from_str(text).map_err(|e| config(&e))? {
-            Value::Null => Value::Object(Map::new()),
-            value => value,
-        };
-        for setting in settings {
-            let (key, new) = setting.split_once('=').ok_or_else(|| {
-                Error::Config(format!("`--set {setting}` must have the form key=value"))
-            })?;
-            let new: Value = serde_norway::from_str(new).map_err(|e| config(&e))?;
-            set(&mut value, key.trim(), new)?;
-        }
-        if let Some(map) = value.as_object_mut()
-            && let Some(moved) = map.remove("scheduler")
-        {
-            map.insert("schedular".into(), moved);
-        }
-        let known = serde_json::to_value(Self::default()).map_err(|e| config(&e))?;
-        check_keys(&value, &known, "")?;
-        let parsed: Self = serde_json::from_value(value).map_err(|e| config(&e))?;
+        let parsed: Self = parse_config(text, settings, &Self::default())?;
         parsed.check()?;
         Ok(parsed)
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         let fail = |m: String| Err(Error::Config(m));
         let share = |name: &str, v: f64| match (0.0..=1.0).contains(&v) {
             true => Ok(()),
@@ -318,6 +299,46 @@ impl PretrainConfig {
             warmup_epochs: s.warmup_epochs,
             epochs: s.epochs,
         }
+    }
+}
+
+/// Reads YAML over defaults and applies `key=value` settings; keys that the defaults lack are
+/// refused.
+pub(super) fn parse_config<T>(text: &str, settings: &[String], defaults: &T) -> Result<T>
+where
+    T: Serialize + serde::de::DeserializeOwned,
+{
+    let config = |e: &dyn std::fmt::Display| Error::Config(e.to_string());
+    let mut value: Value = match serde_norway::from_str(text).map_err(|e| config(&e))? {
+        Value::Null => Value::Object(Map::new()),
+        value => value,
+    };
+    for setting in settings {
+        let (key, new) = setting.split_once('=').ok_or_else(|| {
+            Error::Config(format!("`--set {setting}` must have the form key=value"))
+        })?;
+        let new: Value = serde_norway::from_str(new).map_err(|e| config(&e))?;
+        set(&mut value, key.trim(), new)?;
+    }
+    if let Some(map) = value.as_object_mut()
+        && let Some(moved) = map.remove("scheduler")
+    {
+        map.insert("schedular".into(), moved);
+    }
+    let mut known = serde_json::to_value(defaults).map_err(|e| config(&e))?;
+    check_keys(&value, &known, "")?;
+    merge(&mut known, value);
+    serde_json::from_value(known).map_err(|e| config(&e))
+}
+
+fn merge(under: &mut Value, over: Value) {
+    match (under, over) {
+        (Value::Object(under), Value::Object(over)) => {
+            for (key, value) in over {
+                merge(under.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (under, over) => *under = over,
     }
 }
 

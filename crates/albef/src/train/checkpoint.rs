@@ -1,6 +1,6 @@
 //! Checkpoints: folders that appear whole or not at all.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -24,8 +24,8 @@ pub struct Place {
     pub epoch: u64,
     /// Batches of the epoch that are done.
     pub batch: usize,
-    /// Sums of the epoch's losses (mlm, ita, itm, learning rate) and their number.
-    pub sums: ([f64; 4], u64),
+    /// Sums of the epoch's losses and learning rates by name, and their number.
+    pub sums: (BTreeMap<String, f64>, u64),
 }
 
 /// Everything that training changes.
@@ -51,7 +51,7 @@ struct Description {
     moment_steps: Vec<u64>,
 }
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The checkpoints of a run, oldest first.
 ///

@@ -1,6 +1,7 @@
 //! Training: schedule, optimiser, the step, the loop and its checkpoints.
 
 pub mod checkpoint;
+pub mod objective;
 pub mod optimizer;
 pub mod schedule;
 pub mod step;

@@ -1,13 +1,14 @@
 //! The training loop.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use albef_data::dataset::{
-    Batch as DataBatch, Dataset, LoaderOptions, SkipReport, SourceSpec, TrainLoader,
-    batches_per_epoch,
+    Batch as DataBatch, Dataset, LoaderOptions, SkipReport, SourceSpec, TaskForm, TaskRoots,
+    TrainLoader, batches_per_epoch, read_task,
 };
 use albef_data::image::{DecodeOptions, Normalization, RandAugment, TrainTransform};
 use albef_data::text::{Tokenizer, Vocabulary};
@@ -16,21 +17,22 @@ use burn::tensor::{Device, Tensor};
 use serde::Serialize;
 
 use super::checkpoint::{self, Place, TrainState};
+use super::objective::{Context, Features, Losses, Objective};
 use super::optimizer::{Optimizer, update_average};
 use super::schedule::distillation_weight;
 use super::step::clamp_temperature;
-use crate::config::{ModelConfig, PretrainConfig};
+use crate::config::{FinetuneConfig, ModelConfig, PretrainConfig};
 use crate::error::{Error, Result};
 use crate::init::{fresh_params, fresh_queues};
-use crate::model::{Albef, TokenBatch};
-use crate::objectives::masking::SpecialIds;
-use crate::objectives::pretrain::{Batch, Draws, Settings, forward, mix};
+use crate::model::Albef;
+use crate::objectives::pretrain::mix;
 use crate::ops::Ops;
-use crate::params::{tensor, values};
-use crate::weights::{ModelState, copy_for_momentum, momentum_encoders, save_model_folder};
+use crate::params::{Params, values};
+use crate::task_weights::TaskWeights;
+use crate::weights::{ModelFiles, ModelState, copy_for_momentum, save_model_folder};
 
 /// What one optimiser step reports, under the official names.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepReport {
     /// Optimiser step, from 1.
     pub step: u64,
@@ -38,16 +40,14 @@ pub struct StepReport {
     pub epoch: u64,
     /// Learning rate of the step.
     pub train_lr: f64,
-    /// Masked language modelling loss.
-    pub train_loss_mlm: f64,
-    /// Image-text contrastive loss.
-    pub train_loss_ita: f64,
-    /// Image-text matching loss.
-    pub train_loss_itm: f64,
+    /// The losses by name.
+    #[serde(flatten)]
+    pub losses: BTreeMap<&'static str, f64>,
     /// Distillation weight.
     pub alpha: f64,
-    /// Temperature after the step.
-    pub temp: f64,
+    /// Temperature after the step, for models that have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temp: Option<f64>,
 }
 
 /// What a run tells while it goes on.
@@ -62,12 +62,12 @@ pub enum Event<'a> {
         /// Pairs handled per second, lately.
         pairs_per_second: f64,
     },
-    /// An epoch is done, with the means of its losses (mlm, ita, itm) and learning rate.
+    /// An epoch is done, with the means of its losses and learning rate by name.
     Epoch {
         /// Which, from 0.
         epoch: u64,
         /// Means.
-        means: [f64; 4],
+        means: BTreeMap<String, f64>,
     },
     /// A checkpoint was written.
     Saved(&'a Path),
@@ -80,9 +80,11 @@ pub enum Ended {
     Done,
     /// It was asked to stop, and saved.
     Interrupted,
+    /// The step given to [`Trainer::pause_at`] is done; [`Trainer::run`] goes on from there.
+    Paused,
 }
 
-/// A pre-training run.
+/// A training run of any task.
 pub struct Trainer {
     config: PretrainConfig,
     model: ModelConfig,
@@ -92,6 +94,10 @@ pub struct Trainer {
     device: Device,
     output: PathBuf,
     report: SkipReport,
+    objective: Objective,
+    distill: bool,
+    warm_up: bool,
+    pause: u64,
     /// Everything that training changes.
     pub state: TrainState,
 }
@@ -191,8 +197,84 @@ impl Trainer {
             device: device.clone(),
             output: output.to_owned(),
             report: SkipReport::default(),
+            objective: Objective::Pretrain,
+            distill: true,
+            warm_up: true,
+            pause: u64::MAX,
             state,
         })
+    }
+
+    /// Prepares fine-tuning for a task from the checkpoint that the configuration names.
+    ///
+    /// # Errors
+    /// If data or checkpoint cannot be read, or the checkpoint cannot become the task's model.
+    pub fn finetune(
+        config: &FinetuneConfig,
+        objective: Objective,
+        output: &Path,
+        device: &Device,
+    ) -> Result<Self> {
+        let data = task_data(config, objective)?;
+        let base = config.base.clone();
+        batches_per_epoch(data.len(), base.batch_size)?;
+        let files = ModelFiles::open(Path::new(&config.checkpoint))?;
+        let mut model = files.config;
+        model.vision.image_res = base.image_res.unwrap_or(model.vision.image_res);
+        model.text.dropout = base.dropout as f32;
+        model.check()?;
+        let weights = TaskWeights::from_checkpoint(
+            files.tensors,
+            objective.task(),
+            &model,
+            device,
+            &files.source,
+            base.seed,
+        )?;
+        let o = &base.optimizer;
+        let optimizer = Optimizer::new(&weights.online, o.weight_decay, o.opt_betas, o.opt_eps);
+        let contrastive = matches!(objective, Objective::Retrieval | Objective::Grounding);
+        let size = if contrastive { base.queue_size } else { 0 };
+        let fresh = || fresh_queues(size, model.embed_dim, base.seed, device);
+        let queues = weights.queues.unwrap_or_else(fresh);
+        let momentum = if objective.has_teacher(config.distill) {
+            weights.momentum
+        } else {
+            Params::new(device)
+        };
+        let state = TrainState {
+            online: weights.online,
+            momentum,
+            queues,
+            optimizer,
+            place: Place::default(),
+        };
+        Ok(Self {
+            model,
+            data: Arc::new(data),
+            tokenizer: Arc::new(Tokenizer::new(Vocabulary::from_text(&files.vocabulary)?)),
+            vocabulary: files.vocabulary,
+            device: device.clone(),
+            output: output.to_owned(),
+            report: SkipReport::default(),
+            objective,
+            distill: config.distill,
+            warm_up: config.warm_up,
+            pause: u64::MAX,
+            config: base,
+            state,
+        })
+    }
+
+    /// What is trained for.
+    #[must_use]
+    pub fn objective(&self) -> Objective {
+        self.objective
+    }
+
+    /// Lets [`Trainer::run`] return after this step, for instance to measure.
+    pub fn pause_at(&mut self, step: u64) {
+        self.pause = step;
     }
 
     /// Continues from the newest whole checkpoint of the output folder; `false` if there is none.
@@ -261,6 +343,7 @@ impl Trainer {
         let options = LoaderOptions {
             batch_size: c.batch_size,
             seed: c.seed,
+            text: self.objective.text_rule(),
             epoch: self.state.place.epoch,
             start_batch: self.state.place.batch,
             workers: c.workers,
@@ -304,12 +387,13 @@ impl Trainer {
         observe: &mut dyn FnMut(&Event<'_>) -> Result<()>,
     ) -> Result<Ended> {
         let total = self.total_steps();
+        let end = total.min(self.pause);
         let mut saved_at = None;
         let mut pace = Pace::default();
-        while self.state.place.step < total {
+        while self.state.place.step < end {
             let mut loader = self.loader()?;
             let batches = loader.batches();
-            while self.state.place.step < total && self.state.place.batch < batches {
+            while self.state.place.step < end && self.state.place.batch < batches {
                 let started = Instant::now();
                 let mut parts = Vec::new();
                 let left = batches - self.state.place.batch;
@@ -334,7 +418,7 @@ impl Trainer {
             }
             if self.state.place.batch >= batches {
                 let (sums, n) = std::mem::take(&mut self.state.place.sums);
-                let means = sums.map(|s| s / n.max(1) as f64);
+                let means = sums.into_iter().map(|(k, s)| (k, s / n.max(1) as f64)).collect();
                 observe(&Event::Epoch { epoch: self.state.place.epoch, means })?;
                 self.state.place.epoch += 1;
                 self.state.place.batch = 0;
@@ -343,6 +427,9 @@ impl Trainer {
                     saved_at = Some(self.state.place.step);
                 }
             }
+        }
+        if end < total {
+            return Ok(Ended::Paused);
         }
         if saved_at != Some(self.state.place.step) {
             self.save(observe)?;
@@ -361,23 +448,26 @@ impl Trainer {
         let lr = self.learning_rate();
         let alpha = distillation_weight(
             self.config.alpha,
-            true,
+            self.warm_up,
             place.epoch,
             place.batch as u64,
             batches as u64,
         );
-        clamp_temperature(&mut self.state.online);
+        // Only pre-training keeps the temperature within bounds.
+        if self.objective == Objective::Pretrain {
+            clamp_temperature(&mut self.state.online);
+        }
         let TrainState { online, momentum, .. } = &mut self.state;
         update_average(self.config.momentum, momentum, online);
         let share = 1.0 / parts.len() as f64;
-        let mut losses = [0.0; 3];
+        let mut losses = vec![0.0; self.objective.losses().len()];
         let mut total: Vec<Option<Tensor<1>>> = Vec::new();
         let mut features = Vec::new();
         for (i, part) in parts.iter().enumerate() {
             let salt = place.step * self.config.accumulate as u64 + i as u64;
-            let draws = Draws::Seeded(mix(self.config.seed, salt));
-            let (step_losses, gradients, feats) = self.gradients(part, alpha, draws, &place)?;
-            features.push(feats);
+            let seed = mix(self.config.seed, salt);
+            let (step_losses, gradients, feats) = self.gradients(part, alpha, seed, &place)?;
+            features.extend(feats);
             losses.iter_mut().zip(step_losses).for_each(|(a, b)| *a += b * share);
             if parts.len() == 1 {
                 total = gradients;
@@ -398,19 +488,20 @@ impl Trainer {
         }
         let TrainState { online, optimizer, .. } = &mut self.state;
         optimizer.step(lr, online, total);
-        let temp = online.get("temp").map_or(0.0, |t| f64::from(values(t.value.clone())[0]));
+        let temp = online.get("temp").map(|t| f64::from(values(t.value.clone())[0]));
         self.state.place.step += 1;
-        let [mlm, ita, itm] = losses;
+        let names = self.objective.losses().iter().copied();
+        let losses: BTreeMap<&'static str, f64> = names.zip(losses).collect();
         let (sums, n) = &mut self.state.place.sums;
-        sums.iter_mut().zip([mlm, ita, itm, lr]).for_each(|(s, v)| *s += v);
+        for (name, value) in losses.iter().chain([(&"train_lr", &lr)]) {
+            *sums.entry((*name).to_owned()).or_default() += value;
+        }
         *n += 1;
         Ok(StepReport {
             step: self.state.place.step,
             epoch: place.epoch,
             train_lr: lr,
-            train_loss_mlm: mlm,
-            train_loss_ita: ita,
-            train_loss_itm: itm,
+            losses,
             alpha,
             temp,
         })
@@ -421,71 +512,46 @@ impl Trainer {
         &self,
         part: &DataBatch,
         alpha: f64,
-        draws: Draws,
+        seed: u64,
         place: &Place,
-    ) -> Result<([f64; 3], Vec<Option<Tensor<1>>>, (Tensor<2>, Tensor<2>, Vec<i64>))> {
-        let c = &self.config;
-        let v = self.tokenizer.vocabulary();
-        let settings = Settings {
-            alpha,
-            mlm: true,
-            mlm_probability: c.mlm_probability as f32,
-            image_index: c.image_index,
-            dropout: c.dropout as f32,
-            momentum_dropout: c.momentum_dropout as f32,
-            special: SpecialIds { pad: v.pad, cls: v.cls, mask: v.mask },
-            vocab_size: self.model.text.vocab_size,
-        };
-        let res = self.model.vision.image_res;
-        let size = part.token_ids.len();
-        let image_ids: Vec<i64> = part.image_ids.iter().map(|i| i64::from(*i)).collect();
-        let batch = Batch {
-            images: tensor(part.images.clone(), [size, 3, res, res], self.state.online.device()),
-            text: TokenBatch::packed(&part.token_ids),
-            image_ids: image_ids.clone(),
-        };
+    ) -> Result<(Vec<f64>, Vec<Option<Tensor<1>>>, Option<Features>)> {
         let weights = self.state.online.tracked(Ops::for_device(self.state.online.device()));
-        let model = Albef::new(&self.model, &weights)?;
-        let teacher = momentum_encoders(&self.state.momentum, &self.model)?;
-        let step = forward(&model, &teacher, &self.state.queues, &batch, &settings, draws)?;
-        let mut losses = [0.0; 3];
-        let named = [
-            ("train_loss_mlm", &step.loss_mlm),
-            ("train_loss_ita", &step.loss_ita),
-            ("train_loss_itm", &step.loss_itm),
-        ];
-        for (slot, (loss, value)) in losses.iter_mut().zip(named) {
-            *slot = f64::from(values(value.clone().inner())[0]);
-            if !slot.is_finite() {
-                let names: Vec<&str> = part
-                    .samples
-                    .iter()
-                    .take(4)
-                    .map(|i| self.data.samples()[*i].name.as_str())
-                    .collect();
-                return Err(Error::NotFinite {
-                    step: place.step,
-                    epoch: place.epoch,
-                    loss,
-                    value: *slot,
-                    batch: names.join(", "),
-                });
+        let context = Context {
+            config: &self.config,
+            model: &self.model,
+            tokenizer: &self.tokenizer,
+            momentum: &self.state.momentum,
+            queues: &self.state.queues,
+            distill: self.distill,
+            alpha,
+            seed,
+        };
+        let Losses { parts, features } = context.losses(self.objective, &weights, part)?;
+        let mut found = Vec::with_capacity(parts.len());
+        for (loss, value) in self.objective.losses().iter().zip(&parts) {
+            let value = f64::from(values(value.clone().inner())[0]);
+            if !value.is_finite() {
+                let samples = part.samples.iter().take(4);
+                let names: Vec<&str> =
+                    samples.map(|i| self.data.samples()[*i].name.as_str()).collect();
+                let batch = names.join(", ");
+                let (step, epoch) = (place.step, place.epoch);
+                return Err(Error::NotFinite { step, epoch, loss, value, batch });
             }
+            found.push(value);
         }
-        let mut all = step.loss().backward();
-        let [_, _, image, text] = step.feats.clone();
-        drop(step);
-        let gradients = self
-            .state
-            .online
-            .entries()
-            .iter()
+        let total = parts.into_iter().reduce(|a, b| a + b);
+        let Some(total) = total else { return Err(Error::Config("no loss".into())) };
+        let mut all = total.backward();
+        let learn_temp = self.config.learn_temp;
+        let entries = self.state.online.entries().iter();
+        let gradients = entries
             .map(|p| {
-                let leaf = weights.leaf(&p.name).filter(|_| c.learn_temp || p.name != "temp")?;
+                let leaf = weights.leaf(&p.name).filter(|_| learn_temp || p.name != "temp")?;
                 leaf.value.grad_remove(&mut all)
             })
             .collect();
-        Ok((losses, gradients, (image, text, image_ids)))
+        Ok((found, gradients, features))
     }
 
     /// Writes the trained weights as a model folder.
@@ -521,6 +587,39 @@ impl Pace {
         let (n, t) = self.recent.iter().fold((0, 0.0), |(n, t), (a, b)| (n + a, t + b));
         n as f64 / t.max(1e-9)
     }
+}
+
+/// The training list of a task.
+fn task_data(config: &FinetuneConfig, objective: Objective) -> Result<Dataset> {
+    let files = config.base.train_file.paths();
+    if files.is_empty() {
+        return Err(Error::Config(
+            "`train_file` is empty: name the task's list, for instance with \
+             `--set train_file=[FILE]`"
+                .into(),
+        ));
+    }
+    let roots = TaskRoots {
+        image_root: config.base.image_root.clone().into(),
+        vqa_root: config.vqa_root.clone().into(),
+        vg_root: config.vg_root.clone().into(),
+    };
+    let form = match objective {
+        Objective::Vqa => TaskForm::Vqa,
+        Objective::Nlvr => TaskForm::Nlvr,
+        Objective::Entailment => TaskForm::Entailment,
+        Objective::Grounding => TaskForm::Grounding,
+        Objective::Pretrain | Objective::Retrieval | Objective::Assignment => {
+            let root = (!config.base.image_root.is_empty()).then_some(roots.image_root);
+            let spec = |p: &String| SourceSpec::new(p, root.as_deref());
+            return Ok(Dataset::open(&files.iter().map(spec).collect::<Vec<_>>())?);
+        }
+    };
+    let mut samples = Vec::new();
+    for file in &files {
+        samples.extend(read_task(Path::new(file), form, &roots)?);
+    }
+    Ok(Dataset::from_samples(samples))
 }
 
 fn starting_state(

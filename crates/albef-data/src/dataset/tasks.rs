@@ -1,0 +1,236 @@
+//! The annotation lists of the other tasks (spec `data` 1): questions with answers, statements
+//! about two images, entailment, referring expressions.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::annotation::text_of;
+use super::source::{Location, Sample};
+use crate::error::{DataError, Result};
+
+/// What a sample asks a model for, besides its text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Target {
+    /// Nothing: image and caption belong together.
+    #[default]
+    None,
+    /// Answers with their weights.
+    Answers(Vec<(String, f32)>),
+    /// A class.
+    Label(usize),
+}
+
+/// What a sample has beyond one image with captions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TaskPart {
+    /// The second image.
+    pub second: Option<Location>,
+    /// `[left, top, right, bottom]` of both images, where they are parts of pictures.
+    pub crops: Option<[[usize; 4]; 2]>,
+    /// What is asked for.
+    pub target: Target,
+    /// Number of the question or expression in its data set.
+    pub id: Option<i64>,
+}
+
+/// The form of a task's list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskForm {
+    /// Questions of VQAv2 and Visual Genome.
+    Vqa,
+    /// Statements about two images.
+    Nlvr,
+    /// Sentences that an image entails, contradicts, or neither.
+    Entailment,
+    /// Images with expressions; all expressions of a file are positives of each other.
+    Grounding,
+}
+
+/// Weight of an answer of Visual Genome.
+pub const VG_WEIGHT: f32 = 0.5;
+
+/// Where the pictures of a list lie.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskRoots {
+    /// Of most lists.
+    pub image_root: PathBuf,
+    /// Of questions with `"dataset": "vqa"`.
+    pub vqa_root: PathBuf,
+    /// Of questions with `"dataset": "vg"`.
+    pub vg_root: PathBuf,
+}
+
+/// Reads a list in the official form of a task.
+///
+/// # Errors
+/// Names the file, the entry and what is wrong with it.
+pub fn read_task(path: &Path, form: TaskForm, roots: &TaskRoots) -> Result<Vec<Sample>> {
+    let text = text_of(path)?;
+    let fail = |place: String, detail: String| DataError::annotation(path, place, detail);
+    let list: Vec<Value> = serde_json::from_str(&text).map_err(|e| {
+        fail(format!(", line {}", e.line()), format!("not a JSON list of objects: {e}"))
+    })?;
+    list.iter()
+        .enumerate()
+        .map(|(i, entry)| {
+            let sample = match form {
+                TaskForm::Vqa => question(entry, roots),
+                TaskForm::Nlvr => statement(entry, roots),
+                TaskForm::Entailment => sentence(entry, roots),
+                TaskForm::Grounding => expression(entry, roots),
+            };
+            sample.map_err(|detail| fail(format!(", entry {i}"), detail))
+        })
+        .collect()
+}
+
+fn text(entry: &Value, key: &str) -> Result<String, String> {
+    entry[key]
+        .as_str()
+        .map(str::to_owned)
+        .ok_or_else(|| format!("there is no text under `{key}`, found {}", entry[key]))
+}
+
+fn sample(root: &Path, image: String, text: String, task: TaskPart) -> Sample {
+    let location = Location::File(root.join(&image));
+    Sample { location, key: image.clone(), name: image, captions: vec![text], task }
+}
+
+/// Each different answer with its share of the annotators, in order of first appearance.
+fn shares(answers: &[String]) -> Vec<(String, f32)> {
+    let part = 1.0 / answers.len() as f32;
+    let mut out: Vec<(String, f32)> = Vec::new();
+    for answer in answers {
+        match out.iter_mut().find(|(a, _)| a == answer) {
+            Some((_, weight)) => *weight += part,
+            None => out.push((answer.clone(), part)),
+        }
+    }
+    out
+}
+
+fn question(entry: &Value, roots: &TaskRoots) -> Result<Sample, String> {
+    let set = entry["dataset"].as_str().unwrap_or("vqa");
+    let root = match set {
+        "vqa" => &roots.vqa_root,
+        "vg" => &roots.vg_root,
+        _ => return Err(format!("`dataset` is `{set}`; it must be `vqa` or `vg`")),
+    };
+    let target = match &entry["answer"] {
+        Value::Null => Target::None,
+        Value::String(answer) => {
+            Target::Answers(vec![(answer.clone(), if set == "vg" { VG_WEIGHT } else { 1.0 })])
+        }
+        Value::Array(list) if !list.is_empty() => {
+            let answers: Option<Vec<String>> =
+                list.iter().map(|a| a.as_str().map(str::to_owned)).collect();
+            Target::Answers(shares(&answers.ok_or("an answer is no text")?))
+        }
+        other => return Err(format!("`answer` is {other}; it must be a text or a list of texts")),
+    };
+    let id = entry["question_id"].as_i64();
+    let task = TaskPart { target, id, ..TaskPart::default() };
+    Ok(sample(root, text(entry, "image")?, text(entry, "question")?, task))
+}
+
+fn statement(entry: &Value, roots: &TaskRoots) -> Result<Sample, String> {
+    let images: Vec<&str> =
+        entry["images"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let [first, second] = images[..] else {
+        return Err(format!("`images` must name two images, found {}", entry["images"]));
+    };
+    let label = match &entry["label"] {
+        Value::String(s) if s == "True" => 1,
+        Value::String(s) if s == "False" => 0,
+        Value::Bool(b) => usize::from(*b),
+        other => return Err(format!("`label` is {other}; it must be \"True\" or \"False\"")),
+    };
+    let corners = |v: &Value| -> Option<[usize; 4]> {
+        let list: Vec<usize> =
+            v.as_array()?.iter().filter_map(|n| n.as_u64().map(|n| n as usize)).collect();
+        list.try_into().ok()
+    };
+    let crops = match &entry["crops"] {
+        Value::Null => None,
+        given => match (corners(&given[0]), corners(&given[1])) {
+            (Some(a), Some(b)) => Some([a, b]),
+            _ => return Err(format!("`crops` is {given}; it must hold two lists of four numbers")),
+        },
+    };
+    let task = TaskPart {
+        second: Some(Location::File(roots.image_root.join(second))),
+        crops,
+        target: Target::Label(label),
+        id: None,
+    };
+    Ok(sample(&roots.image_root, first.to_owned(), text(entry, "sentence")?, task))
+}
+
+fn sentence(entry: &Value, roots: &TaskRoots) -> Result<Sample, String> {
+    let label = match entry["label"].as_str() {
+        Some("contradiction") => 0,
+        Some("neutral") => 1,
+        Some("entailment") => 2,
+        _ => {
+            return Err(format!(
+                "`label` is {}; it must be entailment, neutral or contradiction",
+                entry["label"]
+            ));
+        }
+    };
+    let mut image = text(entry, "image")?;
+    // The official lists give the number of a JPEG file.
+    if Path::new(&image).extension().is_none() {
+        image.push_str(".jpg");
+    }
+    let task = TaskPart { target: Target::Label(label), ..TaskPart::default() };
+    Ok(sample(&roots.image_root, image, text(entry, "sentence")?, task))
+}
+
+fn expression(entry: &Value, roots: &TaskRoots) -> Result<Sample, String> {
+    let task = TaskPart { id: entry["ref_id"].as_i64(), ..TaskPart::default() };
+    let image = text(entry, "image")?;
+    let mut sample = sample(&roots.image_root, image, text(entry, "text")?, task);
+    sample.key = sample.name.rsplit('/').next().unwrap_or_default().to_owned();
+    Ok(sample)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(form: TaskForm, json: &str) -> Result<Vec<Sample>> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("list.json");
+        std::fs::write(&path, json).unwrap();
+        read_task(&path, form, &TaskRoots { image_root: "r".into(), ..TaskRoots::default() })
+    }
+
+    #[test]
+    fn answers_weigh_as_often_as_they_were_given() {
+        let list = r#"[{"dataset": "vqa", "image": "a.jpg", "question": "q?", "question_id": 7,
+            "answer": ["red", "blue", "red", "red"]},
+            {"dataset": "vg", "image": "b.jpg", "question": "q?", "answer": "a man"}]"#;
+        let samples = read(TaskForm::Vqa, list).unwrap();
+        let wanted = Target::Answers(vec![("red".into(), 0.75), ("blue".into(), 0.25)]);
+        assert_eq!(samples[0].task.target, wanted);
+        assert_eq!(samples[0].task.id, Some(7));
+        assert_eq!(samples[1].task.target, Target::Answers(vec![("a man".into(), 0.5)]));
+    }
+
+    #[test]
+    fn labels_are_read_and_strange_ones_refused_by_entry() {
+        let ve = r#"[{"image": "12", "sentence": "s", "label": "entailment"}]"#;
+        let samples = read(TaskForm::Entailment, ve).unwrap();
+        assert_eq!(samples[0].task.target, Target::Label(2));
+        assert_eq!(samples[0].name, "12.jpg");
+        let nlvr = r#"[{"images": ["a.png", "b.png"], "sentence": "s", "label": "True"},
+            {"images": ["a.png"], "sentence": "s", "label": "True"}]"#;
+        let error = read(TaskForm::Nlvr, nlvr).unwrap_err().to_string();
+        assert!(error.contains("entry 1") && error.contains("two images"), "{error}");
+        let error =
+            read(TaskForm::Entailment, r#"[{"image": "1", "sentence": "s", "label": "x"}]"#);
+        assert!(error.unwrap_err().to_string().contains("entailment"));
+    }
+}

@@ -1,0 +1,136 @@
+//! The configuration of fine-tuning: the official keys of all tasks (spec `training` section 3).
+
+use serde::{Deserialize, Serialize};
+
+use super::pretrain::{Files, PretrainConfig, parse_config};
+use crate::error::{Error, Result};
+use crate::train::objective::Objective;
+
+/// Everything that decides about a fine-tuning run. Keys that pre-training knows too keep their
+/// meaning; their values there are in `base`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FinetuneConfig {
+    /// Model folder or checkpoint to start from.
+    pub checkpoint: String,
+    /// List to choose the best epoch by.
+    pub val_file: Files,
+    /// List to report on.
+    pub test_file: Files,
+    /// Root of the pictures of VQAv2.
+    pub vqa_root: String,
+    /// Root of the pictures of Visual Genome.
+    pub vg_root: String,
+    /// Candidate answers, a JSON list of texts.
+    pub answer_list: String,
+    /// Pairs of a training step, if given.
+    pub batch_size_train: Option<usize>,
+    /// Pictures of an evaluation step.
+    pub batch_size_test: usize,
+    /// Whether the momentum model's predictions are learnt from.
+    pub distill: bool,
+    /// Whether the distillation weight rises over the first epoch.
+    pub warm_up: bool,
+    /// Candidates that are scored in full.
+    pub k_test: usize,
+    /// Ends an answer.
+    pub eos: String,
+    /// Accepted and not read, as in the official code.
+    pub eval_ema: bool,
+    /// Folder of RefCOCO+.
+    pub refcoco_data: String,
+    /// Proposals for RefCOCO+.
+    pub det_file: String,
+    /// Accepted and not read, as in the official code.
+    pub coco_file: String,
+    /// The keys shared with pre-training.
+    #[serde(flatten)]
+    pub base: PretrainConfig,
+}
+
+impl Default for FinetuneConfig {
+    fn default() -> Self {
+        let none = || Files::Many(Vec::new());
+        let base = PretrainConfig {
+            crop_scale: (0.5, 1.0),
+            max_tokens: 512,
+            image_index: true,
+            ..PretrainConfig::default()
+        };
+        Self {
+            checkpoint: String::new(),
+            val_file: none(),
+            test_file: none(),
+            vqa_root: String::new(),
+            vg_root: String::new(),
+            answer_list: String::new(),
+            batch_size_train: None,
+            batch_size_test: 32,
+            distill: true,
+            warm_up: true,
+            k_test: 128,
+            eos: "[SEP]".into(),
+            eval_ema: false,
+            refcoco_data: String::new(),
+            det_file: String::new(),
+            coco_file: String::new(),
+            base,
+        }
+    }
+}
+
+impl FinetuneConfig {
+    /// Reads a configuration text (YAML) and applies `key=value` settings, nested keys with dots.
+    ///
+    /// # Errors
+    /// Names an unknown key with the nearest known one, or a value that does not fit.
+    pub fn parse(text: &str, settings: &[String], objective: Objective) -> Result<Self> {
+        let mut defaults = Self::default();
+        match objective {
+            Objective::Vqa => defaults.base.max_tokens = 25,
+            Objective::Assignment => {
+                defaults.base.crop_scale = (0.2, 1.0);
+                defaults.base.max_tokens = 25;
+            }
+            Objective::Grounding => defaults.base.crop_scale = (1.0, 1.0),
+            _ => {}
+        }
+        let mut parsed: Self = parse_config(text, settings, &defaults)?;
+        if let Some(size) = parsed.batch_size_train {
+            parsed.base.batch_size = size;
+        }
+        parsed.base.check()?;
+        if parsed.checkpoint.is_empty() {
+            return Err(Error::Config(
+                "`checkpoint` is empty: name a model folder to start from, for instance with \
+                 `--set checkpoint=models/mini`"
+                    .into(),
+            ));
+        }
+        if parsed.eos != "[SEP]" {
+            return Err(Error::Config(format!("`eos` is `{}`; only [SEP] is known", parsed.eos)));
+        }
+        Ok(parsed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_official_keys_of_a_task_are_understood() {
+        let text = "train_file: [vqa_train.json]\nvqa_root: v\nvg_root: g\nimage_res: 384\n\
+                    batch_size_train: 32\nbatch_size_test: 16\nalpha: 0.4\ndistill: True\n\
+                    warm_up: True\neos: '[SEP]'\nk_test: 128\nanswer_list: a.json\n\
+                    bert_config: c\noptimizer: {opt: adamW, lr: 2e-5, weight_decay: 0.02}";
+        let settings = ["checkpoint=x".to_owned()];
+        let config = FinetuneConfig::parse(text, &settings, Objective::Vqa).unwrap();
+        assert_eq!(config.base.batch_size, 32);
+        assert_eq!(config.base.optimizer.lr, 2e-5);
+        assert_eq!(config.base.max_tokens, 25);
+        let error = FinetuneConfig::parse("distil: true", &settings, Objective::Vqa).unwrap_err();
+        assert!(error.to_string().contains("`distill`"), "{error}");
+        assert!(FinetuneConfig::parse("", &[], Objective::Vqa).is_err());
+    }
+}

@@ -1,0 +1,249 @@
+//! What a step minimises, by task: a batch and weights in, named losses out.
+
+use albef_data::dataset::{Batch as DataBatch, Target, TextRule};
+use albef_data::text::Tokenizer;
+use albef_kernels::uniform;
+use albef_weights::Task;
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ModelConfig, PretrainConfig};
+use crate::error::{Error, Result};
+use crate::model::{
+    Albef, AnswerModel, AssignmentModel, Copy, DropoutDraws, EntailmentModel, PairModel,
+    TokenBatch, Weights,
+};
+use crate::objectives::answers::{self, AnswerBatch};
+use crate::objectives::assignment::{self, AssignmentDraw};
+use crate::objectives::classify::distilled_cross_entropy;
+use crate::objectives::masking::SpecialIds;
+use crate::objectives::pretrain::{Batch, Draws, Settings, forward, mix};
+use crate::objectives::queue::Queues;
+use crate::ops::Ops;
+use crate::params::{Params, tensor};
+use crate::weights::momentum_encoders;
+
+/// What is trained for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Objective {
+    /// Contrast, matching and masked words.
+    Pretrain,
+    /// Contrast and matching with several positives.
+    Retrieval,
+    /// As retrieval; pictures are not cropped.
+    Grounding,
+    /// Answers.
+    Vqa,
+    /// Statements about two images.
+    Nlvr,
+    /// Text assignment, which prepares for them.
+    Assignment,
+    /// Entailment.
+    Entailment,
+}
+
+impl Objective {
+    /// The kind of model that it trains.
+    #[must_use]
+    pub fn task(self) -> Task {
+        match self {
+            Self::Pretrain => Task::Pretrain,
+            Self::Retrieval | Self::Grounding => Task::Retrieval,
+            Self::Vqa => Task::Vqa,
+            Self::Nlvr => Task::Nlvr,
+            Self::Assignment => Task::Ta,
+            Self::Entailment => Task::Ve,
+        }
+    }
+
+    /// Names of its losses in logs.
+    #[must_use]
+    pub fn losses(self) -> &'static [&'static str] {
+        match self {
+            Self::Pretrain => &["train_loss_mlm", "train_loss_ita", "train_loss_itm"],
+            Self::Retrieval | Self::Grounding => &["train_loss_ita", "train_loss_itm"],
+            _ => &["train_loss"],
+        }
+    }
+
+    /// How its texts are cleaned.
+    #[must_use]
+    pub fn text_rule(self) -> TextRule {
+        if self == Self::Vqa { TextRule::Question } else { TextRule::Caption }
+    }
+
+    /// Whether the momentum model takes part.
+    #[must_use]
+    pub fn has_teacher(self, distill: bool) -> bool {
+        match self {
+            Self::Pretrain | Self::Retrieval | Self::Grounding => true,
+            Self::Assignment => false,
+            Self::Vqa | Self::Nlvr | Self::Entailment => distill,
+        }
+    }
+}
+
+/// What a forward pass of any task may look at.
+pub(super) struct Context<'a> {
+    pub config: &'a PretrainConfig,
+    pub model: &'a ModelConfig,
+    pub tokenizer: &'a Tokenizer,
+    pub momentum: &'a Params,
+    pub queues: &'a Queues,
+    pub distill: bool,
+    pub alpha: f64,
+    pub seed: u64,
+}
+
+/// Features for the queues: images, texts, image ids.
+pub(super) type Features = (Tensor<2>, Tensor<2>, Vec<i64>);
+
+/// Losses in the order of [`Objective::losses`], to be summed.
+pub(super) struct Losses {
+    pub parts: Vec<Tensor<1>>,
+    pub features: Option<Features>,
+}
+
+impl Context<'_> {
+    fn dropout(&self) -> DropoutDraws {
+        DropoutDraws::new(self.config.dropout as f32, mix(self.seed, 1))
+    }
+
+    fn momentum_dropout(&self) -> DropoutDraws {
+        DropoutDraws::new(self.config.momentum_dropout as f32, mix(self.seed, 2))
+    }
+
+    fn teacher(&self) -> Weights {
+        self.momentum.untracked(Ops::for_device(self.momentum.device()))
+    }
+
+    fn images(&self, part: &DataBatch) -> Tensor<4> {
+        let res = self.model.vision.image_res;
+        let count = part.images.len() / (3 * res * res).max(1);
+        tensor(part.images.clone(), [count, 3, res, res], self.momentum.device())
+    }
+
+    /// The losses of a batch.
+    pub fn losses(
+        &self,
+        objective: Objective,
+        weights: &Weights,
+        part: &DataBatch,
+    ) -> Result<Losses> {
+        match objective {
+            Objective::Pretrain | Objective::Retrieval | Objective::Grounding => {
+                self.pairs(objective == Objective::Pretrain, weights, part)
+            }
+            Objective::Vqa => self.answers(weights, part),
+            Objective::Assignment => self.assignment(weights, part),
+            Objective::Nlvr | Objective::Entailment => {
+                self.classes(objective == Objective::Nlvr, weights, part)
+            }
+        }
+    }
+
+    fn pairs(&self, mlm: bool, weights: &Weights, part: &DataBatch) -> Result<Losses> {
+        let c = self.config;
+        let v = self.tokenizer.vocabulary();
+        let settings = Settings {
+            alpha: if self.distill { self.alpha } else { 0.0 },
+            mlm,
+            mlm_probability: c.mlm_probability as f32,
+            image_index: c.image_index,
+            dropout: c.dropout as f32,
+            momentum_dropout: c.momentum_dropout as f32,
+            special: SpecialIds { pad: v.pad, cls: v.cls, mask: v.mask },
+            vocab_size: self.model.text.vocab_size,
+        };
+        let image_ids: Vec<i64> = part.image_ids.iter().map(|i| i64::from(*i)).collect();
+        let batch = Batch {
+            images: self.images(part),
+            text: TokenBatch::packed(&part.token_ids),
+            image_ids: image_ids.clone(),
+        };
+        let model = Albef::new(self.model, weights)?;
+        let teacher = momentum_encoders(self.momentum, self.model)?;
+        let draws = Draws::Seeded(self.seed);
+        let step = forward(&model, &teacher, self.queues, &batch, &settings, draws)?;
+        let [_, _, image, text] = step.feats;
+        let mut parts = vec![step.loss_ita, step.loss_itm];
+        if mlm {
+            parts.insert(0, step.loss_mlm);
+        }
+        Ok(Losses { parts, features: Some((image, text, image_ids)) })
+    }
+
+    fn answers(&self, weights: &Weights, part: &DataBatch) -> Result<Losses> {
+        let mut answers = Vec::new();
+        let mut shares = Vec::new();
+        let mut question_of = Vec::new();
+        for (q, target) in part.targets.iter().enumerate() {
+            let Target::Answers(given) = target else {
+                return Err(Error::Config(format!(
+                    "question {} of the training list has no `answer`",
+                    part.samples[q]
+                )));
+            };
+            for (answer, weight) in given {
+                answers.push(self.tokenizer.encode(&format!("{answer}[SEP]")));
+                shares.push(*weight);
+                question_of.push(q);
+            }
+        }
+        let batch = AnswerBatch {
+            images: self.images(part),
+            questions: TokenBatch::packed(&part.token_ids),
+            answers: TokenBatch::packed(&answers),
+            question_of,
+            weights: shares,
+        };
+        let model = AnswerModel::new(self.model, weights, Copy::Online)?;
+        let read = || AnswerModel::new(self.model, &self.teacher(), Copy::Momentum);
+        let teacher = self.distill.then(read).transpose()?;
+        let dropout = [self.dropout(), self.momentum_dropout()];
+        let step = answers::forward(&model, teacher.as_ref(), &batch, self.alpha, dropout)?;
+        Ok(Losses { parts: vec![step.loss], features: None })
+    }
+
+    fn assignment(&self, weights: &Weights, part: &DataBatch) -> Result<Losses> {
+        let model = AssignmentModel::new(self.model, weights)?;
+        let draw = |row: usize| {
+            let u = |salt: u64| f64::from(uniform(mix(self.seed, salt), row as u64));
+            AssignmentDraw { other: u(3), order: u(4), index: [u(5), u(6)], given: None }
+        };
+        let texts = TokenBatch::packed(&part.token_ids);
+        let images = self.images(part);
+        let step = assignment::forward(&model, &images, &texts, draw, &mut self.dropout())?;
+        Ok(Losses { parts: vec![step.loss], features: None })
+    }
+
+    fn classes(&self, two: bool, weights: &Weights, part: &DataBatch) -> Result<Losses> {
+        let labels = part
+            .targets
+            .iter()
+            .zip(&part.samples)
+            .map(|(target, sample)| match target {
+                Target::Label(label) => Ok(*label),
+                _ => Err(Error::Config(format!("sample {sample} of the list has no `label`"))),
+            })
+            .collect::<Result<Vec<usize>>>()?;
+        let (images, texts) = (self.images(part), TokenBatch::packed(&part.token_ids));
+        let lifted = Tensor::from_inner(images.clone());
+        let run = |weights: &Weights, copy, images, mut dropout: DropoutDraws| {
+            if two {
+                PairModel::new(self.model, weights, copy)?.logits(images, &texts, &mut dropout)
+            } else {
+                let model = EntailmentModel::new(self.model, weights, copy)?;
+                model.logits(images, &texts, &mut dropout)
+            }
+        };
+        let logits = run(weights, Copy::Online, lifted, self.dropout())?;
+        let teacher = self
+            .distill
+            .then(|| run(&self.teacher(), Copy::Momentum, images, self.momentum_dropout()))
+            .transpose()?;
+        let loss = distilled_cross_entropy(logits, teacher, &labels, self.alpha);
+        Ok(Losses { parts: vec![loss], features: None })
+    }
+}
