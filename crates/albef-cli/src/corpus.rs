@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use albef::eval::retrieval::embed_texts;
 use albef::model::Albef;
-use albef::params::{tensor, values};
+use albef::params::{Params, tensor, values};
 use albef::weights::ModelFolder;
 use albef_data::dataset::{Dataset, Sample, Skipped, SourceSpec, load_images, open_source};
 use albef_data::image::{DecodeOptions, Normalization};
@@ -16,7 +16,10 @@ use burn::tensor::{Device, Tensor};
 /// A model ready for use, with its words.
 pub struct Ready {
     pub model: Albef,
+    /// The weights that the model is built on, for derivatives.
+    pub params: Params,
     pub tokenizer: Tokenizer,
+    vocabulary: String,
 }
 
 /// Tokens of a text in evaluation, `[CLS]` counted.
@@ -34,8 +37,18 @@ impl Ready {
         };
         let folder = ModelFolder::open(&path, device)
             .with_context(|| format!("cannot open the model {}", path.display()))?;
-        let tokenizer = Tokenizer::new(Vocabulary::from_text(&folder.vocabulary)?);
-        Ok(Self { model: folder.state.model(&folder.config)?, tokenizer })
+        Self::of(folder.state.model(&folder.config)?, folder.state.online, &folder.vocabulary)
+    }
+
+    /// A model at hand.
+    pub fn of(model: Albef, params: Params, vocabulary: &str) -> Result<Self> {
+        let tokenizer = Tokenizer::new(Vocabulary::from_text(vocabulary)?);
+        Ok(Self { model, params, tokenizer, vocabulary: vocabulary.to_owned() })
+    }
+
+    /// A word piece as text.
+    pub fn piece(&self, id: u32) -> String {
+        self.vocabulary.lines().nth(id as usize).unwrap_or_default().to_owned()
     }
 
     /// The ids of a text as evaluation cleans and cuts it.

@@ -102,7 +102,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     );
     let trainer = Trainer::new(config, &a.output.join("run"), &cpu())?;
     let train_start = Instant::now();
-    let (trainer, ended) = pretrain::train(trainer, &a.output.join("run"), false)?;
+    let (trainer, ended) = pretrain::train(trainer, &a.output.join("run"), false, None)?;
     if ended == Ended::Interrupted {
         eprintln!("interrupted: no report is written");
         return Ok(Answer::No);

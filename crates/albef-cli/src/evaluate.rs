@@ -9,13 +9,128 @@ use albef_report::bootstrap_interval;
 use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 
+use albef::eval::vqa_score::ScoreRule;
+use albef_data::dataset::{TaskForm, TaskRoots, read_task};
+use albef_weights::{Task, write_atomic};
+
+use crate::ask::Rank;
 use crate::corpus::{Pictures, Ready};
+use crate::tasks::{Measured, TaskModel, answer_list};
 use crate::{Answer, device};
 
 #[derive(clap::Subcommand)]
 pub enum Command {
     /// Recall in both directions: ranked by cosine, then re-ranked by the matching head.
     Retrieval(Arguments),
+    /// Accuracy of answers by ranking a list of candidates.
+    Vqa(VqaArguments),
+    /// Accuracy on statements about two images.
+    Nlvr(ListArguments),
+    /// Accuracy of visual entailment.
+    Ve(ListArguments),
+}
+
+#[derive(clap::Args)]
+pub struct ListArguments {
+    /// Model folder or weights file that is fine-tuned for the task.
+    #[arg(long)]
+    model: PathBuf,
+    /// The task's list.
+    #[arg(long)]
+    annotations: PathBuf,
+    /// Joined before its image paths.
+    #[arg(long, default_value = "")]
+    image_root: PathBuf,
+    /// Resamples of the bootstrap interval.
+    #[arg(long, default_value_t = 1000)]
+    resamples: usize,
+    /// One JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct VqaArguments {
+    #[command(flatten)]
+    list: ListArguments,
+    /// Candidate answers, a JSON list of texts.
+    #[arg(long)]
+    answer_list: String,
+    /// Candidates that are scored in full.
+    #[arg(long, default_value_t = 128)]
+    k: usize,
+    /// How candidates are scored; the official way counts the first token twice.
+    #[arg(long, default_value = "official")]
+    rank: Rank,
+    /// By the current rules of the challenge instead of those of the method's tool.
+    #[arg(long)]
+    challenge_rules: bool,
+    /// Write the answers to all questions here, in the form of the evaluation server.
+    #[arg(long)]
+    results: Option<PathBuf>,
+}
+
+/// Prints accuracy with its interval, beside what the most frequent answer alone would score.
+fn print(out: &Measured, list: &ListArguments) {
+    for s in out.skipped.iter().take(SHOWN) {
+        eprintln!("not usable, counted as wrong: {}: {}", s.name, s.error);
+    }
+    if out.skipped.len() > SHOWN {
+        eprintln!("and {} more", out.skipped.len() - SHOWN);
+    }
+    let value = out.json(list.resamples);
+    if list.json {
+        println!("{value}");
+    } else {
+        let bound = |i: usize| value["interval"][i].as_f64().unwrap_or(f64::NAN);
+        println!(
+            "accuracy {:.2} [{:.2}, {:.2}] on {} samples; always the most frequent: {:.2}",
+            out.mean(),
+            bound(0),
+            bound(1),
+            out.scores.len(),
+            out.majority
+        );
+    }
+}
+
+fn classes(a: &ListArguments, task: Task, form: TaskForm) -> Result<Answer> {
+    let model = TaskModel::open(&a.model, task, &device::open("cpu")?)?;
+    let roots = TaskRoots { image_root: a.image_root.clone(), ..TaskRoots::default() };
+    let samples = read_task(&a.annotations, form, &roots)?;
+    if samples.is_empty() {
+        bail!("{} holds nothing to measure", a.annotations.display());
+    }
+    print(&model.accuracy(&samples, task)?, a);
+    Ok(Answer::Yes)
+}
+
+fn vqa(a: &VqaArguments) -> Result<Answer> {
+    let list = &a.list;
+    let model = TaskModel::open(&list.model, Task::Vqa, &device::open("cpu")?)?;
+    let root = || list.image_root.clone();
+    let roots = TaskRoots { image_root: root(), vqa_root: root(), vg_root: root() };
+    let samples = read_task(&list.annotations, TaskForm::Vqa, &roots)?;
+    let answers = answer_list(&a.answer_list)?;
+    let score = if a.challenge_rules { ScoreRule::Challenge } else { ScoreRule::Official };
+    let out = model.answer_accuracy(&samples, &answers, a.k, a.rank.into(), score)?;
+    if let Some(path) = &a.results {
+        let text = Value::Array(out.results.clone()).to_string();
+        write_atomic(path, |f| std::io::Write::write_all(f, text.as_bytes()))?;
+        eprintln!("wrote {} answers to {}", out.results.len(), path.display());
+    }
+    if out.scores.is_empty() {
+        if a.results.is_none() {
+            bail!(
+                "the questions of {} have no `answer` to compare with; write the answers with \
+                 --results",
+                list.annotations.display()
+            );
+        }
+        return Ok(Answer::Yes);
+    }
+    print(&out, list);
+    Ok(Answer::Yes)
 }
 
 #[derive(clap::Args)]
@@ -50,7 +165,15 @@ pub struct Arguments {
 const SHOWN: usize = 10;
 
 pub fn run(command: &Command) -> Result<Answer> {
-    let Command::Retrieval(a) = command;
+    match command {
+        Command::Retrieval(a) => retrieval(a),
+        Command::Vqa(a) => vqa(a),
+        Command::Nlvr(a) => classes(a, Task::Nlvr, TaskForm::Nlvr),
+        Command::Ve(a) => classes(a, Task::Ve, TaskForm::Entailment),
+    }
+}
+
+fn retrieval(a: &Arguments) -> Result<Answer> {
     let device = device::open(&a.device)?;
     let ready = Ready::open(a.model.as_deref(), &device)?;
     let size = ready.model.config.vision.image_res;

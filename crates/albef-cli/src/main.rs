@@ -1,14 +1,18 @@
 //! The `albef` program: parses, calls the library, prints. Data goes to standard output, everything
 //! else to standard error; it exits with 0 when done, 1 for a negative answer, 2 for an error.
 
+mod ask;
 mod bench;
 mod corpus;
 mod demo;
 mod device;
 mod doctor;
 mod evaluate;
+mod finetune;
+mod overlay;
 mod pretrain;
 mod search;
+mod tasks;
 
 use std::process::ExitCode;
 
@@ -34,6 +38,18 @@ enum Command {
     Demo(demo::Arguments),
     /// Pre-train by a configuration file.
     Pretrain(pretrain::Arguments),
+    /// Fine-tune a pre-trained model for a task by a configuration file.
+    Finetune(finetune::Arguments),
+    /// Answer a question about a picture.
+    Ask(ask::AskArguments),
+    /// Say whether a picture entails or contradicts a sentence.
+    Entail(ask::EntailArguments),
+    /// Say whether a statement about two pictures is true.
+    Reason(ask::ReasonArguments),
+    /// Choose among classes without training for them.
+    Classify(ask::ClassifyArguments),
+    /// Show where in a picture the model finds a phrase.
+    Ground(ask::GroundArguments),
     /// Measure a model.
     #[command(subcommand)]
     Evaluate(evaluate::Command),
@@ -79,6 +95,12 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Demo(a) => demo::run(&a),
         Command::Pretrain(a) => pretrain::run(&a),
+        Command::Finetune(a) => finetune::run(&a),
+        Command::Ask(a) => ask::ask(&a),
+        Command::Entail(a) => ask::entail(&a),
+        Command::Reason(a) => ask::reason(&a),
+        Command::Classify(a) => ask::classify(&a),
+        Command::Ground(a) => ask::ground(&a),
         Command::Evaluate(a) => evaluate::run(&a),
         Command::Search(a) => search::search(&a),
         Command::Match(a) => search::match_pair(&a),

@@ -46,7 +46,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         );
     }
     let trainer = Trainer::new(config, &a.output, &device)?;
-    match train(trainer, &a.output, a.resume)? {
+    match train(trainer, &a.output, a.resume, None)? {
         (_, Ended::Done) => Ok(Answer::Yes),
         (_, Ended::Interrupted | Ended::Paused) => {
             eprintln!("saved; continue with --resume");
@@ -69,8 +69,14 @@ fn stop_flag() -> Arc<AtomicBool> {
     stop
 }
 
-/// Trains with progress bar and logs, then exports the model to `output/model`.
-pub fn train(mut trainer: Trainer, output: &Path, resume: bool) -> Result<(Trainer, Ended)> {
+/// Trains with progress bar and logs, then exports the model to `output/model`. `after_epoch` is
+/// called with the weights at the end of each epoch.
+pub fn train(
+    mut trainer: Trainer,
+    output: &Path,
+    resume: bool,
+    mut after_epoch: Option<&mut dyn FnMut(&Trainer) -> Result<()>>,
+) -> Result<(Trainer, Ended)> {
     std::fs::create_dir_all(output)
         .with_context(|| format!("cannot create {}", output.display()))?;
     if resume && trainer.resume()? {
@@ -83,8 +89,20 @@ pub fn train(mut trainer: Trainer, output: &Path, resume: bool) -> Result<(Train
     let mut logs = Logs::open(output, &trainer)?;
     let stop = stop_flag();
     let started = Instant::now();
-    let ended =
-        trainer.run(&stop, &mut |event| logs.take(event).map_err(albef::Error::io(output)))?;
+    let epoch = trainer.epoch_batches().div_ceil(trainer.config().accumulate).max(1) as u64;
+    let ended = loop {
+        if after_epoch.is_some() {
+            trainer.pause_at((trainer.state.place.step / epoch + 1) * epoch);
+        }
+        let ended =
+            trainer.run(&stop, &mut |event| logs.take(event).map_err(albef::Error::io(output)))?;
+        if let Some(after) = after_epoch.as_mut().filter(|_| ended != Ended::Interrupted) {
+            after(&trainer)?;
+        }
+        if ended != Ended::Paused {
+            break ended;
+        }
+    };
     logs.finish()?;
     for skipped in trainer.skipped() {
         eprintln!("skipped {}: {}", skipped.name, skipped.error);
@@ -97,14 +115,16 @@ pub fn train(mut trainer: Trainer, output: &Path, resume: bool) -> Result<(Train
     Ok((trainer, ended))
 }
 
-fn card(trainer: &Trainer, seconds: f64) -> String {
+/// The model card.
+pub fn card(trainer: &Trainer, seconds: f64) -> String {
     let c = trainer.config();
     format!(
         "---\nlicense: bsd-3-clause\ntags: [albef, image-text-retrieval]\n---\n\n# ALBEF `{}`\n\n\
-         Pre-trained for {} steps of {} pairs, seed {}, {:.0} s in the last session. The \
+         Trained ({:?}) for {} steps of {} pairs, seed {}, {:.0} s in the last session. The \
          configuration lies beside the run as `config.json`.\n\nFiles: `config.json` (sizes), \
          `model.safetensors` (official weight names), `vocab.txt` (word pieces).\n",
         c.preset,
+        trainer.objective(),
         trainer.state.place.step,
         c.batch_size * c.accumulate,
         c.seed,

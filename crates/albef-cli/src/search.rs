@@ -51,7 +51,7 @@ pub struct MatchArguments {
 }
 
 /// The probability of "match" of two logits.
-fn probability(logits: [f32; 2]) -> f64 {
+pub fn probability(logits: [f32; 2]) -> f64 {
     1.0 / (1.0 + f64::from(logits[0] - logits[1]).exp())
 }
 
@@ -107,13 +107,7 @@ pub fn match_pair(a: &MatchArguments) -> Result<Answer> {
     let device = device::open(&a.device)?;
     let ready = Ready::open(a.model.as_deref(), &device)?;
     let model = &ready.model;
-    let sample = albef_data::dataset::Sample {
-        location: albef_data::dataset::Location::File(a.image.clone()),
-        name: a.image.display().to_string(),
-        captions: Vec::new(),
-        key: String::new(),
-        task: Default::default(),
-    };
+    let sample = crate::tasks::sample(&a.image, None, "");
     let pictures = Pictures::of(vec![sample], model.config.vision.image_res, &device);
     let (images, failed) = pictures.load(&[0]);
     if let Some((_, s)) = failed.first() {

@@ -303,6 +303,12 @@ impl Trainer {
         &self.tokenizer
     }
 
+    /// The word pieces of the run, one per line.
+    #[must_use]
+    pub fn vocabulary(&self) -> &str {
+        &self.vocabulary
+    }
+
     /// The configuration.
     #[must_use]
     pub fn config(&self) -> &PretrainConfig {

@@ -1,0 +1,200 @@
+//! `albef finetune`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use albef::config::FinetuneConfig;
+use albef::eval::answers::RankRule;
+use albef::eval::vqa_score::ScoreRule;
+use albef::train::objective::Objective;
+use albef::train::trainer::{Ended, Trainer};
+use albef_data::dataset::{Sample, TaskForm, TaskRoots, read_task};
+use albef_weights::{KeepAs, write_atomic};
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use crate::corpus::{Pictures, Ready};
+use crate::evaluate::measure;
+use crate::pretrain::{card, train};
+use crate::tasks::{TaskModel, answer_list};
+use crate::{Answer, device};
+
+/// A task to fine-tune for.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Task {
+    /// Image-text retrieval.
+    Retrieval,
+    /// Question answering.
+    Vqa,
+    /// Statements about two images.
+    Nlvr,
+    /// Text assignment, the preparation for `nlvr`.
+    NlvrTa,
+    /// Visual entailment.
+    Ve,
+    /// Weakly supervised grounding.
+    Grounding,
+}
+
+impl Task {
+    fn objective(self) -> Objective {
+        match self {
+            Self::Retrieval => Objective::Retrieval,
+            Self::Vqa => Objective::Vqa,
+            Self::Nlvr => Objective::Nlvr,
+            Self::NlvrTa => Objective::Assignment,
+            Self::Ve => Objective::Entailment,
+            Self::Grounding => Objective::Grounding,
+        }
+    }
+}
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// What for.
+    task: Task,
+    /// Configuration (YAML) with the official keys, and `checkpoint`: the model to start from.
+    config: PathBuf,
+    /// Folder of the run.
+    #[arg(long)]
+    output: PathBuf,
+    /// Continue from the newest checkpoint of the folder.
+    #[arg(long)]
+    resume: bool,
+    /// Change a value of the configuration; nested keys with a dot.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Where to compute; this version knows the cpu.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+pub fn run(a: &Arguments) -> Result<Answer> {
+    let text = std::fs::read_to_string(&a.config)
+        .with_context(|| format!("cannot read the configuration {}", a.config.display()))?;
+    let objective = a.task.objective();
+    let config = FinetuneConfig::parse(&text, &a.set, objective)
+        .with_context(|| format!("in {}", a.config.display()))?;
+    let device = device::open(&a.device)?;
+    if a.output.join("checkpoints").is_dir() && !a.resume {
+        bail!(
+            "{} already holds a run; continue it with --resume or choose another folder",
+            a.output.display()
+        );
+    }
+    let validation = Lists::open(&config, objective, &config.val_file.paths())?;
+    let test = Lists::open(&config, objective, &config.test_file.paths())?;
+    let trainer = Trainer::finetune(&config, objective, &a.output, &device)?;
+    let best = a.output.join("best");
+    let mut after = |trainer: &Trainer| -> Result<()> {
+        let Some(lists) = &validation else { return Ok(()) };
+        let epoch = trainer.state.place.epoch;
+        let score = lists.measure(trainer, &config)?;
+        eprintln!("epoch {epoch}: validation {score}");
+        // Strictly better, as in the official code.
+        let key = score["score"].as_f64().unwrap_or(0.0);
+        let record = best.join("score.json");
+        let before = std::fs::read_to_string(&record).ok();
+        let before: Option<Value> = before.and_then(|t| serde_json::from_str(&t).ok());
+        if before.as_ref().and_then(|b| b["score"].as_f64()).is_none_or(|b| key > b) {
+            trainer.export(&best, &card(trainer, 0.0), KeepAs::Same)?;
+            let mut score = score;
+            score["epoch"] = json!(epoch);
+            let text = score.to_string();
+            write_atomic(&record, |f| std::io::Write::write_all(f, text.as_bytes()))?;
+        }
+        Ok(())
+    };
+    let observe: Option<&mut dyn FnMut(&Trainer) -> Result<()>> =
+        if validation.is_some() { Some(&mut after) } else { None };
+    let (trainer, ended) = train(trainer, &a.output, a.resume, observe)?;
+    if ended == Ended::Interrupted {
+        eprintln!("saved; continue with --resume");
+        return Ok(Answer::No);
+    }
+    if let Some(lists) = test {
+        // The test list is looked at once, with the weights at the end of the run; those of the
+        // best epoch are measured with `albef evaluate`.
+        println!("{}", lists.measure(&trainer, &config)?);
+    }
+    Ok(Answer::Yes)
+}
+
+/// Lists to measure on.
+enum Lists {
+    Samples(Vec<Sample>),
+    Retrieval(String, Option<PathBuf>),
+}
+
+impl Lists {
+    fn open(
+        config: &FinetuneConfig,
+        objective: Objective,
+        files: &[String],
+    ) -> Result<Option<Self>> {
+        let Some(first) = files.first() else { return Ok(None) };
+        let root = &config.base.image_root;
+        let roots = TaskRoots {
+            image_root: root.into(),
+            vqa_root: config.vqa_root.clone().into(),
+            vg_root: config.vg_root.clone().into(),
+        };
+        let form = match objective {
+            Objective::Vqa => TaskForm::Vqa,
+            Objective::Nlvr => TaskForm::Nlvr,
+            Objective::Entailment => TaskForm::Entailment,
+            Objective::Retrieval => {
+                let root = (!root.is_empty()).then(|| PathBuf::from(root));
+                return Ok(Some(Self::Retrieval(first.clone(), root)));
+            }
+            _ => {
+                eprintln!("this task has no measure by lists; they are not read");
+                return Ok(None);
+            }
+        };
+        let mut samples = Vec::new();
+        for file in files {
+            samples.extend(read_task(Path::new(file), form, &roots)?);
+        }
+        if samples.is_empty() {
+            bail!("{} holds nothing to measure", files.join(", "));
+        }
+        Ok(Some(Self::Samples(samples)))
+    }
+
+    fn measure(&self, trainer: &Trainer, config: &FinetuneConfig) -> Result<Value> {
+        let device = device::open("cpu")?;
+        match self {
+            Self::Retrieval(list, root) => {
+                let model = trainer.model()?;
+                let size = model.config.vision.image_res;
+                let ready = Ready::of(model, trainer.state.online.clone(), trainer.vocabulary())?;
+                let pictures = Pictures::open(list, root.as_deref(), size, &device)?;
+                let (out, skipped, _) = measure(&ready, &pictures, config.k_test, false)?;
+                let mut value: BTreeMap<&str, Value> =
+                    out.itm.named().into_iter().map(|(k, v)| (k, json!(v))).collect();
+                value.insert("score", json!(out.itm.r_mean));
+                value.insert("skipped", json!(skipped.len()));
+                Ok(json!(value))
+            }
+            Self::Samples(samples) => {
+                let model = TaskModel::of(
+                    &trainer.state.online,
+                    trainer.model_config().clone(),
+                    trainer.vocabulary(),
+                    &device,
+                )?;
+                let out = if trainer.objective() == Objective::Vqa {
+                    let answers = answer_list(&config.answer_list)?;
+                    let (rule, score) = (RankRule::Official, ScoreRule::Official);
+                    model.answer_accuracy(samples, &answers, config.k_test, rule, score)?
+                } else {
+                    model.accuracy(samples, trainer.objective().task())?
+                };
+                let mut value = out.json(1000);
+                value["score"] = json!(out.mean());
+                Ok(value)
+            }
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Models of the downstream tasks as the commands use them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use albef::config::ModelConfig;
+use albef::eval::answers::{Candidates, RankRule, Ranking, rank};
+use albef::eval::vqa_score::{ScoreRule, accuracy};
+use albef::model::{
+    AnswerModel, Copy, DropoutDraws, EntailmentModel, ImageStates, PairModel, TokenBatch, Weights,
+};
+use albef::ops::Ops;
+use albef::params::tensor;
+use albef::task_weights::TaskWeights;
+use albef::weights::ModelFiles;
+use albef_data::dataset::{Dataset, Sample, Skipped, Target, load_views};
+use albef_data::image::{DecodeOptions, Normalization};
+use albef_data::text::{Tokenizer, Vocabulary, pre_caption, pre_question};
+use albef_report::bootstrap_interval;
+use albef_weights::Task;
+use anyhow::{Context, Result, bail};
+use burn::tensor::{Device, Tensor, activation};
+use serde_json::{Value, json};
+
+/// Words of a question that are kept in evaluation.
+const QUESTION_WORDS: usize = 50;
+const BATCH: usize = 16;
+
+/// A fine-tuned model with its words.
+pub struct TaskModel {
+    pub config: ModelConfig,
+    tokenizer: Tokenizer,
+    weights: Weights,
+    device: Device,
+}
+
+/// What came of a list of samples.
+pub struct Measured {
+    /// Score of each sample, 0 to 100; unusable ones score 0.
+    pub scores: Vec<f64>,
+    /// What could not be used.
+    pub skipped: Vec<Skipped>,
+    /// What always giving the most frequent answer would score.
+    pub majority: f64,
+    /// Answers by question, in the form that the evaluation server takes.
+    pub results: Vec<Value>,
+}
+
+impl Measured {
+    pub fn mean(&self) -> f64 {
+        self.scores.iter().sum::<f64>() / self.scores.len().max(1) as f64
+    }
+
+    pub fn json(&self, resamples: usize) -> Value {
+        json!({
+            "accuracy": self.mean(),
+            "interval": bootstrap_interval(&self.scores, resamples, 42),
+            "majority": self.majority,
+            "samples": self.scores.len(),
+            "skipped": self.skipped.len(),
+        })
+    }
+}
+
+impl TaskModel {
+    /// Opens a model folder or weights file that is fine-tuned for `task`.
+    pub fn open(path: &Path, task: Task, device: &Device) -> Result<Self> {
+        let files = ModelFiles::open(path)
+            .with_context(|| format!("cannot open the model {}", path.display()))?;
+        let found = albef_weights::inspect(&files.tensors).task;
+        if found != task {
+            bail!(
+                "{} is a model for {}, and this command needs one for {}; hint: make one with \
+                 `albef finetune`",
+                path.display(),
+                albef::task_weights::task_name(found),
+                albef::task_weights::task_name(task)
+            );
+        }
+        let taken =
+            TaskWeights::take(&files.tensors, task, &files.config, device, &files.source, 0)?;
+        Self::of(&taken.online, files.config, &files.vocabulary, device)
+    }
+
+    /// The model on weights at hand.
+    pub fn of(
+        params: &albef::params::Params,
+        config: ModelConfig,
+        vocabulary: &str,
+        device: &Device,
+    ) -> Result<Self> {
+        let tokenizer = Tokenizer::new(Vocabulary::from_text(vocabulary)?);
+        let weights = params.untracked(Ops::for_device(device));
+        Ok(Self { config, tokenizer, weights, device: device.clone() })
+    }
+
+    fn caption(&self, text: &str) -> Vec<u32> {
+        self.tokenizer.encode(&pre_caption(text, 30))
+    }
+
+    fn question(&self, text: &str) -> Vec<u32> {
+        self.tokenizer.encode(&pre_question(text, QUESTION_WORDS))
+    }
+
+    fn images(
+        &self,
+        data: &Dataset,
+        which: &[usize],
+        views: usize,
+    ) -> (Tensor<4>, Vec<(usize, Skipped)>) {
+        let size = self.config.vision.image_res;
+        let mut pixels = Vec::new();
+        let mut failed = Vec::new();
+        for view in 0..views {
+            let workers = rayon::current_num_threads();
+            let (part, bad) = load_views(
+                data,
+                which,
+                view,
+                size,
+                Normalization::default(),
+                &DecodeOptions::default(),
+                workers,
+            );
+            pixels.extend(part);
+            failed.extend(bad);
+        }
+        (tensor(pixels, [which.len() * views, 3, size, size], &self.device), failed)
+    }
+
+    /// Class probabilities of each sample: true and false of statements about two images, or the
+    /// three of entailment.
+    pub fn classes(&self, samples: &[Sample], task: Task) -> Result<(Vec<Vec<f32>>, Vec<Skipped>)> {
+        let views = if task == Task::Nlvr { 2 } else { 1 };
+        let data = Dataset::from_samples(samples.to_vec());
+        let all: Vec<usize> = (0..samples.len()).collect();
+        let (mut rows, mut skipped) = (Vec::new(), Vec::new());
+        let bar = indicatif::ProgressBar::new(all.len() as u64);
+        for part in all.chunks(BATCH) {
+            let (images, failed) = self.images(&data, part, views);
+            let texts: Vec<Vec<u32>> = part
+                .iter()
+                .map(|i| self.caption(samples[*i].captions.first().map_or("", String::as_str)))
+                .collect();
+            let (texts, none) = (TokenBatch::packed(&texts), &mut DropoutDraws::none());
+            let logits = if task == Task::Nlvr {
+                PairModel::new(&self.config, &self.weights, Copy::Online)?
+                    .logits(images, &texts, none)?
+            } else {
+                EntailmentModel::new(&self.config, &self.weights, Copy::Online)?
+                    .logits(images, &texts, none)?
+            };
+            let classes = logits.dims()[1];
+            let p = albef::params::values(activation::softmax(logits, 1));
+            rows.extend(p.chunks(classes).map(<[f32]>::to_vec));
+            for (i, s) in failed {
+                rows[i].clear();
+                skipped.push(s);
+            }
+            bar.inc(part.len() as u64);
+        }
+        bar.finish_and_clear();
+        Ok((rows, skipped))
+    }
+
+    /// Accuracy of classes.
+    pub fn accuracy(&self, samples: &[Sample], task: Task) -> Result<Measured> {
+        let (rows, skipped) = self.classes(samples, task)?;
+        let labels: Vec<usize> = samples
+            .iter()
+            .map(|s| match s.task.target {
+                Target::Label(label) => Ok(label),
+                _ => bail!("{} has no `label`", s.name),
+            })
+            .collect::<Result<_>>()?;
+        let scores = rows
+            .iter()
+            .zip(&labels)
+            .map(|(row, label)| {
+                // The first of equal maxima, as the official code picks it.
+                let best = (0..row.len()).rev().max_by(|a, b| row[*a].total_cmp(&row[*b]));
+                if best == Some(*label) { 100.0 } else { 0.0 }
+            })
+            .collect();
+        let most = (0..3).map(|c| labels.iter().filter(|l| **l == c).count()).max().unwrap_or(0);
+        let majority = 100.0 * most as f64 / labels.len().max(1) as f64;
+        Ok(Measured { scores, skipped, majority, results: Vec::new() })
+    }
+
+    /// The candidate answers of a list.
+    pub fn candidates(&self, answers: &[String]) -> Result<Candidates> {
+        let tokens = answers.iter().map(|a| self.tokenizer.encode(&format!("{a}[SEP]")));
+        Ok(Candidates::new(tokens.collect())?)
+    }
+
+    /// Ranked answers of each question; an empty ranking where the picture cannot be used.
+    pub fn answers(
+        &self,
+        samples: &[Sample],
+        candidates: &Candidates,
+        k: usize,
+        rule: RankRule,
+    ) -> Result<(Vec<Option<Ranking>>, Vec<Skipped>)> {
+        let model = AnswerModel::new(&self.config, &self.weights, Copy::Online)?;
+        let data = Arc::new(Dataset::from_samples(samples.to_vec()));
+        let all: Vec<usize> = (0..samples.len()).collect();
+        let (mut found, mut skipped) = (Vec::new(), Vec::new());
+        let bar = indicatif::ProgressBar::new(all.len() as u64);
+        for part in all.chunks(BATCH) {
+            // A picture is encoded once for all of its questions in a row.
+            let mut pictures: Vec<usize> = Vec::new();
+            let mut image_of = Vec::new();
+            for i in part {
+                let same = |p: &usize| samples[*p].location == samples[*i].location;
+                let place = pictures.iter().position(same).unwrap_or_else(|| {
+                    pictures.push(*i);
+                    pictures.len() - 1
+                });
+                image_of.push(place);
+            }
+            let (images, failed) = self.images(&data, &pictures, 1);
+            let states: ImageStates = model.visual_encoder.forward(images)?;
+            let questions: Vec<Vec<u32>> = part
+                .iter()
+                .map(|i| self.question(samples[*i].captions.first().map_or("", String::as_str)))
+                .collect();
+            let questions = TokenBatch::packed(&questions);
+            let ranked = rank(&model, &states, &image_of, &questions, candidates, k, rule)?;
+            for (ranking, place) in ranked.into_iter().zip(&image_of) {
+                let bad = failed.iter().any(|(i, _)| *i == pictures[*place]);
+                found.push((!bad).then_some(ranking));
+            }
+            skipped.extend(failed.into_iter().map(|(_, s)| s));
+            bar.inc(part.len() as u64);
+        }
+        bar.finish_and_clear();
+        Ok((found, skipped))
+    }
+
+    /// Soft accuracy of questions with known answers, and the answers given to all.
+    pub fn answer_accuracy(
+        &self,
+        samples: &[Sample],
+        answers: &[String],
+        k: usize,
+        rule: RankRule,
+        score: ScoreRule,
+    ) -> Result<Measured> {
+        let candidates = self.candidates(answers)?;
+        let (rankings, skipped) = self.answers(samples, &candidates, k, rule)?;
+        let mut scores = Vec::new();
+        let mut results = Vec::new();
+        let mut given = std::collections::BTreeMap::<String, f64>::new();
+        let mut known = 0;
+        for (sample, ranking) in samples.iter().zip(&rankings) {
+            let best = ranking.as_ref().and_then(|r| r.candidates.first());
+            let answer = best.map_or("", |i| answers[*i].as_str());
+            results.push(json!({"question_id": sample.task.id, "answer": answer}));
+            if let Target::Answers(shares) = &sample.task.target {
+                let annotators = ten(shares);
+                scores.push(accuracy(answer, &annotators, score));
+                known += 1;
+                for (text, share) in shares {
+                    *given.entry(text.clone()).or_default() += f64::from(*share);
+                }
+            }
+        }
+        let most = given.values().copied().fold(0.0, f64::max);
+        let majority = 100.0 * most / f64::from(known.max(1));
+        Ok(Measured { scores, skipped, majority, results })
+    }
+}
+
+/// Shares of answers as those of ten annotators.
+fn ten(shares: &[(String, f32)]) -> Vec<String> {
+    let whole: f32 = shares.iter().map(|(_, w)| w).sum();
+    let times = |w: f32| (10.0 * w / whole.max(f32::MIN_POSITIVE)).round() as usize;
+    shares.iter().flat_map(|(a, w)| vec![a.clone(); times(*w)]).collect()
+}
+
+/// A JSON list of candidate answers, or answers separated by commas.
+pub fn answer_list(given: &str) -> Result<Vec<String>> {
+    let path = Path::new(given);
+    if path.is_file() {
+        let text = std::fs::read_to_string(path)?;
+        return serde_json::from_str(&text)
+            .with_context(|| format!("{given} must be a JSON list of answers"));
+    }
+    if given.ends_with(".json") {
+        bail!("there is no answer list {given}");
+    }
+    Ok(given.split(',').map(|a| a.trim().to_owned()).filter(|a| !a.is_empty()).collect())
+}
+
+/// One picture, or two, with a text, as a sample.
+pub fn sample(image: &Path, second: Option<&Path>, text: &str) -> Sample {
+    use albef_data::dataset::{Location, TaskPart};
+    let task =
+        TaskPart { second: second.map(|p| Location::File(p.to_owned())), ..TaskPart::default() };
+    Sample {
+        location: Location::File(image.to_owned()),
+        name: image.display().to_string(),
+        captions: vec![text.to_owned()],
+        key: String::new(),
+        task,
+    }
+}
