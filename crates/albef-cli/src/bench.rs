@@ -102,7 +102,10 @@ impl Training {
         let teacher = momentum_encoders(&self.momentum, &self.config)?;
         let settings = Settings {
             alpha: 0.4,
+            ita: true,
+            itm: true,
             mlm: true,
+            hard_negatives: true,
             mlm_probability: 0.15,
             image_index: false,
             dropout: 0.1,

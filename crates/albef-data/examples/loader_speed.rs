@@ -40,6 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 rand_augment: Some(RandAugment { n: 2, m: 7.0 }),
                 quirks: ReferenceQuirks::default(),
             },
+            flip_sided: true,
             normalization: Normalization::default(),
             decode: DecodeOptions::default(),
             max_skipped: None,

@@ -102,6 +102,7 @@ fn options(batch_size: usize, workers: usize) -> LoaderOptions {
             rand_augment: Some(RandAugment { n: 2, m: 7.0 }),
             quirks: ReferenceQuirks::default(),
         },
+        flip_sided: true,
         normalization: Normalization::default(),
         decode: DecodeOptions::default(),
         max_skipped: None,

@@ -100,6 +100,7 @@ fn batches(data: &Arc<Dataset>, workers: usize, start: usize) -> Vec<Batch> {
             rand_augment: Some(RandAugment { n: 2, m: 7.0 }),
             quirks: ReferenceQuirks::default(),
         },
+        flip_sided: true,
         normalization: Normalization::default(),
         decode: DecodeOptions::default(),
         max_skipped: None,

@@ -39,7 +39,10 @@ fn step(ops: Ops) -> (Vec<f32>, Vec<Vec<f32>>) {
     };
     let settings = Settings {
         alpha: 0.4,
+        ita: true,
+        itm: true,
         mlm: true,
+        hard_negatives: true,
         mlm_probability: 0.4,
         image_index: true,
         dropout: 0.1,

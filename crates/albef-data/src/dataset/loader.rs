@@ -59,6 +59,8 @@ pub struct LoaderOptions {
     pub max_tokens: usize,
     /// The transform of pictures.
     pub transform: TrainTransform,
+    /// Whether pictures are mirrored although a caption says left or right, as in the official code.
+    pub flip_sided: bool,
     /// Mean and deviation.
     pub normalization: Normalization,
     /// Decoder settings.
@@ -176,7 +178,10 @@ impl Work {
             match decoded {
                 Some(Ok(pictures)) => {
                     for (picture, image) in pictures.iter().zip(images) {
-                        let picture = o.transform.apply(picture, &mut augment);
+                        let flip =
+                            o.transform.flip && (o.flip_sided || !says_side(&sample.captions));
+                        let transform = TrainTransform { flip, ..o.transform };
+                        let picture = transform.apply(picture, &mut augment);
                         o.normalization.to_chw(&picture, image);
                     }
                     let mut pick = Stream::new(o.seed, "caption", &[o.epoch, position as u64]);
@@ -236,6 +241,12 @@ impl Work {
         batch.images = images;
         Ok(batch)
     }
+}
+
+/// Whether a caption tells left from right, which a mirrored picture would belie.
+fn says_side(captions: &[String]) -> bool {
+    let side = |w: &str| w.eq_ignore_ascii_case("left") || w.eq_ignore_ascii_case("right");
+    captions.iter().any(|c| c.split(|c: char| !c.is_alphabetic()).any(side))
 }
 
 type Message = (usize, Result<Batch>);

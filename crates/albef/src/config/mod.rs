@@ -6,4 +6,4 @@ mod pretrain;
 
 pub use finetune::FinetuneConfig;
 pub use model::{ModelConfig, TextConfig, VisionConfig};
-pub use pretrain::{Files, OptimizerConfig, PretrainConfig, ScheduleConfig};
+pub use pretrain::{Files, LossConfig, OptimizerConfig, PretrainConfig, ScheduleConfig};

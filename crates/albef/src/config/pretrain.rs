@@ -91,6 +91,24 @@ impl Default for ScheduleConfig {
     }
 }
 
+/// Which losses take part, for ablations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LossConfig {
+    /// Image-text contrast.
+    pub ita: bool,
+    /// Image-text matching.
+    pub itm: bool,
+    /// Masked language modelling.
+    pub mlm: bool,
+}
+
+impl Default for LossConfig {
+    fn default() -> Self {
+        Self { ita: true, itm: true, mlm: true }
+    }
+}
+
 /// Everything that decides about a pre-training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -129,6 +147,13 @@ pub struct PretrainConfig {
     pub alpha: f64,
     /// Whether pairs of one image id are positives of each other (quirk Q42).
     pub image_index: bool,
+    /// Which losses take part.
+    pub losses: LossConfig,
+    /// Whether negatives for matching are drawn by similarity.
+    pub hard_negatives: bool,
+    /// Factor on the learning rate of text and fusion layers, for a text side that starts from
+    /// trained weights beside a fresh image side.
+    pub text_lr_scale: f64,
     /// Dropout of text and fusion layers.
     pub dropout: f64,
     /// Dropout of the momentum model's (quirk Q9).
@@ -137,6 +162,8 @@ pub struct PretrainConfig {
     pub crop_scale: (f64, f64),
     /// Whether half of the pictures are mirrored.
     pub flip: bool,
+    /// Whether they are mirrored although a caption says left or right, as in the official code.
+    pub flip_sided: bool,
     /// RandomAugment's operations per picture and strength; `[0, 0]` for none.
     pub rand_augment: (usize, f64),
     /// Words of a caption that are kept.
@@ -191,10 +218,14 @@ impl Default for PretrainConfig {
             momentum: 0.995,
             alpha: 0.4,
             image_index: false,
+            losses: LossConfig::default(),
+            hard_negatives: true,
+            text_lr_scale: 1.0,
             dropout: 0.1,
             momentum_dropout: 0.1,
             crop_scale: (0.2, 1.0),
             flip: true,
+            flip_sided: true,
             rand_augment: (2, 7.0),
             max_words: 30,
             max_tokens: 25,
@@ -236,6 +267,15 @@ impl PretrainConfig {
         share("mlm_probability", self.mlm_probability)?;
         if !(0.0..1.0).contains(&self.dropout) || !(0.0..1.0).contains(&self.momentum_dropout) {
             return fail("dropout must lie between 0 and 1, 1 not included".into());
+        }
+        if !(self.losses.ita || self.losses.itm || self.losses.mlm) {
+            return fail("`losses`: at least one of ita, itm and mlm must take part".into());
+        }
+        if !(self.text_lr_scale.is_finite() && self.text_lr_scale >= 0.0) {
+            return fail(format!(
+                "`text_lr_scale` is {}; it must be 0 or more",
+                self.text_lr_scale
+            ));
         }
         if self.batch_size == 0 || self.accumulate == 0 {
             return fail("`batch_size` and `accumulate` must be at least 1".into());

@@ -105,7 +105,10 @@ fn retrieval_step(
         run.weights.queues.clone().ok_or_else(|| set.wrong(fixture, "no queues in the weights"))?;
     let settings = Settings {
         alpha: if run.distill { run.alpha } else { 0.0 },
+        ita: true,
+        itm: true,
         mlm: false,
+        hard_negatives: true,
         mlm_probability: 0.0,
         image_index: true,
         dropout: 0.0,

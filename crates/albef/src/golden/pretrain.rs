@@ -57,7 +57,10 @@ pub(super) fn packed(padded: &TokenBatch) -> TokenBatch {
 fn settings(set: &GoldenSet, config: &ModelConfig, alpha: f64) -> Result<Settings> {
     Ok(Settings {
         alpha,
+        ita: true,
+        itm: true,
         mlm: true,
+        hard_negatives: true,
         mlm_probability: set.mlm_probability()?,
         image_index: false,
         dropout: 0.0,

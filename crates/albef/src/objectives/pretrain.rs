@@ -34,8 +34,14 @@ pub struct Batch {
 pub struct Settings {
     /// Weight of the momentum model's pseudo-targets in this step.
     pub alpha: f64,
+    /// Whether the contrastive loss takes part.
+    pub ita: bool,
+    /// Whether matching takes part.
+    pub itm: bool,
     /// Whether masked language modelling takes part. Fine-tuning for retrieval has none.
     pub mlm: bool,
+    /// Whether negatives for matching are drawn by similarity; else all are equally likely.
+    pub hard_negatives: bool,
     /// Share of tokens to mask.
     pub mlm_probability: f32,
     /// Whether pairs of the same image id are positives of each other in ITC and never negatives
@@ -150,6 +156,7 @@ impl DrawState {
     fn negatives(
         &self,
         images: bool,
+        hard: bool,
         sims: &Tensor<2>,
         allowed: impl Fn(usize, usize) -> bool,
     ) -> Vec<Option<usize>> {
@@ -160,7 +167,11 @@ impl DrawState {
             }
             Draws::Seeded(seed) => {
                 let batch = sims.dims()[0];
-                let logits = values(sims.clone().inner().narrow(1, 0, batch));
+                let logits = if hard {
+                    values(sims.clone().inner().narrow(1, 0, batch))
+                } else {
+                    vec![0.0; batch * batch]
+                };
                 let seed = mix(*seed, if images { 7 } else { 8 });
                 sample_negatives(&logits, batch, allowed, |row| {
                     f64::from(albef_kernels::uniform(seed, row as u64))
@@ -238,14 +249,19 @@ pub fn forward(
     let cross =
         |i: usize| itc::cross_entropy(sims[i].clone(), Tensor::from_inner(targets[i].clone()));
     let (loss_i2t, loss_t2i) = (cross(0), cross(1));
-    let loss_ita = (loss_i2t.clone() + loss_t2i.clone()) / 2.0;
+    let loss_ita = if settings.ita {
+        (loss_i2t.clone() + loss_t2i.clone()) / 2.0
+    } else {
+        Tensor::zeros([1], &device)
+    };
 
     // Hard negatives, first an image for each text, then a text for each image.
     let allowed = |a: usize, b: usize| {
         a != b && !(settings.image_index && batch.image_ids[a] == batch.image_ids[b])
     };
-    let negative_image = draws.negatives(true, &sims[1], allowed);
-    let negative_text = draws.negatives(false, &sims[0], allowed);
+    let hard = settings.hard_negatives;
+    let negative_image = draws.negatives(true, hard, &sims[1], allowed);
+    let negative_text = draws.negatives(false, hard, &sims[0], allowed);
 
     // Masking.
     let (masked_ids, mut mlm_labels) =
@@ -267,6 +283,9 @@ pub fn forward(
     let mut pairs: Vec<(usize, usize)> = (0..size).map(|b| (b, b)).collect();
     pairs.extend(negative_image.iter().enumerate().filter_map(|(b, j)| j.map(|j| (b, j))));
     pairs.extend(negative_text.iter().enumerate().filter_map(|(b, k)| k.map(|k| (k, b))));
+    if !settings.itm {
+        pairs.clear();
+    }
     let itm_labels: Vec<i64> = (0..pairs.len()).map(|i| i64::from(i < size)).collect();
     let mut rows = Vec::new();
     let mut sequences = Vec::new();
@@ -281,29 +300,34 @@ pub fn forward(
     let mut read: Vec<Vec<usize>> = vec![vec![0]; pairs.len()];
     if any_masked {
         let masked_states = online.text_encoder.text(&masked, Read::All, &mut draws.text, None)?;
-        states = Tensor::cat(vec![states, masked_states], 0);
+        states = if pairs.is_empty() {
+            masked_states
+        } else {
+            Tensor::cat(vec![states, masked_states], 0)
+        };
         for (b, s) in tokens.sequences.iter().enumerate() {
             sequences.push(Sequence { start: rows.len() + s.start, ..*s });
             image_of.push(b);
         }
         read.extend(targets_of.iter().cloned());
     }
-    let context = ImageContext { states: &image, image_of: &image_of, visible: None };
-    let fused = online.text_encoder.fusion(
-        states,
-        &sequences,
-        context,
-        Read::Rows(&read),
-        &mut draws.text,
-        None,
-    )?;
+    // Without matching and masked words no pair is fused.
+    let mut fused = Tensor::zeros([0, text.dims()[1]], &device);
+    if !sequences.is_empty() {
+        let context = ImageContext { states: &image, image_of: &image_of, visible: None };
+        let read = Read::Rows(&read);
+        let encoder = &online.text_encoder;
+        fused = encoder.fusion(states, &sequences, context, read, &mut draws.text, None)?;
+    }
 
     // Image-text matching loss.
-    let itm_logits = model.itm_logits(fused.clone().narrow(0, 0, pairs.len()));
-    let loss_itm = hard_cross_entropy(
-        activation::log_softmax(itm_logits.clone(), 1),
-        &itm_labels.iter().map(|l| *l as usize).collect::<Vec<_>>(),
-    );
+    let mut itm_logits = Tensor::zeros([0, 2], &device);
+    let mut loss_itm = Tensor::zeros([1], &device);
+    if !pairs.is_empty() {
+        itm_logits = model.itm_logits(fused.clone().narrow(0, 0, pairs.len()));
+        let labels: Vec<usize> = itm_labels.iter().map(|l| *l as usize).collect();
+        loss_itm = hard_cross_entropy(activation::log_softmax(itm_logits.clone(), 1), &labels);
+    }
 
     // Masked language modelling.
     let mut mlm_logits = None;

@@ -148,7 +148,10 @@ impl Context<'_> {
         let v = self.tokenizer.vocabulary();
         let settings = Settings {
             alpha: if self.distill { self.alpha } else { 0.0 },
-            mlm,
+            ita: c.losses.ita,
+            itm: c.losses.itm,
+            mlm: mlm && c.losses.mlm,
+            hard_negatives: c.hard_negatives,
             mlm_probability: c.mlm_probability as f32,
             image_index: c.image_index,
             dropout: c.dropout as f32,

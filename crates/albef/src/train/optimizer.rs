@@ -37,6 +37,7 @@ pub struct Optimizer {
     /// Added to the root of the second moment.
     pub eps: f64,
     decay: Vec<bool>,
+    scale: Vec<f64>,
     moments: Vec<Option<Moments>>,
 }
 
@@ -46,7 +47,19 @@ impl Optimizer {
     pub fn new(params: &Params, weight_decay: f64, betas: (f64, f64), eps: f64) -> Self {
         let decay = params.entries().iter().map(|p| decays(&p.name, &p.shape)).collect();
         let moments = vec![None; params.entries().len()];
-        Self { weight_decay, betas, eps, decay, moments }
+        let scale = vec![1.0; params.entries().len()];
+        Self { weight_decay, betas, eps, decay, scale, moments }
+    }
+
+    /// The same with a factor on the learning rate of tensors whose names begin with `prefix`.
+    #[must_use]
+    pub fn scaled(mut self, params: &Params, prefix: &str, factor: f64) -> Self {
+        for (scale, p) in self.scale.iter_mut().zip(params.entries()) {
+            if p.name.starts_with(prefix) {
+                *scale = factor;
+            }
+        }
+        self
     }
 
     /// Moments by position of the parameter; `None` before its first gradient.
@@ -78,7 +91,7 @@ impl Optimizer {
             };
             let weight_decay = if self.decay[i] { self.weight_decay } else { 0.0 };
             let settings = kernels::AdamW {
-                lr,
+                lr: lr * self.scale[i],
                 beta1: self.betas.0,
                 beta2: self.betas.1,
                 eps: self.eps,

@@ -232,7 +232,8 @@ impl Trainer {
             base.seed,
         )?;
         let o = &base.optimizer;
-        let optimizer = Optimizer::new(&weights.online, o.weight_decay, o.opt_betas, o.opt_eps);
+        let optimizer = Optimizer::new(&weights.online, o.weight_decay, o.opt_betas, o.opt_eps)
+            .scaled(&weights.online, "text_encoder", base.text_lr_scale);
         let contrastive = matches!(objective, Objective::Retrieval | Objective::Grounding);
         let size = if contrastive { base.queue_size } else { 0 };
         let fresh = || fresh_queues(size, model.embed_dim, base.seed, device);
@@ -362,6 +363,7 @@ impl Trainer {
                 rand_augment: (n > 0).then_some(RandAugment { n, m }),
                 quirks: albef_data::image::ReferenceQuirks::default(),
             },
+            flip_sided: c.flip_sided,
             normalization: Normalization::default(),
             decode: DecodeOptions::default(),
             max_skipped: usize::try_from(c.max_skipped).ok(),
@@ -654,7 +656,11 @@ fn starting_state(
     }
     let momentum = momentum.map_or_else(|| copy_for_momentum(&online), Ok)?;
     let o = &config.optimizer;
-    let optimizer = Optimizer::new(&online, o.weight_decay, o.opt_betas, o.opt_eps);
+    let optimizer = Optimizer::new(&online, o.weight_decay, o.opt_betas, o.opt_eps).scaled(
+        &online,
+        "text_encoder",
+        config.text_lr_scale,
+    );
     let queues = fresh_queues(config.queue_size, model.embed_dim, config.seed, device);
     Ok(TrainState { online, momentum, queues, optimizer, place: Place::default() })
 }

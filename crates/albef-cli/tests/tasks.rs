@@ -1,0 +1,214 @@
+//! Every task from a pre-trained model to an answer about one's own picture.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use common::{albef, config, data, settings, stderr};
+use serde_json::{Value, json};
+
+fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    output
+}
+
+fn out(command: &mut Command) -> Value {
+    serde_json::from_slice(&run(command).stdout).unwrap()
+}
+
+/// A model of a few steps, and the folder with its pictures.
+fn pretrained(dir: &Path) -> PathBuf {
+    let list = data(dir, 12);
+    let output = dir.join("pretrained");
+    let mut command = albef();
+    command.args(["pretrain", &config(), "--output"]).arg(&output);
+    // All word pieces, so that answers and statements have theirs.
+    command.args(settings(&list, dir)).args(["--set", "max_steps=2", "--set", "vocab=bert"]);
+    run(&mut command);
+    output.join("model")
+}
+
+fn write(dir: &Path, name: &str, list: &Value) -> String {
+    let path = dir.join(name);
+    std::fs::write(&path, list.to_string()).unwrap();
+    path.display().to_string()
+}
+
+fn finetune(dir: &Path, task: &str, model: &Path, more: &[String]) -> PathBuf {
+    let output = dir.join(task);
+    let yaml = dir.join("task.yaml");
+    std::fs::write(&yaml, "batch_size_train: 4\nbatch_size_test: 4\n").unwrap();
+    let mut command = albef();
+    command.args(["finetune", task]).arg(&yaml).arg("--output").arg(&output);
+    let mut settings = vec![
+        format!("checkpoint={}", model.display()),
+        format!("image_root={}", dir.display()),
+        format!("vqa_root={}", dir.display()),
+        "queue_size=8".to_owned(),
+        "schedular.epochs=2".to_owned(),
+    ];
+    settings.extend_from_slice(more);
+    for setting in settings {
+        command.args(["--set", &setting]);
+    }
+    run(&mut command);
+    assert!(output.join("log.jsonl").is_file());
+    output.join("model")
+}
+
+#[test]
+fn questions_are_learnt_ranked_and_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = pretrained(dir.path());
+    let colours = ["red", "green", "blue"];
+    let list: Vec<Value> = (0..12)
+        .map(|i| {
+            json!({"dataset": "vqa", "image": format!("{i}.png"), "question": "What colour is it?",
+                   "question_id": i, "answer": [colours[i % 3], colours[i % 3], "gray"]})
+        })
+        .collect();
+    let list = write(dir.path(), "vqa.json", &json!(list));
+    let answers = write(dir.path(), "answers.json", &json!(["red", "green", "blue", "gray"]));
+    let more = [
+        format!("train_file=[{list}]"),
+        format!("val_file=[{list}]"),
+        format!("answer_list={answers}"),
+        "k_test=4".into(),
+    ];
+    let tuned = finetune(dir.path(), "vqa", &model, &more);
+    assert!(dir.path().join("vqa/best/score.json").is_file());
+    let results = dir.path().join("results.json");
+    let mut command = albef();
+    command.args(["evaluate", "vqa", "--json", "--annotations", &list, "--answer-list", &answers]);
+    command.arg("--image-root").arg(dir.path()).arg("--model").arg(&tuned);
+    command.arg("--results").arg(&results);
+    let report = out(&mut command);
+    assert_eq!(report["samples"], 12);
+    let written: Value = serde_json::from_slice(&std::fs::read(&results).unwrap()).unwrap();
+    assert_eq!(written.as_array().unwrap().len(), 12);
+
+    let mut command = albef();
+    command.arg("ask").arg(dir.path().join("0.png")).args(["What colour is it?", "--json"]);
+    command.args(["--answers", "red, green, blue", "--model"]).arg(&tuned);
+    let answer = out(&mut command);
+    let total: f64 = answer["answers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|a| a["probability"].as_f64().unwrap())
+        .sum();
+    assert!((total - 1.0).abs() < 1e-4, "{answer}");
+
+    // A model of another task is refused in words.
+    let wrong = albef()
+        .arg("entail")
+        .arg(dir.path().join("0.png"))
+        .args(["a red square", "--model"])
+        .arg(&tuned)
+        .output()
+        .unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(stderr(&wrong).contains("question answering"), "{}", stderr(&wrong));
+}
+
+#[test]
+fn entailment_is_learnt_and_measured_with_a_broken_picture() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = pretrained(dir.path());
+    let labels = ["entailment", "neutral", "contradiction"];
+    let list: Vec<Value> = (0..12)
+        .map(|i| {
+            json!({"image": format!("{i}.png"), "sentence": "a square", "label": labels[i % 3]})
+        })
+        .collect();
+    let list = write(dir.path(), "ve.json", &json!(list));
+    let tuned = finetune(dir.path(), "ve", &model, &[format!("train_file={list}")]);
+    std::fs::write(dir.path().join("3.png"), b"no picture").unwrap();
+    let mut command = albef();
+    command.args(["evaluate", "ve", "--json", "--annotations", &list, "--image-root"]);
+    let report = out(command.arg(dir.path()).arg("--model").arg(&tuned));
+    assert_eq!((&report["samples"], &report["skipped"]), (&json!(12), &json!(1)));
+    let mut command = albef();
+    command.arg("entail").arg(dir.path().join("0.png")).args(["a square", "--json", "--model"]);
+    let answer = out(command.arg(&tuned));
+    assert!(labels.contains(&answer["label"].as_str().unwrap()), "{answer}");
+}
+
+#[test]
+fn statements_about_two_pictures_start_from_text_assignment() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = pretrained(dir.path());
+    let captions = dir.path().join("list.json").display().to_string();
+    let prepared = finetune(dir.path(), "nlvr-ta", &model, &[format!("train_file=[{captions}]")]);
+    let list: Vec<Value> = (0..12)
+        .map(|i| {
+            json!({"images": [format!("{i}.png"), format!("{}.png", (i + 1) % 12)],
+                   "sentence": "both are squares", "label": if i % 2 == 0 { "True" } else { "False" }})
+        })
+        .collect();
+    let list = write(dir.path(), "nlvr.json", &json!(list));
+    let tuned = finetune(dir.path(), "nlvr", &prepared, &[format!("train_file=[{list}]")]);
+    let mut command = albef();
+    command.args(["evaluate", "nlvr", "--json", "--annotations", &list, "--image-root"]);
+    let report = out(command.arg(dir.path()).arg("--model").arg(&tuned));
+    assert_eq!(report["majority"], 50.0);
+    let mut command = albef();
+    command.arg("reason").arg(dir.path().join("0.png")).arg(dir.path().join("1.png"));
+    let answer = out(command.args(["both are squares", "--json", "--model"]).arg(&tuned));
+    assert!(answer["probability"].as_f64().is_some_and(|p| (0.0..=1.0).contains(&p)));
+}
+
+#[test]
+fn retrieval_is_fine_tuned_from_a_pretrained_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = pretrained(dir.path());
+    let captions = dir.path().join("list.json").display().to_string();
+    let more = [format!("train_file=[{captions}]"), format!("val_file={captions}")];
+    let tuned = finetune(dir.path(), "retrieval", &model, &more);
+    let mut command = albef();
+    command.args(["evaluate", "retrieval", "--json", "--annotations", &captions, "--image-root"]);
+    let report = out(command.arg(dir.path()).arg("--model").arg(&tuned));
+    assert!(report["r_mean"].as_f64().is_some());
+    let list: Vec<Value> =
+        (0..12).map(|i| json!({"image": format!("{i}.png"), "text": "a square"})).collect();
+    let list = write(dir.path(), "grounding.json", &json!(list));
+    finetune(dir.path(), "grounding", &model, &[format!("train_file=[{list}]")]);
+}
+
+#[test]
+fn the_model_shows_where_it_looks_and_chooses_classes() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = pretrained(dir.path());
+    let picture = dir.path().join("0.png");
+    for mode in ["itm", "itc"] {
+        let overlay = dir.path().join(format!("{mode}.png"));
+        let mut command = albef();
+        command.arg("ground").arg(&picture).args(["a red square", "--mode", mode, "--json"]);
+        command.arg("--words").arg("--output").arg(&overlay).arg("--model").arg(&model);
+        let output = command.output().unwrap();
+        assert!(output.status.code().is_some_and(|c| c < 2), "{}", stderr(&output));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let grid = report["grid"].as_u64().unwrap();
+        assert_eq!(report["map"].as_array().unwrap().len() as u64, grid * grid);
+        assert!(image_size(&overlay) == (24, 20));
+    }
+    let boxes = write(dir.path(), "boxes.json", &json!([[0, 0, 5, 5], [100, 3, 5, 5]]));
+    let mut command = albef();
+    command.arg("ground").arg(&picture).args(["red", "--boxes", &boxes, "--model"]).arg(&model);
+    let outside = command.output().unwrap();
+    assert_eq!(outside.status.code(), Some(2));
+    assert!(stderr(&outside).contains("box 1"), "{}", stderr(&outside));
+    let mut command = albef();
+    command.arg("classify").arg(&picture).args(["red", "green", "--json", "--model"]).arg(&model);
+    let classes = out(&mut command);
+    assert_eq!(classes["classes"].as_array().unwrap().len(), 2);
+}
+
+fn image_size(path: &Path) -> (usize, usize) {
+    let bytes = std::fs::read(path).unwrap();
+    let options = albef_data::image::DecodeOptions::default();
+    let image = albef_data::image::decode(&bytes, &options).unwrap();
+    (image.width, image.height)
+}
