@@ -82,32 +82,10 @@ pub fn run(a: &Arguments) -> Result<Answer> {
             a.output.display()
         );
     }
-    let validation = Lists::open(&config, objective, &config.val_file.paths())?;
+    let validation = Lists::open(&config, objective, &config.base.val_file.paths())?;
     let test = Lists::open(&config, objective, &config.test_file.paths())?;
     let trainer = Trainer::finetune(&config, objective, &a.output, &device)?;
-    let best = a.output.join("best");
-    let mut after = |trainer: &Trainer| -> Result<()> {
-        let Some(lists) = &validation else { return Ok(()) };
-        let epoch = trainer.state.place.epoch;
-        let score = lists.measure(trainer, &config)?;
-        eprintln!("epoch {epoch}: validation {score}");
-        // Strictly better, as in the official code.
-        let key = score["score"].as_f64().unwrap_or(0.0);
-        let record = best.join("score.json");
-        let before = std::fs::read_to_string(&record).ok();
-        let before: Option<Value> = before.and_then(|t| serde_json::from_str(&t).ok());
-        if before.as_ref().and_then(|b| b["score"].as_f64()).is_none_or(|b| key > b) {
-            trainer.export(&best, &card(trainer, 0.0), KeepAs::Same)?;
-            let mut score = score;
-            score["epoch"] = json!(epoch);
-            let text = score.to_string();
-            write_atomic(&record, |f| std::io::Write::write_all(f, text.as_bytes()))?;
-        }
-        Ok(())
-    };
-    let observe: Option<&mut dyn FnMut(&Trainer) -> Result<()>> =
-        if validation.is_some() { Some(&mut after) } else { None };
-    let (trainer, ended) = train(trainer, &a.output, a.resume, observe)?;
+    let (trainer, ended) = train_validated(trainer, &a.output, a.resume, &config, validation)?;
     if ended == Ended::Interrupted {
         eprintln!("saved; continue with --resume");
         return Ok(Answer::No);
@@ -120,14 +98,45 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     Ok(Answer::Yes)
 }
 
+/// Trains, measuring after each epoch if there is something to measure on; the best weights so far
+/// are kept in `output/best`.
+pub fn train_validated(
+    trainer: Trainer,
+    output: &Path,
+    resume: bool,
+    config: &FinetuneConfig,
+    validation: Option<Lists>,
+) -> Result<(Trainer, Ended)> {
+    let Some(lists) = validation else { return train(trainer, output, resume, None) };
+    let best = output.join("best");
+    let record = best.join("score.json");
+    let mut after = |trainer: &Trainer| -> Result<()> {
+        let mut score = lists.measure(trainer, config)?;
+        score["epoch"] = json!(trainer.state.place.epoch);
+        eprintln!("validation {score}");
+        let score_of = |v: &Value| v["score"].as_f64();
+        let before: Option<Value> =
+            std::fs::read_to_string(&record).ok().and_then(|text| serde_json::from_str(&text).ok());
+        let before = before.as_ref().and_then(score_of);
+        // Strictly better, as in the official code.
+        if before.is_none_or(|b| score_of(&score).is_some_and(|s| s > b)) {
+            trainer.export(&best, &card(trainer, 0.0), KeepAs::Same)?;
+            let text = score.to_string();
+            write_atomic(&record, |f| std::io::Write::write_all(f, text.as_bytes()))?;
+        }
+        Ok(())
+    };
+    train(trainer, output, resume, Some(&mut after))
+}
+
 /// Lists to measure on.
-enum Lists {
+pub enum Lists {
     Samples(Vec<Sample>),
     Retrieval(String, Option<PathBuf>),
 }
 
 impl Lists {
-    fn open(
+    pub fn open(
         config: &FinetuneConfig,
         objective: Objective,
         files: &[String],
@@ -143,7 +152,7 @@ impl Lists {
             Objective::Vqa => TaskForm::Vqa,
             Objective::Nlvr => TaskForm::Nlvr,
             Objective::Entailment => TaskForm::Entailment,
-            Objective::Retrieval => {
+            Objective::Retrieval | Objective::Pretrain => {
                 let root = (!root.is_empty()).then(|| PathBuf::from(root));
                 return Ok(Some(Self::Retrieval(first.clone(), root)));
             }
@@ -170,7 +179,7 @@ impl Lists {
                 let size = model.config.vision.image_res;
                 let ready = Ready::of(model, trainer.state.online.clone(), trainer.vocabulary())?;
                 let pictures = Pictures::open(list, root.as_deref(), size, &device)?;
-                let (out, skipped, _) = measure(&ready, &pictures, config.k_test, false)?;
+                let (out, skipped, _) = measure(&ready, &pictures, config.base.k_test, false)?;
                 let mut value: BTreeMap<&str, Value> =
                     out.itm.named().into_iter().map(|(k, v)| (k, json!(v))).collect();
                 value.insert("score", json!(out.itm.r_mean));
@@ -187,7 +196,7 @@ impl Lists {
                 let out = if trainer.objective() == Objective::Vqa {
                     let answers = answer_list(&config.answer_list)?;
                     let (rule, score) = (RankRule::Official, ScoreRule::Official);
-                    model.answer_accuracy(samples, &answers, config.k_test, rule, score)?
+                    model.answer_accuracy(samples, &answers, config.base.k_test, rule, score)?
                 } else {
                     model.accuracy(samples, trainer.objective().task())?
                 };

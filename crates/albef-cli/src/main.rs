@@ -4,6 +4,7 @@
 mod ask;
 mod bench;
 mod corpus;
+mod data;
 mod demo;
 mod device;
 mod doctor;
@@ -40,6 +41,9 @@ enum Command {
     Pretrain(pretrain::Arguments),
     /// Fine-tune a pre-trained model for a task by a configuration file.
     Finetune(finetune::Arguments),
+    /// Make data sets.
+    #[command(subcommand)]
+    Data(data::Command),
     /// Answer a question about a picture.
     Ask(ask::AskArguments),
     /// Say whether a picture entails or contradicts a sentence.
@@ -96,6 +100,7 @@ fn main() -> ExitCode {
         Command::Demo(a) => demo::run(&a),
         Command::Pretrain(a) => pretrain::run(&a),
         Command::Finetune(a) => finetune::run(&a),
+        Command::Data(a) => data::run(&a),
         Command::Ask(a) => ask::ask(&a),
         Command::Entail(a) => ask::entail(&a),
         Command::Reason(a) => ask::reason(&a),

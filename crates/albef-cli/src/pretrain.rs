@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use albef::config::PretrainConfig;
+use albef::config::{FinetuneConfig, PretrainConfig};
+use albef::train::objective::Objective;
 use albef::train::trainer::{Ended, Event, StepReport, Trainer};
 use albef_report::{EventWriter, JsonLines, Series, curves_svg};
 use albef_weights::{KeepAs, write_atomic};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::finetune::{Lists, train_validated};
 use crate::{Answer, device};
 
 #[derive(clap::Args)]
@@ -45,8 +47,10 @@ pub fn run(a: &Arguments) -> Result<Answer> {
             a.output.display()
         );
     }
+    let measuring = FinetuneConfig { base: config.clone(), ..FinetuneConfig::default() };
+    let validation = Lists::open(&measuring, Objective::Pretrain, &config.val_file.paths())?;
     let trainer = Trainer::new(config, &a.output, &device)?;
-    match train(trainer, &a.output, a.resume, None)? {
+    match train_validated(trainer, &a.output, a.resume, &measuring, validation)? {
         (_, Ended::Done) => Ok(Answer::Yes),
         (_, Ended::Interrupted | Ended::Paused) => {
             eprintln!("saved; continue with --resume");
@@ -69,13 +73,16 @@ fn stop_flag() -> Arc<AtomicBool> {
     stop
 }
 
+/// What is done with the weights at the end of each epoch.
+pub type AfterEpoch<'a> = Option<&'a mut dyn FnMut(&Trainer) -> Result<()>>;
+
 /// Trains with progress bar and logs, then exports the model to `output/model`. `after_epoch` is
 /// called with the weights at the end of each epoch.
 pub fn train(
     mut trainer: Trainer,
     output: &Path,
     resume: bool,
-    mut after_epoch: Option<&mut dyn FnMut(&Trainer) -> Result<()>>,
+    mut after_epoch: AfterEpoch<'_>,
 ) -> Result<(Trainer, Ended)> {
     std::fs::create_dir_all(output)
         .with_context(|| format!("cannot create {}", output.display()))?;

@@ -1,5 +1,7 @@
 //! Every task from a pre-trained model to an answer about one's own picture.
 
+#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
+
 mod common;
 
 use std::path::{Path, PathBuf};

@@ -99,9 +99,12 @@ pub struct Skipped {
 #[derive(Clone, Debug, Default)]
 pub struct SkipReport {
     skipped: Arc<Mutex<BTreeMap<usize, Skipped>>>,
-    pixels: Arc<Mutex<HashMap<(usize, usize), Arc<RgbImage>>>>,
+    pixels: Arc<Mutex<DecodedPictures>>,
     cached: Arc<AtomicUsize>,
 }
+
+/// Pictures by sample and view.
+type DecodedPictures = HashMap<(usize, usize), Arc<RgbImage>>;
 
 /// Decoded pictures are kept in memory up to this many bytes.
 const CACHE: usize = 1 << 30;

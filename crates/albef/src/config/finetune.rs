@@ -13,8 +13,6 @@ use crate::train::objective::Objective;
 pub struct FinetuneConfig {
     /// Model folder or checkpoint to start from.
     pub checkpoint: String,
-    /// List to choose the best epoch by.
-    pub val_file: Files,
     /// List to report on.
     pub test_file: Files,
     /// Root of the pictures of VQAv2.
@@ -31,8 +29,6 @@ pub struct FinetuneConfig {
     pub distill: bool,
     /// Whether the distillation weight rises over the first epoch.
     pub warm_up: bool,
-    /// Candidates that are scored in full.
-    pub k_test: usize,
     /// Ends an answer.
     pub eos: String,
     /// Accepted and not read, as in the official code.
@@ -50,7 +46,6 @@ pub struct FinetuneConfig {
 
 impl Default for FinetuneConfig {
     fn default() -> Self {
-        let none = || Files::Many(Vec::new());
         let base = PretrainConfig {
             crop_scale: (0.5, 1.0),
             max_tokens: 512,
@@ -59,8 +54,7 @@ impl Default for FinetuneConfig {
         };
         Self {
             checkpoint: String::new(),
-            val_file: none(),
-            test_file: none(),
+            test_file: Files::Many(Vec::new()),
             vqa_root: String::new(),
             vg_root: String::new(),
             answer_list: String::new(),
@@ -68,7 +62,6 @@ impl Default for FinetuneConfig {
             batch_size_test: 32,
             distill: true,
             warm_up: true,
-            k_test: 128,
             eos: "[SEP]".into(),
             eval_ema: false,
             refcoco_data: String::new(),
@@ -117,6 +110,40 @@ impl FinetuneConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_configurations_of_the_repository_are_valid() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+        let named = |o: Objective| match o {
+            Objective::Retrieval => vec!["retrieval_coco", "retrieval_flickr"],
+            Objective::Grounding => vec!["grounding"],
+            Objective::Vqa => vec!["vqa"],
+            Objective::Nlvr => vec!["nlvr"],
+            Objective::Assignment => vec!["nlvr_ta"],
+            Objective::Entailment => vec!["ve"],
+            Objective::Pretrain => vec!["base", "mini", "nano"],
+        };
+        for objective in [
+            Objective::Pretrain,
+            Objective::Retrieval,
+            Objective::Grounding,
+            Objective::Vqa,
+            Objective::Nlvr,
+            Objective::Assignment,
+            Objective::Entailment,
+        ] {
+            for name in named(objective) {
+                let path = folder.join(format!("{name}.yaml"));
+                let text = std::fs::read_to_string(&path).unwrap();
+                if objective == Objective::Pretrain {
+                    PretrainConfig::parse(&text, &[]).unwrap();
+                } else {
+                    let start = ["checkpoint=x".to_owned()];
+                    FinetuneConfig::parse(&text, &start, objective).unwrap();
+                }
+            }
+        }
+    }
 
     #[test]
     fn the_official_keys_of_a_task_are_understood() {

@@ -117,6 +117,10 @@ pub struct PretrainConfig {
     pub preset: String,
     /// Annotation lists, folders, tar shards or patterns of them.
     pub train_file: Files,
+    /// Lists by which the best epoch is chosen; for pre-training one retrieval list. Empty for none.
+    pub val_file: Files,
+    /// Candidates that are scored in full when measuring.
+    pub k_test: usize,
     /// Weight of each training file in the mixture; empty for equal ones.
     pub train_weights: Vec<f64>,
     /// Joined before relative image paths; empty for none.
@@ -203,6 +207,8 @@ impl Default for PretrainConfig {
         Self {
             preset: "base".into(),
             train_file: Files::Many(Vec::new()),
+            val_file: Files::Many(Vec::new()),
+            k_test: 128,
             train_weights: Vec::new(),
             image_root: String::new(),
             bert_config: String::new(),

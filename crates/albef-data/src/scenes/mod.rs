@@ -4,6 +4,10 @@
 //! The same seed gives the same corpus everywhere. Three styles are trained on; `fxemoji` is not.
 //! A tenth of the (concept, style) pairs and an eighth of the pairs of concepts are held out.
 
+mod tasks;
+
+pub use tasks::{TaskCorpus, build_tasks, write_tasks};
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Cursor;
@@ -17,12 +21,12 @@ use crate::image::{RgbImage, resize_bicubic};
 use crate::random::Stream;
 
 const TRAINED: [(&str, &[u8]); 3] = [
-    ("twemoji", include_bytes!("../../../data/sprites/twemoji.png")),
-    ("noto", include_bytes!("../../../data/sprites/noto.png")),
-    ("fluent-flat", include_bytes!("../../../data/sprites/fluent-flat.png")),
+    ("twemoji", include_bytes!("../../../../data/sprites/twemoji.png")),
+    ("noto", include_bytes!("../../../../data/sprites/noto.png")),
+    ("fluent-flat", include_bytes!("../../../../data/sprites/fluent-flat.png")),
 ];
-const UNSEEN: (&str, &[u8]) = ("fxemoji", include_bytes!("../../../data/sprites/fxemoji.png"));
-const DESCRIPTION: &str = include_str!("../../../data/sprites/sprites.json");
+const UNSEEN: (&str, &[u8]) = ("fxemoji", include_bytes!("../../../../data/sprites/fxemoji.png"));
+const DESCRIPTION: &str = include_str!("../../../../data/sprites/sprites.json");
 
 /// Pale plain backgrounds.
 const BACKGROUNDS: [[u8; 3]; 7] = [
@@ -154,6 +158,17 @@ impl Sprites {
     }
 }
 
+/// A picture of two sprites.
+struct Arranged {
+    image: RgbImage,
+    /// Upper left corners.
+    places: [(usize, usize); 2],
+    /// Width and height of a sprite.
+    side: usize,
+    /// Whether they stand beside each other rather than one above the other.
+    beside: bool,
+}
+
 fn with_article(name: &str) -> String {
     let vowel = name.starts_with(['a', 'e', 'i', 'o', 'u']);
     format!("{} {name}", if vowel { "an" } else { "a" })
@@ -177,10 +192,18 @@ impl Sprites {
         Pair { image, captions, id: id.clone(), style: self.styles[style].0.into() }
     }
 
-    fn scene(&self, pair: (usize, usize), style: usize, size: usize, stream: &mut Stream) -> Pair {
+    /// Two concepts beside each other, the first on the left, or one above the other.
+    fn two(
+        &self,
+        pair: (usize, usize),
+        style: usize,
+        beside: Option<bool>,
+        size: usize,
+        stream: &mut Stream,
+    ) -> Arranged {
         let mut image = Self::background(size, stream);
         let side = size / 2;
-        let beside = stream.below(2) == 0;
+        let beside = beside.unwrap_or_else(|| stream.below(2) == 0);
         let shift = stream.below(side + 1);
         let places = if beside {
             [(0, shift), (side, side - shift)]
@@ -190,6 +213,11 @@ impl Sprites {
         for (concept, place) in [pair.0, pair.1].into_iter().zip(places) {
             self.draw(&mut image, (concept, style), place, side);
         }
+        Arranged { image, places, side, beside }
+    }
+
+    fn scene(&self, pair: (usize, usize), style: usize, size: usize, stream: &mut Stream) -> Pair {
+        let Arranged { image, beside, .. } = self.two(pair, style, None, size, stream);
         let name = |c: usize| with_article(&self.concepts[c].1[0]);
         let (a, b) = (name(pair.0), name(pair.1));
         let captions = if beside {
