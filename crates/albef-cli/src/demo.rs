@@ -35,18 +35,19 @@ fn config(seed: u64, data: &Path) -> PretrainConfig {
         preset: "nano".into(),
         train_file: Files::One(data.join("train.json").display().to_string()),
         image_root: data.display().to_string(),
-        batch_size: 32,
+        batch_size: 64,
         queue_size: 256,
         image_index: true,
-        crop_scale: (0.8, 1.0),
-        flip: false,
+        crop_scale: (0.7, 1.0),
+        flip: true,
+        flip_sided: false,
         rand_augment: (0, 0.0),
         vocab: "corpus".into(),
-        alpha: 0.2,
-        dropout: 0.05,
-        momentum: 0.99,
+        alpha: 0.0,
+        dropout: 0.0,
+        momentum: 0.98,
         momentum_dropout: 0.0,
-        optimizer: OptimizerConfig { lr: 1.5e-3, ..OptimizerConfig::default() },
+        optimizer: OptimizerConfig { lr: 6e-4, ..OptimizerConfig::default() },
         schedular: ScheduleConfig {
             sched: "per_step".into(),
             epochs: 100_000,
@@ -62,20 +63,29 @@ fn config(seed: u64, data: &Path) -> PretrainConfig {
     }
 }
 
-/// Steps that fit into the given minutes, by a short trial.
-fn steps_in(minutes: f64, config: &PretrainConfig) -> Result<u64> {
-    let folder = std::env::temp_dir().join(format!("albef-pace-{}", std::process::id()));
-    let mut trial = Trainer::new(config.clone(), &folder, &cpu())?;
-    let run = |trial: &mut Trainer, steps| -> Result<f64> {
-        let start = Instant::now();
-        trial.set_max_steps(steps);
-        trial.run(&AtomicBool::new(false), &mut |_| Ok(()))?;
-        Ok(start.elapsed().as_secs_f64())
+/// Sets steps that fit into the given minutes, by short trials: half of the time for contrast
+/// alone, half for all losses.
+fn fit_into(minutes: f64, config: &mut PretrainConfig) -> Result<()> {
+    let pace = |align_steps: u64| -> Result<f64> {
+        let folder = std::env::temp_dir().join(format!("albef-pace-{}", std::process::id()));
+        let trial = PretrainConfig { align_steps, ..config.clone() };
+        let mut trial = Trainer::new(trial, &folder, &cpu())?;
+        let mut run = |steps| -> Result<f64> {
+            let start = Instant::now();
+            trial.set_max_steps(steps);
+            trial.run(&AtomicBool::new(false), &mut |_| Ok(()))?;
+            Ok(start.elapsed().as_secs_f64())
+        };
+        run(2)?;
+        let pace = run(12)? / 10.0;
+        let _ = std::fs::remove_dir_all(&folder);
+        Ok(pace)
     };
-    run(&mut trial, 2)?;
-    let pace = run(&mut trial, 10)? / 8.0;
-    let _ = std::fs::remove_dir_all(&folder);
-    Ok(((minutes * 60.0 / pace) as u64).max(20))
+    let half = minutes * 30.0;
+    let (align, all) = ((half / pace(u64::MAX)?) as u64, (half / pace(0)?) as u64);
+    config.align_steps = align.max(10);
+    config.max_steps = config.align_steps + all.max(10);
+    Ok(())
 }
 
 pub fn run(a: &Arguments) -> Result<Answer> {
@@ -92,7 +102,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     std::fs::create_dir_all(&data).with_context(|| format!("cannot create {}", data.display()))?;
     write_dataset(&corpus, &data)?;
     let mut config = config(a.seed, &data);
-    config.max_steps = steps_in(a.minutes, &config)?;
+    fit_into(a.minutes, &mut config)?;
     eprintln!(
         "pre-training on {} pictures for {} steps of {} pairs, about {} minutes",
         corpus.train.len(),

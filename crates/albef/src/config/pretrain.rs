@@ -153,6 +153,9 @@ pub struct PretrainConfig {
     pub image_index: bool,
     /// Which losses take part.
     pub losses: LossConfig,
+    /// Optimiser steps at the start in which only contrast takes part: matching and masked words cost
+    /// most of a step and say little before image and text are aligned. The paper has none.
+    pub align_steps: u64,
     /// Whether negatives for matching are drawn by similarity.
     pub hard_negatives: bool,
     /// Factor on the learning rate of text and fusion layers, for a text side that starts from
@@ -225,6 +228,7 @@ impl Default for PretrainConfig {
             alpha: 0.4,
             image_index: false,
             losses: LossConfig::default(),
+            align_steps: 0,
             hard_negatives: true,
             text_lr_scale: 1.0,
             dropout: 0.1,
@@ -276,6 +280,9 @@ impl PretrainConfig {
         }
         if !(self.losses.ita || self.losses.itm || self.losses.mlm) {
             return fail("`losses`: at least one of ita, itm and mlm must take part".into());
+        }
+        if self.align_steps > 0 && !self.losses.ita {
+            return fail("`align_steps` needs the loss `ita`".into());
         }
         if !(self.text_lr_scale.is_finite() && self.text_lr_scale >= 0.0) {
             return fail(format!(

@@ -94,6 +94,7 @@ pub(super) struct Context<'a> {
     pub distill: bool,
     pub alpha: f64,
     pub seed: u64,
+    pub step: u64,
 }
 
 /// Features for the queues: images, texts, image ids.
@@ -146,11 +147,12 @@ impl Context<'_> {
     fn pairs(&self, mlm: bool, weights: &Weights, part: &DataBatch) -> Result<Losses> {
         let c = self.config;
         let v = self.tokenizer.vocabulary();
+        let aligning = mlm && self.step < c.align_steps;
         let settings = Settings {
             alpha: if self.distill { self.alpha } else { 0.0 },
             ita: c.losses.ita,
-            itm: c.losses.itm,
-            mlm: mlm && c.losses.mlm,
+            itm: c.losses.itm && !aligning,
+            mlm: mlm && c.losses.mlm && !aligning,
             hard_negatives: c.hard_negatives,
             mlm_probability: c.mlm_probability as f32,
             image_index: c.image_index,

@@ -533,6 +533,7 @@ impl Trainer {
             distill: self.distill,
             alpha,
             seed,
+            step: place.step,
         };
         let Losses { parts, features } = context.losses(self.objective, &weights, part)?;
         let mut found = Vec::with_capacity(parts.len());
