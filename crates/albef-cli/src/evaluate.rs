@@ -28,6 +28,8 @@ pub enum Command {
     Nlvr(ListArguments),
     /// Accuracy of visual entailment.
     Ve(ListArguments),
+    /// Accuracy of boxes chosen by attention maps, beside random and centre boxes.
+    Grounding(crate::evaluate_grounding::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -170,6 +172,7 @@ pub fn run(command: &Command) -> Result<Answer> {
         Command::Vqa(a) => vqa(a),
         Command::Nlvr(a) => classes(a, Task::Nlvr, TaskForm::Nlvr),
         Command::Ve(a) => classes(a, Task::Ve, TaskForm::Entailment),
+        Command::Grounding(a) => crate::evaluate_grounding::run(a),
     }
 }
 

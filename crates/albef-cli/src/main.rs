@@ -9,6 +9,7 @@ mod demo;
 mod device;
 mod doctor;
 mod evaluate;
+mod evaluate_grounding;
 mod finetune;
 mod overlay;
 mod pretrain;

@@ -202,10 +202,39 @@ fn the_model_shows_where_it_looks_and_chooses_classes() {
     let outside = command.output().unwrap();
     assert_eq!(outside.status.code(), Some(2));
     assert!(stderr(&outside).contains("box 1"), "{}", stderr(&outside));
+    let entry = json!({"image": "0.png", "text": "red", "box": [0, 0, 12, 20],
+                       "boxes": [[0, 0, 12, 20], [12, 0, 12, 20]]});
+    let list = write(dir.path(), "grounding.json", &json!([entry]));
+    let mut command = albef();
+    command.args(["evaluate", "grounding", "--json", "--annotations", &list, "--image-root"]);
+    let report = out(command.arg(dir.path()).arg("--model").arg(&model));
+    assert_eq!((&report["expressions"], &report["random_box"]), (&json!(1), &json!(50.0)));
     let mut command = albef();
     command.arg("classify").arg(&picture).args(["red", "green", "--json", "--model"]).arg(&model);
     let classes = out(&mut command);
     assert_eq!(classes["classes"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn scenes_come_with_lists_that_every_task_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let scenes = dir.path().join("scenes");
+    let mut command = albef();
+    command.args(["data", "scenes", "--scenes", "5", "--size", "32", "--output"]).arg(&scenes);
+    run(&mut command);
+    for split in ["train", "val", "test"] {
+        for task in ["captions", "vqa", "nlvr", "ve", "grounding"] {
+            let file = scenes.join(format!("{split}_{task}.json"));
+            let list: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+            let list = list.as_array().unwrap();
+            assert!(!list.is_empty());
+            for image in [&list[0]["image"], &list[0]["images"][0]] {
+                assert!(image.is_null() || scenes.join(image.as_str().unwrap()).is_file());
+            }
+        }
+    }
+    let again = command.output().unwrap();
+    assert_eq!(again.status.code(), Some(2), "scenes are not overwritten");
 }
 
 fn image_size(path: &Path) -> (usize, usize) {
