@@ -185,6 +185,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
                     images,
                     text: TokenBatch::packed(&texts[..a.batch]),
                     image_ids: (0..a.batch as i64).collect(),
+                    related: Vec::new(),
                 },
                 online,
                 momentum,

@@ -154,3 +154,32 @@ fn a_broken_picture_is_named_and_replaced_and_a_batch_of_one_trains() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("max_skipped"), "{}", stderr(&output));
 }
+
+#[test]
+fn options_of_pre_training_run_together_and_the_best_epoch_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = data(dir.path(), 16);
+    let run = dir.path().join("run");
+    let mut command = albef();
+    command.args(["pretrain", &config(), "--output"]).arg(&run);
+    command.args(settings(&list, dir.path())).args(["--set", "max_steps=8"]);
+    for setting in [
+        "mixgen={mode: batch, mask_partners: true}",
+        "align_steps=2",
+        "hard_negatives=false",
+        "text_lr_scale=0.5",
+        &format!("val_file=[{list}]"),
+    ] {
+        command.args(["--set", setting]);
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let log = std::fs::read_to_string(run.join("log.jsonl")).unwrap();
+    let steps: Vec<Value> = log.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(steps.len(), 8);
+    assert_eq!(steps[1]["train_loss_itm"], 0.0);
+    assert!(steps[2]["train_loss_itm"].as_f64().unwrap() > 0.0);
+    let score = std::fs::read_to_string(run.join("best/score.json")).unwrap();
+    assert!(serde_json::from_str::<Value>(&score).unwrap()["r_mean"].is_number());
+    assert!(run.join("best/model.safetensors").is_file());
+}

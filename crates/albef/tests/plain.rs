@@ -36,6 +36,7 @@ fn step(ops: Ops) -> (Vec<f32>, Vec<Vec<f32>>) {
         images: tensor(pixels, [3, 3, 32, 32], &device),
         text: TokenBatch::packed(&texts),
         image_ids: vec![0, 1, 2],
+        related: Vec::new(),
     };
     let settings = Settings {
         alpha: 0.4,

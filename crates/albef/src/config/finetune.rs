@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pretrain::{Files, PretrainConfig, parse_config};
 use crate::error::{Error, Result};
+use crate::objectives::mixgen::MixMode;
 use crate::train::objective::Objective;
 
 /// Everything that decides about a fine-tuning run. Keys that pre-training knows too keep their
@@ -98,6 +99,12 @@ impl FinetuneConfig {
                 "`checkpoint` is empty: name a model folder to start from, for instance with \
                  `--set checkpoint=models/mini`"
                     .into(),
+            ));
+        }
+        let contrastive = matches!(objective, Objective::Retrieval);
+        if parsed.base.mixgen.mode != MixMode::Off && !contrastive {
+            return Err(Error::Config(
+                "`mixgen` mixes image-text pairs: it serves pre-training and retrieval only".into(),
             ));
         }
         if parsed.eos != "[SEP]" {

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::model::ModelConfig;
 use crate::error::{Error, Result};
+use crate::objectives::mixgen::MixGen;
 use crate::train::schedule::CosineSchedule;
 
 /// One or several training files.
@@ -153,6 +154,8 @@ pub struct PretrainConfig {
     pub image_index: bool,
     /// Which losses take part.
     pub losses: LossConfig,
+    /// New pairs by mixing two.
+    pub mixgen: MixGen,
     /// Optimiser steps at the start in which only contrast takes part: matching and masked words cost
     /// most of a step and say little before image and text are aligned. The paper has none.
     pub align_steps: u64,
@@ -228,6 +231,7 @@ impl Default for PretrainConfig {
             alpha: 0.4,
             image_index: false,
             losses: LossConfig::default(),
+            mixgen: MixGen::default(),
             align_steps: 0,
             hard_negatives: true,
             text_lr_scale: 1.0,
@@ -281,6 +285,7 @@ impl PretrainConfig {
         if !(self.losses.ita || self.losses.itm || self.losses.mlm) {
             return fail("`losses`: at least one of ita, itm and mlm must take part".into());
         }
+        self.mixgen.check()?;
         if self.align_steps > 0 && !self.losses.ita {
             return fail("`align_steps` needs the loss `ita`".into());
         }

@@ -122,6 +122,7 @@ fn retrieval_step(
         images: t.on("image", set.device())?,
         text: tokens.clone(),
         image_ids: ids.clone(),
+        related: Vec::new(),
     };
     let weights = run.tracked();
     let model = Albef::new(&run.config, &weights)?;

@@ -159,6 +159,7 @@ fn one_step(
         images: t.on("image", set.device())?,
         text: tokens,
         image_ids: (0..size as i64).collect(),
+        related: Vec::new(),
     };
     let settings = settings(set, &config, alpha)?;
     let mut run = Run::new(config, &state)?;
@@ -334,6 +335,7 @@ pub(super) fn trajectory(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         let batch = Batch {
             images: t.on(&format!("step{image}.image"), set.device())?,
             image_ids: (0..tokens.len() as i64).collect(),
+            related: Vec::new(),
             text: tokens,
         };
         if let Some(at) = step["scheduler_step_before"].as_u64() {

@@ -6,6 +6,7 @@ pub mod assignment;
 pub mod classify;
 pub mod itc;
 pub mod masking;
+pub mod mixgen;
 pub mod negatives;
 pub mod pretrain;
 pub mod queue;

@@ -27,6 +27,8 @@ pub struct Batch {
     pub text: TokenBatch,
     /// Image id of each pair, for [`Settings::image_index`].
     pub image_ids: Vec<i64>,
+    /// Rows that share content and are never negatives of each other in matching.
+    pub related: Vec<(usize, usize)>,
 }
 
 /// What decides about the losses besides weights and data.
@@ -257,7 +259,10 @@ pub fn forward(
 
     // Hard negatives, first an image for each text, then a text for each image.
     let allowed = |a: usize, b: usize| {
-        a != b && !(settings.image_index && batch.image_ids[a] == batch.image_ids[b])
+        let related = |(x, y): &(usize, usize)| (*x, *y) == (a, b) || (*y, *x) == (a, b);
+        a != b
+            && !batch.related.iter().any(related)
+            && !(settings.image_index && batch.image_ids[a] == batch.image_ids[b])
     };
     let hard = settings.hard_negatives;
     let negative_image = draws.negatives(true, hard, &sims[1], allowed);

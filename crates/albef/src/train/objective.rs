@@ -1,6 +1,7 @@
 //! What a step minimises, by task: a batch and weights in, named losses out.
 
 use albef_data::dataset::{Batch as DataBatch, Target, TextRule};
+use albef_data::random::Stream;
 use albef_data::text::Tokenizer;
 use albef_kernels::uniform;
 use albef_weights::Task;
@@ -97,6 +98,9 @@ pub(super) struct Context<'a> {
     pub step: u64,
 }
 
+/// Ids of mixed pictures begin here.
+const MIXED: i64 = 1 << 40;
+
 /// Features for the queues: images, texts, image ids.
 pub(super) type Features = (Tensor<2>, Tensor<2>, Vec<i64>);
 
@@ -161,11 +165,30 @@ impl Context<'_> {
             special: SpecialIds { pad: v.pad, cls: v.cls, mask: v.mask },
             vocab_size: self.model.text.vocab_size,
         };
-        let image_ids: Vec<i64> = part.image_ids.iter().map(|i| i64::from(*i)).collect();
+        let mut image_ids: Vec<i64> = part.image_ids.iter().map(|i| i64::from(*i)).collect();
+        let (mut pixels, mut texts) = (part.images.clone(), part.token_ids.clone());
+        let size = texts.len();
+        let pairs = c.mixgen.pairs(size, &mut Stream::new(self.seed, "mixgen", &[]));
+        let res = self.model.vision.image_res;
+        c.mixgen.mix(&pairs, &mut pixels, 3 * res * res, &mut texts);
+        let mut related = Vec::new();
+        for (row, partner) in &pairs {
+            if c.mixgen.mask_partners || c.image_index {
+                related.push((*row, *partner));
+            }
+            if c.image_index {
+                // A mixed picture is nobody's second view; rows of both sources are no negatives.
+                let sources = [part.image_ids[*row], part.image_ids[*partner]];
+                let same = (0..size).filter(|i| sources.contains(&part.image_ids[*i]));
+                related.extend(same.map(|i| (*row, i)));
+                image_ids[*row] = MIXED + (self.step * size as u64) as i64 + *row as i64;
+            }
+        }
         let batch = Batch {
-            images: self.images(part),
-            text: TokenBatch::packed(&part.token_ids),
+            images: tensor(pixels, [size, 3, res, res], self.momentum.device()),
+            text: TokenBatch::packed(&texts),
             image_ids: image_ids.clone(),
+            related,
         };
         let model = Albef::new(self.model, weights)?;
         let teacher = momentum_encoders(self.momentum, self.model)?;

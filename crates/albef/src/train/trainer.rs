@@ -25,6 +25,7 @@ use crate::config::{FinetuneConfig, ModelConfig, PretrainConfig};
 use crate::error::{Error, Result};
 use crate::init::{fresh_params, fresh_queues};
 use crate::model::Albef;
+use crate::objectives::mixgen::MixMode;
 use crate::objectives::pretrain::mix;
 use crate::ops::Ops;
 use crate::params::{Params, values};
@@ -355,7 +356,10 @@ impl Trainer {
             start_batch: self.state.place.batch,
             workers: c.workers,
             max_words: c.max_words,
-            max_tokens: c.max_tokens,
+            max_tokens: match c.mixgen.mode {
+                MixMode::Off => c.max_tokens,
+                _ => c.mixgen.max_tokens,
+            },
             transform: TrainTransform {
                 size: self.model.vision.image_res,
                 crop_scale: c.crop_scale,
