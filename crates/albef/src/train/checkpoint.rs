@@ -24,8 +24,8 @@ pub struct Place {
     pub epoch: u64,
     /// Batches of the epoch that are done.
     pub batch: usize,
-    /// Sums of the epoch's losses and learning rates by name, and their number.
-    pub sums: (BTreeMap<String, f64>, u64),
+    /// Sums of the epoch's losses and learning rates by name, with their numbers.
+    pub sums: BTreeMap<String, (f64, u64)>,
 }
 
 /// Everything that training changes.

@@ -104,9 +104,9 @@ const MIXED: i64 = 1 << 40;
 /// Features for the queues: images, texts, image ids.
 pub(super) type Features = (Tensor<2>, Tensor<2>, Vec<i64>);
 
-/// Losses in the order of [`Objective::losses`], to be summed.
+/// Losses in the order of [`Objective::losses`], to be summed; `None` where one takes no part.
 pub(super) struct Losses {
-    pub parts: Vec<Tensor<1>>,
+    pub parts: Vec<Option<Tensor<1>>>,
     pub features: Option<Features>,
 }
 
@@ -195,9 +195,10 @@ impl Context<'_> {
         let draws = Draws::Seeded(self.seed);
         let step = forward(&model, &teacher, self.queues, &batch, &settings, draws)?;
         let [_, _, image, text] = step.feats;
-        let mut parts = vec![step.loss_ita, step.loss_itm];
+        let mut parts =
+            vec![settings.ita.then_some(step.loss_ita), settings.itm.then_some(step.loss_itm)];
         if mlm {
-            parts.insert(0, step.loss_mlm);
+            parts.insert(0, settings.mlm.then_some(step.loss_mlm));
         }
         Ok(Losses { parts, features: Some((image, text, image_ids)) })
     }
@@ -231,7 +232,7 @@ impl Context<'_> {
         let teacher = self.distill.then(read).transpose()?;
         let dropout = [self.dropout(), self.momentum_dropout()];
         let step = answers::forward(&model, teacher.as_ref(), &batch, self.alpha, dropout)?;
-        Ok(Losses { parts: vec![step.loss], features: None })
+        Ok(Losses { parts: vec![Some(step.loss)], features: None })
     }
 
     fn assignment(&self, weights: &Weights, part: &DataBatch) -> Result<Losses> {
@@ -243,7 +244,7 @@ impl Context<'_> {
         let texts = TokenBatch::packed(&part.token_ids);
         let images = self.images(part);
         let step = assignment::forward(&model, &images, &texts, draw, &mut self.dropout())?;
-        Ok(Losses { parts: vec![step.loss], features: None })
+        Ok(Losses { parts: vec![Some(step.loss)], features: None })
     }
 
     fn classes(&self, two: bool, weights: &Weights, part: &DataBatch) -> Result<Losses> {
@@ -272,6 +273,6 @@ impl Context<'_> {
             .then(|| run(&self.teacher(), Copy::Momentum, images, self.momentum_dropout()))
             .transpose()?;
         let loss = distilled_cross_entropy(logits, teacher, &labels, self.alpha);
-        Ok(Losses { parts: vec![loss], features: None })
+        Ok(Losses { parts: vec![Some(loss)], features: None })
     }
 }

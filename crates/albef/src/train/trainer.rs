@@ -41,7 +41,7 @@ pub struct StepReport {
     pub epoch: u64,
     /// Learning rate of the step.
     pub train_lr: f64,
-    /// The losses by name.
+    /// The losses that take part, by name.
     #[serde(flatten)]
     pub losses: BTreeMap<&'static str, f64>,
     /// Distillation weight.
@@ -429,8 +429,9 @@ impl Trainer {
                 }
             }
             if self.state.place.batch >= batches {
-                let (sums, n) = std::mem::take(&mut self.state.place.sums);
-                let means = sums.into_iter().map(|(k, s)| (k, s / n.max(1) as f64)).collect();
+                let sums = std::mem::take(&mut self.state.place.sums);
+                let mean = |(name, (sum, n)): (String, (f64, u64))| (name, sum / n.max(1) as f64);
+                let means = sums.into_iter().map(mean).collect();
                 observe(&Event::Epoch { epoch: self.state.place.epoch, means })?;
                 self.state.place.epoch += 1;
                 self.state.place.batch = 0;
@@ -472,7 +473,7 @@ impl Trainer {
         let TrainState { online, momentum, .. } = &mut self.state;
         update_average(self.config.momentum, momentum, online);
         let share = 1.0 / parts.len() as f64;
-        let mut losses = vec![0.0; self.objective.losses().len()];
+        let mut losses: Vec<Option<f64>> = vec![None; self.objective.losses().len()];
         let mut total: Vec<Option<Tensor<1>>> = Vec::new();
         let mut features = Vec::new();
         for (i, part) in parts.iter().enumerate() {
@@ -480,7 +481,9 @@ impl Trainer {
             let seed = mix(self.config.seed, salt);
             let (step_losses, gradients, feats) = self.gradients(part, alpha, seed, &place)?;
             features.extend(feats);
-            losses.iter_mut().zip(step_losses).for_each(|(a, b)| *a += b * share);
+            for (sum, loss) in losses.iter_mut().zip(step_losses) {
+                *sum = loss.map(|loss| sum.unwrap_or(0.0) + loss * share);
+            }
             if parts.len() == 1 {
                 total = gradients;
             } else if total.is_empty() {
@@ -503,12 +506,13 @@ impl Trainer {
         let temp = online.get("temp").map(|t| f64::from(values(t.value.clone())[0]));
         self.state.place.step += 1;
         let names = self.objective.losses().iter().copied();
-        let losses: BTreeMap<&'static str, f64> = names.zip(losses).collect();
-        let (sums, n) = &mut self.state.place.sums;
+        let losses: BTreeMap<&'static str, f64> =
+            names.zip(losses).filter_map(|(name, loss)| Some((name, loss?))).collect();
         for (name, value) in losses.iter().chain([(&"train_lr", &lr)]) {
-            *sums.entry((*name).to_owned()).or_default() += value;
+            let (sum, n) = self.state.place.sums.entry((*name).to_owned()).or_default();
+            *sum += value;
+            *n += 1;
         }
-        *n += 1;
         Ok(StepReport {
             step: self.state.place.step,
             epoch: place.epoch,
@@ -526,7 +530,7 @@ impl Trainer {
         alpha: f64,
         seed: u64,
         place: &Place,
-    ) -> Result<(Vec<f64>, Vec<Option<Tensor<1>>>, Option<Features>)> {
+    ) -> Result<(Vec<Option<f64>>, Vec<Option<Tensor<1>>>, Option<Features>)> {
         let weights = self.state.online.tracked(Ops::for_device(self.state.online.device()));
         let context = Context {
             config: &self.config,
@@ -542,6 +546,10 @@ impl Trainer {
         let Losses { parts, features } = context.losses(self.objective, &weights, part)?;
         let mut found = Vec::with_capacity(parts.len());
         for (loss, value) in self.objective.losses().iter().zip(&parts) {
+            let Some(value) = value else {
+                found.push(None);
+                continue;
+            };
             let value = f64::from(values(value.clone().inner())[0]);
             if !value.is_finite() {
                 let samples = part.samples.iter().take(4);
@@ -551,9 +559,9 @@ impl Trainer {
                 let (step, epoch) = (place.step, place.epoch);
                 return Err(Error::NotFinite { step, epoch, loss, value, batch });
             }
-            found.push(value);
+            found.push(Some(value));
         }
-        let total = parts.into_iter().reduce(|a, b| a + b);
+        let total = parts.into_iter().flatten().reduce(|a, b| a + b);
         let Some(total) = total else { return Err(Error::Config("no loss".into())) };
         let mut all = total.backward();
         let learn_temp = self.config.learn_temp;
