@@ -17,7 +17,8 @@ use anyhow::Result;
 use burn::tensor::{Device, Tensor};
 use serde_json::json;
 
-use crate::{Answer, device};
+use crate::Answer;
+use crate::device::Where;
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Work {
@@ -50,9 +51,8 @@ pub struct Arguments {
     /// Timed rounds, after one that is not.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Where to compute; this version knows the cpu.
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    device: Where,
     /// One JSON line per round on standard output.
     #[arg(long)]
     json: bool,
@@ -133,7 +133,7 @@ impl Training {
 }
 
 pub fn run(a: &Arguments) -> Result<Answer> {
-    let device = device::open(&a.device)?;
+    let device = a.device.open()?;
     let mut config = ModelConfig::named(&a.preset)?;
     if a.res > 0 {
         config.vision.image_res = a.res;

@@ -11,8 +11,9 @@ use albef_report::bootstrap_interval;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use crate::Answer;
 use crate::corpus::{Pictures, Ready};
-use crate::{Answer, device};
+use crate::device::Where;
 
 /// Share of the area under both boxes from which a choice counts as right.
 const RIGHT: f64 = 0.5;
@@ -37,6 +38,8 @@ pub struct Arguments {
     /// Resamples of the bootstrap interval.
     #[arg(long, default_value_t = 1000)]
     resamples: usize,
+    #[command(flatten)]
+    device: Where,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -82,7 +85,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     if samples.is_empty() {
         bail!("{} holds nothing to measure", a.annotations.display());
     }
-    let device = device::open("cpu")?;
+    let device = a.device.open()?;
     let ready = Ready::open(a.model.as_deref(), &device)?;
     let config = &ready.model.config;
     let third = (config.text.fusion_layer + 2).min(config.text.layers - 1);

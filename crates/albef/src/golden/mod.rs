@@ -41,7 +41,39 @@ impl Replayed {
     }
 }
 
+/// What other devices than the CPU are allowed, as a multiple of a set's own tolerances: these
+/// were chosen for sums of one precision and any order on one processor, while drivers also have
+/// their own exponentials and roots. Nothing that must be equal is let off.
+const ELSEWHERE: f64 = 8.0;
+
+/// By how much [`replay`] widens the tolerances of a set on `device`; 1 on the CPU.
+#[must_use]
+pub fn slack(device: &Device) -> f64 {
+    if crate::ops::is_cpu(device) { 1.0 } else { ELSEWHERE }
+}
+
+/// `tolerance` with each absolute and relative bound multiplied by `factor`; what is said about
+/// outliers stays, since it limits entries without a meaningful value.
+fn widened(tolerance: &Value, factor: f64) -> Value {
+    match tolerance {
+        Value::Object(entries) => entries
+            .iter()
+            .map(|(key, value)| {
+                let value = match (key.as_str(), value.as_f64()) {
+                    ("abs" | "rel", Some(bound)) => (bound * factor).into(),
+                    ("outliers", _) => value.clone(),
+                    _ => widened(value, factor),
+                };
+                (key.clone(), value)
+            })
+            .collect(),
+        Value::Array(entries) => entries.iter().map(|e| widened(e, factor)).collect(),
+        other => other.clone(),
+    }
+}
+
 /// Replays the fixtures of the set at `root` whose kind is in `only` (all, if `None`), in order.
+/// Tolerances are those of the set times [`slack`].
 ///
 /// # Errors
 /// If the set itself cannot be read; what fails inside a fixture is part of its outcome.
@@ -52,6 +84,7 @@ pub fn replay(
     mut each: impl FnMut(&Replayed),
 ) -> Result<Vec<Replayed>> {
     let set = GoldenSet::open(root, device)?;
+    let slack = slack(device);
     let mut all = Vec::new();
     for fixture in set.fixtures() {
         let text = |key: &str| fixture[key].as_str().unwrap_or_default().to_owned();
@@ -59,7 +92,11 @@ pub fn replay(
         if only.is_some_and(|o| !o.contains(&kind)) {
             continue;
         }
-        let outcome = one(&set, &kind, fixture);
+        let mut fixture = fixture.clone();
+        if slack != 1.0 {
+            fixture["tolerance"] = widened(&fixture["tolerance"], slack);
+        }
+        let outcome = one(&set, &kind, &fixture);
         let replayed = Replayed { name, kind, outcome };
         each(&replayed);
         all.push(replayed);
@@ -115,4 +152,27 @@ fn elsewhere(set: &GoldenSet, kind: &str, fixture: &Value) -> Option<Result<Outc
         detail: o.detail,
         passed: o.passed,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn widening_reaches_every_bound_and_nothing_else() {
+        let given = json!({"mode": "mixed", "exact": ["ids"],
+            "default": {"mode": "tensor_max", "abs": 0.5, "rel": 0.25, "outliers": {"abs": 3.0}},
+            "overrides": [{"match": "x$", "rows_of_qkv_bias": [1, 2], "abs": 1, "rel": 0}]});
+        let want = json!({"mode": "mixed", "exact": ["ids"],
+            "default": {"mode": "tensor_max", "abs": 1.0, "rel": 0.5, "outliers": {"abs": 3.0}},
+            "overrides": [{"match": "x$", "rows_of_qkv_bias": [1, 2], "abs": 2.0, "rel": 0.0}]});
+        assert_eq!(widened(&given, 2.0), want);
+        assert_eq!(widened(&json!({"mode": "exact"}), 8.0), json!({"mode": "exact"}));
+    }
+
+    #[test]
+    fn the_cpu_gets_the_tolerances_of_the_set() {
+        assert_eq!(slack(&crate::params::cpu()), 1.0);
+    }
 }
