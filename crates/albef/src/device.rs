@@ -89,16 +89,26 @@ pub fn found(kind: Kind) -> Vec<Found> {
         .collect()
 }
 
-/// What a device calls itself, with a note on drivers that compute on the processor.
+/// What a device calls itself, and the language in which kernels reach its driver.
 #[cfg(any(feature = "vulkan", feature = "cuda"))]
 fn hardware(device: &Device) -> String {
     let name = device.identity().map_or_else(|| format!("{device:?}"), |i| i.name);
-    if is_software(device) { format!("{name} (software)") } else { name }
+    let software = if is_software(device) { ", software" } else { "" };
+    format!("{name}{software}, {}", compiler(device))
 }
 
 #[cfg(not(any(feature = "vulkan", feature = "cuda")))]
 fn hardware(device: &Device) -> String {
     format!("{device:?}")
+}
+
+#[cfg(any(feature = "vulkan", feature = "cuda"))]
+fn compiler(device: &Device) -> &'static str {
+    use burn::backend::DispatchDevice;
+    match device.as_dispatch() {
+        DispatchDevice::Cube(d) => d.client().name(),
+        _ => "",
+    }
 }
 
 /// Whether a Vulkan driver computes on the processor, which the kernels of `cpu` do better.
@@ -111,6 +121,18 @@ fn is_software(device: &Device) -> bool {
 
 #[cfg(all(feature = "cuda", not(feature = "vulkan")))]
 fn is_software(_: &Device) -> bool {
+    false
+}
+
+/// Whether the first kernel would end the program: Mesa's software driver (22.3 and 25.0 tried)
+/// crashes on the SPIR-V that Burn writes itself. It computes where kernels reach it as WGSL.
+#[cfg(any(feature = "vulkan", feature = "cuda"))]
+fn crashes(device: &Device) -> bool {
+    is_software(device) && compiler(device).contains("spirv")
+}
+
+#[cfg(not(any(feature = "vulkan", feature = "cuda")))]
+fn crashes(_: &Device) -> bool {
     false
 }
 
@@ -143,6 +165,13 @@ pub fn open(name: &str) -> Result<Device> {
             n => format!("{n} found: `{feature}:0` to `{feature}:{}`", n - 1),
         })
     })?;
+    if quietly(|| crashes(&device)).map_err(|e| fail(format!("it cannot be opened: {e}")))? {
+        return Err(fail(
+            "a software driver that crashes on these kernels; hint: compute on `cpu`, or, to test, \
+             hide its buffer addresses as `scripts/vulkan.sh` does"
+                .into(),
+        ));
+    }
     match quietly(|| product(&device)) {
         Ok(y) if y == [7.0, 10.0, 15.0, 22.0] => Ok(device),
         Ok(y) => Err(fail(format!("it computes wrongly: a 2 x 2 product gave {y:?}"))),
