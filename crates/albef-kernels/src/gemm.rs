@@ -8,6 +8,7 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
+use crate::bf16::{self, Precision, bf16_unit};
 use crate::isa::{Isa, detected};
 
 /// Columns of a panel.
@@ -29,13 +30,19 @@ pub(crate) struct Strided<'a> {
 pub(crate) enum Right<'a> {
     /// In panels `[n / 32][k][32]`, columns beyond `n` zero.
     Panels(Vec<f32>),
+    /// Rounded to bf16.
+    Pairs(bf16::Panels),
     /// As it lies.
     Plain(Strided<'a>),
 }
 
 impl<'a> Right<'a> {
     /// Prepares `b`, whose element `(p, j)` lies at `p * row + j * column`.
-    pub(crate) fn new(b: Strided<'a>, k: usize, n: usize) -> Self {
+    pub(crate) fn new(b: Strided<'a>, k: usize, n: usize, precision: Precision) -> Self {
+        if precision == Precision::Bf16 && bf16_unit().is_some() && k > 0 && n > 0 {
+            assert!(reach(k, n, &b), "product: the right matrix is too short");
+            return Self::Pairs(bf16::Panels::new(b, k, n));
+        }
         if detected() != Isa::Avx512 {
             return Self::Plain(b);
         }
@@ -88,16 +95,20 @@ impl Finish<'_> {
 }
 
 #[derive(Clone, Copy)]
-struct Out(*mut f32);
+pub(crate) struct Out(pub(crate) *mut f32);
 // SAFETY: tasks write disjoint rows of the result.
 unsafe impl Send for Out {}
 // SAFETY: as above.
 unsafe impl Sync for Out {}
 
 impl Out {
-    fn at(self, offset: usize) -> *mut f32 {
+    pub(crate) fn at(self, offset: usize) -> *mut f32 {
         self.0.wrapping_add(offset)
     }
+}
+
+fn reach(rows: usize, columns: usize, s: &Strided<'_>) -> bool {
+    rows == 0 || columns == 0 || (rows - 1) * s.row + (columns - 1) * s.column < s.data.len()
 }
 
 /// `c[m][n] = finish(a[m][k] b[k][n])`.
@@ -112,11 +123,15 @@ pub(crate) fn multiply(
     if m == 0 || n == 0 {
         return;
     }
-    let reach = |rows: usize, columns: usize, s: &Strided<'_>| {
-        rows == 0 || columns == 0 || (rows - 1) * s.row + (columns - 1) * s.column < s.data.len()
-    };
     assert!(reach(m, k, &a), "product: the left matrix is too short");
+    for (length, what) in [
+        (finish.bias.map_or(n, <[f32]>::len), "bias"),
+        (finish.residual.map_or(m * n, <[f32]>::len) / m, "residual"),
+    ] {
+        assert!(length >= n, "product: {what} too short");
+    }
     match b {
+        Right::Pairs(panels) => bf16::multiply(a, panels, [m, n, k], finish, c),
         Right::Plain(b) => {
             assert!(reach(k, n, b), "product: the right matrix is too short");
             plain(a, *b, [m, n, k], c);
@@ -125,12 +140,6 @@ pub(crate) fn multiply(
         #[cfg(target_arch = "x86_64")]
         Right::Panels(panels) => {
             assert!(panels.len() >= n.div_ceil(NR) * k * NR, "product: panels too short");
-            for (length, what) in [
-                (finish.bias.map_or(n, <[f32]>::len), "bias"),
-                (finish.residual.map_or(m * n, <[f32]>::len) / m, "residual"),
-            ] {
-                assert!(length >= n, "product: {what} too short");
-            }
             let tiles = m.div_ceil(MR);
             // The cut depends on the sizes alone, and each entry is summed by one task.
             let per_task = if m * n * k < 1 << 20 { tiles } else { tiles.div_ceil(8).clamp(1, 16) };

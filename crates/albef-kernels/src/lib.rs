@@ -7,6 +7,7 @@
 //! Slices of wrong length are a mistake of the caller and panic with the lengths in the text.
 
 mod attention;
+mod bf16;
 mod elementwise;
 mod gemm;
 mod isa;
@@ -19,6 +20,7 @@ pub use attention::{
     AttentionSpec, Heads, Segment, attention, attention_backward, attention_backward_packed,
     attention_dropout_keeps,
 };
+pub use bf16::{Bf16Unit, Precision, bf16_unit};
 pub use elementwise::{gelu, gelu_backward};
 pub use isa::{Isa, detected};
 pub use linear::{

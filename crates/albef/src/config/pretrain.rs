@@ -6,7 +6,16 @@ use serde_json::{Map, Value};
 use super::model::ModelConfig;
 use crate::error::{Error, Result};
 use crate::objectives::mixgen::MixGen;
+use crate::ops::Precision;
 use crate::train::schedule::CosineSchedule;
+
+/// The names of precisions in configurations.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Precision", rename_all = "lowercase")]
+enum PrecisionName {
+    F32,
+    Bf16,
+}
 
 /// One or several training files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -198,6 +207,10 @@ pub struct PretrainConfig {
     pub max_steps: u64,
     /// Seed of everything random.
     pub seed: u64,
+    /// What the factors of products are rounded to while training (`f32` or `bf16`). Where the
+    /// processor has no unit for bf16, f32 is used. Evaluation is always in f32.
+    #[serde(with = "PrecisionName")]
+    pub precision: Precision,
     /// Loader threads.
     pub workers: usize,
     /// Optimiser steps between checkpoints; 0 for one at the end of each epoch.
@@ -251,6 +264,7 @@ impl Default for PretrainConfig {
             schedular: ScheduleConfig::default(),
             max_steps: 0,
             seed: 42,
+            precision: Precision::F32,
             workers: 2,
             checkpoint_every: 0,
             keep_last: 2,
