@@ -56,6 +56,12 @@ impl<'a> Right<'a> {
                     out[..columns].copy_from_slice(&b.data[start..start + columns]);
                 }
             } else {
+                #[cfg(target_arch = "x86_64")]
+                if b.row == 1 && columns == NR {
+                    let lines = &b.data[first * b.column..];
+                    // SAFETY: AVX-512 was found.
+                    return unsafe { avx512::panel_turned(lines, b.column, k, panel) };
+                }
                 pack_transposed(b, first, columns, k, panel);
             }
         };
@@ -107,6 +113,12 @@ impl Out {
     }
 }
 
+/// Into how many tasks tiles are cut: none above `largest`, and a number that a few threads share
+/// evenly. The cut depends on the sizes alone, and each entry is summed by one task.
+pub(crate) fn even_cut(tiles: usize, largest: usize) -> usize {
+    tiles.div_ceil(largest).next_multiple_of(16).min(tiles).max(1)
+}
+
 fn reach(rows: usize, columns: usize, s: &Strided<'_>) -> bool {
     rows == 0 || columns == 0 || (rows - 1) * s.row + (columns - 1) * s.column < s.data.len()
 }
@@ -141,16 +153,14 @@ pub(crate) fn multiply(
         Right::Panels(panels) => {
             assert!(panels.len() >= n.div_ceil(NR) * k * NR, "product: panels too short");
             let tiles = m.div_ceil(MR);
-            // The cut depends on the sizes alone, and each entry is summed by one task.
-            let per_task = if m * n * k < 1 << 20 { tiles } else { tiles.div_ceil(8).clamp(1, 16) };
+            let tasks = if m * n * k < 1 << 20 { 1 } else { even_cut(tiles, 16) };
             let out = Out(c.as_mut_ptr());
             let task = |t: usize| {
-                let range = (t * per_task, ((t + 1) * per_task).min(tiles));
+                let range = (t * tiles / tasks, (t + 1) * tiles / tasks);
                 // SAFETY: AVX-512 was found, lengths were checked above, and tasks write
                 // disjoint rows.
                 unsafe { avx512::rows(a, panels, [m, n, k], finish, out, range) }
             };
-            let tasks = tiles.div_ceil(per_task);
             if tasks == 1 { task(0) } else { (0..tasks).into_par_iter().for_each(task) }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -214,6 +224,7 @@ mod avx512 {
     use std::arch::x86_64::*;
 
     use super::{Finish, KC, MR, NR, Out, PACKED, Strided};
+    use crate::transpose::transposed;
 
     /// Row tiles `tiles.0 .. tiles.1` of the product.
     ///
@@ -280,17 +291,69 @@ mod avx512 {
         if rows < MR {
             out.fill(0.0);
         }
+        let mut done = 0;
+        if a.column == 1 && rows == MR {
+            // SAFETY: this is called where AVX-512 is at hand.
+            done = unsafe { pack_turned(&a.data[i0 * a.row..], a.row, k, out) };
+        }
         for i in 0..rows {
             let start = (i0 + i) * a.row;
-            if a.column == 1 {
-                let line = &a.data[start..start + k];
-                for (p, v) in line.iter().enumerate() {
-                    out[p * MR + i] = *v;
+            for p in done..k {
+                out[p * MR + i] = a.data[start + p * a.column];
+            }
+        }
+    }
+
+    /// Packs 14 whole rows, 16 columns at a time; gives the number of columns packed.
+    ///
+    /// # Safety
+    /// AVX-512 must be at hand.
+    #[target_feature(enable = "avx512f")]
+    unsafe fn pack_turned(a: &[f32], distance: usize, k: usize, out: &mut [f32]) -> usize {
+        // Whole lines of 16 are stored, each over the excess of the one before: one line is left.
+        let whole = k.saturating_sub(1) / 16 * 16;
+        assert!(out.len() >= k * MR && a.len() >= (MR - 1) * distance + k, "rows to pack");
+        for p0 in (0..whole).step_by(16) {
+            // SAFETY: 14 rows of `k` columns and as many packed ones exist, and at least one column
+            // follows these 16.
+            unsafe {
+                let lines = std::array::from_fn(|i| {
+                    let row = i.min(MR - 1) * distance + p0;
+                    _mm512_loadu_si512(a.as_ptr().add(row).cast())
+                });
+                for (p, line) in transposed(lines).into_iter().enumerate() {
+                    _mm512_storeu_si512(out.as_mut_ptr().add((p0 + p) * MR).cast(), line);
                 }
-            } else {
-                for p in 0..k {
-                    out[p * MR + i] = a.data[start + p * a.column];
+            }
+        }
+        whole
+    }
+
+    /// Packs 32 columns of the right matrix that lie as rows.
+    ///
+    /// # Safety
+    /// AVX-512 must be at hand.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn panel_turned(b: &[f32], distance: usize, k: usize, out: &mut [f32]) {
+        assert!(out.len() >= k * NR && b.len() >= (NR - 1) * distance + k, "columns to pack");
+        let whole = k / 16 * 16;
+        for p0 in (0..whole).step_by(16) {
+            for half in [0, 16] {
+                // SAFETY: 32 lines of `k` values and as many packed ones exist.
+                unsafe {
+                    let lines = std::array::from_fn(|i| {
+                        _mm512_loadu_si512(b.as_ptr().add((half + i) * distance + p0).cast())
+                    });
+                    for (p, line) in transposed(lines).into_iter().enumerate() {
+                        let to = out.as_mut_ptr().add((p0 + p) * NR + half);
+                        _mm512_storeu_si512(to.cast(), line);
+                    }
                 }
+            }
+        }
+        for p in whole..k {
+            for c in 0..NR {
+                out[p * NR + c] = b[c * distance + p];
             }
         }
     }

@@ -14,6 +14,8 @@ mod isa;
 mod linear;
 mod norm;
 mod random;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
 mod update;
 
 pub use attention::{

@@ -100,7 +100,7 @@ mod product {
     use rayon::prelude::*;
 
     use super::{Bf16Unit, Panels, SIDE, amx, avx512, bf16_unit, pack};
-    use crate::gemm::{Finish, Out, Strided};
+    use crate::gemm::{Finish, Out, Strided, even_cut};
     use crate::isa::for_each_isa;
 
     /// Words of a block of either factor: 32 lines of 16 pairs.
@@ -142,14 +142,13 @@ mod product {
         let (tiles, panels) = (m.div_ceil(SIDE), n.div_ceil(SIDE));
         // Bands of rows whose packed form stays in the second-level cache; few rows and many columns
         // are cut by columns. The cut depends on the sizes alone.
-        let band = (512 * 1024 / (4 * size.max(1))).clamp(1, 16).min(tiles.div_ceil(4)).max(1);
-        let bands = tiles.div_ceil(band);
+        let bands = even_cut(tiles, (512 * 1024 / (4 * size.max(1))).clamp(1, 16));
         let groups = (8 / bands).clamp(1, panels);
         let group = panels.div_ceil(groups);
         let out = Out(c.as_mut_ptr());
         let unit = bf16_unit();
         let task = |t: usize| {
-            let (first, last) = (t / groups * band, (t / groups * band + band).min(tiles));
+            let (first, last) = (t / groups * tiles / bands, (t / groups + 1) * tiles / bands);
             let (from, to) = (t % groups * group, (t % groups * group + group).min(panels));
             if from >= to {
                 return;

@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use super::SIDE;
 use super::product::BLOCK;
 use crate::gemm::Strided;
+use crate::transpose::transposed;
 
 /// Lines `i0 .. i0 + 32` of the left matrix `[m, k]` as blocks `[k / 32][32 lines][16 pairs]`.
 ///
@@ -39,7 +40,7 @@ pub(super) unsafe fn panel(b: Strided<'_>, j0: usize, k: usize, n: usize, out: &
             let mut lines = [0_u32; BLOCK];
             along(b.data, j0 * b.column + p0, b.column, columns, length, &mut lines);
             for half in 0..2 {
-                let part = transposed(&lines[half * 256..half * 256 + 256]);
+                let part = transposed(loaded(&lines[half * 256..half * 256 + 256]));
                 for (pair, line) in part.iter().enumerate() {
                     // SAFETY: the block has 16 lines of 32 words.
                     unsafe { store(out.as_mut_ptr().add(pair * SIDE + half * 16), *line) };
@@ -120,7 +121,7 @@ fn across(
             }
         }
         if by_line {
-            for (i, line) in transposed(&half_block).iter().enumerate() {
+            for (i, line) in transposed(loaded(&half_block)).iter().enumerate() {
                 // SAFETY: the block has 32 lines of 16 words.
                 unsafe { store(out.as_mut_ptr().add((half * 16 + i) * 16), *line) };
             }
@@ -141,36 +142,9 @@ unsafe fn store(to: *mut u32, words: __m512i) {
     unsafe { _mm512_storeu_si512(to.cast(), words) };
 }
 
-/// 16 lines of 16 words, turned.
 #[target_feature(enable = "avx512f")]
-fn transposed(words: &[u32]) -> [__m512i; 16] {
+fn loaded(words: &[u32]) -> [__m512i; 16] {
     assert!(words.len() >= 256, "16 lines of 16 words");
-    let zero = _mm512_setzero_si512();
-    let (mut r, mut t) = ([zero; 16], [zero; 16]);
-    for (i, r) in r.iter_mut().enumerate() {
-        // SAFETY: there are 16 words from `i * 16`.
-        *r = unsafe { _mm512_loadu_si512(words.as_ptr().add(i * 16).cast()) };
-    }
-    // Words within pairs of lines, pairs of words within fours, quarters within all.
-    for i in (0..16).step_by(2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for i in (0..16).step_by(4) {
-        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    for i in 0..4 {
-        for half in [0, 8] {
-            t[half + i] = _mm512_shuffle_i32x4(r[half + i], r[half + i + 4], 0x88);
-            t[half + i + 4] = _mm512_shuffle_i32x4(r[half + i], r[half + i + 4], 0xdd);
-        }
-    }
-    for i in 0..8 {
-        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-    }
-    r
+    // SAFETY: there are 16 words from `i * 16`.
+    std::array::from_fn(|i| unsafe { _mm512_loadu_si512(words.as_ptr().add(i * 16).cast()) })
 }
