@@ -128,6 +128,7 @@ impl Training {
             itm: true,
             mlm: true,
             hard_negatives: true,
+            negative_temp: None,
             mlm_probability: 0.15,
             image_index: false,
             dropout: 0.1,

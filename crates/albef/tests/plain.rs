@@ -45,6 +45,7 @@ fn step(ops: Ops) -> (Vec<f32>, Vec<Vec<f32>>) {
         itm: true,
         mlm: true,
         hard_negatives: true,
+        negative_temp: None,
         mlm_probability: 0.4,
         image_index: true,
         dropout: 0.1,

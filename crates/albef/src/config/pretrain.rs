@@ -170,6 +170,9 @@ pub struct PretrainConfig {
     pub align_steps: u64,
     /// Whether negatives for matching are drawn by similarity.
     pub hard_negatives: bool,
+    /// Temperature of these draws; 0 for the learned one. On a small set the learned one soon falls so
+    /// low that every negative is the nearest neighbour, often another name of the same thing.
+    pub negative_temp: f64,
     /// Factor on the learning rate of text and fusion layers, for a text side that starts from
     /// trained weights beside a fresh image side.
     pub text_lr_scale: f64,
@@ -247,6 +250,7 @@ impl Default for PretrainConfig {
             mixgen: MixGen::default(),
             align_steps: 0,
             hard_negatives: true,
+            negative_temp: 0.0,
             text_lr_scale: 1.0,
             dropout: 0.1,
             momentum_dropout: 0.1,
@@ -300,6 +304,10 @@ impl PretrainConfig {
             return fail("`losses`: at least one of ita, itm and mlm must take part".into());
         }
         self.mixgen.check()?;
+        if !(self.negative_temp.is_finite() && self.negative_temp >= 0.0) {
+            let found = self.negative_temp;
+            return fail(format!("`negative_temp` is {found}; it must be 0 or more"));
+        }
         if self.align_steps > 0 && !self.losses.ita {
             return fail("`align_steps` needs the loss `ita`".into());
         }

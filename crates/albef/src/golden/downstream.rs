@@ -109,6 +109,7 @@ fn retrieval_step(
         itm: true,
         mlm: false,
         hard_negatives: true,
+        negative_temp: None,
         mlm_probability: 0.0,
         image_index: true,
         dropout: 0.0,

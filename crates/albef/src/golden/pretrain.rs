@@ -61,6 +61,7 @@ fn settings(set: &GoldenSet, config: &ModelConfig, alpha: f64) -> Result<Setting
         itm: true,
         mlm: true,
         hard_negatives: true,
+        negative_temp: None,
         mlm_probability: set.mlm_probability()?,
         image_index: false,
         dropout: 0.0,

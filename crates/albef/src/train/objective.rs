@@ -159,6 +159,7 @@ impl Context<'_> {
             itm: c.losses.itm && !aligning,
             mlm: mlm && c.losses.mlm && !aligning,
             hard_negatives: c.hard_negatives,
+            negative_temp: (c.negative_temp > 0.0).then_some(c.negative_temp),
             mlm_probability: c.mlm_probability as f32,
             image_index: c.image_index,
             dropout: c.dropout as f32,
