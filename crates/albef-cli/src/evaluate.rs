@@ -16,7 +16,7 @@ use albef_weights::{Task, write_atomic};
 use crate::ask::Rank;
 use crate::corpus::{Pictures, Ready};
 use crate::tasks::{Measured, TaskModel, answer_list};
-use crate::{Answer, device};
+use crate::{Answer, device, outcomes};
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -46,6 +46,9 @@ pub struct ListArguments {
     /// Resamples of the bootstrap interval.
     #[arg(long, default_value_t = 1000)]
     resamples: usize,
+    /// Write what was found item by item here, for `albef compare`.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -103,7 +106,11 @@ fn classes(a: &ListArguments, task: Task, form: TaskForm) -> Result<Answer> {
     if samples.is_empty() {
         bail!("{} holds nothing to measure", a.annotations.display());
     }
-    print(&model.accuracy(&samples, task)?, a);
+    let out = model.accuracy(&samples, task)?;
+    outcomes::save_if(a.save.as_deref(), || {
+        outcomes::measured(task, ScoreRule::Official, &samples, &out)
+    })?;
+    print(&out, a);
     Ok(Answer::Yes)
 }
 
@@ -131,6 +138,9 @@ fn vqa(a: &VqaArguments) -> Result<Answer> {
         }
         return Ok(Answer::Yes);
     }
+    outcomes::save_if(list.save.as_deref(), || {
+        outcomes::measured(Task::Vqa, score, &samples, &out)
+    })?;
     print(&out, list);
     Ok(Answer::Yes)
 }
@@ -158,6 +168,9 @@ pub struct Arguments {
     /// Where to compute; this version knows the cpu.
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// Write what was found item by item here, for `albef compare`.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -193,6 +206,9 @@ fn retrieval(a: &Arguments) -> Result<Answer> {
     if skipped.len() == gallery {
         bail!("none of the {gallery} pictures can be used; is --image-root the right folder?");
     }
+    outcomes::save_if(a.save.as_deref(), || {
+        outcomes::retrieval(pictures.data.samples(), &out, a.k, a.by_id)
+    })?;
     if a.json {
         let mut report = named(&out.itm);
         report.insert("queries".into(), json!({"txt": gallery, "img": texts}));

@@ -3,6 +3,7 @@
 
 mod ask;
 mod bench;
+mod compare;
 mod corpus;
 mod data;
 mod demo;
@@ -11,6 +12,7 @@ mod doctor;
 mod evaluate;
 mod evaluate_grounding;
 mod finetune;
+mod outcomes;
 mod overlay;
 mod pretrain;
 mod search;
@@ -58,6 +60,8 @@ enum Command {
     /// Measure a model.
     #[command(subcommand)]
     Evaluate(evaluate::Command),
+    /// Say whether one of two models is better on the same items, with interval and test.
+    Compare(compare::Arguments),
     /// Find the pictures that fit a text.
     Search(search::SearchArguments),
     /// Say how well a text fits a picture.
@@ -108,6 +112,7 @@ fn main() -> ExitCode {
         Command::Classify(a) => ask::classify(&a),
         Command::Ground(a) => ask::ground(&a),
         Command::Evaluate(a) => evaluate::run(&a),
+        Command::Compare(a) => compare::run(&a),
         Command::Search(a) => search::search(&a),
         Command::Match(a) => search::match_pair(&a),
         Command::Doctor(a) => doctor::run(&a),
