@@ -1,16 +1,14 @@
 //! `albef analyse`: what a model has learnt, beyond its score.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use albef::eval::mutual_information::{MutualInformation, Parts, Report, other_images};
 use albef::model::TokenBatch;
 use albef::objectives::masking::{MaskDraw, SpecialIds};
-use albef::objectives::pretrain::{Batch, mix};
-use albef::ops::index;
+use albef::objectives::pretrain::Batch;
 use albef::train::checkpoint;
 use albef::weights::{ModelFolder, momentum_encoders};
-use albef_data::dataset::epoch_order;
+use albef_data::random::Stream;
 use albef_report::cluster_interval;
 use anyhow::{Context, Result, bail};
 use burn::tensor::Tensor;
@@ -67,11 +65,6 @@ pub fn run(command: &Command) -> Result<Answer> {
     }
 }
 
-/// Purposes of the seed.
-const ORDER: u64 = 11;
-const CAPTION: u64 = 12;
-const MASKS: u64 = 13;
-
 fn mi(a: &MiArguments) -> Result<Answer> {
     if a.batch < 2 {
         bail!("--batch is {}; bounds need at least 2 candidates", a.batch);
@@ -87,8 +80,7 @@ fn mi(a: &MiArguments) -> Result<Answer> {
     };
     let (config, state) = (&folder.config, &folder.state);
     let teacher = state.momentum.as_ref().map(|m| momentum_encoders(m, config)).transpose()?;
-    let ready =
-        Ready::of(state.model(config)?, state.online.clone(), folder.vocabulary.as_str())?;
+    let ready = Ready::of(state.model(config)?, state.online.clone(), folder.vocabulary.as_str())?;
     let v = ready.tokenizer.vocabulary();
     let parts = Parts {
         model: &ready.model,
@@ -101,20 +93,21 @@ fn mi(a: &MiArguments) -> Result<Answer> {
     let size = config.vision.image_res;
     let pictures = Pictures::open(&list, a.image_root.as_deref(), size, &device)?;
     let samples = pictures.data.samples();
-    let mut order: Vec<usize> = epoch_order(samples.len(), a.seed, ORDER);
-    order.retain(|i| samples[*i].captions.iter().any(|c| !c.trim().is_empty()));
+    let words = |i: &usize| samples[*i].captions.iter().any(|c| !c.trim().is_empty());
+    let mut order: Vec<usize> = (0..samples.len()).filter(words).collect();
+    Stream::new(a.seed, "order", &[]).shuffle(&mut order);
     order.truncate(a.pairs.unwrap_or(usize::MAX));
-    if order.len() < 2 {
-        bail!("{list} has {} pictures with captions; 2 are needed", order.len());
-    }
+    let given = order.len();
 
     let mut found = MutualInformation::default();
     let mut measure = |images: Tensor<4>, which: &[usize]| -> Result<()> {
-        let texts: Vec<Vec<u32>> =
-            which.iter().map(|i| ready.tokens(caption(&samples[*i].captions, a.seed, *i))).collect();
+        let texts: Vec<Vec<u32>> = which
+            .iter()
+            .map(|i| ready.tokens(caption(&samples[*i].captions, a.seed, *i)))
+            .collect();
         let image_ids: Vec<i64> =
             which.iter().map(|i| i64::from(pictures.data.image_ids()[*i])).collect();
-        let seed = mix(a.seed, MASKS).wrapping_add(which[0] as u64);
+        let seed = Stream::new(a.seed, "masks", &[which[0] as u64]).next_u64();
         let other = other_images(&image_ids, seed as usize)?;
         let text = TokenBatch::packed(&texts);
         let batch = Batch { images, text, image_ids, related: Vec::new() };
@@ -122,52 +115,39 @@ fn mi(a: &MiArguments) -> Result<Answer> {
         let masks = |row: usize| MaskDraw::seeded(seed, row, vocabulary);
         Ok(found.add(&parts, &batch, masks, &other)?)
     };
-    // Batches are filled with usable pictures, so that all have the same number of candidates.
-    let bar = indicatif::ProgressBar::new(order.len() as u64);
-    let mut waiting: Option<Tensor<4>> = None;
-    let (mut ready_ones, mut measured) = (Vec::new(), 0);
-    let mut skipped = BTreeMap::new();
-    for part in order.chunks(a.batch) {
-        let (images, failed) = pictures.load(part);
-        let bad: Vec<usize> = failed.iter().map(|(i, _)| *i).collect();
-        skipped.extend(failed.into_iter().map(|(i, s)| (i, format!("{}: {}", s.name, s.error))));
-        let usable: Vec<usize> = (0..part.len()).filter(|p| !bad.contains(&part[*p])).collect();
-        bar.inc(part.len() as u64);
-        if usable.is_empty() {
-            continue;
+    // Whole batches of usable pictures only: bounds over different numbers of candidates have no
+    // common mean.
+    let bar = indicatif::ProgressBar::new(given as u64);
+    let (mut at, mut batch) = (0, a.batch);
+    let mut skipped = Vec::new();
+    loop {
+        if at == 0 {
+            batch = batch.min(order.len());
         }
-        ready_ones.extend(usable.iter().map(|p| part[*p]));
-        let images = images.clone().select(0, index(&usable, &images.device()));
-        let mut all = match waiting.take() {
-            Some(before) => Tensor::cat(vec![before, images], 0),
-            None => images,
-        };
-        if ready_ones.len() >= a.batch {
-            let rest = ready_ones.split_off(a.batch);
-            measure(all.clone().narrow(0, 0, a.batch), &ready_ones)?;
-            measured += a.batch;
-            let left = rest.len();
-            ready_ones = rest;
-            if left == 0 {
-                continue;
-            }
-            all = all.narrow(0, a.batch, left);
+        if batch < 2 || order.len() - at < batch {
+            break;
         }
-        waiting = Some(all);
-    }
-    if measured == 0
-        && let (Some(images), 2..) = (waiting, ready_ones.len())
-    {
-        measure(images, &ready_ones)?;
-        measured = ready_ones.len();
-        ready_ones.clear();
+        let which = &order[at..at + batch];
+        let (images, failed) = pictures.load(which);
+        if failed.is_empty() {
+            measure(images, which)?;
+            at += batch;
+            bar.inc(batch as u64);
+        }
+        for (i, s) in failed {
+            order.retain(|o| *o != i);
+            skipped.push(format!("{}: {}", s.name, s.error));
+        }
     }
     bar.finish_and_clear();
-    for name in skipped.values().take(10) {
+    for name in skipped.iter().take(10) {
         eprintln!("not usable, left out: {name}");
     }
-    if measured == 0 {
-        bail!("only {} of {} pictures can be used; 2 are needed", ready_ones.len(), order.len());
+    if at == 0 {
+        bail!(
+            "{} of the {given} pictures with captions in {list} can be used; 2 are needed",
+            order.len()
+        );
     }
     let queue = parts.queues.map_or(0, albef::objectives::queue::Queues::len);
     let report = found.report();
@@ -175,7 +155,7 @@ fn mi(a: &MiArguments) -> Result<Answer> {
     let about = About {
         teacher: if teacher.is_some() { "momentum" } else { "the model itself" },
         queue,
-        left_out: ready_ones.len(),
+        left_out: order.len() - at,
         skipped: skipped.len(),
         head: ready.model.encoders.mlm_head.is_some(),
         interval: [interval.0, interval.1],
@@ -191,8 +171,8 @@ fn mi(a: &MiArguments) -> Result<Answer> {
 /// One of a picture's captions.
 fn caption(captions: &[String], seed: u64, sample: usize) -> &str {
     let usable: Vec<&String> = captions.iter().filter(|c| !c.trim().is_empty()).collect();
-    let u = albef_data::random::uniform(mix(seed, CAPTION), sample as u64);
-    usable.get((u * usable.len() as f64) as usize).map_or("", |c| c.as_str())
+    let drawn = Stream::new(seed, "caption", &[sample as u64]).below(usable.len());
+    usable.get(drawn).map_or("", |c| c.as_str())
 }
 
 struct About {
@@ -223,14 +203,8 @@ fn print(report: &Report, about: &About) {
         "{} pairs ({} left out of whole batches); teacher: {}; all in nats",
         report.pairs, about.left_out, about.teacher
     );
-    println!(
-        "contrast over {} candidates ({} of them of the queue)",
-        itc.candidates, about.queue
-    );
-    println!(
-        "{:<34}{:>16}{:>16}{:>10}",
-        "", "image to text", "text to image", "mean"
-    );
+    println!("contrast over {} candidates ({} of them of the queue)", itc.candidates, about.queue);
+    println!("{:<34}{:>16}{:>16}{:>10}", "", "image to text", "text to image", "mean");
     let row = |name: &str, values: [f64; 2]| {
         let mean = (values[0] + values[1]) / 2.0;
         println!("{name:<34}{:>16.4}{:>16.4}{mean:>10.4}", values[0], values[1]);

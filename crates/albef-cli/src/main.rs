@@ -1,6 +1,7 @@
 //! The `albef` program: parses, calls the library, prints. Data goes to standard output, everything
 //! else to standard error; it exits with 0 when done, 1 for a negative answer, 2 for an error.
 
+mod analyse;
 mod ask;
 mod bench;
 mod compare;
@@ -60,6 +61,9 @@ enum Command {
     /// Measure a model.
     #[command(subcommand)]
     Evaluate(evaluate::Command),
+    /// Look into what a model has learnt.
+    #[command(subcommand)]
+    Analyse(analyse::Command),
     /// Say whether one of two models is better on the same items, with interval and test.
     Compare(compare::Arguments),
     /// Find the pictures that fit a text.
@@ -112,6 +116,7 @@ fn main() -> ExitCode {
         Command::Classify(a) => ask::classify(&a),
         Command::Ground(a) => ask::ground(&a),
         Command::Evaluate(a) => evaluate::run(&a),
+        Command::Analyse(a) => analyse::run(&a),
         Command::Compare(a) => compare::run(&a),
         Command::Search(a) => search::search(&a),
         Command::Match(a) => search::match_pair(&a),
