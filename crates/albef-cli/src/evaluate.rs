@@ -10,13 +10,13 @@ use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 
 use albef::eval::vqa_score::ScoreRule;
-use albef_data::dataset::{TaskForm, TaskRoots, read_task};
+use albef_data::dataset::{Sample, TaskForm, TaskRoots, read_task};
 use albef_weights::{Task, write_atomic};
 
 use crate::ask::Rank;
 use crate::corpus::{Pictures, Ready};
 use crate::tasks::{Measured, TaskModel, answer_list};
-use crate::{Answer, device, outcomes};
+use crate::{Answer, device, outcomes, text_baseline};
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -43,6 +43,9 @@ pub struct ListArguments {
     /// Joined before its image paths.
     #[arg(long, default_value = "")]
     image_root: PathBuf,
+    /// Training lists of the task: print what their texts alone would score, no picture seen.
+    #[arg(long, num_args = 1.., value_name = "TRAIN_LIST")]
+    text_baseline: Vec<PathBuf>,
     /// Resamples of the bootstrap interval.
     #[arg(long, default_value_t = 1000)]
     resamples: usize,
@@ -75,16 +78,28 @@ pub struct VqaArguments {
     results: Option<PathBuf>,
 }
 
-/// Prints accuracy with its interval, beside what the most frequent answer alone would score.
-fn print(out: &Measured, list: &ListArguments) {
+/// Prints accuracy with its interval, beside what the most frequent answer alone would score, and
+/// the baselines of the training lists.
+fn print(
+    out: &Measured,
+    list: &ListArguments,
+    samples: &[Sample],
+    form: TaskForm,
+    rule: ScoreRule,
+) -> Result<()> {
+    let train = &list.text_baseline;
+    let baseline = text_baseline::measure(train, form, rule, samples, &out.scores, list.resamples)?;
     for s in out.skipped.iter().take(SHOWN) {
         eprintln!("not usable, counted as wrong: {}: {}", s.name, s.error);
     }
     if out.skipped.len() > SHOWN {
         eprintln!("and {} more", out.skipped.len() - SHOWN);
     }
-    let value = out.json(list.resamples);
+    let mut value = out.json(list.resamples);
     if list.json {
+        if let Some(baseline) = baseline {
+            value["text_baseline"] = baseline;
+        }
         println!("{value}");
     } else {
         let bound = |i: usize| value["interval"][i].as_f64().unwrap_or(f64::NAN);
@@ -96,7 +111,11 @@ fn print(out: &Measured, list: &ListArguments) {
             out.scores.len(),
             out.majority
         );
+        if let Some(baseline) = baseline {
+            text_baseline::print(&baseline);
+        }
     }
+    Ok(())
 }
 
 fn classes(a: &ListArguments, task: Task, form: TaskForm) -> Result<Answer> {
@@ -110,7 +129,7 @@ fn classes(a: &ListArguments, task: Task, form: TaskForm) -> Result<Answer> {
     outcomes::save_if(a.save.as_deref(), || {
         outcomes::measured(task, ScoreRule::Official, &samples, &out)
     })?;
-    print(&out, a);
+    print(&out, a, &samples, form, ScoreRule::Official)?;
     Ok(Answer::Yes)
 }
 
@@ -136,12 +155,17 @@ fn vqa(a: &VqaArguments) -> Result<Answer> {
                 list.annotations.display()
             );
         }
+        if list.save.is_some() || !list.text_baseline.is_empty() {
+            eprintln!(
+                "the questions have no answers to compare with: nothing is saved or compared"
+            );
+        }
         return Ok(Answer::Yes);
     }
     outcomes::save_if(list.save.as_deref(), || {
         outcomes::measured(Task::Vqa, score, &samples, &out)
     })?;
-    print(&out, list);
+    print(&out, list, &samples, TaskForm::Vqa, score)?;
     Ok(Answer::Yes)
 }
 

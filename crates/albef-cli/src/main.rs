@@ -18,6 +18,7 @@ mod overlay;
 mod pretrain;
 mod search;
 mod tasks;
+mod text_baseline;
 
 use std::process::ExitCode;
 
