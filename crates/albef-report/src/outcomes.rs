@@ -19,7 +19,7 @@ const FORMAT: u32 = 1;
 #[non_exhaustive]
 pub enum OutcomesError {
     /// The file cannot be read.
-    #[error("{path}: {source}")]
+    #[error("{path} cannot be read")]
     Io {
         /// The file.
         path: PathBuf,
