@@ -6,6 +6,7 @@ use albef::eval::mutual_information::{MutualInformation, Parts, Report, other_im
 use albef::model::TokenBatch;
 use albef::objectives::masking::{MaskDraw, SpecialIds};
 use albef::objectives::pretrain::Batch;
+use albef::ops::Precision;
 use albef::train::checkpoint;
 use albef::weights::{ModelFolder, momentum_encoders};
 use albef_data::random::Stream;
@@ -79,7 +80,11 @@ fn mi(a: &MiArguments) -> Result<Answer> {
             .with_context(|| format!("cannot open the model {}", a.model.display()))?,
     };
     let (config, state) = (&folder.config, &folder.state);
-    let teacher = state.momentum.as_ref().map(|m| momentum_encoders(m, config)).transpose()?;
+    let teacher = state
+        .momentum
+        .as_ref()
+        .map(|m| momentum_encoders(m, config, Precision::F32))
+        .transpose()?;
     let ready = Ready::of(state.model(config)?, state.online.clone(), folder.vocabulary.as_str())?;
     let v = ready.tokenizer.vocabulary();
     let parts = Parts {

@@ -11,7 +11,7 @@ use albef::model::{Albef, Encoders, TokenBatch};
 use albef::objectives::masking::MaskDraw;
 use albef::objectives::pretrain::Batch;
 use albef::objectives::queue::Queues;
-use albef::ops::Ops;
+use albef::ops::{Ops, Precision};
 use albef::params::cpu;
 use albef::train::optimizer::update_average;
 use albef::train::step::clamp_temperature;
@@ -63,7 +63,7 @@ fn recorded(name: &str) -> Recorded {
     update_average(rate, &mut momentum, &mut online);
     Recorded {
         model: Albef::new(&config, &online.untracked(Ops::for_device(&device))).unwrap(),
-        teacher: momentum_encoders(&momentum, &config).unwrap(),
+        teacher: momentum_encoders(&momentum, &config, Precision::F32).unwrap(),
         queues: state.queues.unwrap(),
         batch: Batch {
             images: t.on("image", &device).unwrap(),
