@@ -149,11 +149,7 @@ impl DrawState {
                 random: 1.0,
                 word: 0,
             }),
-            Draws::Seeded(seed) => {
-                let u = |salt: u64| albef_kernels::uniform(mix(*seed, salt), row as u64);
-                let word = (f64::from(u(6)) * vocab_size as f64) as u32;
-                MaskDraw { mask: u(3), replace: u(4), random: u(5), word }
-            }
+            Draws::Seeded(seed) => MaskDraw::seeded(*seed, row, vocab_size),
         }
     }
 
