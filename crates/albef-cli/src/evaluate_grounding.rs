@@ -7,13 +7,14 @@ use albef::explain::matching_maps;
 use albef::model::TokenBatch;
 use albef_data::dataset::{TaskForm, TaskRoots, read_task};
 use albef_data::image::DecodeOptions;
-use albef_report::bootstrap_interval;
+use albef_report::{Kind, bootstrap_interval};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::Answer;
 use crate::corpus::{Pictures, Ready};
 use crate::device::Where;
+use crate::outcomes;
 
 /// Share of the area under both boxes from which a choice counts as right.
 const RIGHT: f64 = 0.5;
@@ -40,6 +41,9 @@ pub struct Arguments {
     resamples: usize,
     #[command(flatten)]
     device: Where,
+    /// Write what was found item by item here, for `albef compare`.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -127,6 +131,9 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         bar.inc(part.len() as u64);
     }
     bar.finish_and_clear();
+    outcomes::save_if(a.save.as_deref(), || {
+        outcomes::scores("grounding", Kind::Hit, samples.iter(), &scores)
+    })?;
     let n = scores.len() as f64;
     for name in skipped.iter().take(10) {
         eprintln!("not usable, counted as wrong: {name}");

@@ -1,8 +1,10 @@
 //! The `albef` program: parses, calls the library, prints. Data goes to standard output, everything
 //! else to standard error; it exits with 0 when done, 1 for a negative answer, 2 for an error.
 
+mod analyse;
 mod ask;
 mod bench;
+mod compare;
 mod corpus;
 mod data;
 mod demo;
@@ -11,10 +13,12 @@ mod doctor;
 mod evaluate;
 mod evaluate_grounding;
 mod finetune;
+mod outcomes;
 mod overlay;
 mod pretrain;
 mod search;
 mod tasks;
+mod text_baseline;
 
 use std::process::ExitCode;
 
@@ -58,6 +62,11 @@ enum Command {
     /// Measure a model.
     #[command(subcommand)]
     Evaluate(evaluate::Command),
+    /// Look into what a model has learnt.
+    #[command(subcommand)]
+    Analyse(analyse::Command),
+    /// Say whether one of two models is better on the same items, with interval and test.
+    Compare(compare::Arguments),
     /// Find the pictures that fit a text.
     Search(search::SearchArguments),
     /// Say how well a text fits a picture.
@@ -108,6 +117,8 @@ fn main() -> ExitCode {
         Command::Classify(a) => ask::classify(&a),
         Command::Ground(a) => ask::ground(&a),
         Command::Evaluate(a) => evaluate::run(&a),
+        Command::Analyse(a) => analyse::run(&a),
+        Command::Compare(a) => compare::run(&a),
         Command::Search(a) => search::search(&a),
         Command::Match(a) => search::match_pair(&a),
         Command::Doctor(a) => doctor::run(&a),

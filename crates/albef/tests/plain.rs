@@ -10,7 +10,7 @@ use albef::init::{fresh_params, fresh_queues};
 use albef::model::{Albef, TokenBatch};
 use albef::objectives::masking::SpecialIds;
 use albef::objectives::pretrain::{Batch, Draws, Settings, forward};
-use albef::ops::Ops;
+use albef::ops::{Ops, Precision};
 use albef::params::{cpu, tensor, values};
 use albef::weights::{copy_for_momentum, momentum_encoders};
 use burn::tensor::Device;
@@ -30,7 +30,8 @@ fn step(ops: Ops, device: &Device) -> (Vec<f32>, Vec<Vec<f32>>) {
     let online = fresh_params(&config, 0.07, 3, device).unwrap();
     let weights = online.tracked(ops);
     let model = Albef::new(&config, &weights).unwrap();
-    let teacher = momentum_encoders(&copy_for_momentum(&online).unwrap(), &config).unwrap();
+    let teacher =
+        momentum_encoders(&copy_for_momentum(&online).unwrap(), &config, Precision::F32).unwrap();
     let pixels = (0..3 * 3 * 32 * 32).map(|i| (i as f32 * 0.017).sin()).collect();
     let texts: Vec<Vec<u32>> = vec![vec![2, 30, 31, 32, 40], vec![2, 50], vec![2, 60, 61, 62]];
     let batch = Batch {
@@ -45,6 +46,7 @@ fn step(ops: Ops, device: &Device) -> (Vec<f32>, Vec<Vec<f32>>) {
         itm: true,
         mlm: true,
         hard_negatives: true,
+        negative_temp: None,
         mlm_probability: 0.4,
         image_index: true,
         dropout: 0.1,
@@ -80,7 +82,7 @@ fn assert_agree(a: &(Vec<f32>, Vec<Vec<f32>>), b: &(Vec<f32>, Vec<Vec<f32>>)) {
 
 #[test]
 fn fused_and_plain_steps_agree_in_losses_and_gradients() {
-    assert_agree(&step(Ops::Fused, &cpu()), &step(Ops::Plain, &cpu()));
+    assert_agree(&step(Ops::Fused(Precision::F32), &cpu()), &step(Ops::Plain, &cpu()));
 }
 
 fn resident_kib() -> u64 {
@@ -158,11 +160,11 @@ mod devices {
 
     #[test]
     fn a_step_agrees_with_the_cpu_in_losses_and_gradients() {
-        let on_cpu = step(Ops::Fused, &cpu());
+        let on_cpu = step(Ops::Fused(Precision::F32), &cpu());
         for device in offered() {
             assert_agree(&step(Ops::for_device(&device), &device), &on_cpu);
             // Fused kernels exist on the CPU alone; asking for them elsewhere is no panic.
-            assert_agree(&step(Ops::Fused, &device), &on_cpu);
+            assert_agree(&step(Ops::Fused(Precision::F32), &device), &on_cpu);
         }
     }
 

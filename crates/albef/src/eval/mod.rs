@@ -1,7 +1,9 @@
-//! Measuring: recall, retrieval with re-ranking, answers, boxes.
+//! Measuring: recall, retrieval with re-ranking, answers, boxes, mutual information, baselines.
 
 pub mod answers;
 pub mod grounding;
 pub mod metrics;
+pub mod mutual_information;
 pub mod retrieval;
+pub mod text_baseline;
 pub mod vqa_score;
