@@ -27,8 +27,18 @@ struct Rule {
     abs: f64,
     rel: f64,
     by_tensor: bool,
-    /// Share of entries that may lie outside, and by how much.
-    outliers: Option<(f64, f64)>,
+    outliers: Option<Outliers>,
+}
+
+/// Entries of a tensor that may lie outside.
+#[derive(Clone, Copy, Debug)]
+struct Outliers {
+    /// How far off each may be.
+    abs: f64,
+    /// Share of the entries.
+    max_share: f64,
+    /// As many in any case.
+    at_least: f64,
 }
 
 /// The tolerance entry of a fixture.
@@ -88,9 +98,12 @@ impl Tolerance {
 impl Rule {
     fn read(spec: &Value) -> Self {
         let number = |v: &Value, key: &str| v[key].as_f64().unwrap_or(0.0);
-        let outliers = spec["outliers"]
-            .is_object()
-            .then(|| (number(&spec["outliers"], "max_share"), number(&spec["outliers"], "abs")));
+        let given = &spec["outliers"];
+        let outliers = given.is_object().then(|| Outliers {
+            abs: number(given, "abs"),
+            max_share: number(given, "max_share"),
+            at_least: given["at_least"].as_f64().unwrap_or(1.0),
+        });
         Self {
             abs: number(spec, "abs"),
             rel: number(spec, "rel"),
@@ -152,19 +165,16 @@ impl Comparison {
             let allowed = rule.abs + rule.rel * scale;
             let error = (g - e).abs();
             let within = error <= allowed;
-            if !within
-                && let Some((_, abs)) = rule.outliers
-                && error <= abs
-            {
+            if !within && rule.outliers.is_some_and(|o| error <= o.abs) {
                 outliers += 1;
                 continue;
             }
             self.note(name, i, error, allowed, within);
         }
-        if let Some((share, _)) = whole.outliers
+        if let Some(o) = whole.outliers
             && outliers > 0
         {
-            let limit = (share * got.len() as f64).ceil().max(1.0);
+            let limit = (o.max_share * got.len() as f64).ceil().max(o.at_least);
             if outliers as f64 > limit {
                 self.fail(format!("{name}: {outliers} outliers, {limit} allowed"));
             }
@@ -237,6 +247,20 @@ mod tests {
         assert!(!compare(t.clone(), "x", &[f32::NAN], &[1.0]).passed);
         assert!(!compare(t.clone(), "x", &[1.0, 1.0], &[1.0]).passed);
         assert!(!compare(t, "x", &[], &[]).passed);
+    }
+
+    #[test]
+    fn a_few_outliers_pass_and_more_or_worse_ones_fail() {
+        let t = |at_least: Value| {
+            json!({"mode": "elementwise", "abs": 0.1, "rel": 0.0,
+                "outliers": {"max_share": 0.1, "abs": 1.0, "at_least": at_least}})
+        };
+        let one = [0.5, 0.0, 0.0, 0.0];
+        let two = [0.5, 0.5, 0.0, 0.0];
+        assert!(compare(t(Value::Null), "x", &one, &[0.0; 4]).passed);
+        assert!(!compare(t(Value::Null), "x", &two, &[0.0; 4]).passed);
+        assert!(compare(t(json!(2.0)), "x", &two, &[0.0; 4]).passed);
+        assert!(!compare(t(json!(2.0)), "x", &[1.5, 0.0, 0.0, 0.0], &[0.0; 4]).passed);
     }
 
     #[test]
