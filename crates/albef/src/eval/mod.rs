@@ -3,5 +3,7 @@
 pub mod answers;
 pub mod grounding;
 pub mod metrics;
+pub mod refcoco;
 pub mod retrieval;
+pub mod vqa_files;
 pub mod vqa_score;
