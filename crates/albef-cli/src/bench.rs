@@ -105,6 +105,7 @@ impl Training {
             ita: true,
             itm: true,
             mlm: true,
+            mlm_mod: true,
             hard_negatives: true,
             mlm_probability: 0.15,
             image_index: false,

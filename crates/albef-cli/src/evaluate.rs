@@ -240,7 +240,8 @@ fn retrieval(a: &Arguments) -> Result<Answer> {
     Ok(Answer::Yes)
 }
 
-fn named(report: &RecallReport) -> Map<String, Value> {
+/// Recalls under the official names.
+pub fn named(report: &RecallReport) -> Map<String, Value> {
     report.named().into_iter().map(|(k, v)| (k.to_owned(), json!(v))).collect()
 }
 

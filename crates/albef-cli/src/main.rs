@@ -15,6 +15,7 @@ mod finetune;
 mod grounding_cases;
 mod overlay;
 mod pretrain;
+mod reproduce;
 mod search;
 mod tasks;
 
@@ -60,6 +61,8 @@ enum Command {
     /// Measure a model.
     #[command(subcommand)]
     Evaluate(evaluate::Command),
+    /// Run a row of the paper's tables and hold the figures against the claims.
+    Reproduce(reproduce::Arguments),
     /// Find the pictures that fit a text.
     Search(search::SearchArguments),
     /// Say how well a text fits a picture.
@@ -110,6 +113,7 @@ fn main() -> ExitCode {
         Command::Classify(a) => ask::classify(&a),
         Command::Ground(a) => ask::ground(&a),
         Command::Evaluate(a) => evaluate::run(&a),
+        Command::Reproduce(a) => reproduce::run(&a),
         Command::Search(a) => search::search(&a),
         Command::Match(a) => search::match_pair(&a),
         Command::Doctor(a) => doctor::run(&a),

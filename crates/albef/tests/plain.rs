@@ -43,6 +43,7 @@ fn step(ops: Ops) -> (Vec<f32>, Vec<Vec<f32>>) {
         ita: true,
         itm: true,
         mlm: true,
+        mlm_mod: true,
         hard_negatives: true,
         mlm_probability: 0.4,
         image_index: true,

@@ -114,7 +114,7 @@ fn classes(root: &Path) {
     for split in ["train", "dev", "test"] {
         let statement = |i: usize| {
             json!({"images": [format!("dev/{i}.png"), format!("dev/{}.png", (i + 1) % PICTURES)],
-                   "sentence": "both are squares", "label": if i % 2 == 0 { "True" } else { "False" }})
+                   "sentence": "both are squares", "label": if i.is_multiple_of(2) { "True" } else { "False" }})
         };
         write(root, &format!("data/nlvr_{split}.json"), &list(statement));
         let labels = ["entailment", "neutral", "contradiction"];

@@ -102,11 +102,13 @@ pub struct LossConfig {
     pub itm: bool,
     /// Masked language modelling.
     pub mlm: bool,
+    /// Momentum distillation of masked language modelling; that of contrast is `alpha`.
+    pub mlm_mod: bool,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { ita: true, itm: true, mlm: true }
+        Self { ita: true, itm: true, mlm: true, mlm_mod: true }
     }
 }
 

@@ -122,6 +122,12 @@ impl RefCoco {
         self.proposals.get(&image_id.to_string()).map_or(&[], Vec::as_slice)
     }
 
+    /// Pictures that have proposals.
+    #[must_use]
+    pub fn pictures(&self) -> usize {
+        self.proposals.len()
+    }
+
     /// Expressions of all splits.
     #[must_use]
     pub fn len(&self) -> usize {

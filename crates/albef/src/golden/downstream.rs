@@ -108,6 +108,7 @@ fn retrieval_step(
         ita: true,
         itm: true,
         mlm: false,
+        mlm_mod: true,
         hard_negatives: true,
         mlm_probability: 0.0,
         image_index: true,

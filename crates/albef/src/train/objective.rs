@@ -157,6 +157,7 @@ impl Context<'_> {
             ita: c.losses.ita,
             itm: c.losses.itm && !aligning,
             mlm: mlm && c.losses.mlm && !aligning,
+            mlm_mod: c.losses.mlm_mod,
             hard_negatives: c.hard_negatives,
             mlm_probability: c.mlm_probability as f32,
             image_index: c.image_index,
