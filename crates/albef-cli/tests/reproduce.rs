@@ -68,6 +68,18 @@ fn a_row_of_each_task_runs_to_the_end_beside_its_claim() {
             }
             None => assert!(claims.iter().all(|c| c["measured"].is_null()), "{record}"),
         }
+        // The recorded command is an ordinary one and measures the same.
+        if let Some(name) = claim {
+            let c = claims.iter().find(|c| c["name"] == name).unwrap();
+            let (step, key) = c["metric"].as_str().unwrap().split_once('.').unwrap();
+            let steps = record["steps"].as_array().unwrap();
+            let step = steps.iter().find(|s| s["name"] == step).unwrap();
+            let words = step["command"].as_array().unwrap().iter().map(|w| w.as_str().unwrap());
+            let output = albef().args(words.skip(1)).output().unwrap();
+            assert!(output.status.success(), "{}", stderr(&output));
+            let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(report[key], c["measured"], "{row}");
+        }
         let page = fs::read_to_string(root.join("runs").join(row).join("reproduce.md")).unwrap();
         assert!(page.contains("--small") && page.contains("albef evaluate"), "{page}");
     }

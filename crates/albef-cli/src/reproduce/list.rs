@@ -10,6 +10,7 @@ use super::check::missing;
 use super::plan::Plan;
 use super::recipe::{Recipe, all};
 use super::record::{Record, State};
+use super::say;
 use crate::Answer;
 
 /// The records in a folder of runs, or of one run, by row; a finished one comes before others.
@@ -27,12 +28,16 @@ fn records(folder: Option<&Path>) -> Result<BTreeMap<String, Record>> {
     Ok(out)
 }
 
-fn claim_text(name: &str, claimed: Option<f64>, measured: Option<f64>) -> String {
-    let number = |v: Option<f64>| v.map_or("–".to_owned(), |v| format!("{v:.2}"));
-    match measured {
-        Some(_) => format!("{name} {} (measured {})", number(claimed), number(measured)),
-        None => format!("{name} {}", number(claimed)),
+/// A claim in a line; a star marks a figure that only one source gives.
+fn claim_text(claim: &Value) -> String {
+    let number = |v: &Value| v.as_f64().map_or("–".to_owned(), |v| format!("{v:.2}"));
+    let (name, claimed) = (claim["name"].as_str().unwrap_or_default(), &claim["claimed"]);
+    let mark = if claimed.is_f64() && claim["confirmed"] == "" { "*" } else { "" };
+    let mut out = format!("{name} {}{mark}", number(claimed));
+    if claim["measured"].is_f64() {
+        out += &format!(" (measured {})", number(&claim["measured"]));
     }
+    out
 }
 
 pub fn run(data: Option<&Path>, output: Option<&Path>, as_json: bool) -> Result<Answer> {
@@ -42,26 +47,22 @@ pub fn run(data: Option<&Path>, output: Option<&Path>, as_json: bool) -> Result<
         rows.push(row(&recipe, data, records.get(&recipe.id))?);
     }
     if as_json {
-        println!("{}", Value::Array(rows));
+        say(&format!("{}\n", Value::Array(rows)))?;
         return Ok(Answer::Yes);
     }
+    let mut text = String::new();
     for row in rows {
-        let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
-        println!("{:<24} {:<8} {}", text("id"), text("table"), text("row"));
-        println!("{:<24} {:<8} {}", "", "", text("state"));
-        let claims: Vec<String> = row["claims"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|c| {
-                let name = c["name"].as_str().unwrap_or_default();
-                claim_text(name, c["claimed"].as_f64(), c["measured"].as_f64())
-            })
-            .collect();
+        let word = |key: &str| row[key].as_str().unwrap_or_default();
+        text += &format!("{:<24} {:<8} {}\n", word("id"), word("table"), word("row"));
+        let claims: Vec<String> =
+            row["claims"].as_array().into_iter().flatten().map(claim_text).collect();
+        text += &format!("{:<33} {}\n", "", word("state"));
         if !claims.is_empty() {
-            println!("{:<24} {:<8} {}", "", "", claims.join(", "));
+            text += &format!("{:<33} {}\n", "", claims.join(", "));
         }
     }
+    say(&text)?;
+    eprintln!("* no second source confirms this figure");
     if data.is_none() {
         eprintln!("give --data ROOT to see which rows have their files");
     }

@@ -8,6 +8,7 @@ mod recipe;
 mod record;
 mod run;
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -53,6 +54,14 @@ pub struct Arguments {
     json: bool,
 }
 
+/// Writes to standard output; a reader that has seen enough is no error.
+fn say(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
 pub fn run(a: &Arguments) -> Result<Answer> {
     let Some(row) = &a.row else {
         return list::run(a.data.as_deref(), a.output.as_deref(), a.json);
@@ -68,11 +77,8 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let files = check::check(&plan);
     let good = files.iter().all(check::FileState::is_good);
     if a.check {
-        if a.json {
-            println!("{}", serde_json::to_string(&files)?);
-        } else {
-            files.iter().for_each(|f| println!("{}", f.line()));
-        }
+        let lines = || files.iter().map(|f| f.line() + "\n").collect::<String>();
+        say(&if a.json { serde_json::to_string(&files)? + "\n" } else { lines() })?;
         return Ok(if good { Answer::Yes } else { Answer::No });
     }
     let mut record = match Record::read(&output)? {
@@ -111,10 +117,6 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     record.files = files;
     record.state = State::Running;
     let ended = run::run(&plan, &mut record)?;
-    if a.json {
-        println!("{}", serde_json::to_string(&record)?);
-    } else {
-        print!("{}", record.page());
-    }
+    say(&if a.json { serde_json::to_string(&record)? + "\n" } else { record.page() })?;
     Ok(ended)
 }
