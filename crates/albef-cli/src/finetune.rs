@@ -40,7 +40,8 @@ pub enum Task {
 }
 
 impl Task {
-    fn objective(self) -> Objective {
+    /// What the trainer calls it.
+    pub fn objective(self) -> Objective {
         match self {
             Self::Retrieval => Objective::Retrieval,
             Self::Vqa => Objective::Vqa,

@@ -163,6 +163,14 @@ fn missing_and_damaged_files_are_all_listed_before_anything_runs() {
     let missing = files.as_array().unwrap().iter().filter(|f| f["missing"][0].is_string());
     assert_eq!(missing.count(), 2);
     assert_eq!(reproduce(root, "table2-flickr-14m", &["--check"]).status.code(), Some(0));
+    // A setting that a later step does not know is refused before the first one runs.
+    for wrong in ["nlvr:alpa=0", "nlvr_test:kk=3"] {
+        let output = reproduce(root, "table4-nlvr-14m", &["--small", "--set", wrong]);
+        assert_eq!(output.status.code(), Some(2));
+        let step = wrong.split(':').next().unwrap();
+        assert!(stderr(&output).contains(&format!("in step `{step}`")), "{}", stderr(&output));
+        assert!(!root.join("runs/table4-nlvr-14m").exists());
+    }
     let unknown = reproduce(root, "table9", &["--check"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(stderr(&unknown).contains("table4-ve-4m"), "{}", stderr(&unknown));

@@ -24,6 +24,11 @@ fn small() -> ModelConfig {
 
 /// Losses and all gradients of one step.
 fn step(ops: Ops) -> (Vec<f32>, Vec<Vec<f32>>) {
+    step_with(ops, 0.4, true)
+}
+
+/// The same with a weight of the pseudo-targets, and with or without them for masked words.
+fn step_with(ops: Ops, alpha: f64, mlm_mod: bool) -> (Vec<f32>, Vec<Vec<f32>>) {
     let config = small();
     let device = cpu();
     let online = fresh_params(&config, 0.07, 3, &device).unwrap();
@@ -39,11 +44,11 @@ fn step(ops: Ops) -> (Vec<f32>, Vec<Vec<f32>>) {
         related: Vec::new(),
     };
     let settings = Settings {
-        alpha: 0.4,
+        alpha,
         ita: true,
         itm: true,
         mlm: true,
-        mlm_mod: true,
+        mlm_mod,
         hard_negatives: true,
         mlm_probability: 0.4,
         image_index: true,
@@ -77,6 +82,15 @@ fn fused_and_plain_steps_agree_in_losses_and_gradients() {
         let worst = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 2e-3 * top, "gradient {i}: {worst} of {top}");
     }
+}
+
+#[test]
+fn masked_words_alone_can_do_without_the_momentum_model() {
+    let of = |alpha, mlm_mod| step_with(Ops::Fused, alpha, mlm_mod).0;
+    let (both, contrast, none) = (of(0.4, true), of(0.4, false), of(0.0, true));
+    let [mlm, ita] = [0, 1];
+    assert_eq!((contrast[mlm], contrast[ita]), (none[mlm], both[ita]));
+    assert!(both[mlm] != none[mlm] && both[ita] != none[ita], "{both:?} {none:?}");
 }
 
 fn resident_kib() -> u64 {

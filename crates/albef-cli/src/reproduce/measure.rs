@@ -67,12 +67,20 @@ fn known(task: &str) -> Result<&'static [&'static str]> {
     })
 }
 
+/// Whether all options are known to the task.
+pub fn accepts(task: &str, options: &Map<String, Value>) -> Result<()> {
+    let known = known(task)?;
+    match options.keys().find(|k| !known.contains(&k.as_str())) {
+        Some(strange) => {
+            bail!("evaluate {task} has no option `{strange}`; it has {}", known.join(", "))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Measures by the options of a step; files that it makes go to `output`.
 pub fn run(task: &str, options: &Map<String, Value>, output: &Path) -> Result<Value> {
-    let known = known(task)?;
-    if let Some(strange) = options.keys().find(|k| !known.contains(&k.as_str())) {
-        bail!("evaluate {task} has no option `{strange}`; it has {}", known.join(", "));
-    }
+    accepts(task, options)?;
     let o = Options(options);
     match task {
         "retrieval" => retrieval(&o),

@@ -74,6 +74,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         None => bail!("name the folder of the run: --output DIR"),
     };
     let plan = Plan::new(recipe, data, &output, &a.model, a.small, &a.set)?;
+    run::validate(&plan)?;
     let files = check::check(&plan);
     let good = files.iter().all(check::FileState::is_good);
     if a.check {

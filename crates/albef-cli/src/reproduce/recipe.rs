@@ -233,9 +233,10 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
 
-    use albef::config::{FinetuneConfig, PretrainConfig};
-    use albef::train::objective::Objective;
+    use albef::config::ModelConfig;
 
+    use super::super::plan::Plan;
+    use super::super::run::validate;
     use super::*;
 
     #[test]
@@ -283,30 +284,23 @@ mod tests {
     }
 
     #[test]
-    fn every_configuration_accepts_what_the_recipes_change() {
+    fn every_step_accepts_what_the_recipes_set() {
+        let nowhere = Path::new("/nowhere");
         for recipe in all().unwrap() {
-            for step in recipe.steps.iter().filter(|s| s.run.trains()) {
-                let settings: Vec<String> =
-                    step.set.iter().map(|(k, v)| format!("{k}={v}")).collect();
-                let text = config(&step.config).unwrap();
-                let objective = match &step.run {
-                    Run::Finetune(task) => match task.as_str() {
-                        "retrieval" => Objective::Retrieval,
-                        "vqa" => Objective::Vqa,
-                        "nlvr" => Objective::Nlvr,
-                        "nlvr-ta" => Objective::Assignment,
-                        "ve" => Objective::Entailment,
-                        "grounding" => Objective::Grounding,
-                        other => panic!("{other}"),
-                    },
-                    _ => {
-                        PretrainConfig::parse(text, &settings).unwrap();
-                        continue;
-                    }
-                };
-                FinetuneConfig::parse(text, &settings, objective).unwrap();
+            for small in [false, true] {
+                let plan = Plan::new(recipe.clone(), nowhere, nowhere, &[], small, &[]).unwrap();
+                validate(&plan).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn the_sizes_in_the_documentation_are_those_of_the_paper() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reproduce.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let json = page.split("```json").nth(1).unwrap().split("```").next().unwrap();
+        let config: ModelConfig = serde_json::from_str(json).unwrap();
+        assert_eq!(config, ModelConfig::base());
     }
 
     #[test]

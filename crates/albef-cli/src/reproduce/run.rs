@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
+use albef::config::{FinetuneConfig, PretrainConfig};
 use albef_weights::write_atomic;
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use serde_json::{Map, Value};
 
 use super::measure;
@@ -24,6 +25,29 @@ struct Pretrain {
 struct Finetune {
     #[command(flatten)]
     arguments: finetune::Arguments,
+}
+
+/// Whether each step would accept its settings, before the first one takes its time.
+pub fn validate(plan: &Plan) -> Result<()> {
+    for step in plan.steps() {
+        let settings = plan.settings(step)?;
+        let own =
+            || settings.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>();
+        let checked = match &step.run {
+            Run::Evaluate(task) => measure::accepts(task, &settings),
+            Run::Pretrain => {
+                PretrainConfig::parse(config(&step.config)?, &own()).map(drop).map_err(Into::into)
+            }
+            Run::Finetune(task) => {
+                let task = finetune::Task::from_str(task, false).map_err(anyhow::Error::msg)?;
+                FinetuneConfig::parse(config(&step.config)?, &own(), task.objective())
+                    .map(drop)
+                    .map_err(Into::into)
+            }
+        };
+        checked.with_context(|| format!("in step `{}`", step.name))?;
+    }
+    Ok(())
 }
 
 /// Runs what the record does not have yet; `No` if it was stopped.
