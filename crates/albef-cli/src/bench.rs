@@ -7,7 +7,7 @@ use albef::init::{fresh_params, fresh_queues};
 use albef::model::{Albef, DropoutDraws, ImageContext, ImageStates, Read, Sequence, TokenBatch};
 use albef::objectives::masking::SpecialIds;
 use albef::objectives::pretrain::{Batch, Draws, Settings, forward};
-use albef::ops::{Ops, index};
+use albef::ops::{Ops, Precision, index};
 use albef::params::{Params, tensor, values};
 use albef::train::optimizer::{Optimizer, update_average};
 use albef::train::step::clamp_temperature;
@@ -29,6 +29,22 @@ enum Work {
     Rerank,
     /// A whole pre-training step.
     Step,
+}
+
+/// What the factors of products are rounded to.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Rounding {
+    F32,
+    Bf16,
+}
+
+impl From<Rounding> for Precision {
+    fn from(rounding: Rounding) -> Self {
+        match rounding {
+            Rounding::F32 => Self::F32,
+            Rounding::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 #[derive(clap::Args)]
@@ -53,6 +69,9 @@ pub struct Arguments {
     /// Where to compute; this version knows the cpu.
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// What the factors of products are rounded to; bf16 needs a processor with a unit for it.
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Rounding,
     /// One JSON line per round on standard output.
     #[arg(long)]
     json: bool,
@@ -87,6 +106,7 @@ struct Training {
     config: ModelConfig,
     online: Params,
     momentum: Params,
+    precision: Precision,
     queues: albef::objectives::queue::Queues,
     optimizer: Optimizer,
     batch: Batch,
@@ -97,9 +117,11 @@ impl Training {
     fn step(&mut self) -> Result<()> {
         clamp_temperature(&mut self.online);
         update_average(0.995, &mut self.momentum, &mut self.online);
-        let weights = self.online.tracked(Ops::for_device(self.online.device()));
+        let weights = self
+            .online
+            .tracked(Ops::for_device(self.online.device()).with_precision(self.precision));
         let model = Albef::new(&self.config, &weights)?;
-        let teacher = momentum_encoders(&self.momentum, &self.config)?;
+        let teacher = momentum_encoders(&self.momentum, &self.config, self.precision)?;
         let settings = Settings {
             alpha: 0.4,
             ita: true,
@@ -107,6 +129,7 @@ impl Training {
             mlm: true,
             mlm_mod: true,
             hard_negatives: true,
+            negative_temp: None,
             mlm_probability: 0.15,
             image_index: false,
             dropout: 0.1,
@@ -142,7 +165,10 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     config.check()?;
     let res = config.vision.image_res;
     let online = fresh_params(&config, 0.07, 0, &device)?;
-    let model = Albef::new(&config, &online.untracked(Ops::for_device(&device)))?;
+    let model = Albef::new(
+        &config,
+        &online.untracked(Ops::for_device(&device).with_precision(a.precision.into())),
+    )?;
     let texts = captions(a.batch.max(a.k), config.text.vocab_size);
     let images: Tensor<4> =
         tensor(pixels(a.batch * 3 * res * res, &device), [a.batch, 3, res, res], &device);
@@ -190,6 +216,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
                 },
                 online,
                 momentum,
+                precision: a.precision.into(),
                 config,
                 step: 0,
             };

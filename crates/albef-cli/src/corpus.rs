@@ -62,11 +62,13 @@ impl Ready {
     }
 }
 
-/// `models/mini` beside the working folder or the program.
+/// `models/mini` in the working folder, or in a folder above the program: the repository's root where
+/// it was built, the folder of a release where it was unpacked.
 fn shipped() -> Option<PathBuf> {
-    let beside = std::env::current_exe().ok().and_then(|p| p.parent().map(Path::to_owned));
-    let roots = [Some(PathBuf::from(".")), beside];
-    roots.into_iter().flatten().map(|r| r.join("models/mini")).find(|p| p.is_dir())
+    let program = std::env::current_exe().ok().and_then(|p| p.canonicalize().ok());
+    let above = program.iter().flat_map(|p| p.ancestors().skip(1).take(4)).map(Path::to_owned);
+    let mut roots = std::iter::once(PathBuf::from(".")).chain(above);
+    roots.find_map(|root| Some(root.join("models/mini")).filter(|p| p.is_dir()))
 }
 
 /// Pictures of a folder, an archive or a list.

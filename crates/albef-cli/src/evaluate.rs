@@ -10,13 +10,13 @@ use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 
 use albef::eval::vqa_score::ScoreRule;
-use albef_data::dataset::{TaskForm, TaskRoots, read_task};
+use albef_data::dataset::{Sample, TaskForm, TaskRoots, read_task};
 use albef_weights::{Task, write_atomic};
 
 use crate::ask::Rank;
 use crate::corpus::{Pictures, Ready};
 use crate::tasks::{Measured, TaskModel, answer_list};
-use crate::{Answer, device};
+use crate::{Answer, device, outcomes, text_baseline};
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -45,9 +45,15 @@ pub struct ListArguments {
     /// Joined before its image paths.
     #[arg(long, default_value = ".")]
     image_root: PathBuf,
+    /// Training lists of the task: print what their texts alone would score, no picture seen.
+    #[arg(long, num_args = 1.., value_name = "TRAIN_LIST")]
+    text_baseline: Vec<PathBuf>,
     /// Resamples of the bootstrap interval.
     #[arg(long, default_value_t = 1000)]
     resamples: usize,
+    /// Write what was found item by item here, for `albef compare`.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -74,16 +80,28 @@ pub struct VqaArguments {
     results: Option<PathBuf>,
 }
 
-/// Prints accuracy with its interval, beside what the most frequent answer alone would score.
-fn print(out: &Measured, list: &ListArguments) {
+/// Prints accuracy with its interval, beside what the most frequent answer alone would score, and
+/// the baselines of the training lists.
+fn print(
+    out: &Measured,
+    list: &ListArguments,
+    samples: &[Sample],
+    form: TaskForm,
+    rule: ScoreRule,
+) -> Result<()> {
+    let train = &list.text_baseline;
+    let baseline = text_baseline::measure(train, form, rule, samples, &out.scores, list.resamples)?;
     for s in out.skipped.iter().take(SHOWN) {
         eprintln!("not usable, counted as wrong: {}: {}", s.name, s.error);
     }
     if out.skipped.len() > SHOWN {
         eprintln!("and {} more", out.skipped.len() - SHOWN);
     }
-    let value = out.json(list.resamples);
+    let mut value = out.json(list.resamples);
     if list.json {
+        if let Some(baseline) = baseline {
+            value["text_baseline"] = baseline;
+        }
         println!("{value}");
     } else {
         let bound = |i: usize| value["interval"][i].as_f64().unwrap_or(f64::NAN);
@@ -95,7 +113,11 @@ fn print(out: &Measured, list: &ListArguments) {
             out.scores.len(),
             out.majority
         );
+        if let Some(baseline) = baseline {
+            text_baseline::print(&baseline);
+        }
     }
+    Ok(())
 }
 
 fn classes(a: &ListArguments, task: Task, form: TaskForm) -> Result<Answer> {
@@ -105,7 +127,11 @@ fn classes(a: &ListArguments, task: Task, form: TaskForm) -> Result<Answer> {
     if samples.is_empty() {
         bail!("{} holds nothing to measure", a.annotations.display());
     }
-    print(&model.accuracy(&samples, task)?, a);
+    let out = model.accuracy(&samples, task)?;
+    outcomes::save_if(a.save.as_deref(), || {
+        outcomes::measured(task, ScoreRule::Official, &samples, &out)
+    })?;
+    print(&out, a, &samples, form, ScoreRule::Official)?;
     Ok(Answer::Yes)
 }
 
@@ -140,9 +166,17 @@ fn vqa(a: &VqaArguments) -> Result<Answer> {
                 list.annotations.display()
             );
         }
+        if list.save.is_some() || !list.text_baseline.is_empty() {
+            eprintln!(
+                "the questions have no answers to compare with: nothing is saved or compared"
+            );
+        }
         return Ok(Answer::Yes);
     }
-    print(&out, list);
+    outcomes::save_if(list.save.as_deref(), || {
+        outcomes::measured(Task::Vqa, score, &samples, &out)
+    })?;
+    print(&out, list, &samples, TaskForm::Vqa, score)?;
     Ok(Answer::Yes)
 }
 
@@ -169,6 +203,9 @@ pub struct Arguments {
     /// Where to compute; this version knows the cpu.
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// Write what was found item by item here, for `albef compare`.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -205,6 +242,9 @@ fn retrieval(a: &Arguments) -> Result<Answer> {
     if skipped.len() == gallery {
         bail!("none of the {gallery} pictures can be used; is --image-root the right folder?");
     }
+    outcomes::save_if(a.save.as_deref(), || {
+        outcomes::retrieval(pictures.data.samples(), &out, a.k, a.by_id)
+    })?;
     if a.json {
         let mut report = named(&out.itm);
         report.insert("queries".into(), json!({"txt": gallery, "img": texts}));

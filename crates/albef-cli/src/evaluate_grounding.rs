@@ -7,14 +7,14 @@ use albef::eval::refcoco::SPLITS;
 use albef::explain::{contrastive_maps, matching_maps};
 use albef::model::TokenBatch;
 use albef_data::image::DecodeOptions;
-use albef_report::bootstrap_interval;
+use albef_report::{Kind, Outcomes, bootstrap_interval};
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use crate::ask::Mode;
 use crate::corpus::{Pictures, Ready};
 use crate::grounding_cases::{Case, Cases};
-use crate::{Answer, device};
+use crate::{Answer, device, outcomes};
 
 /// Share of the area under both boxes from which a choice counts as right.
 const RIGHT: f64 = 0.5;
@@ -50,6 +50,9 @@ pub struct Arguments {
     /// Resamples of the bootstrap interval.
     #[arg(long, default_value_t = 1000)]
     resamples: usize,
+    /// Write what was found item by item here, for `albef compare`.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -99,6 +102,11 @@ impl Outcome {
         }
         out
     }
+
+    /// Right or wrong, item by item.
+    pub fn outcomes(&self, cases: &Cases) -> Outcomes {
+        outcomes::scores("grounding", Kind::Hit, cases.samples.iter(), &self.scores)
+    }
 }
 
 pub fn run(a: &Arguments) -> Result<Answer> {
@@ -112,6 +120,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     for name in out.skipped.iter().take(10) {
         eprintln!("not usable, counted as wrong: {name}");
     }
+    outcomes::save_if(a.save.as_deref(), || out.outcomes(&cases))?;
     let value = out.json(a.resamples);
     if a.json {
         println!("{value}");

@@ -9,6 +9,7 @@ use albef::eval::vqa_score::ScoreRule;
 use albef::train::objective::Objective;
 use albef::train::trainer::{Ended, Trainer};
 use albef_data::dataset::{Sample, TaskForm, TaskRoots, read_task};
+use albef_report::Outcomes;
 use albef_weights::{KeepAs, write_atomic};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ use crate::evaluate_grounding;
 use crate::grounding_cases::Cases;
 use crate::pretrain::{card, train};
 use crate::tasks::{TaskModel, answer_list};
-use crate::{Answer, device};
+use crate::{Answer, device, outcomes};
 
 /// A task to fine-tune for.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -100,13 +101,13 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     if let Some(lists) = test {
         // The test list is looked at once, with the weights at the end of the run; those of the
         // best epoch are measured with `albef evaluate`.
-        println!("{}", lists.measure(&trainer, &config)?);
+        println!("{}", lists.measure(&trainer, &config)?.0);
     }
     Ok(Answer::Yes)
 }
 
 /// Trains, measuring after each epoch if there is something to measure on; the best weights so far
-/// are kept in `output/best`.
+/// are kept in `output/best`, what was found with them item by item in `output/outcomes.json`.
 pub fn train_validated(
     trainer: Trainer,
     output: &Path,
@@ -118,7 +119,7 @@ pub fn train_validated(
     let best = output.join("best");
     let record = best.join("score.json");
     let mut after = |trainer: &Trainer| -> Result<()> {
-        let mut score = lists.measure(trainer, config)?;
+        let (mut score, found) = lists.measure(trainer, config)?;
         score["epoch"] = json!(trainer.state.place.epoch);
         eprintln!("validation {score}");
         let score_of = |v: &Value| v["score"].as_f64();
@@ -128,6 +129,7 @@ pub fn train_validated(
         // Strictly better, as in the official code.
         if before.is_none_or(|b| score_of(&score).is_some_and(|s| s > b)) {
             trainer.export(&best, &card(trainer, 0.0), KeepAs::Same)?;
+            outcomes::save(&output.join(outcomes::IN_A_RUN), &found)?;
             let text = score.to_string();
             write_atomic(&record, |f| std::io::Write::write_all(f, text.as_bytes()))?;
         }
@@ -193,7 +195,7 @@ impl Lists {
         Ok(Some(Self::Samples(samples)))
     }
 
-    fn measure(&self, trainer: &Trainer, config: &FinetuneConfig) -> Result<Value> {
+    fn measure(&self, trainer: &Trainer, config: &FinetuneConfig) -> Result<(Value, Outcomes)> {
         let device = device::open("cpu")?;
         match self {
             Self::Retrieval(list, root) => {
@@ -201,21 +203,23 @@ impl Lists {
                 let size = model.config.vision.image_res;
                 let ready = Ready::of(model, trainer.state.online.clone(), trainer.vocabulary())?;
                 let pictures = Pictures::open(list, root.as_deref(), size, &device)?;
-                let (out, skipped, _) = measure(&ready, &pictures, config.base.k_test, false)?;
+                let k = config.base.k_test;
+                let (out, skipped, _) = measure(&ready, &pictures, k, false)?;
                 let mut value: BTreeMap<&str, Value> =
                     out.itm.named().into_iter().map(|(k, v)| (k, json!(v))).collect();
                 value.insert("score", json!(out.itm.r_mean));
                 value.insert("skipped", json!(skipped.len()));
-                Ok(json!(value))
+                let found = outcomes::retrieval(pictures.data.samples(), &out, k, false);
+                Ok((json!(value), found))
             }
             Self::Grounding(cases) => {
                 let model = trainer.model()?;
                 let ready = Ready::of(model, trainer.state.online.clone(), trainer.vocabulary())?;
-                let mut value =
-                    evaluate_grounding::measure(&ready, cases, Mode::Itm, None)?.json(1000);
+                let out = evaluate_grounding::measure(&ready, cases, Mode::Itm, None)?;
+                let mut value = out.json(1000);
                 // The official choice of the best epoch looks at the split `val` only.
                 value["score"] = value.get("val_d").unwrap_or(&value["accuracy"]).clone();
-                Ok(value)
+                Ok((value, out.outcomes(cases)))
             }
             Self::Samples(samples) => {
                 let model = TaskModel::of(
@@ -233,7 +237,9 @@ impl Lists {
                 };
                 let mut value = out.json(1000);
                 value["score"] = json!(out.mean());
-                Ok(value)
+                let task = trainer.objective().task();
+                let found = outcomes::measured(task, ScoreRule::Official, samples, &out);
+                Ok((value, found))
             }
         }
     }

@@ -1,8 +1,10 @@
 //! The `albef` program: parses, calls the library, prints. Data goes to standard output, everything
 //! else to standard error; it exits with 0 when done, 1 for a negative answer, 2 for an error.
 
+mod analyse;
 mod ask;
 mod bench;
+mod compare;
 mod corpus;
 mod data;
 mod demo;
@@ -13,11 +15,13 @@ mod evaluate_grounding;
 mod evaluate_vqa_results;
 mod finetune;
 mod grounding_cases;
+mod outcomes;
 mod overlay;
 mod pretrain;
 mod reproduce;
 mod search;
 mod tasks;
+mod text_baseline;
 
 use std::process::ExitCode;
 
@@ -63,6 +67,11 @@ enum Command {
     Evaluate(evaluate::Command),
     /// Run a row of the paper's tables and hold the figures against the claims.
     Reproduce(reproduce::Arguments),
+    /// Look into what a model has learnt.
+    #[command(subcommand)]
+    Analyse(analyse::Command),
+    /// Say whether one of two models is better on the same items, with interval and test.
+    Compare(compare::Arguments),
     /// Find the pictures that fit a text.
     Search(search::SearchArguments),
     /// Say how well a text fits a picture.
@@ -114,6 +123,8 @@ fn main() -> ExitCode {
         Command::Ground(a) => ask::ground(&a),
         Command::Evaluate(a) => evaluate::run(&a),
         Command::Reproduce(a) => reproduce::run(&a),
+        Command::Analyse(a) => analyse::run(&a),
+        Command::Compare(a) => compare::run(&a),
         Command::Search(a) => search::search(&a),
         Command::Match(a) => search::match_pair(&a),
         Command::Doctor(a) => doctor::run(&a),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use albef::config::ModelConfig;
 use albef::eval::answers::{Candidates, RankRule, Ranking, rank};
-use albef::eval::vqa_score::{ScoreRule, accuracy};
+use albef::eval::vqa_score::{ScoreRule, accuracy, annotators};
 use albef::model::{
     AnswerModel, Copy, DropoutDraws, EntailmentModel, ImageStates, PairModel, TokenBatch, Weights,
 };
@@ -257,8 +257,7 @@ impl TaskModel {
             let answer = best.map_or("", |i| answers[*i].as_str());
             results.push(json!({"question_id": sample.task.id, "answer": answer}));
             if let Target::Answers(shares) = &sample.task.target {
-                let annotators = ten(shares);
-                scores.push(accuracy(answer, &annotators, score));
+                scores.push(accuracy(answer, &annotators(shares), score));
                 known += 1;
                 for (text, share) in shares {
                     *given.entry(text.clone()).or_default() += f64::from(*share);
@@ -269,13 +268,6 @@ impl TaskModel {
         let majority = 100.0 * most / f64::from(known.max(1));
         Ok(Measured { scores, skipped, majority, results })
     }
-}
-
-/// Shares of answers as those of ten annotators.
-fn ten(shares: &[(String, f32)]) -> Vec<String> {
-    let whole: f32 = shares.iter().map(|(_, w)| w).sum();
-    let times = |w: f32| (10.0 * w / whole.max(f32::MIN_POSITIVE)).round() as usize;
-    shares.iter().flat_map(|(a, w)| vec![a.clone(); times(*w)]).collect()
 }
 
 /// A JSON list of candidate answers, or answers separated by commas.

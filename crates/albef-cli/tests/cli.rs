@@ -166,7 +166,8 @@ fn options_of_pre_training_run_together_and_the_best_epoch_is_kept() {
     for setting in [
         "mixgen={mode: batch, mask_partners: true}",
         "align_steps=2",
-        "hard_negatives=false",
+        "negative_temp=0.07",
+        "precision=bf16",
         "text_lr_scale=0.5",
         &format!("val_file=[{list}]"),
     ] {

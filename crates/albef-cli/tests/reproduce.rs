@@ -79,6 +79,8 @@ fn a_row_of_each_task_runs_to_the_end_beside_its_claim() {
             assert!(output.status.success(), "{}", stderr(&output));
             let report: Value = serde_json::from_slice(&output.stdout).unwrap();
             assert_eq!(report[key], c["measured"], "{row}");
+            let name = format!("{}.outcomes.json", step["name"].as_str().unwrap());
+            assert!(root.join("runs").join(row).join(name).is_file(), "{row}");
         }
         let page = fs::read_to_string(root.join("runs").join(row).join("reproduce.md")).unwrap();
         assert!(page.contains("--small") && page.contains("albef evaluate"), "{page}");

@@ -85,8 +85,26 @@ fn questions_are_learnt_ranked_and_asked() {
     let mut command = albef();
     command.args(["evaluate", "vqa", "--json", "--annotations", &list, "--answer-list", &answers]);
     command.arg("--image-root").arg(dir.path()).arg("--model").arg(&tuned);
-    command.arg("--results").arg(&results);
+    let saved = dir.path().join("outcomes.json");
+    command.arg("--results").arg(&results).arg("--save").arg(&saved);
+    command.args(["--text-baseline", &list]);
     let report = out(&mut command);
+    let outcomes: Value = serde_json::from_slice(&std::fs::read(&saved).unwrap()).unwrap();
+    let items = outcomes["sets"][0]["items"].as_array().unwrap();
+    let mean = items.iter().map(|i| i["values"][0].as_f64().unwrap()).sum::<f64>() / 12.0;
+    assert!((mean - report["accuracy"].as_f64().unwrap()).abs() < 1e-9, "{outcomes}");
+    // Gray is the second answer to every question, so the first overall; three of ten annotators give
+    // it, which scores (3 * 2/3 + 7 * 1) / 10.
+    let baseline = &report["text_baseline"];
+    assert_eq!((&baseline["train_texts"], &baseline["seen"]), (&json!(12), &json!(100.0)));
+    let of = |way: &str, what: &str| baseline[way][what].as_f64().unwrap();
+    for way in ["majority", "first_words", "same_text"] {
+        let lead = report["accuracy"].as_f64().unwrap() - of(way, "accuracy");
+        assert!((of(way, "lead") - lead).abs() < 1e-9, "{baseline}");
+    }
+    assert!((of("majority", "accuracy") - 90.0).abs() < 1e-9, "{baseline}");
+    assert_eq!(items[3]["key"], "3.png: What colour is it?");
+    assert!(dir.path().join("vqa/outcomes.json").is_file());
     assert_eq!(report["samples"], 12);
     let written: Value = serde_json::from_slice(&std::fs::read(&results).unwrap()).unwrap();
     assert_eq!(written.as_array().unwrap().len(), 12);
@@ -154,8 +172,20 @@ fn statements_about_two_pictures_start_from_text_assignment() {
     let tuned = finetune(dir.path(), "nlvr", &prepared, &[format!("train_file=[{list}]")]);
     let mut command = albef();
     command.args(["evaluate", "nlvr", "--json", "--annotations", &list, "--image-root"]);
-    let report = out(command.arg(dir.path()).arg("--model").arg(&tuned));
+    let saved = dir.path().join("outcomes.json");
+    command.arg(dir.path()).arg("--model").arg(&tuned).arg("--save").arg(&saved);
+    let other: Vec<Value> = [("both are squares", "True"), ("none is a square", "False")]
+        .map(|(s, l)| json!({"images": ["a.png", "b.png"], "sentence": s, "label": l}))
+        .to_vec();
+    let other = write(dir.path(), "nlvr_train.json", &json!(other));
+    command.args(["--text-baseline", &other]);
+    let report = out(&mut command);
     assert_eq!(report["majority"], 50.0);
+    let baseline = &report["text_baseline"];
+    assert_eq!((&baseline["train_texts"], &baseline["seen"]), (&json!(2), &json!(100.0)));
+    assert_eq!(baseline["same_text"]["accuracy"], 50.0);
+    let outcomes: Value = serde_json::from_slice(&std::fs::read(&saved).unwrap()).unwrap();
+    assert_eq!(outcomes["sets"][0]["items"][1]["key"], "1.png, 2.png: both are squares");
     let mut command = albef();
     command.arg("reason").arg(dir.path().join("0.png")).arg(dir.path().join("1.png"));
     let answer = out(command.args(["both are squares", "--json", "--model"]).arg(&tuned));

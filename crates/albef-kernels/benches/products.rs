@@ -5,7 +5,8 @@
 use std::time::Instant;
 
 use albef_kernels::{
-    Activation, PackedWeight, linear, linear_backward_input, linear_backward_weight,
+    Activation, PackedWeight, Precision, bf16_unit, linear, linear_backward_input,
+    linear_backward_weight,
 };
 
 fn best(rounds: usize, mut work: impl FnMut()) -> f64 {
@@ -19,6 +20,12 @@ fn best(rounds: usize, mut work: impl FnMut()) -> f64 {
 }
 
 fn main() {
+    table(Precision::F32);
+    println!("bf16 unit: {:?}", bf16_unit());
+    table(Precision::Bf16);
+}
+
+fn table(precision: Precision) {
     println!("{:>20} {:>9} {:>9} {:>9} {:>9}", "m x k x n", "forward", "gelu", "input", "weight");
     let sizes = [
         [2056, 768, 768],
@@ -36,13 +43,14 @@ fn main() {
         let rate = |seconds: f64| 2.0 * (m * k * n) as f64 / seconds / 1e9;
         let mut forward = |activation| {
             rate(best(7, || {
-                let packed = PackedWeight::new(&w, n, k);
+                let packed = PackedWeight::new(&w, n, k, precision);
                 linear(&packed, &x, m, Some(&b), activation, None, &mut y);
             }))
         };
         let (plain, gelu) = (forward(Activation::None), forward(Activation::Gelu));
-        let input = rate(best(7, || linear_backward_input(&dy, &w, m, n, k, &mut dx)));
-        let weight = rate(best(7, || linear_backward_weight(&dy, &x, m, n, k, &mut dw)));
+        let input = rate(best(7, || linear_backward_input(&dy, &w, [m, n, k], precision, &mut dx)));
+        let weight =
+            rate(best(7, || linear_backward_weight(&dy, &x, [m, n, k], precision, &mut dw)));
         let name = format!("{m} x {k} x {n}");
         println!("{name:>20} {plain:>9.0} {gelu:>9.0} {input:>9.0} {weight:>9.0}");
     }

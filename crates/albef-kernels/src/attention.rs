@@ -153,9 +153,10 @@ for_each_isa! {
     /// scores of keys and the sums of values have this form.
     fn tile(left: &[f32], right: &[f32], length: usize, out: &mut [f32]) {
         let mut sum = [[0.0_f32; ACROSS]; DOWN];
-        for d in 0..length {
-            let r: &[f32; ACROSS] = right[d * ACROSS..].first_chunk().expect("a line of 32");
-            let l: &[f32; DOWN] = left[d * DOWN..].first_chunk().expect("a line of 12");
+        // Nothing in the loop can panic, so the sums stay in registers.
+        let left = left[..length * DOWN].as_chunks::<DOWN>().0;
+        let right = right[..length * ACROSS].as_chunks::<ACROSS>().0;
+        for (l, r) in left.iter().zip(right) {
             for i in 0..DOWN {
                 for j in 0..ACROSS {
                     sum[i][j] = l[i].mul_add(r[j], sum[i][j]);

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
+use crate::bf16::{self, Precision, bf16_unit};
 use crate::isa::{Isa, detected};
 
 /// Columns of a panel.
@@ -29,13 +30,19 @@ pub(crate) struct Strided<'a> {
 pub(crate) enum Right<'a> {
     /// In panels `[n / 32][k][32]`, columns beyond `n` zero.
     Panels(Vec<f32>),
+    /// Rounded to bf16.
+    Pairs(bf16::Panels),
     /// As it lies.
     Plain(Strided<'a>),
 }
 
 impl<'a> Right<'a> {
     /// Prepares `b`, whose element `(p, j)` lies at `p * row + j * column`.
-    pub(crate) fn new(b: Strided<'a>, k: usize, n: usize) -> Self {
+    pub(crate) fn new(b: Strided<'a>, k: usize, n: usize, precision: Precision) -> Self {
+        if precision == Precision::Bf16 && bf16_unit().is_some() && k > 0 && n > 0 {
+            assert!(reach(k, n, &b), "product: the right matrix is too short");
+            return Self::Pairs(bf16::Panels::new(b, k, n));
+        }
         if detected() != Isa::Avx512 {
             return Self::Plain(b);
         }
@@ -49,6 +56,12 @@ impl<'a> Right<'a> {
                     out[..columns].copy_from_slice(&b.data[start..start + columns]);
                 }
             } else {
+                #[cfg(target_arch = "x86_64")]
+                if b.row == 1 && columns == NR {
+                    let lines = &b.data[first * b.column..];
+                    // SAFETY: AVX-512 was found.
+                    return unsafe { avx512::panel_turned(lines, b.column, k, panel) };
+                }
                 pack_transposed(b, first, columns, k, panel);
             }
         };
@@ -88,16 +101,26 @@ impl Finish<'_> {
 }
 
 #[derive(Clone, Copy)]
-struct Out(*mut f32);
+pub(crate) struct Out(pub(crate) *mut f32);
 // SAFETY: tasks write disjoint rows of the result.
 unsafe impl Send for Out {}
 // SAFETY: as above.
 unsafe impl Sync for Out {}
 
 impl Out {
-    fn at(self, offset: usize) -> *mut f32 {
+    pub(crate) fn at(self, offset: usize) -> *mut f32 {
         self.0.wrapping_add(offset)
     }
+}
+
+/// Into how many tasks tiles are cut: none above `largest`, and a number that a few threads share
+/// evenly. The cut depends on the sizes alone, and each entry is summed by one task.
+pub(crate) fn even_cut(tiles: usize, largest: usize) -> usize {
+    tiles.div_ceil(largest).next_multiple_of(16).min(tiles).max(1)
+}
+
+fn reach(rows: usize, columns: usize, s: &Strided<'_>) -> bool {
+    rows == 0 || columns == 0 || (rows - 1) * s.row + (columns - 1) * s.column < s.data.len()
 }
 
 /// `c[m][n] = finish(a[m][k] b[k][n])`.
@@ -112,11 +135,15 @@ pub(crate) fn multiply(
     if m == 0 || n == 0 {
         return;
     }
-    let reach = |rows: usize, columns: usize, s: &Strided<'_>| {
-        rows == 0 || columns == 0 || (rows - 1) * s.row + (columns - 1) * s.column < s.data.len()
-    };
     assert!(reach(m, k, &a), "product: the left matrix is too short");
+    for (length, what) in [
+        (finish.bias.map_or(n, <[f32]>::len), "bias"),
+        (finish.residual.map_or(m * n, <[f32]>::len) / m, "residual"),
+    ] {
+        assert!(length >= n, "product: {what} too short");
+    }
     match b {
+        Right::Pairs(panels) => bf16::multiply(a, panels, [m, n, k], finish, c),
         Right::Plain(b) => {
             assert!(reach(k, n, b), "product: the right matrix is too short");
             plain(a, *b, [m, n, k], c);
@@ -125,23 +152,15 @@ pub(crate) fn multiply(
         #[cfg(target_arch = "x86_64")]
         Right::Panels(panels) => {
             assert!(panels.len() >= n.div_ceil(NR) * k * NR, "product: panels too short");
-            for (length, what) in [
-                (finish.bias.map_or(n, <[f32]>::len), "bias"),
-                (finish.residual.map_or(m * n, <[f32]>::len) / m, "residual"),
-            ] {
-                assert!(length >= n, "product: {what} too short");
-            }
             let tiles = m.div_ceil(MR);
-            // The cut depends on the sizes alone, and each entry is summed by one task.
-            let per_task = if m * n * k < 1 << 20 { tiles } else { tiles.div_ceil(8).clamp(1, 16) };
+            let tasks = if m * n * k < 1 << 20 { 1 } else { even_cut(tiles, 16) };
             let out = Out(c.as_mut_ptr());
             let task = |t: usize| {
-                let range = (t * per_task, ((t + 1) * per_task).min(tiles));
+                let range = (t * tiles / tasks, (t + 1) * tiles / tasks);
                 // SAFETY: AVX-512 was found, lengths were checked above, and tasks write
                 // disjoint rows.
                 unsafe { avx512::rows(a, panels, [m, n, k], finish, out, range) }
             };
-            let tasks = tiles.div_ceil(per_task);
             if tasks == 1 { task(0) } else { (0..tasks).into_par_iter().for_each(task) }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -205,6 +224,7 @@ mod avx512 {
     use std::arch::x86_64::*;
 
     use super::{Finish, KC, MR, NR, Out, PACKED, Strided};
+    use crate::transpose::transposed;
 
     /// Row tiles `tiles.0 .. tiles.1` of the product.
     ///
@@ -271,17 +291,69 @@ mod avx512 {
         if rows < MR {
             out.fill(0.0);
         }
+        let mut done = 0;
+        if a.column == 1 && rows == MR {
+            // SAFETY: this is called where AVX-512 is at hand.
+            done = unsafe { pack_turned(&a.data[i0 * a.row..], a.row, k, out) };
+        }
         for i in 0..rows {
             let start = (i0 + i) * a.row;
-            if a.column == 1 {
-                let line = &a.data[start..start + k];
-                for (p, v) in line.iter().enumerate() {
-                    out[p * MR + i] = *v;
+            for p in done..k {
+                out[p * MR + i] = a.data[start + p * a.column];
+            }
+        }
+    }
+
+    /// Packs 14 whole rows, 16 columns at a time; gives the number of columns packed.
+    ///
+    /// # Safety
+    /// AVX-512 must be at hand.
+    #[target_feature(enable = "avx512f")]
+    unsafe fn pack_turned(a: &[f32], distance: usize, k: usize, out: &mut [f32]) -> usize {
+        // Whole lines of 16 are stored, each over the excess of the one before: one line is left.
+        let whole = k.saturating_sub(1) / 16 * 16;
+        assert!(out.len() >= k * MR && a.len() >= (MR - 1) * distance + k, "rows to pack");
+        for p0 in (0..whole).step_by(16) {
+            // SAFETY: 14 rows of `k` columns and as many packed ones exist, and at least one column
+            // follows these 16.
+            unsafe {
+                let lines = std::array::from_fn(|i| {
+                    let row = i.min(MR - 1) * distance + p0;
+                    _mm512_loadu_si512(a.as_ptr().add(row).cast())
+                });
+                for (p, line) in transposed(lines).into_iter().enumerate() {
+                    _mm512_storeu_si512(out.as_mut_ptr().add((p0 + p) * MR).cast(), line);
                 }
-            } else {
-                for p in 0..k {
-                    out[p * MR + i] = a.data[start + p * a.column];
+            }
+        }
+        whole
+    }
+
+    /// Packs 32 columns of the right matrix that lie as rows.
+    ///
+    /// # Safety
+    /// AVX-512 must be at hand.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn panel_turned(b: &[f32], distance: usize, k: usize, out: &mut [f32]) {
+        assert!(out.len() >= k * NR && b.len() >= (NR - 1) * distance + k, "columns to pack");
+        let whole = k / 16 * 16;
+        for p0 in (0..whole).step_by(16) {
+            for half in [0, 16] {
+                // SAFETY: 32 lines of `k` values and as many packed ones exist.
+                unsafe {
+                    let lines = std::array::from_fn(|i| {
+                        _mm512_loadu_si512(b.as_ptr().add((half + i) * distance + p0).cast())
+                    });
+                    for (p, line) in transposed(lines).into_iter().enumerate() {
+                        let to = out.as_mut_ptr().add((p0 + p) * NR + half);
+                        _mm512_storeu_si512(to.cast(), line);
+                    }
                 }
+            }
+        }
+        for p in whole..k {
+            for c in 0..NR {
+                out[p * NR + c] = b[c * distance + p];
             }
         }
     }

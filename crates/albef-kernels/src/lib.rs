@@ -7,18 +7,22 @@
 //! Slices of wrong length are a mistake of the caller and panic with the lengths in the text.
 
 mod attention;
+mod bf16;
 mod elementwise;
 mod gemm;
 mod isa;
 mod linear;
 mod norm;
 mod random;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
 mod update;
 
 pub use attention::{
     AttentionSpec, Heads, Segment, attention, attention_backward, attention_backward_packed,
     attention_dropout_keeps,
 };
+pub use bf16::{Bf16Unit, Precision, bf16_unit};
 pub use elementwise::{gelu, gelu_backward};
 pub use isa::{Isa, detected};
 pub use linear::{

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::bf16::Precision;
 use crate::elementwise::gelu;
 use crate::gemm::{Finish, Right, Strided, multiply};
 
@@ -27,10 +28,10 @@ impl<'a> PackedWeight<'a> {
     /// # Panics
     /// If `w` has another length.
     #[must_use]
-    pub fn new(w: &'a [f32], outputs: usize, inputs: usize) -> Self {
+    pub fn new(w: &'a [f32], outputs: usize, inputs: usize, precision: Precision) -> Self {
         assert_eq!(w.len(), outputs * inputs, "weight [{outputs}, {inputs}]");
         let b = Strided { data: w, row: 1, column: inputs };
-        Self { right: Right::new(b, inputs, outputs), outputs, inputs }
+        Self { right: Right::new(b, inputs, outputs, precision), outputs, inputs }
     }
 }
 
@@ -75,8 +76,14 @@ pub fn linear_gelu_keep(
 ///
 /// # Panics
 /// If a slice is too short.
-pub fn linear_backward_input(dz: &[f32], w: &[f32], m: usize, n: usize, k: usize, dx: &mut [f32]) {
-    let right = Right::new(Strided { data: w, row: k, column: 1 }, n, k);
+pub fn linear_backward_input(
+    dz: &[f32],
+    w: &[f32],
+    [m, n, k]: [usize; 3],
+    precision: Precision,
+    dx: &mut [f32],
+) {
+    let right = Right::new(Strided { data: w, row: k, column: 1 }, n, k, precision);
     multiply(rows(dz, n), &right, [m, k, n], Finish::NOTHING, dx);
 }
 
@@ -84,9 +91,15 @@ pub fn linear_backward_input(dz: &[f32], w: &[f32], m: usize, n: usize, k: usize
 ///
 /// # Panics
 /// If a slice is too short.
-pub fn linear_backward_weight(dz: &[f32], x: &[f32], m: usize, n: usize, k: usize, dw: &mut [f32]) {
+pub fn linear_backward_weight(
+    dz: &[f32],
+    x: &[f32],
+    [m, n, k]: [usize; 3],
+    precision: Precision,
+    dw: &mut [f32],
+) {
     let left = Strided { data: dz, row: 1, column: n };
-    let right = Right::new(Strided { data: x, row: k, column: 1 }, m, k);
+    let right = Right::new(Strided { data: x, row: k, column: 1 }, m, k, precision);
     multiply(left, &right, [n, k, m], Finish::NOTHING, dw);
 }
 
@@ -133,7 +146,7 @@ mod tests {
             let dot = |i: usize, j: usize| -> f64 {
                 (0..k).map(|p| f64::from(x[i * k + p]) * f64::from(w[j * k + p])).sum()
             };
-            let packed = PackedWeight::new(&w, n, k);
+            let packed = PackedWeight::new(&w, n, k, Precision::F32);
             let mut y = vec![f32::NAN; m * n];
             linear(&packed, &x, m, Some(&b), Activation::None, Some(&r), &mut y);
             close(&y, |i| dot(i / n, i % n) + f64::from(b[i % n]) + f64::from(r[i]), "y");
@@ -145,13 +158,13 @@ mod tests {
 
             let dz = random(5, m * n);
             let mut dx = vec![f32::NAN; m * k];
-            linear_backward_input(&dz, &w, m, n, k, &mut dx);
+            linear_backward_input(&dz, &w, [m, n, k], Precision::F32, &mut dx);
             let sum = |i: usize, p: usize| -> f64 {
                 (0..n).map(|j| f64::from(dz[i * n + j]) * f64::from(w[j * k + p])).sum()
             };
             close(&dx, |i| sum(i / k, i % k), "dx");
             let mut dw = vec![f32::NAN; n * k];
-            linear_backward_weight(&dz, &x, m, n, k, &mut dw);
+            linear_backward_weight(&dz, &x, [m, n, k], Precision::F32, &mut dw);
             let sum = |j: usize, p: usize| -> f64 {
                 (0..m).map(|i| f64::from(dz[i * n + j]) * f64::from(x[i * k + p])).sum()
             };
@@ -170,7 +183,7 @@ mod tests {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut y = vec![0.0; m * n];
             pool.install(|| {
-                let packed = PackedWeight::new(&w, n, k);
+                let packed = PackedWeight::new(&w, n, k, Precision::F32);
                 linear(&packed, &x, m, None, Activation::Gelu, None, &mut y);
             });
             y

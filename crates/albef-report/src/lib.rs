@@ -1,13 +1,20 @@
-//! What a run leaves for people: logs, TensorBoard events, curves, intervals and an HTML report.
+//! What a run leaves for people: logs, TensorBoard events, curves, intervals, comparisons and an
+//! HTML report.
 
+mod compare;
 mod curves;
 mod html;
 mod jsonl;
+mod outcomes;
 mod stats;
 mod tensorboard;
 
+pub use compare::{Difference, Draw, Named, Side, Test, compare};
 pub use curves::{Series, curves_svg};
 pub use html::{Report, SearchExample, SearchResult, Table, data_uri, escape};
 pub use jsonl::JsonLines;
-pub use stats::bootstrap_interval;
+pub use outcomes::{Column, Kind, Outcome, OutcomeSet, Outcomes, OutcomesError};
+pub use stats::{
+    Sum, bootstrap_interval, cluster_interval, mcnemar, sign_flip, standard_deviation,
+};
 pub use tensorboard::EventWriter;

@@ -13,7 +13,7 @@ use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::model::{Albef, Copy, Encoders};
 use crate::objectives::queue::{NO_ID, Queues};
-use crate::ops::Ops;
+use crate::ops::{Ops, Precision};
 use crate::params::{Params, values};
 
 /// Trained weights, with momentum copies and queues where a file has them.
@@ -169,8 +169,12 @@ pub fn copy_for_momentum(online: &Params) -> Result<Params> {
 ///
 /// # Errors
 /// If a weight is absent.
-pub fn momentum_encoders(momentum: &Params, config: &ModelConfig) -> Result<Encoders> {
-    let ops = Ops::for_device(momentum.device());
+pub fn momentum_encoders(
+    momentum: &Params,
+    config: &ModelConfig,
+    precision: Precision,
+) -> Result<Encoders> {
+    let ops = Ops::for_device(momentum.device()).with_precision(precision);
     Encoders::new(config, &momentum.untracked(ops), Copy::Momentum)
 }
 

@@ -9,7 +9,7 @@ use albef::init::{fresh_params, fresh_queues};
 use albef::model::{Albef, TokenBatch};
 use albef::objectives::masking::SpecialIds;
 use albef::objectives::pretrain::{Batch, Draws, Settings, forward};
-use albef::ops::Ops;
+use albef::ops::{Ops, Precision};
 use albef::params::{cpu, tensor, values};
 use albef::weights::{copy_for_momentum, momentum_encoders};
 
@@ -34,7 +34,8 @@ fn step_with(ops: Ops, alpha: f64, mlm_mod: bool) -> (Vec<f32>, Vec<Vec<f32>>) {
     let online = fresh_params(&config, 0.07, 3, &device).unwrap();
     let weights = online.tracked(ops);
     let model = Albef::new(&config, &weights).unwrap();
-    let teacher = momentum_encoders(&copy_for_momentum(&online).unwrap(), &config).unwrap();
+    let teacher =
+        momentum_encoders(&copy_for_momentum(&online).unwrap(), &config, Precision::F32).unwrap();
     let pixels = (0..3 * 3 * 32 * 32).map(|i| (i as f32 * 0.017).sin()).collect();
     let texts: Vec<Vec<u32>> = vec![vec![2, 30, 31, 32, 40], vec![2, 50], vec![2, 60, 61, 62]];
     let batch = Batch {
@@ -50,6 +51,7 @@ fn step_with(ops: Ops, alpha: f64, mlm_mod: bool) -> (Vec<f32>, Vec<Vec<f32>>) {
         mlm: true,
         mlm_mod,
         hard_negatives: true,
+        negative_temp: None,
         mlm_probability: 0.4,
         image_index: true,
         dropout: 0.1,
@@ -72,7 +74,7 @@ fn step_with(ops: Ops, alpha: f64, mlm_mod: bool) -> (Vec<f32>, Vec<Vec<f32>>) {
 
 #[test]
 fn fused_and_plain_steps_agree_in_losses_and_gradients() {
-    let (fused, plain) = (step(Ops::Fused), step(Ops::Plain));
+    let (fused, plain) = (step(Ops::Fused(Precision::F32)), step(Ops::Plain));
     for (a, b) in fused.0.iter().zip(&plain.0) {
         assert!((a - b).abs() < 1e-4, "{:?} {:?}", fused.0, plain.0);
     }
@@ -86,7 +88,7 @@ fn fused_and_plain_steps_agree_in_losses_and_gradients() {
 
 #[test]
 fn masked_words_alone_can_do_without_the_momentum_model() {
-    let of = |alpha, mlm_mod| step_with(Ops::Fused, alpha, mlm_mod).0;
+    let of = |alpha, mlm_mod| step_with(Ops::Fused(Precision::F32), alpha, mlm_mod).0;
     let (both, contrast, none) = (of(0.4, true), of(0.4, false), of(0.0, true));
     let [mlm, ita] = [0, 1];
     assert_eq!((contrast[mlm], contrast[ita]), (none[mlm], both[ita]));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use albef::eval::answers::RankRule;
 use albef::eval::vqa_score::ScoreRule;
 use albef_data::dataset::{TaskForm, TaskRoots, read_task};
-use albef_report::bootstrap_interval;
+use albef_report::{Outcomes, bootstrap_interval};
 use albef_weights::{Task, write_atomic};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -16,7 +16,7 @@ use crate::corpus::{Pictures, Ready};
 use crate::evaluate::{intervals, measure, named};
 use crate::grounding_cases::Cases;
 use crate::tasks::{TaskModel, answer_list};
-use crate::{device, evaluate_grounding};
+use crate::{device, evaluate_grounding, outcomes};
 
 const RESAMPLES: usize = 1000;
 
@@ -78,21 +78,33 @@ pub fn accepts(task: &str, options: &Map<String, Value>) -> Result<()> {
     }
 }
 
-/// Measures by the options of a step; files that it makes go to `output`.
-pub fn run(task: &str, options: &Map<String, Value>, output: &Path) -> Result<Value> {
-    accepts(task, options)?;
-    let o = Options(options);
-    match task {
-        "retrieval" => retrieval(&o),
-        "vqa" => vqa(&o, output),
-        "nlvr" => classes(&o, Task::Nlvr, TaskForm::Nlvr),
-        "ve" => classes(&o, Task::Ve, TaskForm::Entailment),
-        _ => grounding(&o),
-    }
+/// Where what a step found item by item is kept, for `albef compare`.
+fn saved(output: &Path, step: &str) -> PathBuf {
+    output.join(format!("{step}.{}", outcomes::IN_A_RUN))
 }
 
+/// Measures by the options of a step; files that it makes go to `output`.
+pub fn run(task: &str, step: &str, options: &Map<String, Value>, output: &Path) -> Result<Value> {
+    accepts(task, options)?;
+    let o = Options(options);
+    let (value, found) = match task {
+        "retrieval" => retrieval(&o)?,
+        "vqa" => vqa(&o, output)?,
+        "nlvr" => classes(&o, Task::Nlvr, TaskForm::Nlvr)?,
+        "ve" => classes(&o, Task::Ve, TaskForm::Entailment)?,
+        _ => grounding(&o)?,
+    };
+    if let Some(found) = found {
+        outcomes::save(&saved(output, step), &found)?;
+    }
+    Ok(value)
+}
+
+/// A report, and what was found item by item where there was something to compare with.
+type Found = (Value, Option<Outcomes>);
+
 /// The ordinary command that measures the same.
-pub fn command(task: &str, options: &Map<String, Value>, output: &Path) -> Vec<String> {
+pub fn command(task: &str, step: &str, options: &Map<String, Value>, output: &Path) -> Vec<String> {
     let mut out: Vec<String> = ["albef", "evaluate", task, "--json"].map(str::to_owned).to_vec();
     for (key, value) in options {
         out.push(format!("--{}", key.replace('_', "-")));
@@ -105,10 +117,11 @@ pub fn command(task: &str, options: &Map<String, Value>, output: &Path) -> Vec<S
             other => out.push(other.to_string()),
         }
     }
+    out.extend(["--save".to_owned(), saved(output, step).display().to_string()]);
     out
 }
 
-fn retrieval(o: &Options<'_>) -> Result<Value> {
+fn retrieval(o: &Options<'_>) -> Result<Found> {
     let device = device::open("cpu")?;
     let ready = Ready::open(Some(&o.path("model")?), &device)?;
     let size = ready.model.config.vision.image_res;
@@ -128,10 +141,11 @@ fn retrieval(o: &Options<'_>) -> Result<Value> {
     value["gallery"] = json!({"images": pictures.data.len(), "texts": texts});
     value["k"] = json!(k);
     value["skipped"] = json!(skipped.len());
-    Ok(value)
+    let found = outcomes::retrieval(pictures.data.samples(), &out, k, false);
+    Ok((value, Some(found)))
 }
 
-fn vqa(o: &Options<'_>, output: &Path) -> Result<Value> {
+fn vqa(o: &Options<'_>, output: &Path) -> Result<Found> {
     let model = TaskModel::open(&o.path("model")?, Task::Vqa, &device::open("cpu")?)?;
     let root = o.path("image_root")?;
     let roots = TaskRoots { image_root: root.clone(), vqa_root: root.clone(), vg_root: root };
@@ -149,14 +163,15 @@ fn vqa(o: &Options<'_>, output: &Path) -> Result<Value> {
     write_atomic(&path, |f| std::io::Write::write_all(f, text.as_bytes()))?;
     let mut value = json!({"results": path, "answers": out.results.len(),
                            "skipped": out.skipped.len()});
-    if !out.scores.is_empty() {
-        value["accuracy"] = json!(out.mean());
-        value["interval"] = json!(bootstrap_interval(&out.scores, RESAMPLES, 42));
+    if out.scores.is_empty() {
+        return Ok((value, None));
     }
-    Ok(value)
+    value["accuracy"] = json!(out.mean());
+    value["interval"] = json!(bootstrap_interval(&out.scores, RESAMPLES, 42));
+    Ok((value, Some(outcomes::measured(Task::Vqa, score, &samples, &out))))
 }
 
-fn classes(o: &Options<'_>, task: Task, form: TaskForm) -> Result<Value> {
+fn classes(o: &Options<'_>, task: Task, form: TaskForm) -> Result<Found> {
     let model = TaskModel::open(&o.path("model")?, task, &device::open("cpu")?)?;
     let roots = TaskRoots { image_root: o.path("image_root")?, ..TaskRoots::default() };
     let list = o.path("annotations")?;
@@ -164,13 +179,16 @@ fn classes(o: &Options<'_>, task: Task, form: TaskForm) -> Result<Value> {
     if samples.is_empty() {
         bail!("{} holds nothing to measure", list.display());
     }
-    Ok(model.accuracy(&samples, task)?.json(RESAMPLES))
+    let out = model.accuracy(&samples, task)?;
+    let found = outcomes::measured(task, ScoreRule::Official, &samples, &out);
+    Ok((out.json(RESAMPLES), Some(found)))
 }
 
-fn grounding(o: &Options<'_>) -> Result<Value> {
+fn grounding(o: &Options<'_>) -> Result<Found> {
     let (lists, root) = (o.paths("annotations")?, o.path("image_root")?);
     let cases = Cases::of_refcoco(&lists, &root, &o.path("refcoco_data")?, &o.path("det_file")?)?;
     let mode = Mode::from_str(o.text("mode")?, false).map_err(anyhow::Error::msg)?;
     let ready = Ready::open(Some(&o.path("model")?), &device::open("cpu")?)?;
-    Ok(evaluate_grounding::measure(&ready, &cases, mode, o.number("layer")?)?.json(RESAMPLES))
+    let out = evaluate_grounding::measure(&ready, &cases, mode, o.number("layer")?)?;
+    Ok((out.json(RESAMPLES), Some(out.outcomes(&cases))))
 }

@@ -98,7 +98,9 @@ pub fn run(plan: &Plan, record: &mut Record) -> Result<Answer> {
 fn command(plan: &Plan, step: &Step, settings: &Map<String, Value>) -> Result<Vec<String>> {
     let mut words = vec!["albef".to_owned()];
     match &step.run {
-        Run::Evaluate(task) => return Ok(measure::command(task, settings, &plan.output)),
+        Run::Evaluate(task) => {
+            return Ok(measure::command(task, &step.name, settings, &plan.output));
+        }
         Run::Pretrain => words.push("pretrain".into()),
         Run::Finetune(task) => words.extend(["finetune".to_owned(), task.clone()]),
     }
@@ -118,7 +120,7 @@ fn one(
     entry: &mut StepRecord,
 ) -> Result<Answer> {
     if let Run::Evaluate(task) = &step.run {
-        entry.report = Some(measure::run(task, settings, &plan.output)?);
+        entry.report = Some(measure::run(task, &step.name, settings, &plan.output)?);
         return Ok(Answer::Yes);
     }
     let text = config(&step.config)?;

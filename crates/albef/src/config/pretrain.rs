@@ -6,7 +6,16 @@ use serde_json::{Map, Value};
 use super::model::ModelConfig;
 use crate::error::{Error, Result};
 use crate::objectives::mixgen::MixGen;
+use crate::ops::Precision;
 use crate::train::schedule::CosineSchedule;
+
+/// The names of precisions in configurations.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Precision", rename_all = "lowercase")]
+enum PrecisionName {
+    F32,
+    Bf16,
+}
 
 /// One or several training files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -163,6 +172,9 @@ pub struct PretrainConfig {
     pub align_steps: u64,
     /// Whether negatives for matching are drawn by similarity.
     pub hard_negatives: bool,
+    /// Temperature of these draws; 0 for the learned one. On a small set the learned one soon falls so
+    /// low that every negative is the nearest neighbour, often another name of the same thing.
+    pub negative_temp: f64,
     /// Factor on the learning rate of text and fusion layers, for a text side that starts from
     /// trained weights beside a fresh image side.
     pub text_lr_scale: f64,
@@ -200,6 +212,10 @@ pub struct PretrainConfig {
     pub max_steps: u64,
     /// Seed of everything random.
     pub seed: u64,
+    /// What the factors of products are rounded to while training (`f32` or `bf16`). Where the
+    /// processor has no unit for bf16, f32 is used. Evaluation is always in f32.
+    #[serde(with = "PrecisionName")]
+    pub precision: Precision,
     /// Loader threads.
     pub workers: usize,
     /// Optimiser steps between checkpoints; 0 for one at the end of each epoch.
@@ -236,6 +252,7 @@ impl Default for PretrainConfig {
             mixgen: MixGen::default(),
             align_steps: 0,
             hard_negatives: true,
+            negative_temp: 0.0,
             text_lr_scale: 1.0,
             dropout: 0.1,
             momentum_dropout: 0.1,
@@ -253,6 +270,7 @@ impl Default for PretrainConfig {
             schedular: ScheduleConfig::default(),
             max_steps: 0,
             seed: 42,
+            precision: Precision::F32,
             workers: 2,
             checkpoint_every: 0,
             keep_last: 2,
@@ -288,6 +306,10 @@ impl PretrainConfig {
             return fail("`losses`: at least one of ita, itm and mlm must take part".into());
         }
         self.mixgen.check()?;
+        if !(self.negative_temp.is_finite() && self.negative_temp >= 0.0) {
+            let found = self.negative_temp;
+            return fail(format!("`negative_temp` is {found}; it must be 0 or more"));
+        }
         if self.align_steps > 0 && !self.losses.ita {
             return fail("`align_steps` needs the loss `ita`".into());
         }

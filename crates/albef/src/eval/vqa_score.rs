@@ -234,6 +234,14 @@ pub fn accuracy(answer: &str, annotators: &[String], rule: ScoreRule) -> f64 {
     100.0 * per_annotator.sum::<f64>() / truth.len().max(1) as f64
 }
 
+/// Shares of answers as the answers of ten annotators.
+#[must_use]
+pub fn annotators(shares: &[(String, f32)]) -> Vec<String> {
+    let whole: f32 = shares.iter().map(|(_, w)| w).sum();
+    let times = |w: f32| (10.0 * w / whole.max(f32::MIN_POSITIVE)).round() as usize;
+    shares.iter().flat_map(|(a, w)| vec![a.clone(); times(*w)]).collect()
+}
+
 /// Mean accuracies, over all questions and by type, in per cent with two decimals.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Totals {

@@ -15,7 +15,7 @@ use crate::objectives::assignment::{self, AssignmentDraw};
 use crate::objectives::classify::distilled_cross_entropy;
 use crate::objectives::pretrain::{Batch, Draws, Settings, forward};
 use crate::objectives::queue::{NO_ID, Queues};
-use crate::ops::Ops;
+use crate::ops::{Ops, Precision};
 use crate::params::values;
 use crate::task_weights::TaskWeights;
 use crate::train::optimizer::update_average;
@@ -110,6 +110,7 @@ fn retrieval_step(
         mlm: false,
         mlm_mod: true,
         hard_negatives: true,
+        negative_temp: None,
         mlm_probability: 0.0,
         image_index: true,
         dropout: 0.0,
@@ -127,7 +128,7 @@ fn retrieval_step(
     };
     let weights = run.tracked();
     let model = Albef::new(&run.config, &weights)?;
-    let teacher = momentum_encoders(&run.weights.momentum, &run.config)?;
+    let teacher = momentum_encoders(&run.weights.momentum, &run.config, Precision::F32)?;
     let step = forward(&model, &teacher, &queues, &batch, &settings, draws)?;
     let stale = queues.ids().to_vec();
     let [_, _, image_m, text_m] = step.feats.clone();

@@ -14,7 +14,7 @@ use crate::model::{Albef, TokenBatch, Weights};
 use crate::objectives::masking::MaskDraw;
 use crate::objectives::pretrain::{Batch, Draws, Settings, Step, forward};
 use crate::objectives::queue::Queues;
-use crate::ops::Ops;
+use crate::ops::{Ops, Precision};
 use crate::params::{Params, values};
 use crate::train::optimizer::{Optimizer, update_average};
 use crate::train::schedule::CosineSchedule;
@@ -62,6 +62,7 @@ fn settings(set: &GoldenSet, config: &ModelConfig, alpha: f64) -> Result<Setting
         mlm: true,
         mlm_mod: true,
         hard_negatives: true,
+        negative_temp: None,
         mlm_probability: set.mlm_probability()?,
         image_index: false,
         dropout: 0.0,
@@ -102,7 +103,7 @@ impl Run {
         update_average(momentum, &mut self.momentum, &mut self.online);
         let weights = self.online.tracked(Ops::for_device(self.online.device()));
         let model = Albef::new(&self.config, &weights)?;
-        let teacher = momentum_encoders(&self.momentum, &self.config)?;
+        let teacher = momentum_encoders(&self.momentum, &self.config, Precision::F32)?;
         let step = forward(&model, &teacher, &self.queues, batch, settings, draws)?;
         let [_, _, image, text] = step.feats.clone();
         self.queues.push(image, text, &batch.image_ids);

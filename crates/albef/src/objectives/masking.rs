@@ -1,5 +1,7 @@
 //! Masking of captions for masked language modelling (paper equation 3, spec `losses` 5).
 
+use super::pretrain::mix;
+
 /// Ids that masking treats in a special way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpecialIds {
@@ -22,6 +24,17 @@ pub struct MaskDraw {
     pub random: f32,
     /// The random word.
     pub word: u32,
+}
+
+impl MaskDraw {
+    /// The draws of a token row, a pure function of `seed`; random words come from all
+    /// `vocab_size` of them.
+    #[must_use]
+    pub fn seeded(seed: u64, row: usize, vocab_size: usize) -> Self {
+        let u = |salt: u64| albef_kernels::uniform(mix(seed, salt), row as u64);
+        let word = (f64::from(u(6)) * vocab_size as f64) as u32;
+        Self { mask: u(3), replace: u(4), random: u(5), word }
+    }
 }
 
 /// The masked tokens and, for each token, the word to predict, if it is a target.

@@ -46,6 +46,8 @@ pub struct Settings {
     pub mlm_mod: bool,
     /// Whether negatives for matching are drawn by similarity; else all are equally likely.
     pub hard_negatives: bool,
+    /// Temperature of these draws; `None` for the learned one, as in the official code.
+    pub negative_temp: Option<f64>,
     /// Share of tokens to mask.
     pub mlm_probability: f32,
     /// Whether pairs of the same image id are positives of each other in ITC and never negatives
@@ -149,18 +151,14 @@ impl DrawState {
                 random: 1.0,
                 word: 0,
             }),
-            Draws::Seeded(seed) => {
-                let u = |salt: u64| albef_kernels::uniform(mix(*seed, salt), row as u64);
-                let word = (f64::from(u(6)) * vocab_size as f64) as u32;
-                MaskDraw { mask: u(3), replace: u(4), random: u(5), word }
-            }
+            Draws::Seeded(seed) => MaskDraw::seeded(*seed, row, vocab_size),
         }
     }
 
     fn negatives(
         &self,
         images: bool,
-        hard: bool,
+        sharpness: Option<f64>,
         sims: &Tensor<2>,
         allowed: impl Fn(usize, usize) -> bool,
     ) -> Vec<Option<usize>> {
@@ -171,10 +169,9 @@ impl DrawState {
             }
             Draws::Seeded(seed) => {
                 let batch = sims.dims()[0];
-                let logits = if hard {
-                    values(sims.clone().inner().narrow(1, 0, batch))
-                } else {
-                    vec![0.0; batch * batch]
+                let logits = match sharpness {
+                    Some(factor) => values(sims.clone().inner().narrow(1, 0, batch) * factor),
+                    None => vec![0.0; batch * batch],
                 };
                 let seed = mix(*seed, if images { 7 } else { 8 });
                 sample_negatives(&logits, batch, allowed, |row| {
@@ -266,9 +263,11 @@ pub fn forward(
             && !batch.related.iter().any(related)
             && !(settings.image_index && batch.image_ids[a] == batch.image_ids[b])
     };
-    let hard = settings.hard_negatives;
-    let negative_image = draws.negatives(true, hard, &sims[1], allowed);
-    let negative_text = draws.negatives(false, hard, &sims[0], allowed);
+    let learned = f64::from(values(temp_m)[0]);
+    let sharpness =
+        settings.hard_negatives.then(|| settings.negative_temp.map_or(1.0, |own| learned / own));
+    let negative_image = draws.negatives(true, sharpness, &sims[1], allowed);
+    let negative_text = draws.negatives(false, sharpness, &sims[0], allowed);
 
     // Masking.
     let (masked_ids, mut mlm_labels) =

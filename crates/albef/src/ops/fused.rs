@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use albef_kernels::Dropout;
+use albef_kernels::{Dropout, Precision};
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
@@ -24,6 +24,8 @@ pub enum Op {
     Linear {
         /// Whether the exact GELU follows.
         gelu: bool,
+        /// What the factors are rounded to, in both passes.
+        precision: Precision,
     },
     /// Layer norm of `(x, w, b)`.
     LayerNorm {

@@ -58,9 +58,9 @@ impl FusedKernels for Flex {
         let at = |i: usize| values(&inputs[i]);
         let (rows, width) = dims(&inputs[0]);
         match op {
-            Op::Linear { gelu } => {
+            Op::Linear { gelu, precision } => {
                 let (n, inner) = dims(&inputs[1]);
-                let packed = k::PackedWeight::new(at(1), n, inner);
+                let packed = k::PackedWeight::new(at(1), n, inner, *precision);
                 let mut y = buffer(rows * n);
                 if *gelu && keep {
                     let mut z = buffer(rows * n);
@@ -130,8 +130,9 @@ impl FusedKernels for Flex {
         let at = |i: usize| values(&inputs[i]);
         let (rows, width) = dims(&inputs[0]);
         let mut gradients: Vec<Option<FlexTensor>> = match op {
-            Op::Linear { gelu } => {
+            Op::Linear { gelu, precision } => {
                 let (n, inner) = dims(&inputs[1]);
+                let sizes = [rows, n, inner];
                 let dz = if *gelu {
                     let mut dz = buffer(rows * n);
                     k::gelu_backward(values(&kept[0]), values(&d_out), &mut dz);
@@ -144,12 +145,12 @@ impl FusedKernels for Flex {
                 vec![
                     wanted[0].then(|| {
                         let mut dx = buffer(rows * inner);
-                        k::linear_backward_input(dz, at(1), rows, n, inner, &mut dx);
+                        k::linear_backward_input(dz, at(1), sizes, *precision, &mut dx);
                         matrix(dx, rows, inner)
                     }),
                     wanted[1].then(|| {
                         let mut dw = buffer(n * inner);
-                        k::linear_backward_weight(dz, at(0), rows, n, inner, &mut dw);
+                        k::linear_backward_weight(dz, at(0), sizes, *precision, &mut dw);
                         matrix(dw, n, inner)
                     }),
                     wanted[2].then(|| {

@@ -14,24 +14,33 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-pub use albef_kernels::{Dropout, Isa, Segment, detected};
+pub use albef_kernels::{Bf16Unit, Dropout, Isa, Precision, Segment, bf16_unit, detected};
 pub use fused::Op;
 pub use spec::AttentionSpec;
 
 /// Which implementation of the operations a model uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ops {
-    /// Hand-written CPU kernels.
-    Fused,
+    /// Hand-written CPU kernels, with the factors of products in this precision.
+    Fused(Precision),
     /// Ordinary tensor operations, on any device.
     Plain,
 }
 
 impl Ops {
-    /// The fused kernels on the CPU, ordinary operations elsewhere.
+    /// The fused kernels in f32 on the CPU, ordinary operations elsewhere.
     #[must_use]
     pub fn for_device(device: &Device) -> Self {
-        if is_cpu(device) { Self::Fused } else { Self::Plain }
+        if is_cpu(device) { Self::Fused(Precision::F32) } else { Self::Plain }
+    }
+
+    /// The same with products in another precision; ordinary operations know f32 only.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        match self {
+            Self::Fused(_) => Self::Fused(precision),
+            Self::Plain => Self::Plain,
+        }
     }
 
     /// `act(x Wᵀ + b)`; `x` `[rows, in]`, `w` `[out, in]` (the layout of the checkpoints), `b`
@@ -39,7 +48,7 @@ impl Ops {
     #[must_use]
     pub fn linear(self, x: Tensor<2>, w: Tensor<2>, b: Tensor<1>, gelu: bool) -> Tensor<2> {
         match self {
-            Self::Fused => fused::fused3(x, w, b, Op::Linear { gelu }),
+            Self::Fused(precision) => fused::fused3(x, w, b, Op::Linear { gelu, precision }),
             Self::Plain => plain::linear(x, w, b, gelu),
         }
     }
@@ -48,7 +57,7 @@ impl Ops {
     #[must_use]
     pub fn attention_packed(self, qkv: Tensor<2>, spec: &Arc<AttentionSpec>) -> Tensor<2> {
         match self {
-            Self::Fused => fused::fused1(qkv, Op::AttentionPacked(spec.clone())),
+            Self::Fused(_) => fused::fused1(qkv, Op::AttentionPacked(spec.clone())),
             Self::Plain => {
                 let width = qkv.dims()[1] / 3;
                 let part = |i: usize| qkv.clone().narrow(1, i * width, width);
@@ -67,7 +76,7 @@ impl Ops {
         spec: &Arc<AttentionSpec>,
     ) -> Tensor<2> {
         match self {
-            Self::Fused => fused::fused3(q, k, v, Op::Attention(spec.clone())),
+            Self::Fused(_) => fused::fused3(q, k, v, Op::Attention(spec.clone())),
             Self::Plain => plain::attention(q, k, v, spec),
         }
     }
@@ -76,7 +85,7 @@ impl Ops {
     #[must_use]
     pub fn layer_norm(self, x: Tensor<2>, w: Tensor<1>, b: Tensor<1>, eps: f32) -> Tensor<2> {
         match self {
-            Self::Fused => fused::fused3(x, w, b, Op::LayerNorm { eps }),
+            Self::Fused(_) => fused::fused3(x, w, b, Op::LayerNorm { eps }),
             Self::Plain => plain::layer_norm(x, w, b, eps),
         }
     }
@@ -92,7 +101,7 @@ impl Ops {
         eps: f32,
     ) -> Tensor<2> {
         match self {
-            Self::Fused => fused::fused4(x, residual, w, b, Op::AddLayerNorm { eps }),
+            Self::Fused(_) => fused::fused4(x, residual, w, b, Op::AddLayerNorm { eps }),
             Self::Plain => plain::layer_norm(x + residual, w, b, eps),
         }
     }
@@ -103,7 +112,7 @@ impl Ops {
     pub fn dropout(self, x: Tensor<2>, dropout: Option<Dropout>) -> Tensor<2> {
         let Some(dropout) = dropout.filter(|d| d.p > 0.0) else { return x };
         match self {
-            Self::Fused => fused::fused1(x, Op::Dropout(dropout)),
+            Self::Fused(_) => fused::fused1(x, Op::Dropout(dropout)),
             Self::Plain => plain::dropout(x, dropout),
         }
     }

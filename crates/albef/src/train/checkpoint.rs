@@ -13,6 +13,7 @@ use super::optimizer::{Moments, Optimizer};
 use crate::error::{Error, Result};
 use crate::objectives::queue::Queues;
 use crate::params::{Params, tensor, values};
+use crate::weights::{ModelFiles, ModelFolder, ModelState};
 
 /// Where a run stands. With the tensors beside it, it decides about all that follows: order, crops,
 /// masks and dropout are functions of seed and place.
@@ -136,6 +137,57 @@ fn write_parts(folder: &Path, state: &TrainState) -> Result<()> {
         .map_err(|e| Error::Format { path: path.clone(), detail: e.to_string() })?;
     write_atomic(&path, |f| f.write_all(text.as_bytes()))?;
     Ok(())
+}
+
+/// A checkpoint as a model, with momentum copies and queues. `path` is the folder of a run, of which
+/// the newest checkpoint is taken, or of one of its checkpoints; sizes and word pieces come from the
+/// model that the run left. `None` if there is no checkpoint at `path`.
+///
+/// # Errors
+/// If the checkpoint is damaged, of a task without these parts, or the run has left no model yet.
+pub fn open(path: &Path, device: &Device) -> Result<Option<ModelFolder>> {
+    let (run, folder) = match list(&path.join("checkpoints"))?.pop() {
+        Some(newest) => (path.to_owned(), newest),
+        None if path.join("state.json").is_file() => {
+            let run = fs::canonicalize(path).map_err(Error::io(path))?;
+            (run.ancestors().nth(2).unwrap_or(path).to_owned(), path.to_owned())
+        }
+        None => return Ok(None),
+    };
+    let Some(files) = ["model", "best"].map(|f| run.join(f)).into_iter().find(|f| f.is_dir())
+    else {
+        return Err(Error::Format {
+            path: run,
+            detail:
+                "the run has neither `model` nor `best` yet, which tell sizes and word pieces; \
+                     hint: a run with a `val_file` has `best` after its first epoch"
+                    .into(),
+        });
+    };
+    let ModelFiles { config, vocabulary, .. } = ModelFiles::open(&files)?;
+    let file = folder.join("state.safetensors");
+    let mut tensors = StateDict::default();
+    let (mut image, mut text, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, host) in albef_weights::read(&file)?.tensors.iter() {
+        match name {
+            "queue.image" => image = host.to_f32()?,
+            "queue.text" => text = host.to_f32()?,
+            "queue.ids" => ids = host.to_i64()?,
+            n if n.starts_with("exp_avg") => {}
+            n => tensors.insert(n.to_owned(), host.clone()),
+        }
+    }
+    let mut state = ModelState::from_state_dict(&tensors, &config, device)?;
+    let width = config.embed_dim;
+    for (key, rows) in [("queue.image", &image), ("queue.text", &text)] {
+        if rows.len() != ids.len() * width {
+            let (expected, found) = (vec![ids.len(), width], vec![rows.len()]);
+            return Err(Error::WeightShape { key: key.into(), expected, found });
+        }
+    }
+    let queues = || Queues::new(image, text, ids.clone(), 0, width, device);
+    state.queues = (!ids.is_empty()).then(queues);
+    Ok(Some(ModelFolder { config, state, vocabulary, path: folder }))
 }
 
 /// Puts a checkpoint into a state of the same sizes.

@@ -120,7 +120,8 @@ impl Context<'_> {
     }
 
     fn teacher(&self) -> Weights {
-        self.momentum.untracked(Ops::for_device(self.momentum.device()))
+        let ops = Ops::for_device(self.momentum.device());
+        self.momentum.untracked(ops.with_precision(self.config.precision))
     }
 
     fn images(&self, part: &DataBatch) -> Tensor<4> {
@@ -159,6 +160,7 @@ impl Context<'_> {
             mlm: mlm && c.losses.mlm && !aligning,
             mlm_mod: c.losses.mlm_mod,
             hard_negatives: c.hard_negatives,
+            negative_temp: (c.negative_temp > 0.0).then_some(c.negative_temp),
             mlm_probability: c.mlm_probability as f32,
             image_index: c.image_index,
             dropout: c.dropout as f32,
@@ -192,7 +194,7 @@ impl Context<'_> {
             related,
         };
         let model = Albef::new(self.model, weights)?;
-        let teacher = momentum_encoders(self.momentum, self.model)?;
+        let teacher = momentum_encoders(self.momentum, self.model, c.precision)?;
         let draws = Draws::Seeded(self.seed);
         let step = forward(&model, &teacher, self.queues, &batch, &settings, draws)?;
         let [_, _, image, text] = step.feats;

@@ -531,7 +531,8 @@ impl Trainer {
         seed: u64,
         place: &Place,
     ) -> Result<(Vec<Option<f64>>, Vec<Option<Tensor<1>>>, Option<Features>)> {
-        let weights = self.state.online.tracked(Ops::for_device(self.state.online.device()));
+        let ops = Ops::for_device(self.state.online.device());
+        let weights = self.state.online.tracked(ops.with_precision(self.config.precision));
         let context = Context {
             config: &self.config,
             model: &self.model,
