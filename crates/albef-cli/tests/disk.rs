@@ -1,6 +1,7 @@
 //! A disk that is full while a run saves.
 
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
 mod common;
 

@@ -161,38 +161,22 @@ mod product {
                     // SAFETY: `bf16_unit` has found the instructions.
                     unsafe { pack::rows(a, i * SIDE, m, k, part) };
                 }
-                let mut sums = Square([0.0; SIDE * SIDE]);
-                let mut square = |product: &mut dyn FnMut(&[u32], &[u32], &mut Square)| {
-                    for j in from..to {
-                        let right = &b.data[j * size..(j + 1) * size];
-                        for i in first..last {
-                            let left = &buffer[(i - first) * size..(i - first + 1) * size];
-                            product(left, right, &mut sums);
-                            let rows = SIDE.min(m - i * SIDE);
-                            let columns = SIDE.min(n - j * SIDE);
-                            for r in 0..rows {
-                                let at = (i * SIDE + r) * n + j * SIDE;
-                                let sums = &sums.0[r * SIDE..r * SIDE + columns];
-                                // SAFETY: the line lies inside the result, and only this task
-                                // writes it.
-                                let c =
-                                    unsafe { std::slice::from_raw_parts_mut(out.at(at), columns) };
-                                let bias = finish.bias.map(|b| &b[j * SIDE..][..columns]);
-                                let added = finish.residual.map(|r| &r[at..at + columns]);
-                                finish_line(sums, bias, finish.gelu, added, c);
-                            }
-                        }
-                    }
+                let work = Part {
+                    left: buffer,
+                    right: &b.data,
+                    size,
+                    rows: (first, last),
+                    columns: (from, to),
                 };
                 match unit {
                     Some(Bf16Unit::Amx) => {
                         // SAFETY: the unit was found and its use was granted.
                         let tiles = unsafe { amx::Tiles::configured() };
-                        square(&mut |left, right, sums| tiles.product(left, right, sums));
+                        work.run([m, n], finish, out, |l, r, sums| tiles.product(l, r, sums));
                     }
-                    _ => square(&mut |left, right, sums| {
-                        // SAFETY: `bf16_unit` has found the instructions.
-                        unsafe { avx512::product(left, right, sums) }
+                    // SAFETY: `bf16_unit` has found the instructions.
+                    _ => work.run([m, n], finish, out, |l, r, sums| unsafe {
+                        avx512::product(l, r, sums);
                     }),
                 }
             });
@@ -202,6 +186,46 @@ mod product {
             (0..tasks).for_each(task);
         } else {
             (0..tasks).into_par_iter().for_each(task);
+        }
+    }
+
+    /// A rectangle of the result that one task computes, in squares.
+    struct Part<'a> {
+        /// Packed rows of the left factor, from `rows.0` on.
+        left: &'a [u32],
+        right: &'a [u32],
+        /// Words of a packed line of blocks.
+        size: usize,
+        rows: (usize, usize),
+        columns: (usize, usize),
+    }
+
+    impl Part<'_> {
+        fn run(
+            &self,
+            [m, n]: [usize; 2],
+            finish: Finish<'_>,
+            out: Out,
+            product: impl Fn(&[u32], &[u32], &mut Square),
+        ) {
+            let mut sums = Square([0.0; SIDE * SIDE]);
+            for j in self.columns.0..self.columns.1 {
+                let right = &self.right[j * self.size..(j + 1) * self.size];
+                for i in self.rows.0..self.rows.1 {
+                    let at = (i - self.rows.0) * self.size;
+                    product(&self.left[at..at + self.size], right, &mut sums);
+                    let columns = SIDE.min(n - j * SIDE);
+                    for r in 0..SIDE.min(m - i * SIDE) {
+                        let at = (i * SIDE + r) * n + j * SIDE;
+                        // SAFETY: the line lies inside the result, and only this task writes it.
+                        let c = unsafe { std::slice::from_raw_parts_mut(out.at(at), columns) };
+                        let bias = finish.bias.map(|b| &b[j * SIDE..][..columns]);
+                        let added = finish.residual.map(|r| &r[at..at + columns]);
+                        let sums = &sums.0[r * SIDE..r * SIDE + columns];
+                        finish_line(sums, bias, finish.gelu, added, c);
+                    }
+                }
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! The operations that the model is made of.
 //!
 //! Each exists twice: fused, as a hand-written CPU kernel with a hand-written gradient
-//! ([`fused`]), and plain, composed of ordinary tensor operations ([`plain`]), which is what other
+//! (`fused`), and plain, composed of ordinary tensor operations (`plain`), which is what other
 //! devices run and what the tests hold the kernels against. [`Ops`] says which of the two a model
 //! uses; it is chosen once, when the model is built, from the device.
 
