@@ -15,8 +15,9 @@ use anyhow::{Context, Result, bail};
 use burn::tensor::Tensor;
 use serde_json::{Value, json};
 
+use crate::Answer;
 use crate::corpus::{Pictures, Ready};
-use crate::{Answer, device};
+use crate::device::Where;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -55,6 +56,8 @@ pub struct MiArguments {
     /// Resamples of the bootstrap interval.
     #[arg(long, default_value_t = 1000)]
     resamples: usize,
+    #[command(flatten)]
+    device: Where,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -73,7 +76,7 @@ fn mi(a: &MiArguments) -> Result<Answer> {
     if !(a.mlm_probability > 0.0 && a.mlm_probability <= 1.0) {
         bail!("--mlm-probability is {}; it must be above 0 and at most 1", a.mlm_probability);
     }
-    let device = device::open("cpu")?;
+    let device = a.device.open()?;
     let folder = match checkpoint::open(&a.model, &device)? {
         Some(folder) => folder,
         None => ModelFolder::open(&a.model, &device)

@@ -12,13 +12,15 @@ use albef_data::image::DecodeOptions;
 use albef_data::scenes::png;
 use albef_weights::{Task, write_atomic};
 use anyhow::{Context, Result, bail};
+use burn::tensor::Device;
 use serde_json::{Value, json};
 
+use crate::Answer;
 use crate::corpus::{Pictures, Ready};
+use crate::device::Where;
 use crate::overlay::{draw_box, overlay};
 use crate::search::probability;
 use crate::tasks::{TaskModel, answer_list, sample};
-use crate::{Answer, device};
 
 #[derive(clap::Args)]
 pub struct AskArguments {
@@ -41,6 +43,8 @@ pub struct AskArguments {
     /// How candidates are scored; the official way counts the first token twice.
     #[arg(long, default_value = "official")]
     rank: Rank,
+    #[command(flatten)]
+    device: Where,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -73,6 +77,8 @@ pub struct EntailArguments {
     /// Model folder fine-tuned with `albef finetune ve`.
     #[arg(long)]
     model: PathBuf,
+    #[command(flatten)]
+    device: Where,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -89,6 +95,8 @@ pub struct ReasonArguments {
     /// Model folder fine-tuned with `albef finetune nlvr`.
     #[arg(long)]
     model: PathBuf,
+    #[command(flatten)]
+    device: Where,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -107,6 +115,8 @@ pub struct ClassifyArguments {
     /// Model folder or weights file.
     #[arg(long)]
     model: Option<PathBuf>,
+    #[command(flatten)]
+    device: Where,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -147,13 +157,15 @@ pub struct GroundArguments {
     /// Share of the peak at which a region ends, where no proposals are given.
     #[arg(long, default_value_t = 0.5)]
     threshold: f32,
+    #[command(flatten)]
+    device: Where,
     /// One JSON object on standard output, with the raw maps.
     #[arg(long)]
     json: bool,
 }
 
 pub fn ask(a: &AskArguments) -> Result<Answer> {
-    let model = TaskModel::open(&a.model, Task::Vqa, &device::open("cpu")?)?;
+    let model = TaskModel::open(&a.model, Task::Vqa, &a.device.open()?)?;
     let answers = answer_list(&a.answers)?;
     let candidates = model.candidates(&answers)?;
     let samples = [sample(&a.image, None, &a.question)];
@@ -180,7 +192,7 @@ fn unusable(skipped: &[albef_data::dataset::Skipped]) -> Result<Answer> {
 }
 
 pub fn entail(a: &EntailArguments) -> Result<Answer> {
-    let model = TaskModel::open(&a.model, Task::Ve, &device::open("cpu")?)?;
+    let model = TaskModel::open(&a.model, Task::Ve, &a.device.open()?)?;
     let (rows, skipped) = model.classes(&[sample(&a.image, None, &a.sentence)], Task::Ve)?;
     let Some(row) = rows.first().filter(|r| !r.is_empty()) else { return unusable(&skipped) };
     let best = (0..row.len()).rev().max_by(|x, y| row[*x].total_cmp(&row[*y])).unwrap_or(0);
@@ -198,7 +210,7 @@ pub fn entail(a: &EntailArguments) -> Result<Answer> {
 }
 
 pub fn reason(a: &ReasonArguments) -> Result<Answer> {
-    let model = TaskModel::open(&a.model, Task::Nlvr, &device::open("cpu")?)?;
+    let model = TaskModel::open(&a.model, Task::Nlvr, &a.device.open()?)?;
     let samples = [sample(&a.left, Some(&a.right), &a.statement)];
     let (rows, skipped) = model.classes(&samples, Task::Nlvr)?;
     let Some(row) = rows.first().filter(|r| !r.is_empty()) else { return unusable(&skipped) };
@@ -212,8 +224,12 @@ pub fn reason(a: &ReasonArguments) -> Result<Answer> {
 }
 
 /// The one picture, loaded for a model, and as it is.
-fn open_picture(image: &Path, size: usize) -> Result<(Pictures, burn::tensor::Tensor<4>)> {
-    let pictures = Pictures::of(vec![sample(image, None, "")], size, &device::open("cpu")?);
+fn open_picture(
+    image: &Path,
+    size: usize,
+    device: &Device,
+) -> Result<(Pictures, burn::tensor::Tensor<4>)> {
+    let pictures = Pictures::of(vec![sample(image, None, "")], size, device);
     let (pixels, failed) = pictures.load(&[0]);
     if let Some((_, s)) = failed.first() {
         bail!("{}: {}", s.name, s.error);
@@ -225,9 +241,10 @@ pub fn classify(a: &ClassifyArguments) -> Result<Answer> {
     if let Some(bad) = a.template.iter().find(|t| !t.contains("{}")) {
         bail!("the template `{bad}` has no `{{}}` where the class stands");
     }
-    let ready = Ready::open(a.model.as_deref(), &device::open("cpu")?)?;
+    let device = a.device.open()?;
+    let ready = Ready::open(a.model.as_deref(), &device)?;
     let model = &ready.model;
-    let (_, pixels) = open_picture(&a.image, model.config.vision.image_res)?;
+    let (_, pixels) = open_picture(&a.image, model.config.vision.image_res, &device)?;
     let states = model.encoders.visual_encoder.forward(pixels)?;
     let image = values(model.encoders.image_feat(&states));
     let temp = values(model.temp.clone())[0];
@@ -280,9 +297,10 @@ fn for_word(path: &Path, number: usize, word: &str) -> PathBuf {
 }
 
 pub fn ground(a: &GroundArguments) -> Result<Answer> {
-    let ready = Ready::open(a.model.as_deref(), &device::open("cpu")?)?;
+    let device = a.device.open()?;
+    let ready = Ready::open(a.model.as_deref(), &device)?;
     let config = &ready.model.config;
-    let (pictures, pixels) = open_picture(&a.image, config.vision.image_res)?;
+    let (pictures, pixels) = open_picture(&a.image, config.vision.image_res, &device)?;
     let tokens = ready.tokens(&a.phrase);
     let texts = TokenBatch::packed(std::slice::from_ref(&tokens));
     let maps: AttentionMaps = match a.mode {

@@ -14,10 +14,11 @@ use albef::train::step::clamp_temperature;
 use albef::weights::{copy_for_momentum, momentum_encoders};
 use albef_data::random::Stream;
 use anyhow::Result;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use serde_json::json;
 
-use crate::{Answer, device};
+use crate::Answer;
+use crate::device::Where;
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Work {
@@ -66,9 +67,8 @@ pub struct Arguments {
     /// Timed rounds, after one that is not.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Where to compute; this version knows the cpu.
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    device: Where,
     /// What the factors of products are rounded to; bf16 needs a processor with a unit for it.
     #[arg(long, value_enum, default_value = "f32")]
     precision: Rounding,
@@ -89,8 +89,7 @@ fn captions(n: usize, vocabulary: usize) -> Vec<Vec<u32>> {
         .collect()
 }
 
-fn pixels(n: usize, device: &Device) -> Vec<f32> {
-    let _ = device;
+fn pixels(n: usize) -> Vec<f32> {
     let mut stream = Stream::new(0, "pixels", &[]);
     (0..n).map(|_| stream.range(-1.7, 1.7) as f32).collect()
 }
@@ -151,13 +150,15 @@ impl Training {
         drop((weights, model));
         self.queues.push(image, text, &self.batch.image_ids);
         self.optimizer.step(1e-4, &mut self.online, gradients);
+        // Reading a value back waits for all that the device has been given to do.
+        let _ = self.online.get("temp").map(|t| values(t.value.clone()));
         self.step += 1;
         Ok(())
     }
 }
 
 pub fn run(a: &Arguments) -> Result<Answer> {
-    let device = device::open(&a.device)?;
+    let device = a.device.open()?;
     let mut config = ModelConfig::named(&a.preset)?;
     if a.res > 0 {
         config.vision.image_res = a.res;
@@ -171,7 +172,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     )?;
     let texts = captions(a.batch.max(a.k), config.text.vocab_size);
     let images: Tensor<4> =
-        tensor(pixels(a.batch * 3 * res * res, &device), [a.batch, 3, res, res], &device);
+        tensor(pixels(a.batch * 3 * res * res), [a.batch, 3, res, res], &device);
     let none = DropoutDraws::none;
     let mut work: Box<dyn FnMut() -> Result<usize>> = match a.work {
         Work::Vit => Box::new(move || {
@@ -190,7 +191,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
             let tokens = TokenBatch::packed(&texts[..a.k]);
             let states = encoder.text(&tokens, Read::All, &mut none(), None)?;
             let (length, width) = (config.vision.tokens(), config.vision.width);
-            let image = tensor(pixels(length * width, &device), [length, width], &device);
+            let image = tensor(pixels(length * width), [length, width], &device);
             let image = ImageStates { tokens: image, batch: 1, length };
             Box::new(move || {
                 let image_of = vec![0; a.k];

@@ -1,13 +1,24 @@
 //! `--device`: where the model computes.
 
-use albef::params::cpu;
-use anyhow::{Result, bail};
+use anyhow::Result;
 use burn::tensor::Device;
+
+/// The option of all commands that compute.
+#[derive(clap::Args)]
+pub struct Where {
+    /// Where to compute: `cpu`, or `vulkan[:N]` or `cuda[:N]` in builds with that feature.
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub device: String,
+}
+
+impl Where {
+    /// The device.
+    pub fn open(&self) -> Result<Device> {
+        open(&self.device)
+    }
+}
 
 /// The device of that name.
 pub fn open(name: &str) -> Result<Device> {
-    match name {
-        "cpu" => Ok(cpu()),
-        _ => bail!("device `{name}` is not known; this version computes on the cpu"),
-    }
+    Ok(albef::device::open(name)?)
 }

@@ -2,13 +2,19 @@
 
 use std::path::PathBuf;
 
+use albef::device::{Kind, found};
 use albef::golden::{self, Replayed};
 use albef::ops::{AttentionSpec, Ops, Segment};
-use albef::params::{tensor, values};
+use albef::params::{cpu, tensor, values};
 use anyhow::Result;
+use burn::tensor::Device;
 use serde_json::json;
 
-use crate::{Answer, device};
+use crate::Answer;
+use crate::device::Where;
+
+/// What the self-test allows on the CPU.
+const SELF_TEST: f64 = 1e-4;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -18,26 +24,34 @@ pub struct Arguments {
     /// Replay only these kinds.
     #[arg(long, value_delimiter = ',', value_name = "KIND,…")]
     only: Option<Vec<String>>,
-    /// Where to compute; this version knows the cpu.
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    device: Where,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(a: &Arguments) -> Result<Answer> {
-    let device = device::open(&a.device)?;
+    let device = a.device.open()?;
     let difference = self_test(&device);
-    let healthy = difference < 1e-4;
+    let slack = golden::slack(&device);
+    let healthy = difference < SELF_TEST * slack;
     let isa = format!("{:?}", albef::ops::detected());
     let mut replayed = Vec::new();
     if !a.json {
         println!("albef {}", env!("CARGO_PKG_VERSION"));
         println!("kernels: {isa}, {} threads", rayon::current_num_threads());
-        println!("device: {}", a.device);
+        print_devices();
+        println!("device: {}", a.device.device);
         let verdict = if healthy { "ok" } else { "FAILED" };
-        println!("self-test: {verdict}, fused and plain operations differ by {difference:.1e}");
+        println!(
+            "self-test: {verdict}, it differs from plain operations on the cpu by \
+             {difference:.1e}, {:.0e} allowed",
+            SELF_TEST * slack
+        );
+        if slack > 1.0 && a.golden.is_some() {
+            println!("tolerances: {slack} times those of the set, for `{}`", a.device.device);
+        }
     }
     if let Some(root) = &a.golden {
         replayed = golden::replay(root, a.only.as_deref(), &device, |r| {
@@ -53,7 +67,8 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     if a.json {
         let fixtures: Vec<_> = replayed.iter().map(as_json).collect();
         let report = json!({
-            "version": env!("CARGO_PKG_VERSION"), "kernels": isa, "device": a.device,
+            "version": env!("CARGO_PKG_VERSION"), "kernels": isa, "device": a.device.device,
+            "devices": Kind::ALL.map(kind_json), "tolerance_factor": slack,
             "threads": rayon::current_num_threads(), "self_test": healthy,
             "difference": difference, "fixtures": fixtures, "failed": failed,
         });
@@ -62,6 +77,31 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         println!("{} fixtures, {failed} failed", replayed.len());
     }
     Ok(if healthy && failed == 0 { Answer::Yes } else { Answer::No })
+}
+
+/// What this build can compute on, and what of it this machine has.
+fn print_devices() {
+    for kind in Kind::ALL {
+        let name = kind.name();
+        if !kind.compiled() {
+            println!("{name}: not compiled in (build with `--features {name}`)");
+            continue;
+        }
+        let devices = found(kind);
+        if devices.is_empty() {
+            println!("{name}: compiled in, but no driver finds a device");
+        }
+        for d in devices {
+            println!("{}: {}", d.name, d.hardware);
+        }
+    }
+}
+
+fn kind_json(kind: Kind) -> serde_json::Value {
+    let devices = if kind.compiled() { found(kind) } else { Vec::new() };
+    let devices: Vec<_> =
+        devices.iter().map(|d| json!({"name": d.name, "hardware": d.hardware})).collect();
+    json!({"kind": kind.name(), "compiled": kind.compiled(), "found": devices})
 }
 
 fn line(r: &Replayed) -> String {
@@ -96,13 +136,11 @@ fn as_json(r: &Replayed) -> serde_json::Value {
     value
 }
 
-/// The largest difference between the fused and the plain operations on a small example.
-fn self_test(device: &burn::tensor::Device) -> f64 {
+/// The largest difference of the operations on `device` from plain ones on the CPU, on a small
+/// example.
+fn self_test(device: &Device) -> f64 {
     let (rows, width) = (21, 48);
     let wave = |n: usize, s: f32| (0..n).map(|i| ((i as f32 + 1.0) * s).sin()).collect::<Vec<_>>();
-    let x = || tensor(wave(rows * width, 0.37), [rows, width], device);
-    let w = || tensor(wave(3 * width * width, 0.11), [3 * width, width], device);
-    let b = || tensor(wave(3 * width, 0.7), [3 * width], device);
     let segment = |start, len| Segment { q_start: start, q_len: len, k_start: start, k_len: len };
     let spec = std::sync::Arc::new(AttentionSpec {
         segments: vec![segment(0, 9), segment(9, 12)],
@@ -111,10 +149,15 @@ fn self_test(device: &burn::tensor::Device) -> f64 {
         causal: false,
         dropout: None,
     });
-    let run = |ops: Ops| values(ops.attention_packed(ops.linear(x(), w(), b(), true), &spec));
-    run(Ops::for_device(device))
+    let run = |ops: Ops, device: &Device| {
+        let x = tensor(wave(rows * width, 0.37), [rows, width], device);
+        let w = tensor(wave(3 * width * width, 0.11), [3 * width, width], device);
+        let b = tensor(wave(3 * width, 0.7), [3 * width], device);
+        values(ops.attention_packed(ops.linear(x, w, b, true), &spec))
+    };
+    run(Ops::for_device(device), device)
         .iter()
-        .zip(run(Ops::Plain))
+        .zip(run(Ops::Plain, &cpu()))
         .map(|(a, b)| f64::from((a - b).abs()))
         .fold(0.0, f64::max)
 }

@@ -13,10 +13,12 @@ use albef::eval::vqa_score::ScoreRule;
 use albef_data::dataset::{Sample, TaskForm, TaskRoots, read_task};
 use albef_weights::{Task, write_atomic};
 
+use crate::Answer;
 use crate::ask::Rank;
 use crate::corpus::{Pictures, Ready};
+use crate::device::Where;
 use crate::tasks::{Measured, TaskModel, answer_list};
-use crate::{Answer, device, outcomes, text_baseline};
+use crate::{outcomes, text_baseline};
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -51,6 +53,8 @@ pub struct ListArguments {
     /// Resamples of the bootstrap interval.
     #[arg(long, default_value_t = 1000)]
     resamples: usize,
+    #[command(flatten)]
+    device: Where,
     /// Write what was found item by item here, for `albef compare`.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
@@ -121,7 +125,7 @@ fn print(
 }
 
 fn classes(a: &ListArguments, task: Task, form: TaskForm) -> Result<Answer> {
-    let model = TaskModel::open(&a.model, task, &device::open("cpu")?)?;
+    let model = TaskModel::open(&a.model, task, &a.device.open()?)?;
     let roots = TaskRoots { image_root: a.image_root.clone(), ..TaskRoots::default() };
     let samples = read_task(&a.annotations, form, &roots)?;
     if samples.is_empty() {
@@ -137,7 +141,7 @@ fn classes(a: &ListArguments, task: Task, form: TaskForm) -> Result<Answer> {
 
 fn vqa(a: &VqaArguments) -> Result<Answer> {
     let list = &a.list;
-    let model = TaskModel::open(&list.model, Task::Vqa, &device::open("cpu")?)?;
+    let model = TaskModel::open(&list.model, Task::Vqa, &list.device.open()?)?;
     let root = || list.image_root.clone();
     let roots = TaskRoots { image_root: root(), vqa_root: root(), vg_root: root() };
     let samples = read_task(&list.annotations, TaskForm::Vqa, &roots)?;
@@ -200,9 +204,8 @@ pub struct Arguments {
     /// Resamples of the bootstrap intervals.
     #[arg(long, default_value_t = 1000)]
     resamples: usize,
-    /// Where to compute; this version knows the cpu.
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    device: Where,
     /// Write what was found item by item here, for `albef compare`.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
@@ -226,7 +229,7 @@ pub fn run(command: &Command) -> Result<Answer> {
 }
 
 fn retrieval(a: &Arguments) -> Result<Answer> {
-    let device = device::open(&a.device)?;
+    let device = a.device.open()?;
     let ready = Ready::open(a.model.as_deref(), &device)?;
     let size = ready.model.config.vision.image_res;
     let list = a.annotations.display().to_string();

@@ -11,10 +11,12 @@ use albef_report::{Kind, Outcomes, bootstrap_interval};
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
+use crate::Answer;
 use crate::ask::Mode;
 use crate::corpus::{Pictures, Ready};
+use crate::device::Where;
 use crate::grounding_cases::{Case, Cases};
-use crate::{Answer, device, outcomes};
+use crate::outcomes;
 
 /// Share of the area under both boxes from which a choice counts as right.
 const RIGHT: f64 = 0.5;
@@ -50,6 +52,8 @@ pub struct Arguments {
     /// Resamples of the bootstrap interval.
     #[arg(long, default_value_t = 1000)]
     resamples: usize,
+    #[command(flatten)]
+    device: Where,
     /// Write what was found item by item here, for `albef compare`.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
@@ -115,7 +119,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         (None, None) => Cases::of_lists(&a.annotations, &a.image_root)?,
         _ => bail!("--refcoco-data and --det-file belong together"),
     };
-    let ready = Ready::open(a.model.as_deref(), &device::open("cpu")?)?;
+    let ready = Ready::open(a.model.as_deref(), &a.device.open()?)?;
     let out = measure(&ready, &cases, a.mode, a.layer)?;
     for name in out.skipped.iter().take(10) {
         eprintln!("not usable, counted as wrong: {name}");

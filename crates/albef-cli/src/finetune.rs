@@ -14,14 +14,16 @@ use albef_weights::{KeepAs, write_atomic};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use crate::Answer;
 use crate::ask::Mode;
 use crate::corpus::{Pictures, Ready};
+use crate::device::Where;
 use crate::evaluate::measure;
 use crate::evaluate_grounding;
 use crate::grounding_cases::Cases;
+use crate::outcomes;
 use crate::pretrain::{card, train};
 use crate::tasks::{TaskModel, answer_list};
-use crate::{Answer, device, outcomes};
 
 /// A task to fine-tune for.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -69,9 +71,8 @@ pub struct Arguments {
     /// Change a value of the configuration; nested keys with a dot.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Where to compute; this version knows the cpu.
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    device: Where,
 }
 
 pub fn run(a: &Arguments) -> Result<Answer> {
@@ -80,7 +81,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let objective = a.task.objective();
     let config = FinetuneConfig::parse(&text, &a.set, objective)
         .with_context(|| format!("in {}", a.config.display()))?;
-    let device = device::open(&a.device)?;
+    let device = a.device.open()?;
     if a.output.join("checkpoints").is_dir() && !a.resume {
         bail!(
             "{} already holds a run; continue it with --resume or choose another folder",
@@ -196,7 +197,7 @@ impl Lists {
     }
 
     fn measure(&self, trainer: &Trainer, config: &FinetuneConfig) -> Result<(Value, Outcomes)> {
-        let device = device::open("cpu")?;
+        let device = trainer.state.online.device().clone();
         match self {
             Self::Retrieval(list, root) => {
                 let model = trainer.model()?;

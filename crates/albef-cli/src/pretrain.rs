@@ -13,8 +13,9 @@ use albef_weights::{KeepAs, write_atomic};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::Answer;
+use crate::device::Where;
 use crate::finetune::{Lists, train_validated};
-use crate::{Answer, device};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -29,9 +30,8 @@ pub struct Arguments {
     /// Change a value of the configuration; nested keys with a dot.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Where to compute; this version knows the cpu.
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    device: Where,
 }
 
 pub fn run(a: &Arguments) -> Result<Answer> {
@@ -39,7 +39,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         .with_context(|| format!("cannot read the configuration {}", a.config.display()))?;
     let config = PretrainConfig::parse(&text, &a.set)
         .with_context(|| format!("in {}", a.config.display()))?;
-    let device = device::open(&a.device)?;
+    let device = a.device.open()?;
     let has_run = a.output.join("checkpoints").is_dir();
     if has_run && !a.resume {
         bail!(

@@ -7,8 +7,9 @@ use albef::params::values;
 use anyhow::{Result, bail};
 use serde_json::json;
 
+use crate::Answer;
 use crate::corpus::{Pictures, Ready};
-use crate::{Answer, device};
+use crate::device::Where;
 
 #[derive(clap::Args)]
 pub struct SearchArguments {
@@ -25,9 +26,8 @@ pub struct SearchArguments {
     /// Candidates that are re-ranked by the matching head.
     #[arg(long, default_value_t = 64)]
     k: usize,
-    /// Where to compute; this version knows the cpu.
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    device: Where,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -42,9 +42,8 @@ pub struct MatchArguments {
     /// Model folder or weights file.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Where to compute; this version knows the cpu.
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    device: Where,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -56,7 +55,7 @@ pub fn probability(logits: [f32; 2]) -> f64 {
 }
 
 pub fn search(a: &SearchArguments) -> Result<Answer> {
-    let device = device::open(&a.device)?;
+    let device = a.device.open()?;
     let ready = Ready::open(a.model.as_deref(), &device)?;
     let model = &ready.model;
     let pictures = Pictures::open(&a.path, None, model.config.vision.image_res, &device)?;
@@ -104,7 +103,7 @@ pub fn search(a: &SearchArguments) -> Result<Answer> {
 }
 
 pub fn match_pair(a: &MatchArguments) -> Result<Answer> {
-    let device = device::open(&a.device)?;
+    let device = a.device.open()?;
     let ready = Ready::open(a.model.as_deref(), &device)?;
     let model = &ready.model;
     let sample = crate::tasks::sample(&a.image, None, "");

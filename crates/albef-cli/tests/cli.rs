@@ -184,3 +184,36 @@ fn options_of_pre_training_run_together_and_the_best_epoch_is_kept() {
     assert!(serde_json::from_str::<Value>(&score).unwrap()["r_mean"].is_number());
     assert!(run.join("best/model.safetensors").is_file());
 }
+
+#[test]
+fn a_device_that_cannot_be_had_is_an_error_that_says_how_to_get_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run").display().to_string();
+    let pretrain = ["pretrain", &config(), "--output", &run, "--device"];
+    let match_pair = ["match", "x.png", "x", "--device"];
+    let evaluate = ["evaluate", "ve", "--model", "m", "--annotations", "a.json", "--device"];
+    for command in [&pretrain[..], &match_pair, &evaluate, &["doctor", "--device"]] {
+        let with = |device: &str| {
+            let output = albef().args(command).arg(device).output().unwrap();
+            assert_eq!(output.status.code(), Some(2), "{command:?} {}", stderr(&output));
+            assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
+            stderr(&output)
+        };
+        assert!(with("tpu").contains("device `tpu`: the devices are `cpu`, `vulkan[:N]`"));
+        assert!(with("cpu:1").contains("device `cpu:1`"));
+        if !cfg!(feature = "vulkan") {
+            assert!(with("vulkan").contains("--features vulkan"));
+        }
+        if !cfg!(feature = "cuda") {
+            assert!(with("cuda:1").contains("--features cuda"));
+        }
+        assert!(with("vulkan:4096").contains("device `vulkan:4096`"));
+    }
+    let output = albef().args(["doctor", "--json"]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let kinds = report["devices"].as_array().unwrap();
+    assert_eq!(kinds.len(), 3);
+    assert_eq!(kinds[0]["found"][0]["name"], "cpu");
+    assert_eq!(kinds[1]["compiled"], cfg!(feature = "vulkan"));
+    assert_eq!(report["tolerance_factor"], 1.0);
+}

@@ -7,6 +7,7 @@
 //! [`eval`] measures.
 
 pub mod config;
+pub mod device;
 pub mod error;
 pub mod eval;
 pub mod explain;

@@ -1,4 +1,5 @@
-//! The fused way equals the plain way, dropout included, and training does not grow in memory.
+//! The fused way equals the plain way, dropout included, also on other devices that are compiled
+//! in, and training does not grow in memory.
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
@@ -12,6 +13,7 @@ use albef::objectives::pretrain::{Batch, Draws, Settings, forward};
 use albef::ops::{Ops, Precision};
 use albef::params::{cpu, tensor, values};
 use albef::weights::{copy_for_momentum, momentum_encoders};
+use burn::tensor::Device;
 
 fn small() -> ModelConfig {
     let mut config = ModelConfig::nano();
@@ -23,15 +25,14 @@ fn small() -> ModelConfig {
 }
 
 /// Losses and all gradients of one step.
-fn step(ops: Ops) -> (Vec<f32>, Vec<Vec<f32>>) {
-    step_with(ops, 0.4, true)
+fn step(ops: Ops, device: &Device) -> (Vec<f32>, Vec<Vec<f32>>) {
+    step_with(ops, 0.4, true, device)
 }
 
 /// The same with a weight of the pseudo-targets, and with or without them for masked words.
-fn step_with(ops: Ops, alpha: f64, mlm_mod: bool) -> (Vec<f32>, Vec<Vec<f32>>) {
+fn step_with(ops: Ops, alpha: f64, mlm_mod: bool, device: &Device) -> (Vec<f32>, Vec<Vec<f32>>) {
     let config = small();
-    let device = cpu();
-    let online = fresh_params(&config, 0.07, 3, &device).unwrap();
+    let online = fresh_params(&config, 0.07, 3, device).unwrap();
     let weights = online.tracked(ops);
     let model = Albef::new(&config, &weights).unwrap();
     let teacher =
@@ -39,7 +40,7 @@ fn step_with(ops: Ops, alpha: f64, mlm_mod: bool) -> (Vec<f32>, Vec<Vec<f32>>) {
     let pixels = (0..3 * 3 * 32 * 32).map(|i| (i as f32 * 0.017).sin()).collect();
     let texts: Vec<Vec<u32>> = vec![vec![2, 30, 31, 32, 40], vec![2, 50], vec![2, 60, 61, 62]];
     let batch = Batch {
-        images: tensor(pixels, [3, 3, 32, 32], &device),
+        images: tensor(pixels, [3, 3, 32, 32], device),
         text: TokenBatch::packed(&texts),
         image_ids: vec![0, 1, 2],
         related: Vec::new(),
@@ -59,7 +60,7 @@ fn step_with(ops: Ops, alpha: f64, mlm_mod: bool) -> (Vec<f32>, Vec<Vec<f32>>) {
         special: SpecialIds { pad: 0, cls: 2, mask: 4 },
         vocab_size: 120,
     };
-    let queues = fresh_queues(7, config.embed_dim, 1, &device);
+    let queues = fresh_queues(7, config.embed_dim, 1, device);
     let out = forward(&model, &teacher, &queues, &batch, &settings, Draws::Seeded(5)).unwrap();
     let losses = [&out.loss_mlm, &out.loss_ita, &out.loss_itm];
     let losses = losses.map(|l| values(l.clone().inner())[0]).to_vec();
@@ -72,13 +73,12 @@ fn step_with(ops: Ops, alpha: f64, mlm_mod: bool) -> (Vec<f32>, Vec<Vec<f32>>) {
     (losses, gradients)
 }
 
-#[test]
-fn fused_and_plain_steps_agree_in_losses_and_gradients() {
-    let (fused, plain) = (step(Ops::Fused(Precision::F32)), step(Ops::Plain));
-    for (a, b) in fused.0.iter().zip(&plain.0) {
-        assert!((a - b).abs() < 1e-4, "{:?} {:?}", fused.0, plain.0);
+/// Compares losses with an absolute bound, gradients with one relative to their largest entry.
+fn assert_agree(a: &(Vec<f32>, Vec<Vec<f32>>), b: &(Vec<f32>, Vec<Vec<f32>>)) {
+    for (x, y) in a.0.iter().zip(&b.0) {
+        assert!((x - y).abs() < 1e-4, "{:?} {:?}", a.0, b.0);
     }
-    for (i, (a, b)) in fused.1.iter().zip(&plain.1).enumerate() {
+    for (i, (a, b)) in a.1.iter().zip(&b.1).enumerate() {
         assert_eq!(a.len(), b.len(), "gradient {i}");
         let top = b.iter().fold(1e-4_f32, |m, v| m.max(v.abs()));
         let worst = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -88,11 +88,33 @@ fn fused_and_plain_steps_agree_in_losses_and_gradients() {
 
 #[test]
 fn masked_words_alone_can_do_without_the_momentum_model() {
-    let of = |alpha, mlm_mod| step_with(Ops::Fused(Precision::F32), alpha, mlm_mod).0;
+    let of = |alpha, mlm_mod| step_with(Ops::Fused(Precision::F32), alpha, mlm_mod, &cpu()).0;
     let (both, contrast, none) = (of(0.4, true), of(0.4, false), of(0.0, true));
     let [mlm, ita] = [0, 1];
     assert_eq!((contrast[mlm], contrast[ita]), (none[mlm], both[ita]));
     assert!(both[mlm] != none[mlm] && both[ita] != none[ita], "{both:?} {none:?}");
+}
+
+#[test]
+fn fused_and_plain_steps_agree_in_losses_and_gradients() {
+    assert_agree(&step(Ops::Fused(Precision::F32), &cpu()), &step(Ops::Plain, &cpu()));
+}
+
+#[test]
+fn a_step_in_bf16_stays_near_one_in_f32() {
+    let [f32, bf16] = [Precision::F32, Precision::Bf16].map(|p| step(Ops::Fused(p), &cpu()));
+    for (a, b) in f32.0.iter().zip(&bf16.0) {
+        assert!((a - b).abs() < 2e-2 * a, "{:?} {:?}", f32.0, bf16.0);
+    }
+    let mut off = 0.0;
+    let mut whole = 0.0;
+    for (a, b) in f32.1.iter().flatten().zip(bf16.1.iter().flatten()) {
+        off += f64::from(a - b).powi(2);
+        whole += f64::from(*a).powi(2);
+    }
+    assert!(off < 1e-3 * whole, "gradients: {off} of {whole}");
+    let unit = albef::ops::bf16_unit().is_some();
+    assert_eq!(f32.0 != bf16.0, unit, "without a unit the two are the same");
 }
 
 fn resident_kib() -> u64 {
@@ -148,4 +170,107 @@ fn memory_stays_flat_over_two_hundred_steps() {
         .unwrap();
     let late = resident_kib();
     assert!(late < early + 80 * 1024, "{early} KiB after 60 steps, {late} after 200");
+}
+
+/// Each device that this build and this machine offer, against the CPU.
+#[cfg(any(feature = "vulkan", feature = "cuda"))]
+mod devices {
+    use super::*;
+    use albef::device::{Kind, found, open};
+    use albef::objectives::queue::Queues;
+    use albef::params::Params;
+    use albef::train::checkpoint::{Place, TrainState, list, load, save};
+    use albef::train::optimizer::{Optimizer, update_average};
+    use albef::train::step::clamp_temperature;
+
+    fn offered() -> Vec<Device> {
+        let others = Kind::ALL.into_iter().filter(|k| *k != Kind::Cpu);
+        let devices: Vec<Device> = others.flat_map(found).map(|f| open(&f.name).unwrap()).collect();
+        assert!(!devices.is_empty(), "no driver finds a device; see docs/devices.md");
+        devices
+    }
+
+    #[test]
+    fn a_step_agrees_with_the_cpu_in_losses_and_gradients() {
+        let on_cpu = step(Ops::Fused(Precision::F32), &cpu());
+        for device in offered() {
+            assert_agree(&step(Ops::for_device(&device), &device), &on_cpu);
+            // Fused kernels exist on the CPU alone; asking for them elsewhere is no panic.
+            assert_agree(&step(Ops::Fused(Precision::F32), &device), &on_cpu);
+        }
+    }
+
+    fn wave(n: usize, s: f32) -> Vec<f32> {
+        (0..n).map(|i| ((i as f32 + 1.0) * s).sin()).collect()
+    }
+
+    fn fresh(device: &Device) -> TrainState {
+        let mut online = Params::new(device);
+        online.insert("text_encoder.w.weight", &[5, 7], wave(35, 0.3)).unwrap();
+        online.insert("text_encoder.w.bias", &[5], wave(5, 0.9)).unwrap();
+        online.insert("temp", &[], vec![0.9]).unwrap();
+        let momentum = copy_for_momentum(&online).unwrap();
+        let optimizer =
+            Optimizer::new(&online, 0.02, (0.9, 0.999), 1e-8).scaled(&online, "text_encoder", 0.5);
+        let queues = Queues::new(wave(18, 0.2), wave(18, 0.4), vec![0; 6], 0, 3, device);
+        TrainState { online, momentum, queues, optimizer, place: Place::default() }
+    }
+
+    /// Clamps, averages, fills the queues past their end, and steps, once without a gradient.
+    fn advance(state: &mut TrainState, device: &Device) {
+        for i in 0..4_u64 {
+            clamp_temperature(&mut state.online);
+            update_average(0.9, &mut state.momentum, &mut state.online);
+            let n = if i == 3 { 8 } else { 4 };
+            let feats = |s: f32| tensor(wave(n * 3, s + i as f32), [n, 3], device);
+            state.queues.push(feats(0.1), feats(0.2), &[i as i64; 8][..n]);
+            let gradient = |n: usize, s: f32| Some(tensor(wave(n, s + i as f32), [n], device));
+            let bias = if i == 1 { None } else { gradient(5, 0.7) };
+            let gradients = vec![gradient(35, 0.6), bias, gradient(1, 0.8)];
+            state.optimizer.step(1e-2, &mut state.online, gradients);
+            state.place.step += 1;
+        }
+    }
+
+    fn everything(state: &TrainState) -> Vec<f32> {
+        let lists = [&state.online, &state.momentum];
+        let mut all: Vec<f32> =
+            lists.iter().flat_map(|l| l.entries()).flat_map(|p| values(p.value.clone())).collect();
+        for m in state.optimizer.moments().iter().flatten() {
+            all.push(m.steps as f32);
+            all.extend(values(m.exp_avg.clone()));
+            all.extend(values(m.exp_avg_sq.clone()));
+        }
+        let (image, text) = state.queues.rows();
+        all.extend(image);
+        all.extend(text);
+        all.extend(state.queues.ids().iter().map(|i| *i as f32));
+        all.push(state.queues.ptr() as f32);
+        all
+    }
+
+    #[test]
+    fn state_changes_as_on_the_cpu_and_checkpoints_go_from_device_to_device() {
+        let mut on_cpu = fresh(&cpu());
+        advance(&mut on_cpu, &cpu());
+        let want = everything(&on_cpu);
+        for device in offered() {
+            let mut state = fresh(&device);
+            advance(&mut state, &device);
+            let got = everything(&state);
+            assert_eq!(got.len(), want.len());
+            for (i, (a, b)) in got.iter().zip(&want).enumerate() {
+                assert!((a - b).abs() < 1e-6 + 1e-5 * b.abs(), "value {i}: {a} instead of {b}");
+            }
+            let dir = tempfile::tempdir().unwrap();
+            save(dir.path(), &state, 1).unwrap();
+            let folder = list(dir.path()).unwrap().pop().unwrap();
+            for target in [&device, &cpu()] {
+                let mut again = fresh(target);
+                load(&folder, &mut again, target).unwrap();
+                assert_eq!(everything(&again), got);
+                advance(&mut again, target);
+            }
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use burn::tensor::{Device, Tensor};
 
 use crate::error::{Error, Result};
-use crate::ops::Ops;
+use crate::ops::{Ops, is_cpu};
 
 /// One weight: its values in a row, and its shape in the checkpoint.
 #[derive(Clone, Debug)]
@@ -25,9 +25,11 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Gathers leaves; `ops` decides how the model built from them computes.
+    /// Gathers leaves; `ops` decides how the model built from them computes. The fused kernels
+    /// exist on the CPU alone: elsewhere the model computes by plain operations in any case.
     #[must_use]
     pub fn new(leaves: HashMap<String, Leaf>, ops: Ops, device: Device) -> Self {
+        let ops = if is_cpu(&device) { ops } else { Ops::for_device(&device) };
         Self { leaves, ops, device }
     }
 
