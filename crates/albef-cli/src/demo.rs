@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use albef::config::{Files, OptimizerConfig, PretrainConfig, ScheduleConfig};
 use albef::eval::retrieval::{Evaluation, top_k};
+use albef::ops::Precision;
 use albef::params::cpu;
 use albef::train::trainer::{Ended, Trainer};
 use albef_data::scenes::{CorpusOptions, Pair, build, pixel_baseline, png, write_dataset};
@@ -47,6 +48,8 @@ fn config(seed: u64, data: &Path) -> PretrainConfig {
         dropout: 0.0,
         momentum: 0.98,
         momentum_dropout: 0.0,
+        negative_temp: 0.07,
+        precision: Precision::Bf16,
         optimizer: OptimizerConfig { lr: 6e-4, ..OptimizerConfig::default() },
         schedular: ScheduleConfig {
             sched: "per_step".into(),

@@ -27,8 +27,18 @@ struct Rule {
     abs: f64,
     rel: f64,
     by_tensor: bool,
-    /// Share of entries that may lie outside, and by how much.
-    outliers: Option<(f64, f64)>,
+    outliers: Option<Outliers>,
+}
+
+/// Entries that may lie outside the bound.
+#[derive(Clone, Copy, Debug)]
+struct Outliers {
+    /// Their share of a tensor.
+    max_share: f64,
+    /// As many are allowed in a tensor of any size.
+    least: f64,
+    /// How far off they may be.
+    abs: f64,
 }
 
 /// The tolerance entry of a fixture.
@@ -88,9 +98,12 @@ impl Tolerance {
 impl Rule {
     fn read(spec: &Value) -> Self {
         let number = |v: &Value, key: &str| v[key].as_f64().unwrap_or(0.0);
-        let outliers = spec["outliers"]
-            .is_object()
-            .then(|| (number(&spec["outliers"], "max_share"), number(&spec["outliers"], "abs")));
+        let given = &spec["outliers"];
+        let outliers = given.is_object().then(|| Outliers {
+            max_share: number(given, "max_share"),
+            least: number(given, "least").max(1.0),
+            abs: number(given, "abs"),
+        });
         Self {
             abs: number(spec, "abs"),
             rel: number(spec, "rel"),
@@ -153,18 +166,18 @@ impl Comparison {
             let error = (g - e).abs();
             let within = error <= allowed;
             if !within
-                && let Some((_, abs)) = rule.outliers
-                && error <= abs
+                && let Some(o) = rule.outliers
+                && error <= o.abs
             {
                 outliers += 1;
                 continue;
             }
             self.note(name, i, error, allowed, within);
         }
-        if let Some((share, _)) = whole.outliers
+        if let Some(o) = whole.outliers
             && outliers > 0
         {
-            let limit = (share * got.len() as f64).ceil().max(1.0);
+            let limit = (o.max_share * got.len() as f64).ceil().max(o.least);
             if outliers as f64 > limit {
                 self.fail(format!("{name}: {outliers} outliers, {limit} allowed"));
             }
