@@ -189,7 +189,9 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let page = report(a, &trainer, seconds, corpus.train.len(), table, searches)?;
     let path = a.output.join("report.html");
     write_atomic(&path, |f| std::io::Write::write_all(f, page.as_bytes()))?;
-    let (out, program) = (a.output.display(), "albef");
+    let out = a.output.display();
+    // As it was called, so that the commands below can be pasted.
+    let program = std::env::args().next().unwrap_or_else(|| "albef".into());
     println!("{}", path.display());
     eprintln!(
         "\ndone in {:.0} s; the report is {}",
