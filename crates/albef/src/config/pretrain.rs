@@ -201,7 +201,7 @@ pub struct PretrainConfig {
     pub init_text: String,
     /// A DeiT to start the image side from; empty for random weights.
     pub init_vision: String,
-    /// An ALBEF checkpoint to start from; empty for none.
+    /// An ALBEF checkpoint or model folder to start from; empty for none.
     pub init_albef: String,
     /// Optimiser.
     pub optimizer: OptimizerConfig,
