@@ -123,7 +123,7 @@ pub struct ClassifyArguments {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Mode {
+pub enum Mode {
     /// The matching score at a fusion layer.
     Itm,
     /// The contrastive score at a block of the image encoder.

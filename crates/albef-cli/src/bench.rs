@@ -126,6 +126,7 @@ impl Training {
             ita: true,
             itm: true,
             mlm: true,
+            mlm_mod: true,
             hard_negatives: true,
             negative_temp: None,
             mlm_probability: 0.15,

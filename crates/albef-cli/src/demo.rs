@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use albef::config::{Files, OptimizerConfig, PretrainConfig, ScheduleConfig};
 use albef::eval::retrieval::{Evaluation, top_k};
+use albef::ops::Precision;
 use albef::params::cpu;
 use albef::train::trainer::{Ended, Trainer};
 use albef_data::scenes::{CorpusOptions, Pair, build, pixel_baseline, png, write_dataset};
@@ -47,6 +48,8 @@ fn config(seed: u64, data: &Path) -> PretrainConfig {
         dropout: 0.0,
         momentum: 0.98,
         momentum_dropout: 0.0,
+        negative_temp: 0.07,
+        precision: Precision::Bf16,
         optimizer: OptimizerConfig { lr: 6e-4, ..OptimizerConfig::default() },
         schedular: ScheduleConfig {
             sched: "per_step".into(),
@@ -186,7 +189,9 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let page = report(a, &trainer, seconds, corpus.train.len(), table, searches)?;
     let path = a.output.join("report.html");
     write_atomic(&path, |f| std::io::Write::write_all(f, page.as_bytes()))?;
-    let (out, program) = (a.output.display(), "albef");
+    let out = a.output.display();
+    // As it was called, so that the commands below can be pasted.
+    let program = std::env::args().next().unwrap_or_else(|| "albef".into());
     println!("{}", path.display());
     eprintln!(
         "\ndone in {:.0} s; the report is {}",

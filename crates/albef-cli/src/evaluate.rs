@@ -26,6 +26,8 @@ pub enum Command {
     Retrieval(Arguments),
     /// Accuracy of answers by ranking a list of candidates.
     Vqa(VqaArguments),
+    /// Accuracy of a file of answers by the official annotations of VQAv2, without a model.
+    VqaResults(crate::evaluate_vqa_results::Arguments),
     /// Accuracy on statements about two images.
     Nlvr(ListArguments),
     /// Accuracy of visual entailment.
@@ -43,7 +45,7 @@ pub struct ListArguments {
     #[arg(long)]
     annotations: PathBuf,
     /// Joined before its image paths.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = ".")]
     image_root: PathBuf,
     /// Training lists of the task: print what their texts alone would score, no picture seen.
     #[arg(long, num_args = 1.., value_name = "TRAIN_LIST")]
@@ -143,6 +145,15 @@ fn vqa(a: &VqaArguments) -> Result<Answer> {
     let root = || list.image_root.clone();
     let roots = TaskRoots { image_root: root(), vqa_root: root(), vg_root: root() };
     let samples = read_task(&list.annotations, TaskForm::Vqa, &roots)?;
+    if a.results.is_some()
+        && let Some(i) = samples.iter().position(|s| s.task.id.is_none())
+    {
+        bail!(
+            "{}, entry {i}: there is no `question_id`, by which the evaluation server knows the \
+             question",
+            list.annotations.display()
+        );
+    }
     let answers = answer_list(&a.answer_list)?;
     let score = if a.challenge_rules { ScoreRule::Challenge } else { ScoreRule::Official };
     let out = model.answer_accuracy(&samples, &answers, a.k, a.rank.into(), score)?;
@@ -210,6 +221,7 @@ pub fn run(command: &Command) -> Result<Answer> {
     match command {
         Command::Retrieval(a) => retrieval(a),
         Command::Vqa(a) => vqa(a),
+        Command::VqaResults(a) => crate::evaluate_vqa_results::run(a),
         Command::Nlvr(a) => classes(a, Task::Nlvr, TaskForm::Nlvr),
         Command::Ve(a) => classes(a, Task::Ve, TaskForm::Entailment),
         Command::Grounding(a) => crate::evaluate_grounding::run(a),
@@ -271,7 +283,8 @@ fn retrieval(a: &Arguments) -> Result<Answer> {
     Ok(Answer::Yes)
 }
 
-fn named(report: &RecallReport) -> Map<String, Value> {
+/// Recalls under the official names.
+pub fn named(report: &RecallReport) -> Map<String, Value> {
     report.named().into_iter().map(|(k, v)| (k.to_owned(), json!(v))).collect()
 }
 

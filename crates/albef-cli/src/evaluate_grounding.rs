@@ -3,17 +3,19 @@
 use std::path::PathBuf;
 
 use albef::eval::grounding::{PixelBox, best_box, box_score, iou, resize_map};
-use albef::explain::matching_maps;
+use albef::eval::refcoco::SPLITS;
+use albef::explain::{contrastive_maps, matching_maps};
 use albef::model::TokenBatch;
-use albef_data::dataset::{TaskForm, TaskRoots, read_task};
 use albef_data::image::DecodeOptions;
-use albef_report::{Kind, bootstrap_interval};
-use anyhow::{Context, Result, bail};
+use albef_report::{Kind, Outcomes, bootstrap_interval};
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use crate::Answer;
+use crate::ask::Mode;
 use crate::corpus::{Pictures, Ready};
 use crate::device::Where;
+use crate::grounding_cases::{Case, Cases};
 use crate::outcomes;
 
 /// Share of the area under both boxes from which a choice counts as right.
@@ -27,13 +29,24 @@ pub struct Arguments {
     #[arg(long)]
     model: Option<PathBuf>,
     /// JSON list of `image`, `text`, `box` (what is meant) and `boxes` (to choose from), boxes as
-    /// `[left, top, width, height]` in pixels.
-    #[arg(long)]
-    annotations: PathBuf,
+    /// `[left, top, width, height]` in pixels; or, with --refcoco-data, the official lists of `image`,
+    /// `text` and `ref_id`. Several lists count as one.
+    #[arg(long, required = true, num_args = 1..)]
+    annotations: Vec<PathBuf>,
     /// Joined before its image paths.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = ".")]
     image_root: PathBuf,
-    /// Fusion layer whose map is used; the third, if there is one.
+    /// Folder with `refcoco+/refs(unc).p` and `refcoco+/instances.json`; gives accuracy by split.
+    #[arg(long, requires = "det_file")]
+    refcoco_data: Option<PathBuf>,
+    /// Proposals for RefCOCO+: a JSON object, boxes by number of the picture.
+    #[arg(long, requires = "refcoco_data")]
+    det_file: Option<PathBuf>,
+    /// Which score the map explains.
+    #[arg(long, default_value = "itm")]
+    mode: Mode,
+    /// Layer whose map is used: a fusion layer (the third, if there is one), or for `itc` an image
+    /// block (the last).
     #[arg(long)]
     layer: Option<usize>,
     /// Resamples of the bootstrap interval.
@@ -49,112 +62,163 @@ pub struct Arguments {
     json: bool,
 }
 
-struct Case {
-    meant: PixelBox,
-    boxes: Vec<PixelBox>,
+/// What came of the expressions, each list in their order.
+pub struct Outcome {
+    /// 100 where the chosen box is right, 0 where not.
+    pub scores: Vec<f64>,
+    /// What a box chosen at random scores on average.
+    random: Vec<f64>,
+    /// What the box nearest to the centre scores.
+    centre: Vec<f64>,
+    splits: Vec<Option<String>>,
+    layer: usize,
+    undecided: usize,
+    skipped: Vec<String>,
 }
 
-fn cases(a: &Arguments) -> Result<Vec<Case>> {
-    let text = std::fs::read_to_string(&a.annotations)
-        .with_context(|| format!("cannot read {}", a.annotations.display()))?;
-    let list: Vec<Value> = serde_json::from_str(&text)
-        .with_context(|| format!("{} must be a JSON list", a.annotations.display()))?;
-    let corners = |v: &Value| -> Option<PixelBox> {
-        let numbers: Vec<f64> = v.as_array()?.iter().filter_map(Value::as_f64).collect();
-        let b: PixelBox = numbers.try_into().ok()?;
-        (b[2] > 0.0 && b[3] > 0.0).then_some(b)
-    };
-    list.iter()
-        .enumerate()
-        .map(|(i, entry)| {
-            let meant = corners(&entry["box"]);
-            let boxes: Option<Vec<PixelBox>> =
-                entry["boxes"].as_array().and_then(|l| l.iter().map(corners).collect());
-            match (meant, boxes.filter(|b| !b.is_empty())) {
-                (Some(meant), Some(boxes)) => Ok(Case { meant, boxes }),
-                _ => bail!(
-                    "{}, entry {i}: `box` and `boxes` must hold [left, top, width, height] with a \
-                     width and a height above 0",
-                    a.annotations.display()
-                ),
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+impl Outcome {
+    /// Accuracy in per cent with its interval and what chance gives; with splits also by split, under
+    /// the official names `val_d`, `testA_d` and `testB_d`.
+    pub fn json(&self, resamples: usize) -> Value {
+        let (low, high) = bootstrap_interval(&self.scores, resamples, 42);
+        let mut out = json!({"accuracy": mean(&self.scores), "interval": [low, high],
+            "random_box": mean(&self.random), "centre_box": mean(&self.centre),
+            "expressions": self.scores.len(), "layer": self.layer,
+            "undecided": self.undecided, "skipped": self.skipped.len()});
+        for split in SPLITS {
+            let which: Vec<usize> = (0..self.scores.len())
+                .filter(|i| self.splits[*i].as_deref() == Some(split))
+                .collect();
+            if which.is_empty() {
+                continue;
             }
-        })
-        .collect()
+            let of = |values: &[f64]| which.iter().map(|i| values[*i]).collect::<Vec<f64>>();
+            let scores = of(&self.scores);
+            let (low, high) = bootstrap_interval(&scores, resamples, 42);
+            out[format!("{split}_d")] = json!(mean(&scores));
+            out["splits"][split] = json!({"accuracy": mean(&scores), "interval": [low, high],
+                "random_box": mean(&of(&self.random)), "centre_box": mean(&of(&self.centre)),
+                "expressions": scores.len()});
+        }
+        out
+    }
+
+    /// Right or wrong, item by item.
+    pub fn outcomes(&self, cases: &Cases) -> Outcomes {
+        outcomes::scores("grounding", Kind::Hit, cases.samples.iter(), &self.scores)
+    }
 }
 
 pub fn run(a: &Arguments) -> Result<Answer> {
-    let cases = cases(a)?;
-    let roots = TaskRoots { image_root: a.image_root.clone(), ..TaskRoots::default() };
-    let samples = read_task(&a.annotations, TaskForm::Grounding, &roots)?;
-    if samples.is_empty() {
-        bail!("{} holds nothing to measure", a.annotations.display());
+    let cases = match (&a.refcoco_data, &a.det_file) {
+        (Some(data), Some(boxes)) => Cases::of_refcoco(&a.annotations, &a.image_root, data, boxes)?,
+        (None, None) => Cases::of_lists(&a.annotations, &a.image_root)?,
+        _ => bail!("--refcoco-data and --det-file belong together"),
+    };
+    let ready = Ready::open(a.model.as_deref(), &a.device.open()?)?;
+    let out = measure(&ready, &cases, a.mode, a.layer)?;
+    for name in out.skipped.iter().take(10) {
+        eprintln!("not usable, counted as wrong: {name}");
     }
-    let device = a.device.open()?;
-    let ready = Ready::open(a.model.as_deref(), &device)?;
+    outcomes::save_if(a.save.as_deref(), || out.outcomes(&cases))?;
+    let value = out.json(a.resamples);
+    if a.json {
+        println!("{value}");
+        return Ok(Answer::Yes);
+    }
+    let line = |name: &str, v: &Value| {
+        let number = |v: &Value| v.as_f64().unwrap_or(f64::NAN);
+        println!(
+            "{name}accuracy {:.2} [{:.2}, {:.2}] on {} expressions (layer {}); a random box {:.2}, \
+             the box nearest to the centre {:.2}",
+            number(&v["accuracy"]),
+            number(&v["interval"][0]),
+            number(&v["interval"][1]),
+            v["expressions"],
+            out.layer,
+            number(&v["random_box"]),
+            number(&v["centre_box"])
+        );
+    };
+    match value["splits"].as_object() {
+        Some(splits) => splits.iter().for_each(|(name, v)| line(&format!("{name}: "), v)),
+        None => line("", &value),
+    }
+    if out.undecided > 0 {
+        println!("undecided, counted as wrong: {}", out.undecided);
+    }
+    Ok(Answer::Yes)
+}
+
+/// Chooses a box for every expression by the model's attention map.
+pub fn measure(ready: &Ready, cases: &Cases, mode: Mode, layer: Option<usize>) -> Result<Outcome> {
+    let Cases { samples, cases } = cases;
     let config = &ready.model.config;
-    let third = (config.text.fusion_layer + 2).min(config.text.layers - 1);
-    let layer = a.layer.unwrap_or(third);
-    let pictures = Pictures::of(samples.clone(), config.vision.image_res, &device);
-    let (mut scores, mut random, mut centre) = (Vec::new(), 0.0, 0.0);
-    let (mut undecided, mut skipped) = (0, Vec::new());
+    let layer = layer.unwrap_or(match mode {
+        Mode::Itm => (config.text.fusion_layer + 2).min(config.text.layers - 1),
+        Mode::Itc => config.vision.depth.saturating_sub(1),
+    });
+    let pictures = Pictures::of(samples.clone(), config.vision.image_res, ready.params.device());
+    let mut out = Outcome {
+        scores: Vec::new(),
+        random: Vec::new(),
+        centre: Vec::new(),
+        splits: cases.iter().map(|c| c.split.clone()).collect(),
+        layer,
+        undecided: 0,
+        skipped: Vec::new(),
+    };
     let all: Vec<usize> = (0..samples.len()).collect();
     let bar = indicatif::ProgressBar::new(all.len() as u64);
     for part in all.chunks(16) {
         let (pixels, failed) = pictures.load(part);
         let texts: Vec<Vec<u32>> =
             part.iter().map(|i| ready.tokens(&samples[*i].captions[0])).collect();
-        let longest = texts.iter().map(Vec::len).max().unwrap_or(1);
+        let longest = match mode {
+            Mode::Itm => texts.iter().map(Vec::len).max().unwrap_or(1),
+            Mode::Itc => 1,
+        };
         let texts = TokenBatch::packed(&texts);
-        let maps = matching_maps(config, &ready.params, pixels, &texts, layer)?;
+        let maps = match mode {
+            Mode::Itm => matching_maps(config, &ready.params, pixels, &texts, layer)?,
+            Mode::Itc => contrastive_maps(config, &ready.params, pixels, &texts, layer)?,
+        };
         for (at, i) in part.iter().enumerate() {
-            let Case { meant, boxes } = &cases[*i];
+            let Case { meant, boxes, size, .. } = &cases[*i];
             let right = |b: &PixelBox| if iou(*b, *meant) >= RIGHT { 100.0 } else { 0.0 };
-            random += boxes.iter().map(right).sum::<f64>() / boxes.len() as f64;
-            let picture = samples[*i].decode(&DecodeOptions::default());
-            let (Ok(picture), false) = (picture, failed.iter().any(|(f, _)| f == i)) else {
-                skipped.push(samples[*i].name.clone());
-                scores.push(0.0);
+            out.random.push(boxes.iter().map(right).sum::<f64>() / boxes.len().max(1) as f64);
+            let unusable = failed.iter().any(|(f, _)| f == i);
+            let size = match size {
+                Some(size) if !unusable => Some(*size),
+                None if !unusable => samples[*i]
+                    .decode(&DecodeOptions::default())
+                    .ok()
+                    .map(|picture| (picture.height, picture.width)),
+                _ => None,
+            };
+            let Some(size) = size else {
+                out.skipped.push(samples[*i].name.clone());
+                out.scores.push(0.0);
+                out.centre.push(0.0);
                 continue;
             };
-            let size = (picture.height, picture.width);
             let (x, y) = (size.1 as f64 / 2.0, size.0 as f64 / 2.0);
             let off = |b: &PixelBox| (b[0] + b[2] / 2.0 - x).hypot(b[1] + b[3] / 2.0 - y);
             let nearest = boxes.iter().min_by(|p, q| off(p).total_cmp(&off(q)));
-            centre += nearest.map_or(0.0, right);
+            out.centre.push(nearest.map_or(0.0, right));
             let map = resize_map(&maps.sentence(at, longest), (maps.grid, maps.grid), size);
             let found: Vec<f64> =
                 boxes.iter().map(|b| box_score(&map, size, *b, AREA_POWER)).collect();
             let chosen = best_box(&found);
-            undecided += usize::from(chosen.is_none());
-            scores.push(chosen.map_or(0.0, |c| right(&boxes[c])));
+            out.undecided += usize::from(chosen.is_none());
+            out.scores.push(chosen.map_or(0.0, |c| right(&boxes[c])));
         }
         bar.inc(part.len() as u64);
     }
     bar.finish_and_clear();
-    outcomes::save_if(a.save.as_deref(), || {
-        outcomes::scores("grounding", Kind::Hit, samples.iter(), &scores)
-    })?;
-    let n = scores.len() as f64;
-    for name in skipped.iter().take(10) {
-        eprintln!("not usable, counted as wrong: {name}");
-    }
-    let mean = scores.iter().sum::<f64>() / n;
-    let (low, high) = bootstrap_interval(&scores, a.resamples, 42);
-    if a.json {
-        println!(
-            "{}",
-            json!({"accuracy": mean, "interval": [low, high], "random_box": random / n,
-                   "centre_box": centre / n, "expressions": scores.len(), "layer": layer,
-                   "undecided": undecided, "skipped": skipped.len()})
-        );
-    } else {
-        println!(
-            "accuracy {mean:.2} [{low:.2}, {high:.2}] on {} expressions (layer {layer}); a random \
-             box {:.2}, the box nearest to the centre {:.2}; undecided {undecided}",
-            scores.len(),
-            random / n,
-            centre / n
-        );
-    }
-    Ok(Answer::Yes)
+    Ok(out)
 }

@@ -15,9 +15,12 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::Answer;
+use crate::ask::Mode;
 use crate::corpus::{Pictures, Ready};
 use crate::device::Where;
 use crate::evaluate::measure;
+use crate::evaluate_grounding;
+use crate::grounding_cases::Cases;
 use crate::outcomes;
 use crate::pretrain::{card, train};
 use crate::tasks::{TaskModel, answer_list};
@@ -40,7 +43,8 @@ pub enum Task {
 }
 
 impl Task {
-    fn objective(self) -> Objective {
+    /// What the trainer calls it.
+    pub fn objective(self) -> Objective {
         match self {
             Self::Retrieval => Objective::Retrieval,
             Self::Vqa => Objective::Vqa,
@@ -84,7 +88,10 @@ pub fn run(a: &Arguments) -> Result<Answer> {
             a.output.display()
         );
     }
-    let validation = Lists::open(&config, objective, &config.base.val_file.paths())?;
+    let mut validation = Lists::open(&config, objective, &config.base.val_file.paths())?;
+    if let Some(Lists::Grounding(cases)) = &mut validation {
+        cases.for_choosing()?;
+    }
     let test = Lists::open(&config, objective, &config.test_file.paths())?;
     let trainer = Trainer::finetune(&config, objective, &a.output, &device)?;
     let (trainer, ended) = train_validated(trainer, &a.output, a.resume, &config, validation)?;
@@ -132,10 +139,24 @@ pub fn train_validated(
     train(trainer, output, resume, Some(&mut after))
 }
 
+/// Expressions to measure on: with `refcoco_data` and `det_file` those of RefCOCO+, else a list with
+/// boxes.
+fn cases(config: &FinetuneConfig, files: &[String]) -> Result<Cases> {
+    let lists: Vec<PathBuf> = files.iter().map(PathBuf::from).collect();
+    let root = Path::new(&config.base.image_root);
+    let (data, boxes) = (&config.refcoco_data, &config.det_file);
+    match (data.is_empty(), boxes.is_empty()) {
+        (true, true) => Cases::of_lists(&lists, root),
+        (false, false) => Cases::of_refcoco(&lists, root, Path::new(data), Path::new(boxes)),
+        _ => bail!("`refcoco_data` and `det_file` belong together; one of them is empty"),
+    }
+}
+
 /// Lists to measure on.
 pub enum Lists {
     Samples(Vec<Sample>),
     Retrieval(String, Option<PathBuf>),
+    Grounding(Cases),
 }
 
 impl Lists {
@@ -159,8 +180,9 @@ impl Lists {
                 let root = (!root.is_empty()).then(|| PathBuf::from(root));
                 return Ok(Some(Self::Retrieval(first.clone(), root)));
             }
-            _ => {
-                eprintln!("this task has no measure by lists; they are not read");
+            Objective::Grounding => return Ok(Some(Self::Grounding(cases(config, files)?))),
+            Objective::Assignment => {
+                eprintln!("text assignment has no measure by lists; they are not read");
                 return Ok(None);
             }
         };
@@ -190,6 +212,15 @@ impl Lists {
                 value.insert("skipped", json!(skipped.len()));
                 let found = outcomes::retrieval(pictures.data.samples(), &out, k, false);
                 Ok((json!(value), found))
+            }
+            Self::Grounding(cases) => {
+                let model = trainer.model()?;
+                let ready = Ready::of(model, trainer.state.online.clone(), trainer.vocabulary())?;
+                let out = evaluate_grounding::measure(&ready, cases, Mode::Itm, None)?;
+                let mut value = out.json(1000);
+                // The official choice of the best epoch looks at the split `val` only.
+                value["score"] = value.get("val_d").unwrap_or(&value["accuracy"]).clone();
+                Ok((value, out.outcomes(cases)))
             }
             Self::Samples(samples) => {
                 let model = TaskModel::of(

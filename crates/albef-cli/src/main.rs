@@ -12,10 +12,13 @@ mod device;
 mod doctor;
 mod evaluate;
 mod evaluate_grounding;
+mod evaluate_vqa_results;
 mod finetune;
+mod grounding_cases;
 mod outcomes;
 mod overlay;
 mod pretrain;
+mod reproduce;
 mod search;
 mod tasks;
 mod text_baseline;
@@ -62,6 +65,8 @@ enum Command {
     /// Measure a model.
     #[command(subcommand)]
     Evaluate(evaluate::Command),
+    /// Run a row of the paper's tables and hold the figures against the claims.
+    Reproduce(reproduce::Arguments),
     /// Look into what a model has learnt.
     #[command(subcommand)]
     Analyse(analyse::Command),
@@ -117,6 +122,7 @@ fn main() -> ExitCode {
         Command::Classify(a) => ask::classify(&a),
         Command::Ground(a) => ask::ground(&a),
         Command::Evaluate(a) => evaluate::run(&a),
+        Command::Reproduce(a) => reproduce::run(&a),
         Command::Analyse(a) => analyse::run(&a),
         Command::Compare(a) => compare::run(&a),
         Command::Search(a) => search::search(&a),

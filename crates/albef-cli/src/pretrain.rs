@@ -1,8 +1,8 @@
 //! `albef pretrain`.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use albef::config::{FinetuneConfig, PretrainConfig};
@@ -59,18 +59,23 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     }
 }
 
-/// Sets the flag on the first interrupt; the second ends the program.
-fn stop_flag() -> Arc<AtomicBool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    // A handler can be set once; a second run in one process keeps the first.
-    let _ = ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-        eprintln!("\nstopping after this step; once more to stop at once");
-    });
-    stop
+/// Sets the flag on the first interrupt; the second ends the program. All runs of a process share it,
+/// since a handler can be set once.
+pub fn stop_flag() -> Arc<AtomicBool> {
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    let set = || {
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = stop.clone();
+        // Without a handler an interrupt ends the program, as usual.
+        let _ = ctrlc::set_handler(move || {
+            if flag.swap(true, Ordering::SeqCst) {
+                std::process::exit(130);
+            }
+            eprintln!("\nstopping after this step; once more to stop at once");
+        });
+        stop
+    };
+    FLAG.get_or_init(set).clone()
 }
 
 /// What is done with the weights at the end of each epoch.

@@ -285,7 +285,7 @@ impl Machine<'_> {
             }
             b'S' | b'V' => {
                 let line = self.line()?;
-                let text = line.trim_matches(|c| c == '\'' || c == '"');
+                let text = if op == b'S' { unescaped(unquoted(&line)) } else { unescaped(&line) };
                 self.stack.push(Value::Str(text.into()));
             }
             b'p' => {
@@ -350,6 +350,45 @@ impl Machine<'_> {
         }
         Ok(())
     }
+}
+
+/// The inside of a quoted text.
+fn unquoted(line: &str) -> &str {
+    let line = line.trim_end_matches('\r');
+    let inside = |quote: char| line.strip_prefix(quote)?.strip_suffix(quote);
+    inside('\'').or_else(|| inside('"')).unwrap_or(line)
+}
+
+/// A text of the oldest protocol, in which some characters are written with a backslash. What is no
+/// known escape stays as it is.
+fn unescaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        let after = &rest[at + 1..];
+        let hex = |digits: usize| {
+            let code = u32::from_str_radix(after.get(1..=digits)?, 16).ok()?;
+            char::from_u32(code).map(|c| (c, digits + 1))
+        };
+        let found = match after.as_bytes().first() {
+            Some(b'\\') => Some(('\\', 1)),
+            Some(b'\'') => Some(('\'', 1)),
+            Some(b'"') => Some(('"', 1)),
+            Some(b'n') => Some(('\n', 1)),
+            Some(b'r') => Some(('\r', 1)),
+            Some(b't') => Some(('\t', 1)),
+            Some(b'x') => hex(2),
+            Some(b'u') => hex(4),
+            Some(b'U') => hex(8),
+            _ => None,
+        };
+        let (c, used) = found.unwrap_or(('\\', 0));
+        out.push(c);
+        rest = &after[used..];
+    }
+    out.push_str(rest);
+    out
 }
 
 /// What a call would give, for the few callables that only describe tensors.

@@ -26,6 +26,11 @@ fn small() -> ModelConfig {
 
 /// Losses and all gradients of one step.
 fn step(ops: Ops, device: &Device) -> (Vec<f32>, Vec<Vec<f32>>) {
+    step_with(ops, 0.4, true, device)
+}
+
+/// The same with a weight of the pseudo-targets, and with or without them for masked words.
+fn step_with(ops: Ops, alpha: f64, mlm_mod: bool, device: &Device) -> (Vec<f32>, Vec<Vec<f32>>) {
     let config = small();
     let online = fresh_params(&config, 0.07, 3, device).unwrap();
     let weights = online.tracked(ops);
@@ -41,10 +46,11 @@ fn step(ops: Ops, device: &Device) -> (Vec<f32>, Vec<Vec<f32>>) {
         related: Vec::new(),
     };
     let settings = Settings {
-        alpha: 0.4,
+        alpha,
         ita: true,
         itm: true,
         mlm: true,
+        mlm_mod,
         hard_negatives: true,
         negative_temp: None,
         mlm_probability: 0.4,
@@ -81,8 +87,34 @@ fn assert_agree(a: &(Vec<f32>, Vec<Vec<f32>>), b: &(Vec<f32>, Vec<Vec<f32>>)) {
 }
 
 #[test]
+fn masked_words_alone_can_do_without_the_momentum_model() {
+    let of = |alpha, mlm_mod| step_with(Ops::Fused(Precision::F32), alpha, mlm_mod, &cpu()).0;
+    let (both, contrast, none) = (of(0.4, true), of(0.4, false), of(0.0, true));
+    let [mlm, ita] = [0, 1];
+    assert_eq!((contrast[mlm], contrast[ita]), (none[mlm], both[ita]));
+    assert!(both[mlm] != none[mlm] && both[ita] != none[ita], "{both:?} {none:?}");
+}
+
+#[test]
 fn fused_and_plain_steps_agree_in_losses_and_gradients() {
     assert_agree(&step(Ops::Fused(Precision::F32), &cpu()), &step(Ops::Plain, &cpu()));
+}
+
+#[test]
+fn a_step_in_bf16_stays_near_one_in_f32() {
+    let [f32, bf16] = [Precision::F32, Precision::Bf16].map(|p| step(Ops::Fused(p), &cpu()));
+    for (a, b) in f32.0.iter().zip(&bf16.0) {
+        assert!((a - b).abs() < 2e-2 * a, "{:?} {:?}", f32.0, bf16.0);
+    }
+    let mut off = 0.0;
+    let mut whole = 0.0;
+    for (a, b) in f32.1.iter().flatten().zip(bf16.1.iter().flatten()) {
+        off += f64::from(a - b).powi(2);
+        whole += f64::from(*a).powi(2);
+    }
+    assert!(off < 1e-3 * whole, "gradients: {off} of {whole}");
+    let unit = albef::ops::bf16_unit().is_some();
+    assert_eq!(f32.0 != bf16.0, unit, "without a unit the two are the same");
 }
 
 fn resident_kib() -> u64 {

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
+pub mod official;
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -92,6 +92,17 @@ fn text(entry: &Value, key: &str) -> Result<String, String> {
         .ok_or_else(|| format!("there is no text under `{key}`, found {}", entry[key]))
 }
 
+/// A number of the data set, if the entry has one.
+fn number(entry: &Value, key: &str) -> Result<Option<i64>, String> {
+    match &entry[key] {
+        Value::Null => Ok(None),
+        given => given
+            .as_i64()
+            .map(Some)
+            .ok_or_else(|| format!("`{key}` is {given}; it must be a whole number")),
+    }
+}
+
 fn sample(root: &Path, image: String, text: String, task: TaskPart) -> Sample {
     let location = Location::File(root.join(&image));
     Sample { location, key: image.clone(), name: image, captions: vec![text], task }
@@ -111,11 +122,11 @@ fn shares(answers: &[String]) -> Vec<(String, f32)> {
 }
 
 fn question(entry: &Value, roots: &TaskRoots) -> Result<Sample, String> {
-    let set = entry["dataset"].as_str().unwrap_or("vqa");
-    let root = match set {
-        "vqa" => &roots.vqa_root,
-        "vg" => &roots.vg_root,
-        _ => return Err(format!("`dataset` is `{set}`; it must be `vqa` or `vg`")),
+    let (set, root) = match &entry["dataset"] {
+        Value::Null => ("vqa", &roots.vqa_root),
+        Value::String(set) if set == "vqa" => ("vqa", &roots.vqa_root),
+        Value::String(set) if set == "vg" => ("vg", &roots.vg_root),
+        other => return Err(format!("`dataset` is {other}; it must be \"vqa\" or \"vg\"")),
     };
     let target = match &entry["answer"] {
         Value::Null => Target::None,
@@ -129,7 +140,7 @@ fn question(entry: &Value, roots: &TaskRoots) -> Result<Sample, String> {
         }
         other => return Err(format!("`answer` is {other}; it must be a text or a list of texts")),
     };
-    let id = entry["question_id"].as_i64();
+    let id = number(entry, "question_id")?;
     let task = TaskPart { target, id, ..TaskPart::default() };
     Ok(sample(root, text(entry, "image")?, text(entry, "question")?, task))
 }
@@ -179,8 +190,11 @@ fn sentence(entry: &Value, roots: &TaskRoots) -> Result<Sample, String> {
             ));
         }
     };
-    let mut image = text(entry, "image")?;
-    // The official lists give the number of a JPEG file.
+    // The official lists give the number of a JPEG file, as a text.
+    let mut image = match &entry["image"] {
+        Value::Number(number) => number.to_string(),
+        _ => text(entry, "image")?,
+    };
     if Path::new(&image).extension().is_none() {
         image.push_str(".jpg");
     }
@@ -189,7 +203,7 @@ fn sentence(entry: &Value, roots: &TaskRoots) -> Result<Sample, String> {
 }
 
 fn expression(entry: &Value, roots: &TaskRoots) -> Result<Sample, String> {
-    let task = TaskPart { id: entry["ref_id"].as_i64(), ..TaskPart::default() };
+    let task = TaskPart { id: number(entry, "ref_id")?, ..TaskPart::default() };
     let image = text(entry, "image")?;
     let mut sample = sample(&roots.image_root, image, text(entry, "text")?, task);
     sample.key = sample.name.rsplit('/').next().unwrap_or_default().to_owned();
@@ -225,6 +239,8 @@ mod tests {
         let samples = read(TaskForm::Entailment, ve).unwrap();
         assert_eq!(samples[0].task.target, Target::Label(2));
         assert_eq!(samples[0].name, "12.jpg");
+        let number = r#"[{"image": 12, "sentence": "s", "label": "neutral"}]"#;
+        assert_eq!(read(TaskForm::Entailment, number).unwrap()[0].name, "12.jpg");
         let nlvr = r#"[{"images": ["a.png", "b.png"], "sentence": "s", "label": "True"},
             {"images": ["a.png"], "sentence": "s", "label": "True"}]"#;
         let error = read(TaskForm::Nlvr, nlvr).unwrap_err().to_string();
@@ -232,5 +248,21 @@ mod tests {
         let error =
             read(TaskForm::Entailment, r#"[{"image": "1", "sentence": "s", "label": "x"}]"#);
         assert!(error.unwrap_err().to_string().contains("entailment"));
+    }
+
+    #[test]
+    fn truth_values_count_as_labels_and_numbers_must_be_whole() {
+        let nlvr = r#"[{"images": ["a.png", "b.png"], "sentence": "s", "label": true}]"#;
+        assert_eq!(read(TaskForm::Nlvr, nlvr).unwrap()[0].task.target, Target::Label(1));
+        for (form, list) in [
+            (TaskForm::Vqa, r#"[{"image": "a", "question": "q", "question_id": "7a"}]"#),
+            (TaskForm::Vqa, r#"[{"image": "a", "question": "q", "dataset": 3}]"#),
+            (TaskForm::Grounding, r#"[{"image": "a", "text": "t", "ref_id": 1.5}]"#),
+        ] {
+            assert!(read(form, list).unwrap_err().to_string().contains("entry 0"), "{list}");
+        }
+        let grounding = r#"[{"image": "train2014/x.jpg", "text": "man in red", "ref_id": 42}]"#;
+        let sample = &read(TaskForm::Grounding, grounding).unwrap()[0];
+        assert_eq!((sample.key.as_str(), sample.task.id), ("x.jpg", Some(42)));
     }
 }

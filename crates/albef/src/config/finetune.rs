@@ -34,7 +34,7 @@ pub struct FinetuneConfig {
     pub eos: String,
     /// Accepted and not read, as in the official code.
     pub eval_ema: bool,
-    /// Folder of RefCOCO+.
+    /// Folder with `refcoco+/refs(unc).p` and `refcoco+/instances.json`.
     pub refcoco_data: String,
     /// Proposals for RefCOCO+.
     pub det_file: String,

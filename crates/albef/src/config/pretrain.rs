@@ -111,11 +111,13 @@ pub struct LossConfig {
     pub itm: bool,
     /// Masked language modelling.
     pub mlm: bool,
+    /// Momentum distillation of masked language modelling; that of contrast is `alpha`.
+    pub mlm_mod: bool,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { ita: true, itm: true, mlm: true }
+        Self { ita: true, itm: true, mlm: true, mlm_mod: true }
     }
 }
 
@@ -199,7 +201,7 @@ pub struct PretrainConfig {
     pub init_text: String,
     /// A DeiT to start the image side from; empty for random weights.
     pub init_vision: String,
-    /// An ALBEF checkpoint to start from; empty for none.
+    /// An ALBEF checkpoint or model folder to start from; empty for none.
     pub init_albef: String,
     /// Optimiser.
     pub optimizer: OptimizerConfig,

@@ -30,15 +30,15 @@ struct Rule {
     outliers: Option<Outliers>,
 }
 
-/// Entries of a tensor that may lie outside.
+/// Entries that may lie outside the bound.
 #[derive(Clone, Copy, Debug)]
 struct Outliers {
-    /// How far off each may be.
-    abs: f64,
-    /// Share of the entries.
+    /// Their share of a tensor.
     max_share: f64,
-    /// As many in any case.
-    at_least: f64,
+    /// As many are allowed in a tensor of any size.
+    least: f64,
+    /// How far off they may be.
+    abs: f64,
 }
 
 /// The tolerance entry of a fixture.
@@ -100,9 +100,9 @@ impl Rule {
         let number = |v: &Value, key: &str| v[key].as_f64().unwrap_or(0.0);
         let given = &spec["outliers"];
         let outliers = given.is_object().then(|| Outliers {
-            abs: number(given, "abs"),
             max_share: number(given, "max_share"),
-            at_least: given["at_least"].as_f64().unwrap_or(1.0),
+            least: number(given, "least").max(1.0),
+            abs: number(given, "abs"),
         });
         Self {
             abs: number(spec, "abs"),
@@ -165,7 +165,10 @@ impl Comparison {
             let allowed = rule.abs + rule.rel * scale;
             let error = (g - e).abs();
             let within = error <= allowed;
-            if !within && rule.outliers.is_some_and(|o| error <= o.abs) {
+            if !within
+                && let Some(o) = rule.outliers
+                && error <= o.abs
+            {
                 outliers += 1;
                 continue;
             }
@@ -174,7 +177,7 @@ impl Comparison {
         if let Some(o) = whole.outliers
             && outliers > 0
         {
-            let limit = (o.max_share * got.len() as f64).ceil().max(o.at_least);
+            let limit = (o.max_share * got.len() as f64).ceil().max(o.least);
             if outliers as f64 > limit {
                 self.fail(format!("{name}: {outliers} outliers, {limit} allowed"));
             }
@@ -251,9 +254,9 @@ mod tests {
 
     #[test]
     fn a_few_outliers_pass_and_more_or_worse_ones_fail() {
-        let t = |at_least: Value| {
+        let t = |least: Value| {
             json!({"mode": "elementwise", "abs": 0.1, "rel": 0.0,
-                "outliers": {"max_share": 0.1, "abs": 1.0, "at_least": at_least}})
+                "outliers": {"max_share": 0.1, "abs": 1.0, "least": least}})
         };
         let one = [0.5, 0.0, 0.0, 0.0];
         let two = [0.5, 0.5, 0.0, 0.0];

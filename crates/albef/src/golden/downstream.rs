@@ -108,6 +108,7 @@ fn retrieval_step(
         ita: true,
         itm: true,
         mlm: false,
+        mlm_mod: true,
         hard_negatives: true,
         negative_temp: None,
         mlm_probability: 0.0,

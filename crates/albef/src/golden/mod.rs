@@ -53,7 +53,8 @@ pub fn slack(device: &Device) -> f64 {
 }
 
 /// `tolerance` with each absolute and relative bound multiplied by `factor`. Of outliers, entries
-/// whose gradient is of rounding size, so many times more may exist, but none may lie further off.
+/// whose gradient is of rounding size, more may exist (a larger share, and in the smallest tensor
+/// `factor`), but none may lie further off.
 fn widened(tolerance: &Value, factor: f64) -> Value {
     match tolerance {
         Value::Object(entries) => entries
@@ -64,7 +65,7 @@ fn widened(tolerance: &Value, factor: f64) -> Value {
                     ("outliers", _) => {
                         let mut wider = widened(value, factor);
                         wider["abs"] = value["abs"].clone();
-                        wider["at_least"] = factor.into();
+                        wider["least"] = factor.into();
                         wider
                     }
                     _ => widened(value, factor),
@@ -177,7 +178,7 @@ mod tests {
             "overrides": [{"match": "x$", "rows_of_qkv_bias": [1, 2], "abs": 1, "rel": 0}]});
         let want = json!({"mode": "mixed", "exact": ["ids"],
             "default": {"mode": "tensor_max", "abs": 1.0, "rel": 0.5,
-                "outliers": {"abs": 3.0, "max_share": 0.5, "at_least": 2.0}},
+                "outliers": {"abs": 3.0, "max_share": 0.5, "least": 2.0}},
             "overrides": [{"match": "x$", "rows_of_qkv_bias": [1, 2], "abs": 2.0, "rel": 0.0}]});
         assert_eq!(widened(&given, 2.0), want);
         assert_eq!(widened(&json!({"mode": "exact"}), 8.0), json!({"mode": "exact"}));

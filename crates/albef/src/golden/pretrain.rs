@@ -60,6 +60,7 @@ fn settings(set: &GoldenSet, config: &ModelConfig, alpha: f64) -> Result<Setting
         ita: true,
         itm: true,
         mlm: true,
+        mlm_mod: true,
         hard_negatives: true,
         negative_temp: None,
         mlm_probability: set.mlm_probability()?,

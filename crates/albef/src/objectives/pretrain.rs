@@ -42,6 +42,8 @@ pub struct Settings {
     pub itm: bool,
     /// Whether masked language modelling takes part. Fine-tuning for retrieval has none.
     pub mlm: bool,
+    /// Whether masked words learn from the momentum model too; the paper's Table 1 has a row without.
+    pub mlm_mod: bool,
     /// Whether negatives for matching are drawn by similarity; else all are equally likely.
     pub hard_negatives: bool,
     /// Temperature of these draws; `None` for the learned one, as in the official code.
@@ -350,7 +352,7 @@ pub fn forward(
         let labels: Vec<usize> = mlm_labels.iter().flatten().map(|l| *l as usize).collect();
         let log_p = activation::log_softmax(logits.clone(), 1);
         let hard = hard_cross_entropy(log_p.clone(), &labels);
-        loss_mlm = if settings.alpha == 0.0 {
+        loss_mlm = if settings.alpha == 0.0 || !settings.mlm_mod {
             hard
         } else {
             let soft = Tensor::from_inner(activation::softmax(logits_m.clone(), 1));

@@ -158,6 +158,7 @@ impl Context<'_> {
             ita: c.losses.ita,
             itm: c.losses.itm && !aligning,
             mlm: mlm && c.losses.mlm && !aligning,
+            mlm_mod: c.losses.mlm_mod,
             hard_negatives: c.hard_negatives,
             negative_temp: (c.negative_temp > 0.0).then_some(c.negative_temp),
             mlm_probability: c.mlm_probability as f32,

@@ -663,7 +663,9 @@ fn starting_state(
     }
     let mut momentum = None;
     if !config.init_albef.is_empty() {
-        let state = albef_weights::read(Path::new(&config.init_albef))?.tensors;
+        let given = Path::new(&config.init_albef);
+        let folder = given.is_dir().then(|| given.join("model.safetensors"));
+        let state = albef_weights::read(folder.as_deref().unwrap_or(given))?.tensors;
         let loaded = ModelState::from_state_dict(&state, model, device)?;
         online = loaded.online;
         momentum = loaded.momentum;

@@ -1,0 +1,194 @@
+//! The evaluations of recipes, by the same functions as `albef evaluate`.
+
+use std::path::{Path, PathBuf};
+
+use albef::eval::answers::RankRule;
+use albef::eval::vqa_score::ScoreRule;
+use albef_data::dataset::{TaskForm, TaskRoots, read_task};
+use albef_report::{Outcomes, bootstrap_interval};
+use albef_weights::{Task, write_atomic};
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use serde_json::{Map, Value, json};
+
+use crate::ask::Mode;
+use crate::corpus::{Pictures, Ready};
+use crate::evaluate::{intervals, measure, named};
+use crate::grounding_cases::Cases;
+use crate::tasks::{TaskModel, answer_list};
+use crate::{device, evaluate_grounding, outcomes};
+
+const RESAMPLES: usize = 1000;
+
+/// The options of an evaluation.
+struct Options<'a>(&'a Map<String, Value>);
+
+impl Options<'_> {
+    fn text(&self, key: &str) -> Result<&str> {
+        self.0.get(key).and_then(Value::as_str).with_context(|| format!("`{key}` must be a text"))
+    }
+
+    fn path(&self, key: &str) -> Result<PathBuf> {
+        self.text(key).map(PathBuf::from)
+    }
+
+    fn paths(&self, key: &str) -> Result<Vec<PathBuf>> {
+        match self.0.get(key) {
+            Some(Value::Array(list)) => list
+                .iter()
+                .map(|v| v.as_str().map(PathBuf::from))
+                .collect::<Option<_>>()
+                .with_context(|| format!("`{key}` must hold texts")),
+            _ => Ok(vec![self.path(key)?]),
+        }
+    }
+
+    fn number(&self, key: &str) -> Result<Option<usize>> {
+        match self.0.get(key) {
+            None => Ok(None),
+            Some(v) => {
+                let n = v.as_u64().and_then(|n| usize::try_from(n).ok());
+                n.map(Some).with_context(|| format!("`{key}` must be a whole number, found {v}"))
+            }
+        }
+    }
+}
+
+/// The options that a task knows.
+fn known(task: &str) -> Result<&'static [&'static str]> {
+    Ok(match task {
+        "retrieval" => &["model", "annotations", "image_root", "k"],
+        "vqa" => &["model", "annotations", "image_root", "answer_list", "k", "results"],
+        "nlvr" | "ve" => &["model", "annotations", "image_root"],
+        "grounding" => {
+            &["model", "annotations", "image_root", "refcoco_data", "det_file", "mode", "layer"]
+        }
+        other => bail!("there is no evaluation `{other}`"),
+    })
+}
+
+/// Whether all options are known to the task.
+pub fn accepts(task: &str, options: &Map<String, Value>) -> Result<()> {
+    let known = known(task)?;
+    match options.keys().find(|k| !known.contains(&k.as_str())) {
+        Some(strange) => {
+            bail!("evaluate {task} has no option `{strange}`; it has {}", known.join(", "))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Where what a step found item by item is kept, for `albef compare`.
+fn saved(output: &Path, step: &str) -> PathBuf {
+    output.join(format!("{step}.{}", outcomes::IN_A_RUN))
+}
+
+/// Measures by the options of a step; files that it makes go to `output`.
+pub fn run(task: &str, step: &str, options: &Map<String, Value>, output: &Path) -> Result<Value> {
+    accepts(task, options)?;
+    let o = Options(options);
+    let (value, found) = match task {
+        "retrieval" => retrieval(&o)?,
+        "vqa" => vqa(&o, output)?,
+        "nlvr" => classes(&o, Task::Nlvr, TaskForm::Nlvr)?,
+        "ve" => classes(&o, Task::Ve, TaskForm::Entailment)?,
+        _ => grounding(&o)?,
+    };
+    if let Some(found) = found {
+        outcomes::save(&saved(output, step), &found)?;
+    }
+    Ok(value)
+}
+
+/// A report, and what was found item by item where there was something to compare with.
+type Found = (Value, Option<Outcomes>);
+
+/// The ordinary command that measures the same.
+pub fn command(task: &str, step: &str, options: &Map<String, Value>, output: &Path) -> Vec<String> {
+    let mut out: Vec<String> = ["albef", "evaluate", task, "--json"].map(str::to_owned).to_vec();
+    for (key, value) in options {
+        out.push(format!("--{}", key.replace('_', "-")));
+        match value {
+            Value::String(s) if key == "results" => out.push(output.join(s).display().to_string()),
+            Value::String(s) => out.push(s.clone()),
+            Value::Array(list) => {
+                out.extend(list.iter().filter_map(Value::as_str).map(str::to_owned));
+            }
+            other => out.push(other.to_string()),
+        }
+    }
+    out.extend(["--save".to_owned(), saved(output, step).display().to_string()]);
+    out
+}
+
+fn retrieval(o: &Options<'_>) -> Result<Found> {
+    let device = device::open("cpu")?;
+    let ready = Ready::open(Some(&o.path("model")?), &device)?;
+    let size = ready.model.config.vision.image_res;
+    let root = o.path("image_root")?;
+    let pictures = Pictures::open(o.text("annotations")?, Some(&root), size, &device)?;
+    let k = o.number("k")?.unwrap_or(128);
+    let (out, skipped, texts) = measure(&ready, &pictures, k, false)?;
+    if skipped.len() == pictures.data.len() {
+        bail!("none of the pictures of {} can be used", o.text("annotations")?);
+    }
+    // Without candidates to re-rank the contrastive score alone decides.
+    let (report, ranks) =
+        if k == 0 { (&out.itc, &out.itc_ranks) } else { (&out.itm, &out.itm_ranks) };
+    let mut value = Value::Object(named(report));
+    value["itc"] = Value::Object(named(&out.itc));
+    value["interval"] = intervals(ranks, RESAMPLES);
+    value["gallery"] = json!({"images": pictures.data.len(), "texts": texts});
+    value["k"] = json!(k);
+    value["skipped"] = json!(skipped.len());
+    let found = outcomes::retrieval(pictures.data.samples(), &out, k, false);
+    Ok((value, Some(found)))
+}
+
+fn vqa(o: &Options<'_>, output: &Path) -> Result<Found> {
+    let model = TaskModel::open(&o.path("model")?, Task::Vqa, &device::open("cpu")?)?;
+    let root = o.path("image_root")?;
+    let roots = TaskRoots { image_root: root.clone(), vqa_root: root.clone(), vg_root: root };
+    let list = o.path("annotations")?;
+    let samples = read_task(&list, TaskForm::Vqa, &roots)?;
+    if let Some(i) = samples.iter().position(|s| s.task.id.is_none()) {
+        bail!("{}, entry {i}: there is no `question_id`", list.display());
+    }
+    let answers = answer_list(o.text("answer_list")?)?;
+    let k = o.number("k")?.unwrap_or(128);
+    let (rule, score) = (RankRule::Official, ScoreRule::Official);
+    let out = model.answer_accuracy(&samples, &answers, k, rule, score)?;
+    let path = output.join(o.text("results")?);
+    let text = Value::Array(out.results.clone()).to_string();
+    write_atomic(&path, |f| std::io::Write::write_all(f, text.as_bytes()))?;
+    let mut value = json!({"results": path, "answers": out.results.len(),
+                           "skipped": out.skipped.len()});
+    if out.scores.is_empty() {
+        return Ok((value, None));
+    }
+    value["accuracy"] = json!(out.mean());
+    value["interval"] = json!(bootstrap_interval(&out.scores, RESAMPLES, 42));
+    Ok((value, Some(outcomes::measured(Task::Vqa, score, &samples, &out))))
+}
+
+fn classes(o: &Options<'_>, task: Task, form: TaskForm) -> Result<Found> {
+    let model = TaskModel::open(&o.path("model")?, task, &device::open("cpu")?)?;
+    let roots = TaskRoots { image_root: o.path("image_root")?, ..TaskRoots::default() };
+    let list = o.path("annotations")?;
+    let samples = read_task(&list, form, &roots)?;
+    if samples.is_empty() {
+        bail!("{} holds nothing to measure", list.display());
+    }
+    let out = model.accuracy(&samples, task)?;
+    let found = outcomes::measured(task, ScoreRule::Official, &samples, &out);
+    Ok((out.json(RESAMPLES), Some(found)))
+}
+
+fn grounding(o: &Options<'_>) -> Result<Found> {
+    let (lists, root) = (o.paths("annotations")?, o.path("image_root")?);
+    let cases = Cases::of_refcoco(&lists, &root, &o.path("refcoco_data")?, &o.path("det_file")?)?;
+    let mode = Mode::from_str(o.text("mode")?, false).map_err(anyhow::Error::msg)?;
+    let ready = Ready::open(Some(&o.path("model")?), &device::open("cpu")?)?;
+    let out = evaluate_grounding::measure(&ready, &cases, mode, o.number("layer")?)?;
+    Ok((out.json(RESAMPLES), Some(out.outcomes(&cases))))
+}

@@ -1,0 +1,123 @@
+//! `albef reproduce`: the rows of the paper's tables, from files to figures beside the claims.
+
+mod check;
+mod list;
+mod measure;
+mod plan;
+mod recipe;
+mod record;
+mod run;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use self::plan::Plan;
+use self::record::{Record, State};
+use crate::Answer;
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The row, by its name in `--list`.
+    #[arg(required_unless_present = "list", conflicts_with = "list")]
+    row: Option<String>,
+    /// List all rows with their claims and whether their files are there.
+    #[arg(long)]
+    list: bool,
+    /// Folder with `data`, `images` and `models` (see docs/reproduce.md).
+    #[arg(long, value_name = "ROOT")]
+    data: Option<PathBuf>,
+    /// Folder of the run; with --list a folder of such folders.
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Only look whether the files are there and can be read.
+    #[arg(long)]
+    check: bool,
+    /// Go on with the run in the folder.
+    #[arg(long)]
+    resume: bool,
+    /// Use these weights instead of running a training step.
+    #[arg(long, value_name = "STEP=PATH")]
+    model: Vec<String>,
+    /// Change a key of all training steps, or with `STEP:` of one step.
+    #[arg(long, value_name = "[STEP:]KEY=VALUE")]
+    set: Vec<String>,
+    /// Two training steps of four small pictures: tries the machinery, not the claim.
+    #[arg(long)]
+    small: bool,
+    /// A figure that the evaluation server gave, by the claim's name.
+    #[arg(long, value_name = "CLAIM=FIGURE")]
+    server: Vec<String>,
+    /// JSON on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Writes to standard output; a reader that has seen enough is no error.
+fn say(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
+pub fn run(a: &Arguments) -> Result<Answer> {
+    let Some(row) = &a.row else {
+        return list::run(a.data.as_deref(), a.output.as_deref(), a.json);
+    };
+    let recipe = recipe::named(row)?;
+    let data = a.data.as_deref().context("name the folder with the data: --data ROOT")?;
+    let output = match &a.output {
+        Some(output) => output.clone(),
+        None if a.check => PathBuf::from("."),
+        None => bail!("name the folder of the run: --output DIR"),
+    };
+    let plan = Plan::new(recipe, data, &output, &a.model, a.small, &a.set)?;
+    run::validate(&plan)?;
+    let files = check::check(&plan);
+    let good = files.iter().all(check::FileState::is_good);
+    if a.check {
+        let lines = || files.iter().map(|f| f.line() + "\n").collect::<String>();
+        say(&if a.json { serde_json::to_string(&files)? + "\n" } else { lines() })?;
+        return Ok(if good { Answer::Yes } else { Answer::No });
+    }
+    let mut record = match Record::read(&output)? {
+        Some(record) if a.resume => {
+            record.must_fit(&plan)?;
+            record
+        }
+        Some(_) => bail!(
+            "{} already holds a run; continue it with --resume or choose another folder",
+            output.display()
+        ),
+        None => Record::new(&plan),
+    };
+    for figure in &a.server {
+        let (name, value) = figure
+            .split_once('=')
+            .and_then(|(name, value)| Some((name, value.parse::<f64>().ok()?)))
+            .with_context(|| format!("--server {figure} must have the form CLAIM=FIGURE"))?;
+        let claims = plan.recipe.claims.iter().filter(|c| c.server);
+        let names: Vec<&str> = claims.map(|c| c.name.as_str()).collect();
+        if !names.contains(&name) {
+            bail!("`{row}` has no claim `{name}` for the server; it has [{}]", names.join(", "));
+        }
+        record.server.insert(name.to_owned(), value);
+    }
+    for file in &files {
+        eprintln!("{}", file.line());
+    }
+    if !good {
+        let bad = files.iter().filter(|f| !f.is_good()).count();
+        eprintln!("{bad} of {} files stand in the way; nothing was run", files.len());
+        return Ok(Answer::No);
+    }
+    std::fs::create_dir_all(&output)
+        .with_context(|| format!("cannot create {}", output.display()))?;
+    record.files = files;
+    record.state = State::Running;
+    let ended = run::run(&plan, &mut record)?;
+    say(&if a.json { serde_json::to_string(&record)? + "\n" } else { record.page() })?;
+    Ok(ended)
+}

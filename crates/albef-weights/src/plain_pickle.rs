@@ -1,0 +1,102 @@
+//! Pickles of plain values: the form in which RefCOCO+ ships its expressions.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Map, Value as Json};
+
+use crate::error::{Result, WeightsError};
+use crate::pickle::{self, Value};
+
+/// Lists and dictionaries within each other.
+const DEPTH: usize = 32;
+/// Values that a byte of the file may stand for. Shared values are written out each time, so a small
+/// hostile file could otherwise ask for all memory.
+const PER_BYTE: usize = 16;
+
+/// Reads a pickle of dictionaries, lists, texts and integers as JSON; nothing is executed. Numbers with
+/// a fraction, `None` and objects become `null`.
+///
+/// # Errors
+/// If the file cannot be read, is damaged, or grows out of proportion when written out.
+pub fn read_plain_pickle(path: &Path) -> Result<Json> {
+    let bytes = fs::read(path).map_err(WeightsError::io(path))?;
+    let damaged = |detail: String| WeightsError::damaged(path, detail);
+    let (value, _) = pickle::load(&bytes).map_err(damaged)?;
+    let mut budget = bytes.len().saturating_mul(PER_BYTE);
+    plain(&value, DEPTH, &mut budget).map_err(|e| WeightsError::damaged(path, e))
+}
+
+fn plain(value: &Value, depth: usize, budget: &mut usize) -> Result<Json, &'static str> {
+    let size = 1 + value.text().map_or(0, str::len);
+    *budget = budget.checked_sub(size).ok_or("its shared values are too many to write out")?;
+    let depth = depth.checked_sub(1).ok_or("its lists lie too deep within each other")?;
+    let mut all = |items: &[Value]| -> Result<Json, &'static str> {
+        items.iter().map(|v| plain(v, depth, budget)).collect::<Result<_, _>>().map(Json::Array)
+    };
+    match value {
+        Value::Int(i) => Ok(Json::from(*i)),
+        Value::Str(s) => Ok(Json::from(&**s)),
+        Value::Tuple(items) => all(items),
+        Value::List(items) => all(&items.borrow()),
+        Value::Dict(items) => {
+            let mut map = Map::new();
+            for (key, value) in items.borrow().iter() {
+                let key = match key {
+                    Value::Str(s) => s.to_string(),
+                    Value::Int(i) => i.to_string(),
+                    _ => return Err("a dictionary has a key that is no text"),
+                };
+                map.insert(key, plain(value, depth, budget)?);
+            }
+            Ok(Json::Object(map))
+        }
+        Value::Opaque | Value::Global(..) | Value::Storage(_) | Value::Tensor(_) => Ok(Json::Null),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<Json> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.p");
+        fs::write(&path, bytes).unwrap();
+        read_plain_pickle(&path)
+    }
+
+    #[test]
+    fn texts_numbers_and_shared_values_of_both_protocols_are_read() {
+        // {'a': [1, 'it\'s', u'caf\xe9'], 'b': 'testA'} by protocol 0 and by protocol 2.
+        let old = b"(dp0\nS'a'\np1\n(lp2\nI1\naS\"it's\"\np3\naVcaf\\u00e9\np4\nasS'b'\np5\nS'testA'\np6\ns.";
+        let new = b"\x80\x02}q\x00(U\x01aq\x01]q\x02(K\x01U\x04it'sq\x03X\x05\x00\x00\x00caf\xc3\xa9q\x04eU\x01bq\x05U\x05testAq\x06u.";
+        let wanted = json!({"a": [1, "it's", "café"], "b": "testA"});
+        assert_eq!(read(old).unwrap(), wanted);
+        assert_eq!(read(new).unwrap(), wanted);
+        assert_eq!(read(b"S'a\\\\b\\x41\\q'\n.").unwrap(), json!("a\\bA\\q"));
+    }
+
+    #[test]
+    fn lists_that_hold_themselves_or_each_other_often_are_refused() {
+        let itself = b"]q\x00h\x00a.";
+        assert!(read(itself).unwrap_err().to_string().contains("deep"));
+        // Each list holds the one before it ten times: 10^9 values from some hundred bytes.
+        let mut doubling = b"]q\x00".to_vec();
+        for i in 0..9_u8 {
+            doubling.extend_from_slice(&[b']', b'q', i + 1, b'(']);
+            (0..10).for_each(|_| doubling.extend_from_slice(&[b'h', i]));
+            doubling.push(b'e');
+        }
+        doubling.push(b'.');
+        assert!(read(&doubling).unwrap_err().to_string().contains("too many"));
+    }
+
+    #[test]
+    fn a_call_is_not_made() {
+        let call = b"cos\nsystem\n(S'true'\ntR.";
+        assert_eq!(read(call).unwrap(), Json::Null);
+    }
+}

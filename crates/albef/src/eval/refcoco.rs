@@ -1,0 +1,221 @@
+//! RefCOCO+ in its official files: which box an expression means, and the boxes that a detector
+//! proposes (spec `evaluation` 6).
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use albef_weights::read_plain_pickle;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::grounding::PixelBox;
+use crate::error::{Error, Result};
+
+/// The splits that are reported, under the names of the files.
+pub const SPLITS: [&str; 3] = ["val", "testA", "testB"];
+
+/// What an expression means.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Referent {
+    /// Split of the data set.
+    pub split: String,
+    /// Number of its picture.
+    pub image_id: i64,
+    /// The annotated box.
+    pub meant: PixelBox,
+    /// Height and width of the picture in pixels.
+    pub size: (usize, usize),
+}
+
+/// Expressions and proposals of RefCOCO+.
+#[derive(Clone, Debug)]
+pub struct RefCoco {
+    referents: HashMap<i64, Referent>,
+    proposals: HashMap<String, Vec<PixelBox>>,
+}
+
+#[derive(Deserialize)]
+struct Instances {
+    images: Vec<Picture>,
+    annotations: Vec<Annotation>,
+}
+
+#[derive(Deserialize)]
+struct Picture {
+    id: i64,
+    height: usize,
+    width: usize,
+}
+
+#[derive(Deserialize)]
+struct Annotation {
+    id: i64,
+    bbox: PixelBox,
+}
+
+fn json<T: DeserializeOwned>(path: &Path, wanted: &str) -> Result<T> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    serde_json::from_reader(BufReader::new(file))
+        .map_err(|e| Error::Format { path: path.to_owned(), detail: format!("{wanted}: {e}") })
+}
+
+/// The folder with `refs(unc).p` and `instances.json`: `refcoco+` below the configured one, or that
+/// one itself.
+#[must_use]
+pub fn folder(refcoco_data: &Path) -> PathBuf {
+    let below = refcoco_data.join("refcoco+");
+    if below.is_dir() || !refcoco_data.join(REFS).is_file() {
+        below
+    } else {
+        refcoco_data.to_owned()
+    }
+}
+
+/// The file of expressions, as the data set calls it.
+pub const REFS: &str = "refs(unc).p";
+/// The file of pictures and boxes.
+pub const INSTANCES: &str = "instances.json";
+
+impl RefCoco {
+    /// Reads `refcoco+/refs(unc).p` and `refcoco+/instances.json` below `refcoco_data`, and the
+    /// proposals of `det_file`: a JSON object of lists of `[left, top, width, height, ..]` by number of
+    /// the picture.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged, or an expression names a box or picture that is not there.
+    pub fn open(refcoco_data: &Path, det_file: &Path) -> Result<Self> {
+        let folder = folder(refcoco_data);
+        let Instances { images, annotations } =
+            json(&folder.join(INSTANCES), "`images` and `annotations` are needed")?;
+        let sizes: HashMap<i64, (usize, usize)> =
+            images.into_iter().map(|p| (p.id, (p.height, p.width))).collect();
+        let boxes: HashMap<i64, PixelBox> =
+            annotations.into_iter().map(|a| (a.id, a.bbox)).collect();
+        let referents = referents(&folder.join(REFS), &boxes, &sizes)?;
+        let lists: HashMap<String, Vec<Vec<f64>>> =
+            json(det_file, "lists of boxes by number of the picture are needed")?;
+        let mut proposals = HashMap::with_capacity(lists.len());
+        for (image, list) in lists {
+            let boxes: Option<Vec<PixelBox>> =
+                list.iter().map(|b| b.get(..4).and_then(|four| four.try_into().ok())).collect();
+            let boxes = boxes.ok_or_else(|| Error::Format {
+                path: det_file.to_owned(),
+                detail: format!("picture {image}: a box is no [left, top, width, height, ..]"),
+            })?;
+            proposals.insert(image, boxes);
+        }
+        Ok(Self { referents, proposals })
+    }
+
+    /// What the expression of this `ref_id` means.
+    #[must_use]
+    pub fn referent(&self, ref_id: i64) -> Option<&Referent> {
+        self.referents.get(&ref_id)
+    }
+
+    /// The boxes proposed for a picture; empty if there are none.
+    #[must_use]
+    pub fn proposals(&self, image_id: i64) -> &[PixelBox] {
+        self.proposals.get(&image_id.to_string()).map_or(&[], Vec::as_slice)
+    }
+
+    /// Pictures that have proposals.
+    #[must_use]
+    pub fn pictures(&self) -> usize {
+        self.proposals.len()
+    }
+
+    /// Expressions of all splits.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.referents.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.referents.is_empty()
+    }
+}
+
+fn referents(
+    path: &Path,
+    boxes: &HashMap<i64, PixelBox>,
+    sizes: &HashMap<i64, (usize, usize)>,
+) -> Result<HashMap<i64, Referent>> {
+    let fail = |detail: String| Error::Format { path: path.to_owned(), detail };
+    let Value::Array(list) = read_plain_pickle(path)? else {
+        return Err(fail("a list of expressions is needed".into()));
+    };
+    let mut out = HashMap::with_capacity(list.len());
+    for (i, entry) in list.iter().enumerate() {
+        let number = |key: &str| {
+            entry[key].as_i64().ok_or_else(|| fail(format!("entry {i} has no number `{key}`")))
+        };
+        let (ref_id, ann_id, image_id) =
+            (number("ref_id")?, number("ann_id")?, number("image_id")?);
+        let split = entry["split"].as_str();
+        let split = split.ok_or_else(|| fail(format!("entry {i} has no `split`")))?.to_owned();
+        let absent = |what: &str, id: i64| {
+            fail(format!("entry {i} names {what} {id}, which {INSTANCES} does not have"))
+        };
+        let meant = *boxes.get(&ann_id).ok_or_else(|| absent("annotation", ann_id))?;
+        let size = *sizes.get(&image_id).ok_or_else(|| absent("picture", image_id))?;
+        out.insert(ref_id, Referent { split, image_id, meant, size });
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const PICKLE: &[u8] =
+        b"(lp0\n(dp1\nS'ref_id'\nI42\nsS'ann_id'\nI7\nsS'image_id'\nI9\nsS'split'\n\
+                            S'testA'\nsS'sentences'\n(l(dS'sent'\nS'man in red'\nsasa.";
+    const BOXES: &str = r#"{"images": [{"id": 9, "height": 30, "width": 40, "file_name": "x"}],
+        "annotations": [{"id": 7, "bbox": [1, 2.5, 3, 4], "segmentation": []}], "info": {}}"#;
+
+    fn files(
+        refs: &[u8],
+        instances: &str,
+        detections: &str,
+    ) -> (tempfile::TempDir, Result<RefCoco>) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("refcoco+")).unwrap();
+        fs::write(dir.path().join("refcoco+").join(REFS), refs).unwrap();
+        fs::write(dir.path().join("refcoco+").join(INSTANCES), instances).unwrap();
+        fs::write(dir.path().join("dets.json"), detections).unwrap();
+        let read = RefCoco::open(dir.path(), &dir.path().join("dets.json"));
+        (dir, read)
+    }
+
+    #[test]
+    fn an_expression_finds_its_box_its_picture_and_its_proposals() {
+        let (dir, read) = files(PICKLE, BOXES, r#"{"9": [[0, 0, 5, 6, 0.9], [1, 1, 2, 2]]}"#);
+        let data = read.unwrap();
+        let r = data.referent(42).unwrap();
+        assert_eq!((r.split.as_str(), r.size), ("testA", (30, 40)));
+        assert_eq!(r.meant, [1.0, 2.5, 3.0, 4.0]);
+        assert_eq!(data.proposals(9), [[0.0, 0.0, 5.0, 6.0], [1.0, 1.0, 2.0, 2.0]]);
+        assert!(data.proposals(8).is_empty() && data.referent(1).is_none());
+        let inner = dir.path().join("refcoco+");
+        assert_eq!(RefCoco::open(&inner, &dir.path().join("dets.json")).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn files_that_contradict_each_other_are_named() {
+        let (_dir, read) = files(PICKLE, r#"{"images": [], "annotations": []}"#, "{}");
+        let error = read.unwrap_err().to_string();
+        assert!(error.contains("refs(unc).p") && error.contains("annotation 7"), "{error}");
+        let (_dir, read) = files(PICKLE, BOXES, r#"{"9": [[0, 0, 5]]}"#);
+        assert!(read.unwrap_err().to_string().contains("picture 9"));
+        let (_dir, read) = files(b"N.", BOXES, "{}");
+        assert!(read.unwrap_err().to_string().contains("a list"));
+    }
+}
