@@ -5,20 +5,9 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
-use common::{albef, config, data, settings, stderr};
+use common::{albef, config, data, out, run, settings, stderr};
 use serde_json::{Value, json};
-
-fn run(command: &mut Command) -> Output {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
-    output
-}
-
-fn out(command: &mut Command) -> Value {
-    serde_json::from_slice(&run(command).stdout).unwrap()
-}
 
 /// A model of a few steps, and the folder with its pictures.
 fn pretrained(dir: &Path) -> PathBuf {

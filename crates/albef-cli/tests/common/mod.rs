@@ -22,6 +22,18 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// Runs a command that must succeed.
+pub fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    output
+}
+
+/// The JSON that a command prints, which must succeed.
+pub fn out(command: &mut Command) -> Value {
+    serde_json::from_slice(&run(command).stdout).unwrap()
+}
+
 /// Writes `n` coloured pictures with captions and their list; gives the list's path.
 pub fn data(folder: &Path, n: usize) -> String {
     let colours = [("red", [200, 30, 30]), ("green", [30, 160, 60]), ("blue", [40, 60, 200])];
