@@ -4,5 +4,6 @@ pub mod checkpoint;
 pub mod objective;
 pub mod optimizer;
 pub mod schedule;
+mod start;
 pub mod step;
 pub mod trainer;
