@@ -117,6 +117,9 @@ pub enum DataError {
         /// Batch size.
         batch: usize,
     },
+    /// A choice that cannot be met.
+    #[error("{0}")]
+    Argument(String),
     /// Our own mistake.
     #[error("internal: {0}; please report this")]
     Internal(String),

@@ -5,8 +5,7 @@
 use std::time::Instant;
 
 use albef_kernels::{
-    Activation, PackedWeight, Precision, bf16_unit, linear, linear_backward_input,
-    linear_backward_weight,
+    Activation, Precision, Weight, bf16_unit, linear, linear_backward_input, linear_backward_weight,
 };
 
 fn best(rounds: usize, mut work: impl FnMut()) -> f64 {
@@ -43,8 +42,8 @@ fn table(precision: Precision) {
         let rate = |seconds: f64| 2.0 * (m * k * n) as f64 / seconds / 1e9;
         let mut forward = |activation| {
             rate(best(7, || {
-                let packed = PackedWeight::new(&w, n, k, precision);
-                linear(&packed, &x, m, Some(&b), activation, None, &mut y);
+                let weight = Weight::new(&w, n, k, precision);
+                linear(weight, &x, m, Some(&b), activation, None, &mut y);
             }))
         };
         let (plain, gelu) = (forward(Activation::None), forward(Activation::Gelu));

@@ -26,7 +26,7 @@ pub use bf16::{Bf16Unit, Precision, bf16_unit};
 pub use elementwise::{gelu, gelu_backward};
 pub use isa::{Isa, detected};
 pub use linear::{
-    Activation, PackedWeight, linear, linear_backward_bias, linear_backward_input,
+    Activation, Weight, linear, linear_backward_bias, linear_backward_input,
     linear_backward_weight, linear_gelu_keep,
 };
 pub use norm::{layer_norm, layer_norm_backward};

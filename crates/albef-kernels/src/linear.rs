@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::bf16::Precision;
 use crate::elementwise::gelu;
-use crate::gemm::{Finish, Right, Strided, multiply};
+use crate::gemm::{Finish, Strided, multiply};
 
 /// What follows the affine map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,23 +15,24 @@ pub enum Activation {
     Gelu,
 }
 
-/// A weight prepared for products.
-pub struct PackedWeight<'a> {
-    right: Right<'a>,
+/// A weight `[outputs, inputs]` and the precision of its products.
+#[derive(Clone, Copy)]
+pub struct Weight<'a> {
+    data: &'a [f32],
     outputs: usize,
     inputs: usize,
+    precision: Precision,
 }
 
-impl<'a> PackedWeight<'a> {
-    /// Prepares `w` `[outputs, inputs]`.
+impl<'a> Weight<'a> {
+    /// The weight `w` `[outputs, inputs]`.
     ///
     /// # Panics
     /// If `w` has another length.
     #[must_use]
     pub fn new(w: &'a [f32], outputs: usize, inputs: usize, precision: Precision) -> Self {
         assert_eq!(w.len(), outputs * inputs, "weight [{outputs}, {inputs}]");
-        let b = Strided { data: w, row: 1, column: inputs };
-        Self { right: Right::new(b, inputs, outputs, precision), outputs, inputs }
+        Self { data: w, outputs, inputs, precision }
     }
 }
 
@@ -44,7 +45,7 @@ fn rows(x: &[f32], inputs: usize) -> Strided<'_> {
 /// # Panics
 /// If a slice is too short.
 pub fn linear(
-    w: &PackedWeight<'_>,
+    w: Weight<'_>,
     x: &[f32],
     m: usize,
     bias: Option<&[f32]>,
@@ -53,7 +54,8 @@ pub fn linear(
     y: &mut [f32],
 ) {
     let finish = Finish { bias, gelu: activation == Activation::Gelu, residual };
-    multiply(rows(x, w.inputs), &w.right, [m, w.outputs, w.inputs], finish, y);
+    let right = Strided { data: w.data, row: 1, column: w.inputs };
+    multiply(rows(x, w.inputs), right, [m, w.outputs, w.inputs], w.precision, finish, y);
 }
 
 /// The same with GELU, keeping what goes into it in `z`.
@@ -61,7 +63,7 @@ pub fn linear(
 /// # Panics
 /// If a slice is too short.
 pub fn linear_gelu_keep(
-    w: &PackedWeight<'_>,
+    w: Weight<'_>,
     x: &[f32],
     m: usize,
     bias: Option<&[f32]>,
@@ -83,8 +85,8 @@ pub fn linear_backward_input(
     precision: Precision,
     dx: &mut [f32],
 ) {
-    let right = Right::new(Strided { data: w, row: k, column: 1 }, n, k, precision);
-    multiply(rows(dz, n), &right, [m, k, n], Finish::NOTHING, dx);
+    let right = Strided { data: w, row: k, column: 1 };
+    multiply(rows(dz, n), right, [m, k, n], precision, Finish::NOTHING, dx);
 }
 
 /// `dw[n][k] = dzᵀ[n][m] x[m][k]`.
@@ -99,8 +101,8 @@ pub fn linear_backward_weight(
     dw: &mut [f32],
 ) {
     let left = Strided { data: dz, row: 1, column: n };
-    let right = Right::new(Strided { data: x, row: k, column: 1 }, m, k, precision);
-    multiply(left, &right, [n, k, m], Finish::NOTHING, dw);
+    let right = Strided { data: x, row: k, column: 1 };
+    multiply(left, right, [n, k, m], precision, Finish::NOTHING, dw);
 }
 
 /// `db[n]`, the sum of `dz[m][n]` over rows.
@@ -140,20 +142,22 @@ mod tests {
 
     #[test]
     fn products_equal_double_precision_for_awkward_sizes() {
-        for [m, n, k] in [[1, 1, 1], [3, 33, 5], [14, 32, 512], [29, 70, 1025], [200, 65, 48]] {
+        for [m, n, k] in
+            [[1, 1, 1], [3, 33, 5], [14, 32, 512], [29, 70, 1025], [200, 65, 48], [9, 300, 600]]
+        {
             let (x, w, b) = (random(1, m * k), random(2, n * k), random(3, n));
             let r = random(4, m * n);
             let dot = |i: usize, j: usize| -> f64 {
                 (0..k).map(|p| f64::from(x[i * k + p]) * f64::from(w[j * k + p])).sum()
             };
-            let packed = PackedWeight::new(&w, n, k, Precision::F32);
+            let weight = Weight::new(&w, n, k, Precision::F32);
             let mut y = vec![f32::NAN; m * n];
-            linear(&packed, &x, m, Some(&b), Activation::None, Some(&r), &mut y);
+            linear(weight, &x, m, Some(&b), Activation::None, Some(&r), &mut y);
             close(&y, |i| dot(i / n, i % n) + f64::from(b[i % n]) + f64::from(r[i]), "y");
             let mut z = vec![f32::NAN; m * n];
             let mut kept = z.clone();
-            linear(&packed, &x, m, Some(&b), Activation::Gelu, None, &mut y);
-            linear_gelu_keep(&packed, &x, m, Some(&b), &mut z, &mut kept);
+            linear(weight, &x, m, Some(&b), Activation::Gelu, None, &mut y);
+            linear_gelu_keep(weight, &x, m, Some(&b), &mut z, &mut kept);
             close(&kept, |i| f64::from(y[i]), "kept");
 
             let dz = random(5, m * n);
@@ -183,8 +187,8 @@ mod tests {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut y = vec![0.0; m * n];
             pool.install(|| {
-                let packed = PackedWeight::new(&w, n, k, Precision::F32);
-                linear(&packed, &x, m, None, Activation::Gelu, None, &mut y);
+                let weight = Weight::new(&w, n, k, Precision::F32);
+                linear(weight, &x, m, None, Activation::Gelu, None, &mut y);
             });
             y
         };

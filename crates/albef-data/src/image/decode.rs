@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError as Fault, ImageFormat, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageError as Fault, ImageFormat, ImageReader, RgbaImage};
 
 use super::RgbImage;
 use crate::error::{DataError, ImageError, ImageErrorKind as Kind};
@@ -60,15 +60,27 @@ fn classify(fault: &Fault) -> ImageError {
 /// # Errors
 /// Says which class of error it is; never panics, whatever the bytes.
 pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, ImageError> {
+    picture(bytes, options).map(|picture| to_rgb(picture, options.gray16))
+}
+
+/// The same with transparency kept, for cut-outs.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_rgba(bytes: &[u8], options: &DecodeOptions) -> Result<RgbaImage, ImageError> {
+    picture(bytes, options).map(DynamicImage::into_rgba8)
+}
+
+fn picture(bytes: &[u8], options: &DecodeOptions) -> Result<DynamicImage, ImageError> {
     if bytes.is_empty() {
         return Err(error(Kind::Empty, "the file has no bytes"));
     }
     // Decoders are other people's code and see hostile bytes: a panic there is a broken picture.
-    catch_unwind(AssertUnwindSafe(|| decode_known(bytes, options)))
+    catch_unwind(AssertUnwindSafe(|| known_picture(bytes, options)))
         .unwrap_or_else(|_| Err(error(Kind::Corrupt, "the decoder gave up")))
 }
 
-fn decode_known(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, ImageError> {
+fn known_picture(bytes: &[u8], options: &DecodeOptions) -> Result<DynamicImage, ImageError> {
     let format = image::guess_format(bytes)
         .map_err(|_| error(Kind::UnknownFormat, "not JPEG, PNG, WebP, GIF or BMP"))?;
     if !format.reading_enabled() {
@@ -96,7 +108,7 @@ fn decode_known(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, Image
     };
     let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| classify(&e))?;
     picture.apply_orientation(orientation);
-    Ok(to_rgb(picture, options.gray16))
+    Ok(picture)
 }
 
 /// Alpha is dropped, not blended; wide channels keep their high byte, wide grey as asked.

@@ -6,7 +6,7 @@ mod resize;
 mod transform;
 
 pub use augment::{Op, ReferenceQuirks, apply, signed};
-pub use decode::{DecodeOptions, Gray16, decode, open};
+pub use decode::{DecodeOptions, Gray16, decode, decode_rgba, open};
 pub use resize::resize_bicubic;
 pub use transform::{
     CropDraws, Normalization, RandAugment, TrainTransform, crop, flip_horizontal,

@@ -10,11 +10,16 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Arranged, Pair, Sprites, TRAINED, png, with_article};
+use super::compose::{Arranged, with_article};
+use super::{Pair, Sprites, png};
 use crate::error::{DataError, Result};
 use crate::image::RgbImage;
 use crate::random::Stream;
 
+/// Pictures of each thing alone in each style.
+const COPIES: usize = 4;
+/// Draws after which a concept that fits is taken to be too rare to wait for.
+const PATIENCE: usize = 10_000;
 /// Grey of the curtain that hides half of a picture.
 const CURTAIN: [u8; 3] = [120, 120, 120];
 
@@ -25,7 +30,9 @@ pub struct TaskCorpus {
     pub name: String,
     /// Pictures by file name.
     pub pictures: Vec<(String, RgbImage)>,
-    /// Captions, as for pre-training and retrieval.
+    /// Single things with their names, in every style of the split.
+    pub things: Vec<Value>,
+    /// Captions of scenes, as for pre-training and retrieval.
     pub captions: Vec<Value>,
     /// Questions with answers.
     pub vqa: Vec<Value>,
@@ -61,26 +68,62 @@ impl Builder<'_> {
     }
 
     /// Two different concepts whose pair belongs to this split, and a style.
-    fn pair(&self, s: &mut Stream) -> ((usize, usize), usize) {
+    fn pair(&self, s: &mut Stream) -> Result<((usize, usize), usize)> {
         let n = self.sprites.concepts.len();
         let style = self.styles[s.below(self.styles.len())];
-        loop {
+        for _ in 0..PATIENCE {
             let (a, b) = (s.below(n), s.below(n));
             if a != b && self.name(a) != self.name(b) && self.held(a, b) == self.held {
-                return ((a, b), style);
+                return Ok(((a, b), style));
             }
         }
+        Err(DataError::Argument(format!(
+            "{n} concepts leave no pair for the split `{}` with this seed; take more concepts or \
+             another seed",
+            self.out.name
+        )))
     }
 
-    /// A concept that is none of the two and forms a pair of this split with the first.
+    /// A concept that is none of the two and forms a pair of this split with the first, or, where
+    /// there is none, any third concept.
     fn other(&self, s: &mut Stream, pair: (usize, usize)) -> usize {
-        loop {
+        let mut third = pair.1;
+        for attempt in 0..PATIENCE {
             let c = s.below(self.sprites.concepts.len());
-            let new = self.name(c) != self.name(pair.0) && self.name(c) != self.name(pair.1);
-            if new && self.held(pair.0, c) == self.held {
-                return c;
+            if self.name(c) == self.name(pair.0) || self.name(c) == self.name(pair.1) {
+                continue;
+            }
+            third = c;
+            if attempt >= PATIENCE / 2 || self.held(pair.0, c) == self.held {
+                break;
             }
         }
+        third
+    }
+
+    /// Four different concepts in any order. In `train` no two of them are a pair of another split; elsewhere
+    /// two of them are a pair that never meets there.
+    fn four(&self, s: &mut Stream) -> Result<([usize; 4], usize)> {
+        let n = self.sprites.concepts.len();
+        for _ in 0..PATIENCE {
+            let (pair, style) = self.pair(s)?;
+            let all = [pair.0, pair.1, s.below(n), s.below(n)];
+            let mut pairs = (0..4).flat_map(|i| (0..i).map(move |j| (all[i], all[j])));
+            let fits = |(a, b): (usize, usize)| {
+                self.name(a) != self.name(b) && (self.held || !self.held(a, b))
+            };
+            if pairs.all(fits) {
+                let mut order = all;
+                for i in 0..4 {
+                    order.swap(i, i + s.below(4 - i));
+                }
+                return Ok((order, style));
+            }
+        }
+        Err(DataError::Argument(format!(
+            "{n} concepts leave no four for the split `{}`; take more",
+            self.out.name
+        )))
     }
 
     fn add(&mut self, image: RgbImage) -> String {
@@ -89,15 +132,34 @@ impl Builder<'_> {
         file
     }
 
-    fn caption(&mut self, i: usize) {
+    /// Every concept alone, in every style of the split.
+    fn things(&mut self) {
+        for style in self.styles.clone() {
+            for concept in 0..self.sprites.concepts.len() {
+                for copy in 0..COPIES {
+                    let place = (style * self.sprites.concepts.len() + concept) * COPIES + copy;
+                    let mut s = self.stream("thing", place);
+                    let Pair { image, captions, id, style } =
+                        self.sprites.single(concept, style, self.size, &mut s);
+                    let file = self.add(image);
+                    self.out.things.push(
+                        json!({"image": file, "caption": captions, "image_id": id, "style": style}),
+                    );
+                }
+            }
+        }
+    }
+
+    fn caption(&mut self, i: usize) -> Result<()> {
         let mut s = self.stream("caption", i);
-        let (pair, style) = self.pair(&mut s);
+        let (pair, style) = self.pair(&mut s)?;
         let Pair { image, captions, id, style } =
             self.sprites.scene(pair, style, self.size, &mut s);
         let file = self.add(image);
         self.out
             .captions
             .push(json!({"image": file, "caption": captions, "image_id": id, "style": style}));
+        Ok(())
     }
 
     fn ask(&mut self, file: &str, question: String, answer: &str) {
@@ -107,9 +169,9 @@ impl Builder<'_> {
     }
 
     /// Questions: what stands where, and whether something is there.
-    fn questions(&mut self, i: usize) {
+    fn questions(&mut self, i: usize) -> Result<()> {
         let mut s = self.stream("vqa", i);
-        let (pair, style) = self.pair(&mut s);
+        let (pair, style) = self.pair(&mut s)?;
         let a = self.sprites.two(pair, style, None, self.size, &mut s);
         let places = if a.beside {
             ["on the left", "on the right"]
@@ -125,12 +187,13 @@ impl Builder<'_> {
         // The absent one of this picture is present in others, so a name tells nothing.
         self.ask(&file, format!("is there {}?", with_article(&names[i % 2])), "yes");
         self.ask(&file, format!("is there {}?", with_article(&absent)), "no");
+        Ok(())
     }
 
     /// A statement about two pictures, once true and once false.
-    fn statements(&mut self, i: usize) {
+    fn statements(&mut self, i: usize) -> Result<()> {
         let mut s = self.stream("nlvr", i);
-        let (pair, style) = self.pair(&mut s);
+        let (pair, style) = self.pair(&mut s)?;
         let third = self.other(&mut s, pair);
         let (x, y) = (pair.0, pair.1);
         let name = with_article(self.name(x));
@@ -148,12 +211,13 @@ impl Builder<'_> {
             }
             self.out.nlvr.push(json!({"images": files, "sentence": sentence, "label": label}));
         }
+        Ok(())
     }
 
     /// A sentence that one picture entails, one contradicts, and one with a curtain leaves open.
-    fn sentences(&mut self, i: usize) {
+    fn sentences(&mut self, i: usize) -> Result<()> {
         let mut s = self.stream("ve", i);
-        let (pair, style) = self.pair(&mut s);
+        let (pair, style) = self.pair(&mut s)?;
         let third = self.other(&mut s, pair);
         let left = i.is_multiple_of(2);
         let sentence = format!(
@@ -179,57 +243,63 @@ impl Builder<'_> {
             let file = self.add(a.image);
             self.out.ve.push(json!({"image": file, "sentence": sentence, "label": label}));
         }
+        Ok(())
     }
 
-    /// An expression for each of the two things in a picture, with their boxes.
-    fn expressions(&mut self, i: usize) {
+    /// An expression for each of the four things in a picture, with their boxes.
+    fn expressions(&mut self, i: usize) -> Result<()> {
         let mut s = self.stream("grounding", i);
-        let (pair, style) = self.pair(&mut s);
-        let a = self.sprites.two(pair, style, None, self.size, &mut s);
-        let boxes: Vec<[usize; 4]> =
-            a.places.iter().map(|(x, y)| [*x, *y, a.side, a.side]).collect();
-        let file = self.add(a.image);
-        for (concept, own) in [pair.0, pair.1].into_iter().zip(&boxes) {
+        let (concepts, style) = self.four(&mut s)?;
+        let (image, places, side) = self.sprites.four(concepts, style, self.size, &mut s);
+        let boxes = places.map(|(x, y)| [x, y, side, side]);
+        let file = self.add(image);
+        for (concept, own) in concepts.into_iter().zip(&boxes) {
             let text = format!("the {}", self.name(concept));
             let id = self.out.grounding.len();
             self.out.grounding.push(json!({"image": file, "text": text, "ref_id": id,
                                            "box": own, "boxes": boxes}));
         }
+        Ok(())
     }
 }
 
-/// Builds `train`, `val` and `test`; `scenes` is the number of scenes of each task in `train`, the
-/// others have a fifth of it.
+/// Builds `train`, `val` and, if there is a style that is held out, `test`; `scenes` is the number of
+/// scenes of each task in `train`, the others have a fifth of it.
 ///
 /// # Errors
-/// Never for the sprites that are built in.
-pub fn build_tasks(seed: u64, size: usize, scenes: usize) -> Result<Vec<TaskCorpus>> {
-    let sprites = Sprites::open()?;
-    let trained: Vec<usize> = (0..TRAINED.len()).collect();
-    let unseen = vec![TRAINED.len()];
-    let splits = [
-        ("train", trained.clone(), false, scenes),
-        ("val", trained, true, scenes.div_ceil(5)),
-        ("test", unseen, true, scenes.div_ceil(5)),
-    ];
-    Ok(splits
+/// If the concepts are too few to form the splits.
+pub fn build_tasks(
+    sprites: &Sprites,
+    seed: u64,
+    size: usize,
+    scenes: usize,
+) -> Result<Vec<TaskCorpus>> {
+    let trained: Vec<usize> = (0..sprites.trained()).collect();
+    let unseen: Vec<usize> = sprites.unseen().collect();
+    let mut splits =
+        vec![("train", trained.clone(), false, scenes), ("val", trained, true, scenes.div_ceil(5))];
+    if !unseen.is_empty() {
+        splits.push(("test", unseen, true, scenes.div_ceil(5)));
+    }
+    splits
         .into_iter()
         .map(|(name, styles, held, count)| {
             let out = TaskCorpus { name: name.into(), ..TaskCorpus::default() };
-            let mut builder = Builder { sprites: &sprites, styles, held, size, seed, out };
+            let mut builder = Builder { sprites, styles, held, size, seed, out };
             for i in 0..count {
-                builder.caption(i);
-                builder.questions(i);
-                builder.statements(i);
-                builder.sentences(i);
-                builder.expressions(i);
+                builder.caption(i)?;
+                builder.questions(i)?;
+                builder.statements(i)?;
+                builder.sentences(i)?;
+                builder.expressions(i)?;
             }
-            builder.out
+            builder.things();
+            Ok(builder.out)
         })
-        .collect())
+        .collect()
 }
 
-/// Writes pictures and the lists `SPLIT_captions.json`, `SPLIT_vqa.json`, `SPLIT_nlvr.json`,
+/// Writes pictures and the lists `SPLIT_things.json`, `SPLIT_captions.json`, `SPLIT_vqa.json`, `SPLIT_nlvr.json`,
 /// `SPLIT_ve.json`, `SPLIT_grounding.json`, and the candidate answers `answers.json`. Image paths are
 /// relative to `folder`.
 ///
@@ -245,6 +315,7 @@ pub fn write_tasks(splits: &[TaskCorpus], folder: &Path) -> Result<()> {
             write(&folder.join(file), &png(image)?)?;
         }
         for (task, list) in [
+            ("things", &split.things),
             ("captions", &split.captions),
             ("vqa", &split.vqa),
             ("nlvr", &split.nlvr),
@@ -267,7 +338,7 @@ mod tests {
 
     #[test]
     fn text_alone_gives_nothing_away() {
-        for split in build_tasks(1, 32, 30).unwrap() {
+        for split in build_tasks(&Sprites::embedded().unwrap(), 1, 32, 30).unwrap() {
             let mut labels: BTreeMap<String, Vec<String>> = BTreeMap::new();
             for entry in split.nlvr.iter().chain(&split.ve) {
                 let sentence = entry["sentence"].as_str().unwrap().to_owned();
@@ -283,9 +354,62 @@ mod tests {
     }
 
     #[test]
+    fn few_concepts_still_give_every_task() {
+        let sprites = Sprites::embedded().unwrap().choose(12, 5).unwrap();
+        for split in build_tasks(&sprites, 5, 32, 20).unwrap() {
+            let names: std::collections::BTreeSet<_> =
+                split.grounding.iter().map(|e| e["text"].to_string()).collect();
+            assert!(names.len() <= 12 && names.len() > 4, "{}", split.name);
+            assert_eq!(split.grounding.len() % 4, 0);
+        }
+        assert!(Sprites::embedded().unwrap().choose(11, 5).is_err());
+        assert!(Sprites::embedded().unwrap().choose(161, 5).is_err());
+    }
+
+    #[test]
+    fn a_folder_of_cut_outs_serves_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        for (s, style) in ["plain", "round"].iter().enumerate() {
+            fs::create_dir(folder.path().join(style)).unwrap();
+            for i in 0..13_u8 {
+                let mut cut_out = image::RgbaImage::new(20, 10 + s as u32);
+                cut_out.put_pixel(3, 4, image::Rgba([i * 19, 7, 200, 255]));
+                let file = folder.path().join(style).join(format!("red_thing-{i}.png"));
+                if s == 0 || i < 12 {
+                    cut_out.save(file).unwrap();
+                }
+            }
+        }
+        fs::write(folder.path().join("plain/broken.png"), b"no picture").unwrap();
+        let opaque = image::RgbImage::new(4, 4);
+        opaque.save(folder.path().join("round/opaque.png")).unwrap();
+        let (sprites, left_out) = Sprites::from_folder(folder.path(), Some("plain")).unwrap();
+        let said = left_out.join("\n");
+        for part in ["broken.png", "opaque.png", "`red thing 12`: not in round"] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+        assert_eq!(left_out.len(), 3);
+        let splits = build_tasks(&sprites, 1, 32, 5).unwrap();
+        let styles: Vec<&str> =
+            splits.iter().filter_map(|s| s.captions[0]["style"].as_str()).collect();
+        assert_eq!(styles, ["round", "round", "plain"]);
+        let alone = Sprites::from_folder(&folder.path().join("round"), None).unwrap().0;
+        let names: Vec<_> =
+            build_tasks(&alone, 1, 32, 5).unwrap().into_iter().map(|s| s.name).collect();
+        assert_eq!(names, ["train", "val"]);
+        let refused = |path: &Path, unseen| Sprites::from_folder(path, unseen).err().unwrap();
+        assert!(refused(folder.path(), Some("round-")).to_string().contains("plain, round"));
+        assert!(
+            refused(&folder.path().join("round"), Some("round")).to_string().contains("held out")
+        );
+        assert!(refused(&folder.path().join("none"), None).to_string().contains("none"));
+    }
+
+    #[test]
     fn the_same_seed_gives_the_same_files() {
-        let (a, b) = (build_tasks(3, 32, 4).unwrap(), build_tasks(3, 32, 4).unwrap());
+        let build = |seed| build_tasks(&Sprites::embedded().unwrap(), seed, 32, 4).unwrap();
+        let (a, b) = (build(3), build(3));
         assert!(a.iter().zip(&b).all(|(a, b)| a.pictures == b.pictures && a.vqa == b.vqa));
-        assert_ne!(a[0].pictures, build_tasks(4, 32, 4).unwrap()[0].pictures);
+        assert_ne!(a[0].pictures, build(4)[0].pictures);
     }
 }

@@ -22,25 +22,58 @@ struct Scratch {
     out: Vec<f32>,
 }
 
-for_each_isa! {
-    /// `out[12][32] = leftᵀ right` of `left` `[length][12]` and `right` `[length][32]`: both the
-    /// scores of keys and the sums of values have this form.
-    fn tile(left: &[f32], right: &[f32], length: usize, out: &mut [f32]) {
-        let mut sum = [[0.0_f32; ACROSS]; DOWN];
-        // Nothing in the loop can panic, so the sums stay in registers.
-        let left = left[..length * DOWN].as_chunks::<DOWN>().0;
-        let right = right[..length * ACROSS].as_chunks::<ACROSS>().0;
-        for (l, r) in left.iter().zip(right) {
-            for i in 0..DOWN {
-                for j in 0..ACROSS {
-                    sum[i][j] = l[i].mul_add(r[j], sum[i][j]);
-                }
+/// `R` lines by `C` columns of the sums from line `I` and column `J` on.
+#[inline(always)]
+fn block<const R: usize, const C: usize, const I: usize, const J: usize>(
+    left: &[[f32; DOWN]],
+    right: &[[f32; ACROSS]],
+    out: &mut [f32],
+) {
+    let mut sum = [[0.0_f32; C]; R];
+    // Nothing in the loop can panic, so the sums stay in registers.
+    for (l, r) in left.iter().zip(right) {
+        for i in 0..R {
+            for j in 0..C {
+                sum[i][j] = l[I + i].mul_add(r[J + j], sum[i][j]);
             }
         }
-        for (i, line) in out.chunks_mut(ACROSS).enumerate().take(DOWN) {
-            line.copy_from_slice(&sum[i]);
+    }
+    for (i, line) in out.chunks_mut(ACROSS).skip(I).enumerate().take(R) {
+        line[J..J + C].copy_from_slice(&sum[i]);
+    }
+}
+
+/// `out[12][32] = leftᵀ right` of `left` `[length][12]` and `right` `[length][32]`: both the scores of
+/// keys and the sums of values have this form. Every entry is summed in the same order whatever the cut.
+fn tile(left: &[f32], right: &[f32], length: usize, out: &mut [f32]) {
+    let left = left[..length * DOWN].as_chunks::<DOWN>().0;
+    let right = right[..length * ACROSS].as_chunks::<ACROSS>().0;
+
+    #[cfg(target_arch = "x86_64")]
+    {
+        use crate::isa::{Isa, detected};
+
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+        fn avx512(left: &[[f32; DOWN]], right: &[[f32; ACROSS]], out: &mut [f32]) {
+            block::<DOWN, ACROSS, 0, 0>(left, right, out);
+        }
+        // 12 of the 16 registers hold sums.
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2(left: &[[f32; DOWN]], right: &[[f32; ACROSS]], out: &mut [f32]) {
+            block::<6, 16, 0, 0>(left, right, out);
+            block::<6, 16, 6, 0>(left, right, out);
+            block::<6, 16, 0, 16>(left, right, out);
+            block::<6, 16, 6, 16>(left, right, out);
+        }
+        match detected() {
+            // SAFETY: the processor has been found to offer these instructions.
+            Isa::Avx512 => return unsafe { avx512(left, right, out) },
+            // SAFETY: as above.
+            Isa::Avx2 => return unsafe { avx2(left, right, out) },
+            Isa::Portable => {}
         }
     }
+    block::<DOWN, ACROSS, 0, 0>(left, right, out);
 }
 
 for_each_isa! {

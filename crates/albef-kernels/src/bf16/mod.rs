@@ -266,7 +266,7 @@ mod product {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gemm::{Finish, Right, Strided, multiply};
+    use crate::gemm::{Finish, Strided, multiply};
     use crate::random::uniform;
 
     fn random(seed: u64, n: usize) -> Vec<f32> {
@@ -293,10 +293,9 @@ mod tests {
                 let (b_row, b_column) = if layout & 2 == 0 { (n, 1) } else { (1, k) };
                 let left = Strided { data: &a, row: a_row, column: a_column };
                 let right = Strided { data: &b, row: b_row, column: b_column };
-                let packed = Right::new(right, k, n, Precision::Bf16);
                 let finish = Finish { bias: Some(&bias), gelu: false, residual: Some(&residual) };
                 let mut c = vec![f32::NAN; m * n];
-                multiply(left, &packed, [m, n, k], finish, &mut c);
+                multiply(left, right, [m, n, k], Precision::Bf16, finish, &mut c);
                 let value = |x: f32| if exact { rounded(x) } else { f64::from(x) };
                 for i in 0..m {
                     for j in 0..n {
@@ -326,10 +325,9 @@ mod tests {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
                 let right = Strided { data: &b, row: n, column: 1 };
-                let right = Right::new(right, k, n, Precision::Bf16);
                 let left = Strided { data: &a, row: k, column: 1 };
                 let mut c = vec![0.0; m * n];
-                multiply(left, &right, [m, n, k], Finish::NOTHING, &mut c);
+                multiply(left, right, [m, n, k], Precision::Bf16, Finish::NOTHING, &mut c);
                 c
             })
         };

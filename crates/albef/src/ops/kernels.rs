@@ -60,15 +60,15 @@ impl FusedKernels for Flex {
         match op {
             Op::Linear { gelu, precision } => {
                 let (n, inner) = dims(&inputs[1]);
-                let packed = k::PackedWeight::new(at(1), n, inner, *precision);
+                let weight = k::Weight::new(at(1), n, inner, *precision);
                 let mut y = buffer(rows * n);
                 if *gelu && keep {
                     let mut z = buffer(rows * n);
-                    k::linear_gelu_keep(&packed, at(0), rows, Some(at(2)), &mut z, &mut y);
+                    k::linear_gelu_keep(weight, at(0), rows, Some(at(2)), &mut z, &mut y);
                     return (matrix(y, rows, n), vec![matrix(z, rows, n)]);
                 }
                 let act = if *gelu { k::Activation::Gelu } else { k::Activation::None };
-                k::linear(&packed, at(0), rows, Some(at(2)), act, None, &mut y);
+                k::linear(weight, at(0), rows, Some(at(2)), act, None, &mut y);
                 (matrix(y, rows, n), vec![])
             }
             Op::LayerNorm { eps } => {
