@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """The paper's ablation on a small scale: what each part of ALBEF adds, several seeds each.
 
-    scripts/ablations.py --albef target/release/albef --output OUT [--seeds 3] [--steps 600]
+    scripts/ablations.py --albef target/release/albef --output OUT [--seeds 3] [--steps 160] [--jobs 2]
 
-Pictures are composed scenes (`albef data scenes`), the model is `nano`. Each row pre-trains from random
-weights, is measured by retrieval on scenes whose pairs of things never met in training, then fine-tuned on
-questions about scenes. Rows differ in nothing but the settings named in ROWS. Everything that is there
+Pictures are composed scenes (`albef data scenes`), the model is `nano`. The paper starts from encoders that
+know pictures and words (DeiT, BERT); here all rows of a seed start from one model that has seen single things
+with their names (contrast alone, START steps). Each row then pre-trains on scenes, is measured by retrieval on
+scenes whose pairs of things never met in training, and is fine-tuned on questions about scenes. Rows differ in
+nothing but the settings named in ROWS. Everything that is there
 already is kept, so an interrupted run goes on. Writes OUT/ablations.json and OUT/ablations.md; the tests
 are those of `albef compare`. Needs nothing beyond Python's own library.
 """
@@ -13,9 +15,11 @@ import argparse
 import json
 import random
 import statistics
-import subprocess
-import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from study import CONFIGS, kept, run, say, settings
 
 ALL = ["losses.ita=true", "hard_negatives=true", "alpha=0"]
 ROWS = {
@@ -26,30 +30,18 @@ ROWS = {
     "hard negatives + MixGen": [*ALL, "mixgen.mode=batch"],
 }
 NOISY = {"40 % shuffled": "+ hard negatives", "40 % shuffled, MoD": "+ MoD in pre-training"}
+DISTILLED = "+ MoD in pre-training"
 DOWNSTREAM = "+ MoD downstream"
 # What is compared with what, in the paper's order.
 PAIRS = [
     ("MLM + ITM", "+ ITC"),
     ("+ ITC", "+ hard negatives"),
-    ("+ hard negatives", "+ MoD in pre-training"),
+    ("+ hard negatives", DISTILLED),
+    (DISTILLED, DOWNSTREAM),
     ("+ hard negatives", "hard negatives + MixGen"),
-    ("40 % shuffled", "40 % shuffled, MoD"),
     ("+ hard negatives", "40 % shuffled"),
+    ("40 % shuffled", "40 % shuffled, MoD"),
 ]
-
-
-def run(*command, log=None):
-    """The command's standard output; its standard error goes to the log."""
-    command = [str(part) for part in command]
-    with open(log, "a") if log else open("/dev/null", "w") as err:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=err, text=True)
-    if done.returncode != 0:
-        sys.exit(f"failed: {' '.join(command)}; see {log}")
-    return done.stdout
-
-
-def settings(values):
-    return [part for value in values for part in ("--set", value)]
 
 
 def shuffled(source, target, share, seed):
@@ -67,84 +59,150 @@ class Study:
     def __init__(self, options):
         self.o = options
         self.out = Path(options.output)
-        self.configs = Path(__file__).resolve().parent.parent / "configs"
         self.scenes = self.out / "scenes"
-        self.out.mkdir(parents=True, exist_ok=True)
+        self.gallery = self.out / "gallery.json"
+        self.vocabulary = self.out / "vocab.txt"
+        self.starting = threading.Lock()
+        (self.out / "outcomes").mkdir(parents=True, exist_ok=True)
 
     def prepare(self):
-        if not (self.scenes / "val_vqa.json").exists():
-            run(self.o.albef, "data", "scenes", "--output", self.scenes, "--scenes", self.o.scenes, "--size", 64)
+        if not (self.scenes / "answers.json").exists():
+            run(
+                self.o.albef, "data", "scenes", "--output", self.scenes, "--scenes", self.o.scenes,
+                "--size", self.o.size, "--concepts", self.o.concepts, log=self.out / "log" / "scenes.txt",
+            )
+        self.write_vocabulary()
         # One caption a picture: then every candidate of a query is scored in full.
         pictures = json.loads((self.scenes / "val_captions.json").read_text())[: self.o.gallery]
-        (self.out / "gallery.json").write_text(json.dumps([{**p, "caption": p["caption"][:1]} for p in pictures]))
+        self.gallery.write_text(json.dumps([{**p, "caption": p["caption"][:1]} for p in pictures]))
 
-    def pretrain(self, row, seed):
-        folder = self.out / "runs" / f"{slug(row)}-{seed}"
-        if not (folder / "model" / "vocab.txt").exists():
-            source = self.scenes / "train_captions.json"
-            if row in NOISY:
-                noisy = self.out / f"shuffled-{seed}.json"
-                shuffled(source, noisy, 0.4, seed)
-                source = noisy
-            values = ROWS[NOISY.get(row, row)]
+    def write_vocabulary(self):
+        """The word pieces of scenes, questions and answers: those of a model that has read all of them."""
+        if self.vocabulary.exists():
+            return
+        lists = [json.loads((self.scenes / f"train_{task}.json").read_text()) for task in ["captions", "things"]]
+        texts = {text for pairs in lists for pair in pairs for text in pair["caption"]}
+        texts |= {q["question"] for q in json.loads((self.scenes / "train_vqa.json").read_text())}
+        words = self.out / "words.json"
+        picture = lists[1][0]["image"]
+        words.write_text(json.dumps([{"image": picture, "caption": sorted(texts), "image_id": 0}] * 2))
+        folder = self.out / "runs" / "words"
+        run(
+            self.o.albef, "pretrain", CONFIGS / "nano.yaml", "--output", folder,
+            *settings({
+                "train_file": f"[{words}]", "image_root": self.scenes, "batch_size": 2, "max_steps": 1,
+                "queue_size": 2, "image_res": self.o.size,
+            }),
+            log=self.out / "log" / "words.txt",
+        )
+        self.vocabulary.write_text((folder / "model" / "vocab.txt").read_text())
+
+    def threads(self):
+        return ["--threads", 1] if self.o.jobs > 1 else []
+
+    def log(self, row, seed):
+        return self.out / "log" / f"{slug(row)}-{seed}.txt"
+
+    def saved(self, row, seed, task):
+        return self.out / "outcomes" / f"{slug(row)}-{seed}-{task}.json"
+
+    def training(self, seed, steps):
+        """Settings of every pre-training run."""
+        return settings({
+            "image_root": self.scenes, "seed": seed, "batch_size": 64, "image_res": self.o.size,
+            "max_steps": steps, "schedular.epochs": 100000, "schedular.warmup_steps": 30,
+            "precision": self.o.precision, "checkpoint_every": 100000, "flip": False,
+            "crop_scale": "[0.9, 1.0]", "vocab": self.vocabulary,
+        })
+
+    def start(self, seed):
+        """The model that all rows of a seed start from."""
+        folder = self.out / "runs" / f"start-{seed}"
+        with self.starting:
+            if (folder / "model" / "vocab.txt").exists():
+                return folder / "model"
             run(
-                self.o.albef, "pretrain", self.configs / "nano.yaml", "--output", folder, "--resume",
-                *settings([
-                    f"train_file=[{source}]", f"image_root={self.scenes}", f"seed={seed}", "batch_size=64",
-                    "queue_size=256", f"max_steps={self.o.steps}", "schedular.epochs=100000",
-                    "schedular.warmup_steps=50", "negative_temp=0.07", f"precision={self.o.precision}",
-                    "checkpoint_every=100000", *values,
-                ]),
-                log=self.out / "log.txt",
+                self.o.albef, "pretrain", CONFIGS / "nano.yaml", "--output", folder, "--resume", *self.threads(),
+                *self.training(seed, self.o.start_steps),
+                *settings({
+                    "train_file": f"[{self.scenes / 'train_things.json'}]", "losses.itm": False,
+                    "losses.mlm": False, "optimizer.lr": 1e-3,
+                }),
+                log=self.log("start", seed),
             )
         return folder / "model"
 
+    def pretrain(self, row, seed):
+        folder = self.out / "runs" / f"{slug(row)}-{seed}"
+        if (folder / "model" / "vocab.txt").exists():
+            return folder / "model"
+        source = self.scenes / "train_captions.json"
+        if row in NOISY:
+            noisy = self.out / f"shuffled-{seed}.json"
+            shuffled(source, noisy, 0.4, seed)
+            source = noisy
+        run(
+            self.o.albef, "pretrain", CONFIGS / "nano.yaml", "--output", folder, "--resume", *self.threads(),
+            *self.training(seed, self.o.steps),
+            *settings({
+                "train_file": f"[{source}]", "init_albef": self.start(seed), "queue_size": 256,
+                "optimizer.lr": 6e-4, "negative_temp": 0.07,
+            }),
+            *settings(ROWS[NOISY.get(row, row)]),
+            log=self.log(row, seed),
+        )
+        return folder / "model"
+
     def retrieval(self, row, seed):
-        saved = self.out / "outcomes" / f"{slug(row)}-{seed}-retrieval.json"
-        result = saved.with_suffix(".result.json")
-        if not result.exists():
-            saved.parent.mkdir(exist_ok=True)
-            model = self.pretrain(row, seed)
-            out = run(
-                self.o.albef, "evaluate", "retrieval", "--model", model, "--annotations", self.out / "gallery.json",
-                "--image-root", self.scenes, "--k", self.o.gallery, "--json", "--save", saved,
-                log=self.out / "log.txt",
-            )
-            result.write_text(out)
-        return json.loads(result.read_text()), saved
+        saved = self.saved(row, seed, "retrieval")
+        return kept(saved.with_suffix(".result.json"), lambda: run(
+            self.o.albef, "evaluate", "retrieval", "--model", self.pretrain(row, seed), "--annotations",
+            self.gallery, "--image-root", self.scenes, "--k", self.o.gallery, "--json", "--save", saved,
+            *self.threads(), log=self.log(row, seed),
+        ))
 
     def questions(self, row, seed):
-        saved = self.out / "outcomes" / f"{slug(row)}-{seed}-vqa.json"
-        result = saved.with_suffix(".result.json")
-        if not result.exists():
-            distill = row == DOWNSTREAM
-            model = self.pretrain("+ MoD in pre-training" if distill else row, seed)
+        saved = self.saved(row, seed, "vqa")
+
+        def make():
+            model = self.pretrain(DISTILLED if row == DOWNSTREAM else row, seed)
             folder = self.out / "runs" / f"{slug(row)}-{seed}-vqa"
             run(
-                self.o.albef, "finetune", "vqa", self.configs / "vqa.yaml", "--output", folder, "--resume",
-                *settings([
-                    f"checkpoint={model}", f"train_file=[{self.scenes / 'train_vqa.json'}]",
-                    f"vqa_root={self.scenes}", f"vg_root={self.scenes}", "image_res=64", "batch_size_train=64",
-                    f"max_steps={self.o.tune_steps}", "schedular.sched=per_step", "schedular.epochs=1000",
-                    "schedular.warmup_steps=20", "schedular.warmup_lr=1e-5", "optimizer.lr=4e-4", "dropout=0",
-                    "momentum_dropout=0", f"distill={str(distill).lower()}", f"seed={seed}",
-                    f"precision={self.o.precision}", "checkpoint_every=100000", "rand_augment=[0, 0]",
-                    "flip=false", "crop_scale=[1.0, 1.0]",
-                ]),
-                log=self.out / "log.txt",
+                self.o.albef, "finetune", "vqa", CONFIGS / "vqa.yaml", "--output", folder, "--resume",
+                *self.threads(),
+                *settings({
+                    "checkpoint": model, "train_file": f"[{self.scenes / 'train_vqa.json'}]",
+                    "vqa_root": self.scenes, "vg_root": self.scenes, "image_res": self.o.size,
+                    "batch_size_train": 64, "max_steps": self.o.tune_steps, "schedular.sched": "per_step",
+                    "schedular.epochs": 1000, "schedular.warmup_steps": 20, "schedular.warmup_lr": 1e-5,
+                    "optimizer.lr": 6e-4, "dropout": 0, "momentum_dropout": 0, "momentum": 0.98,
+                    "distill": row == DOWNSTREAM, "seed": seed, "precision": self.o.precision,
+                    "checkpoint_every": 100000, "rand_augment": "[0, 0]", "flip": False,
+                    "crop_scale": "[1.0, 1.0]",
+                }),
+                log=self.log(row, seed),
             )
-            out = run(
+            return run(
                 self.o.albef, "evaluate", "vqa", "--model", folder / "model", "--annotations",
                 self.scenes / "val_vqa.json", "--image-root", self.scenes, "--answer-list",
-                self.scenes / "answers.json", "--k", 16, "--json", "--save", saved, log=self.out / "log.txt",
+                self.scenes / "answers.json", "--k", 16, "--json", "--save", saved, *self.threads(),
+                log=self.log(row, seed),
             )
-            result.write_text(out)
-        return json.loads(result.read_text()), saved
+
+        return kept(saved.with_suffix(".result.json"), make)
+
+    def measure(self, row, seed):
+        """The results of a row by task."""
+        found = {}
+        if row != DOWNSTREAM:
+            found["retrieval"] = self.retrieval(row, seed)
+        if row not in NOISY:
+            found["vqa"] = self.questions(row, seed)
+        say(f"seed {seed}: {row}")
+        return found
 
     def compare(self, first, second):
-        out = run(
-            self.o.albef, "compare", "--a", *first, "--b", *second, "--json", log=self.out / "log.txt",
-        )
+        out = run(self.o.albef, "compare", "--a", *first, "--b", *second, "--json", log=self.out / "log" / "compare.txt")
         return json.loads(out)["metrics"]
 
 
@@ -157,66 +215,83 @@ def spread(values):
     return f"{statistics.mean(values):.1f} ± {deviation:.1f}"
 
 
-def main():
-    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    a.add_argument("--albef", required=True)
-    a.add_argument("--output", required=True)
-    a.add_argument("--seeds", type=int, default=3)
-    a.add_argument("--steps", type=int, default=600, help="steps of pre-training, 64 pairs each")
-    a.add_argument("--tune-steps", type=int, default=300, help="steps of fine-tuning, 64 questions each")
-    a.add_argument("--scenes", type=int, default=2400)
-    a.add_argument("--gallery", type=int, default=160)
-    a.add_argument("--precision", default="bf16", choices=["f32", "bf16"])
-    study = Study(a.parse_args())
-    study.prepare()
-    seeds = range(1, study.o.seeds + 1)
-    found = {}
-    # Seed by seed, so that an early end leaves whole rows.
-    for seed in seeds:
-        for row in [*ROWS, *NOISY]:
-            entry = found.setdefault(row, {"retrieval": [], "vqa": [], "files": {"retrieval": [], "vqa": []}})
-            for task in ["retrieval", "vqa"]:
-                result, saved = getattr(study, "retrieval" if task == "retrieval" else "questions")(row, seed)
-                entry[task].append(result)
-                entry["files"][task].append(str(saved))
-            print(f"seed {seed}: {row}", file=sys.stderr, flush=True)
-        entry = found.setdefault(DOWNSTREAM, {"retrieval": [], "vqa": [], "files": {"retrieval": [], "vqa": []}})
-        result, saved = study.questions(DOWNSTREAM, seed)
-        entry["vqa"].append(result)
-        entry["files"]["vqa"].append(str(saved))
+def table(study, found, seeds):
+    o = study.o
     lines = [
-        f"Mean ± deviation over {study.o.seeds} seeds; {study.o.steps} steps of 64 pairs, then "
-        f"{study.o.tune_steps} steps of 64 questions; gallery of {study.o.gallery} scenes.",
+        f"Mean ± deviation over {len(seeds)} seeds; `nano` at {o.size} px on {o.scenes} scenes of {o.concepts} things, "
+        f"{o.start_steps} steps on single things, {o.steps} steps of 64 pairs, then {o.tune_steps} steps of 64 questions; gallery of {o.gallery} scenes.",
         "",
         "| pre-training | TR@1 cosine | IR@1 cosine | TR@1 matching | IR@1 matching | questions |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for row, entry in found.items():
+    for row, by_seed in found.items():
         cells = [row]
         for stage in [lambda r: r["itc"], lambda r: r]:
             for key in ["txt_r1", "img_r1"]:
-                values = [stage(r)[key] for r in entry["retrieval"]]
+                values = [stage(r["retrieval"])[key] for r in by_seed if "retrieval" in r]
                 cells.append(spread(values) if values else "as above")
-        cells.append(spread([r["accuracy"] for r in entry["vqa"]]))
+        values = [r["vqa"]["accuracy"] for r in by_seed if "vqa" in r]
+        cells.append(spread(values) if values else "—")
         lines.append("| " + " | ".join(cells) + " |")
-    majority = statistics.mean(r["majority"] for r in found["+ ITC"]["vqa"])
-    lines += ["", f"Chance R@1 {100 / study.o.gallery:.1f}; always the most frequent answer {majority:.1f}.", ""]
-    lines += ["| from | to | metric | difference | 95 % interval | p |", "| --- | --- | --- | --- | --- | --- |"]
-    tests = []
-    for first, second in [*PAIRS, ("+ MoD in pre-training", DOWNSTREAM)]:
+    majority = statistics.mean(r["vqa"]["majority"] for r in found["+ ITC"])
+    return [*lines, "", f"Chance R@1 {100 / o.gallery:.1f}; always the most frequent answer {majority:.1f}.", ""]
+
+
+def tests(study, found, seeds):
+    lines = ["| from | to | metric | difference | 95 % interval | p |", "| --- | --- | --- | --- | --- | --- |"]
+    record = []
+    for first, second in PAIRS:
         for task in ["retrieval", "vqa"]:
-            files = [found[row]["files"][task] for row in (first, second)]
-            if not all(files):
+            if not all(task in found[row][0] for row in (first, second)):
                 continue
+            files = [[study.saved(row, seed, task) for seed in seeds] for row in (first, second)]
             for metric, d in study.compare(*files).items():
-                tests.append({"from": first, "to": second, "task": task, "metric": metric, **d})
+                record.append({"from": first, "to": second, "task": task, "metric": metric, **d})
                 if task == "vqa" or metric.endswith("r1"):
                     low, high = d["interval"]
                     lines.append(
                         f"| {first} | {second} | {metric} | {d['difference']:+.1f} | "
                         f"[{low:+.1f}, {high:+.1f}] | {d['p']:.4f} |"
                     )
-    (study.out / "ablations.json").write_text(json.dumps({"rows": found, "tests": tests}, indent=1))
+    return record, lines
+
+
+def main():
+    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    a.add_argument("--albef", required=True)
+    a.add_argument("--output", required=True)
+    a.add_argument("--seeds", type=int, default=3)
+    a.add_argument("--start-steps", type=int, default=120, help="steps on single things")
+    a.add_argument("--steps", type=int, default=160, help="steps of pre-training, 64 pairs each")
+    a.add_argument("--tune-steps", type=int, default=80, help="steps of fine-tuning, 64 questions each")
+    a.add_argument("--scenes", type=int, default=1200)
+    a.add_argument("--concepts", type=int, default=40, help="things that the scenes show")
+    a.add_argument("--size", type=int, default=48, help="side of the pictures")
+    a.add_argument("--gallery", type=int, default=120)
+    a.add_argument("--jobs", type=int, default=1, help="runs beside each other, one thread each if several")
+    a.add_argument("--precision", default="f32", choices=["f32", "bf16"])
+    study = Study(a.parse_args())
+    study.prepare()
+    seeds = range(1, study.o.seeds + 1)
+    rows = [*ROWS, DOWNSTREAM, *NOISY]
+    with ThreadPoolExecutor(study.o.jobs) as pool:
+        # Seed by seed, so that an early end leaves whole rows. A run that needs another one's model
+        # comes after it.
+        todo = {}
+        for seed in seeds:
+            for row in rows:
+                before = todo.get((DISTILLED, seed)) if row == DOWNSTREAM else None
+
+                def work(row=row, seed=seed, before=before):
+                    if before is not None:
+                        before.result()
+                    return study.measure(row, seed)
+
+                todo[row, seed] = pool.submit(work)
+        found = {row: [todo[row, seed].result() for seed in seeds] for row in rows}
+    record, lines = tests(study, found, seeds)
+    lines = table(study, found, seeds) + lines
+    (study.out / "ablations.json").write_text(json.dumps({"rows": found, "tests": record}, indent=1))
     (study.out / "ablations.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use albef::eval::answers::RankRule;
-use albef::eval::grounding::{best_box, box_score, region_box, resize_map};
+use albef::eval::grounding::{best_box, box_score, region_box, resize_map, within};
 use albef::eval::retrieval::{score_pairs, similarities};
 use albef::explain::{AttentionMaps, contrastive_maps, matching_maps};
 use albef::model::{EntailmentModel, TokenBatch};
@@ -20,7 +20,7 @@ use crate::corpus::{Pictures, Ready};
 use crate::device::Where;
 use crate::overlay::{draw_box, overlay};
 use crate::search::probability;
-use crate::tasks::{TaskModel, answer_list, sample};
+use crate::tasks::{Answered, TaskModel, answer_list, sample};
 
 #[derive(clap::Args)]
 pub struct AskArguments {
@@ -145,17 +145,17 @@ pub struct GroundArguments {
     /// Text layer (itm; the third fusion layer, if there is one) or image block (itc; the last).
     #[arg(long)]
     layer: Option<usize>,
-    /// A map for each word as well.
+    /// A map for each word as well, in `--output` or `--json` (itm only).
     #[arg(long)]
     words: bool,
     /// Where to write the picture with the map over it; words get their number and name appended.
-    #[arg(long)]
+    #[arg(long, value_parser = crate::outcomes::place)]
     output: Option<PathBuf>,
     /// Proposals to choose from: a JSON list of `[left, top, width, height]` in pixels.
     #[arg(long)]
     boxes: Option<PathBuf>,
     /// Share of the peak at which a region ends, where no proposals are given.
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.5, conflicts_with = "boxes")]
     threshold: f32,
     #[command(flatten)]
     device: Where,
@@ -169,16 +169,17 @@ pub fn ask(a: &AskArguments) -> Result<Answer> {
     let answers = answer_list(&a.answers)?;
     let candidates = model.candidates(&answers)?;
     let samples = [sample(&a.image, None, &a.question)];
-    let (found, skipped) = model.answers(&samples, &candidates, a.k, a.rank.into())?;
-    let Some(ranking) = found.into_iter().next().flatten() else { return unusable(&skipped) };
-    let top = ranking.candidates.iter().zip(&ranking.probabilities).take(a.top);
+    let (found, skipped) = model.answers(&samples, &candidates, a.k, a.rank.into(), a.top)?;
+    let Some(top) = found.into_iter().next().flatten() else { return unusable(&skipped) };
     if a.json {
-        let list: Vec<Value> =
-            top.map(|(i, p)| json!({"answer": answers[*i], "probability": p})).collect();
+        let list: Vec<Value> = top
+            .iter()
+            .map(|a| json!({"answer": answers[a.candidate], "probability": a.p}))
+            .collect();
         println!("{}", json!({"question": a.question, "answers": list}));
     } else {
-        for (i, p) in top {
-            println!("{p:>6.3}  {}", answers[*i]);
+        for Answered { candidate, p } in top {
+            println!("{p:>6.3}  {}", answers[candidate]);
         }
     }
     Ok(Answer::Yes)
@@ -238,6 +239,9 @@ fn open_picture(
 }
 
 pub fn classify(a: &ClassifyArguments) -> Result<Answer> {
+    if let Some(i) = a.labels.iter().position(|l| l.trim().is_empty()) {
+        bail!("class {i} is empty");
+    }
     if let Some(bad) = a.template.iter().find(|t| !t.contains("{}")) {
         bail!("the template `{bad}` has no `{{}}` where the class stands");
     }
@@ -297,11 +301,17 @@ fn for_word(path: &Path, number: usize, word: &str) -> PathBuf {
 }
 
 pub fn ground(a: &GroundArguments) -> Result<Answer> {
+    if a.words && a.mode == Mode::Itc {
+        eprintln!("note: the contrastive score has one map for the whole phrase, none for words");
+    }
+    if a.words && a.output.is_none() && !a.json {
+        eprintln!("note: --words shows its maps in --output FILE or --json");
+    }
     let device = a.device.open()?;
     let ready = Ready::open(a.model.as_deref(), &device)?;
     let config = &ready.model.config;
     let (pictures, pixels) = open_picture(&a.image, config.vision.image_res, &device)?;
-    let tokens = ready.tokens(&a.phrase);
+    let tokens = ready.phrase(&a.phrase);
     let texts = TokenBatch::packed(std::slice::from_ref(&tokens));
     let maps: AttentionMaps = match a.mode {
         Mode::Itm => {
@@ -333,14 +343,7 @@ pub fn ground(a: &GroundArguments) -> Result<Answer> {
                 format!("{} must hold a list of [left, top, width, height]", path.display())
             })?;
             for (i, b) in boxes.iter().enumerate() {
-                let inside = b.iter().all(|v| v.is_finite())
-                    && b[2] > 0.0
-                    && b[3] > 0.0
-                    && b[0] < image.width as f64
-                    && b[1] < image.height as f64
-                    && b[0] + b[2] > 0.0
-                    && b[1] + b[3] > 0.0;
-                if !inside {
+                if !within(*b, size) {
                     bail!("box {i} {b:?} lies outside of {} x {}", image.width, image.height);
                 }
             }

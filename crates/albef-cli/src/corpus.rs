@@ -6,10 +6,12 @@ use std::sync::Arc;
 use albef::eval::retrieval::embed_texts;
 use albef::model::Albef;
 use albef::params::{Params, tensor, values};
-use albef::weights::ModelFolder;
+use albef::task_weights::task_name;
+use albef::weights::{ModelFiles, ModelFolder, interpolation_line};
 use albef_data::dataset::{Dataset, Sample, Skipped, SourceSpec, load_images, open_source};
 use albef_data::image::{DecodeOptions, Normalization};
 use albef_data::text::{Tokenizer, Vocabulary, pre_caption};
+use albef_weights::Task;
 use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor};
 
@@ -35,8 +37,11 @@ impl Ready {
                  hint: train one with `albef demo` or `albef pretrain` and give it with --model",
             )?,
         };
-        let folder = ModelFolder::open(&path, device)
-            .with_context(|| format!("cannot open the model {}", path.display()))?;
+        note_inferred(&path);
+        let folder = ModelFolder::open(&path, device).map_err(|e| of_another_task(&path, e))?;
+        if let Some(grids) = folder.state.interpolated {
+            eprintln!("note: {}", interpolation_line(grids));
+        }
         Self::of(folder.state.model(&folder.config)?, folder.state.online, &folder.vocabulary)
     }
 
@@ -56,10 +61,48 @@ impl Ready {
         self.tokenizer.encode_truncated(&pre_caption(text, 30), MAX_TOKENS)
     }
 
+    /// The ids of a phrase to ground, which is not cut short of the model's own limit.
+    pub fn phrase(&self, text: &str) -> Vec<u32> {
+        let limit = self.model.config.text.max_positions;
+        self.tokenizer.encode_truncated(&pre_caption(text, 30), limit)
+    }
+
     /// The unit-length feature of a text.
     pub fn embed_text(&self, text: &str) -> Result<Vec<f32>> {
         Ok(embed_texts(&self.model, &[self.tokens(text)], 1)?)
     }
+}
+
+/// Says so where sizes are not known but read off the weights.
+pub fn note_inferred(path: &Path) {
+    if path.is_file() && !path.with_file_name("config.json").exists() {
+        eprintln!(
+            "note: there is no config.json beside {}: sizes are read off its weights, heads taken to be \
+             64 wide as in every published model",
+            path.display()
+        );
+    }
+}
+
+/// Says so if what does not open as an aligned and fused model is one for another task.
+fn of_another_task(path: &Path, error: albef::Error) -> anyhow::Error {
+    let found = ModelFiles::open(path).ok().map(|f| albef_weights::inspect(&f.tensors).task);
+    let command = match found {
+        Some(Task::Vqa) => "`albef ask` and `albef evaluate vqa`",
+        Some(Task::Nlvr) => "`albef reason` and `albef evaluate nlvr`",
+        Some(Task::Ve) => "`albef entail` and `albef evaluate ve`",
+        Some(Task::Ta) => "`albef finetune nlvr`",
+        _ => {
+            return anyhow::Error::new(error)
+                .context(format!("cannot open the model {}", path.display()));
+        }
+    };
+    let task = found.map_or("", task_name);
+    anyhow::anyhow!(
+        "{} is a model for {task}, which {command} take; this command needs one from \
+         `albef pretrain` or `albef finetune retrieval|grounding`",
+        path.display()
+    )
 }
 
 /// `models/mini` in the working folder, or in a folder above the program: the repository's root where

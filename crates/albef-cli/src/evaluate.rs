@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 
 use albef::eval::vqa_score::ScoreRule;
-use albef_data::dataset::{Sample, TaskForm, TaskRoots, read_task};
+use albef_data::dataset::{Sample, Skipped, TaskForm, TaskRoots, read_task};
 use albef_weights::{Task, write_atomic};
 
 use crate::Answer;
@@ -56,7 +56,7 @@ pub struct ListArguments {
     #[command(flatten)]
     device: Where,
     /// Write what was found item by item here, for `albef compare`.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = outcomes::place)]
     save: Option<PathBuf>,
     /// One JSON object on standard output.
     #[arg(long)]
@@ -80,8 +80,18 @@ pub struct VqaArguments {
     #[arg(long)]
     challenge_rules: bool,
     /// Write the answers to all questions here, in the form of the evaluation server.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE", value_parser = outcomes::place)]
     results: Option<PathBuf>,
+}
+
+/// Names the first pictures that could not be used, and counts the others.
+pub fn tell_skipped(skipped: &[Skipped]) {
+    for s in skipped.iter().take(SHOWN) {
+        eprintln!("not usable, counted as wrong: {}: {}", s.name, s.error);
+    }
+    if skipped.len() > SHOWN {
+        eprintln!("and {} more", skipped.len() - SHOWN);
+    }
 }
 
 /// Prints accuracy with its interval, beside what the most frequent answer alone would score, and
@@ -95,12 +105,7 @@ fn print(
 ) -> Result<()> {
     let train = &list.text_baseline;
     let baseline = text_baseline::measure(train, form, rule, samples, &out.scores, list.resamples)?;
-    for s in out.skipped.iter().take(SHOWN) {
-        eprintln!("not usable, counted as wrong: {}: {}", s.name, s.error);
-    }
-    if out.skipped.len() > SHOWN {
-        eprintln!("and {} more", out.skipped.len() - SHOWN);
-    }
+    tell_skipped(&out.skipped);
     let mut value = out.json(list.resamples);
     if list.json {
         if let Some(baseline) = baseline {
@@ -163,6 +168,7 @@ fn vqa(a: &VqaArguments) -> Result<Answer> {
         eprintln!("wrote {} answers to {}", out.results.len(), path.display());
     }
     if out.scores.is_empty() {
+        tell_skipped(&out.skipped);
         if a.results.is_none() {
             bail!(
                 "the questions of {} have no `answer` to compare with; write the answers with \
@@ -207,7 +213,7 @@ pub struct Arguments {
     #[command(flatten)]
     device: Where,
     /// Write what was found item by item here, for `albef compare`.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = outcomes::place)]
     save: Option<PathBuf>,
     /// One JSON object on standard output.
     #[arg(long)]
@@ -215,7 +221,7 @@ pub struct Arguments {
 }
 
 /// Unusable pictures that are named one by one.
-const SHOWN: usize = 10;
+pub const SHOWN: usize = 10;
 
 pub fn run(command: &Command) -> Result<Answer> {
     match command {
@@ -340,7 +346,6 @@ pub fn measure(
         bar.set_length(p.total as u64);
         bar.set_position(p.done as u64);
         bar.set_message(p.phase);
-        true
     })?;
     bar.finish_and_clear();
     let skipped = skipped.into_inner();

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use albef::eval::grounding::{PixelBox, best_box, box_score, iou, resize_map};
+use albef::eval::grounding::{PixelBox, best_box, box_score, iou, resize_map, within};
 use albef::eval::refcoco::SPLITS;
 use albef::explain::{contrastive_maps, matching_maps};
 use albef::model::TokenBatch;
+use albef_data::dataset::Skipped;
 use albef_data::image::DecodeOptions;
 use albef_report::{Kind, Outcomes, bootstrap_interval};
 use anyhow::{Result, bail};
@@ -15,8 +16,10 @@ use crate::Answer;
 use crate::ask::Mode;
 use crate::corpus::{Pictures, Ready};
 use crate::device::Where;
+use crate::evaluate::{SHOWN, tell_skipped};
 use crate::grounding_cases::{Case, Cases};
 use crate::outcomes;
+use crate::tasks::refuse_if_none;
 
 /// Share of the area under both boxes from which a choice counts as right.
 const RIGHT: f64 = 0.5;
@@ -55,7 +58,7 @@ pub struct Arguments {
     #[command(flatten)]
     device: Where,
     /// Write what was found item by item here, for `albef compare`.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = outcomes::place)]
     save: Option<PathBuf>,
     /// One JSON object on standard output.
     #[arg(long)]
@@ -73,7 +76,12 @@ pub struct Outcome {
     splits: Vec<Option<String>>,
     layer: usize,
     undecided: usize,
-    skipped: Vec<String>,
+    /// Expressions whose own box lies outside of the picture; they count as wrong.
+    outside: Vec<String>,
+    /// Proposals outside of their pictures, which are not chosen.
+    proposals_outside: usize,
+    /// Expressions about pictures that cannot be used; they count as wrong.
+    pub skipped: Vec<Skipped>,
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -88,7 +96,8 @@ impl Outcome {
         let mut out = json!({"accuracy": mean(&self.scores), "interval": [low, high],
             "random_box": mean(&self.random), "centre_box": mean(&self.centre),
             "expressions": self.scores.len(), "layer": self.layer,
-            "undecided": self.undecided, "skipped": self.skipped.len()});
+            "undecided": self.undecided, "skipped": self.skipped.len(),
+            "outside": self.outside.len(), "proposals_outside": self.proposals_outside});
         for split in SPLITS {
             let which: Vec<usize> = (0..self.scores.len())
                 .filter(|i| self.splits[*i].as_deref() == Some(split))
@@ -107,6 +116,23 @@ impl Outcome {
         out
     }
 
+    /// Names what could not be measured as it should.
+    pub fn tell(&self) {
+        tell_skipped(&self.skipped);
+        for name in self.outside.iter().take(SHOWN) {
+            eprintln!("its `box` lies outside of the picture, counted as wrong: {name}");
+        }
+        if self.outside.len() > SHOWN {
+            eprintln!("and {} more", self.outside.len() - SHOWN);
+        }
+        if self.proposals_outside > 0 {
+            eprintln!(
+                "{} proposals lie outside of their pictures and are never chosen",
+                self.proposals_outside
+            );
+        }
+    }
+
     /// Right or wrong, item by item.
     pub fn outcomes(&self, cases: &Cases) -> Outcomes {
         outcomes::scores("grounding", Kind::Hit, cases.samples.iter(), &self.scores)
@@ -121,9 +147,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     };
     let ready = Ready::open(a.model.as_deref(), &a.device.open()?)?;
     let out = measure(&ready, &cases, a.mode, a.layer)?;
-    for name in out.skipped.iter().take(10) {
-        eprintln!("not usable, counted as wrong: {name}");
-    }
+    out.tell();
     outcomes::save_if(a.save.as_deref(), || out.outcomes(&cases))?;
     let value = out.json(a.resamples);
     if a.json {
@@ -170,6 +194,8 @@ pub fn measure(ready: &Ready, cases: &Cases, mode: Mode, layer: Option<usize>) -
         splits: cases.iter().map(|c| c.split.clone()).collect(),
         layer,
         undecided: 0,
+        outside: Vec::new(),
+        proposals_outside: 0,
         skipped: Vec::new(),
     };
     let all: Vec<usize> = (0..samples.len()).collect();
@@ -177,7 +203,7 @@ pub fn measure(ready: &Ready, cases: &Cases, mode: Mode, layer: Option<usize>) -
     for part in all.chunks(16) {
         let (pixels, failed) = pictures.load(part);
         let texts: Vec<Vec<u32>> =
-            part.iter().map(|i| ready.tokens(&samples[*i].captions[0])).collect();
+            part.iter().map(|i| ready.phrase(&samples[*i].captions[0])).collect();
         let longest = match mode {
             Mode::Itm => texts.iter().map(Vec::len).max().unwrap_or(1),
             Mode::Itc => 1,
@@ -191,21 +217,35 @@ pub fn measure(ready: &Ready, cases: &Cases, mode: Mode, layer: Option<usize>) -
             let Case { meant, boxes, size, .. } = &cases[*i];
             let right = |b: &PixelBox| if iou(*b, *meant) >= RIGHT { 100.0 } else { 0.0 };
             out.random.push(boxes.iter().map(right).sum::<f64>() / boxes.len().max(1) as f64);
-            let unusable = failed.iter().any(|(f, _)| f == i);
-            let size = match size {
-                Some(size) if !unusable => Some(*size),
-                None if !unusable => samples[*i]
-                    .decode(&DecodeOptions::default())
-                    .ok()
-                    .map(|picture| (picture.height, picture.width)),
-                _ => None,
-            };
-            let Some(size) = size else {
-                out.skipped.push(samples[*i].name.clone());
+            let wrong = |out: &mut Outcome| {
                 out.scores.push(0.0);
                 out.centre.push(0.0);
-                continue;
             };
+            let unusable = failed.iter().find(|(f, _)| f == i).map(|(_, s)| s.clone());
+            let size = match (unusable, size) {
+                (Some(skipped), _) => Err(skipped),
+                (None, Some(size)) => Ok(*size),
+                (None, None) => samples[*i]
+                    .decode(&DecodeOptions::default())
+                    .map(|picture| (picture.height, picture.width))
+                    .map_err(|error| Skipped { name: samples[*i].name.clone(), error }),
+            };
+            let size = match size {
+                Ok(size) => size,
+                Err(skipped) => {
+                    out.skipped.push(skipped);
+                    wrong(&mut out);
+                    continue;
+                }
+            };
+            if !within(*meant, size) {
+                out.outside.push(format!("{}, `{}`", samples[*i].name, samples[*i].captions[0]));
+                wrong(&mut out);
+                continue;
+            }
+            let all = boxes.len();
+            let boxes: Vec<PixelBox> = boxes.iter().copied().filter(|b| within(*b, size)).collect();
+            out.proposals_outside += all - boxes.len();
             let (x, y) = (size.1 as f64 / 2.0, size.0 as f64 / 2.0);
             let off = |b: &PixelBox| (b[0] + b[2] / 2.0 - x).hypot(b[1] + b[3] / 2.0 - y);
             let nearest = boxes.iter().min_by(|p, q| off(p).total_cmp(&off(q)));
@@ -220,5 +260,6 @@ pub fn measure(ready: &Ready, cases: &Cases, mode: Mode, layer: Option<usize>) -
         bar.inc(part.len() as u64);
     }
     bar.finish_and_clear();
+    refuse_if_none(samples.len() - out.skipped.len(), samples.len(), &out.skipped)?;
     Ok(out)
 }

@@ -1,29 +1,23 @@
 //! `albef finetune`.
 
-use std::collections::BTreeMap;
+mod best;
+mod lists;
+
 use std::path::{Path, PathBuf};
 
 use albef::config::FinetuneConfig;
-use albef::eval::answers::RankRule;
-use albef::eval::vqa_score::ScoreRule;
 use albef::train::objective::Objective;
 use albef::train::trainer::{Ended, Trainer};
-use albef_data::dataset::{Sample, TaskForm, TaskRoots, read_task};
-use albef_report::Outcomes;
-use albef_weights::{KeepAs, write_atomic};
+use albef_weights::write_atomic;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use self::best::Best;
+pub use self::lists::{CHOOSING, Lists};
+use self::lists::{TESTING, Weights};
 use crate::Answer;
-use crate::ask::Mode;
-use crate::corpus::{Pictures, Ready};
 use crate::device::Where;
-use crate::evaluate::measure;
-use crate::evaluate_grounding;
-use crate::grounding_cases::Cases;
-use crate::outcomes;
-use crate::pretrain::{card, train};
-use crate::tasks::{TaskModel, answer_list};
+use crate::pretrain::{go_on, restore, train};
 
 /// A task to fine-tune for.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -88,160 +82,88 @@ pub fn run(a: &Arguments) -> Result<Answer> {
             a.output.display()
         );
     }
-    let mut validation = Lists::open(&config, objective, &config.base.val_file.paths())?;
-    if let Some(Lists::Grounding(cases)) = &mut validation {
-        cases.for_choosing()?;
+    if !config.unread.is_empty() {
+        let keys: Vec<String> = config.unread.iter().map(|key| format!("`{key}`")).collect();
+        eprintln!("note: this task does not read {}", keys.join(", "));
     }
-    let test = Lists::open(&config, objective, &config.test_file.paths())?;
+    let validation = Lists::open(&config, objective, CHOOSING, &config.base.val_file.paths())?;
+    let test = Lists::open(&config, objective, TESTING, &config.test_file.paths())?;
+    let chosen = validation.is_some();
     let trainer = Trainer::finetune(&config, objective, &a.output, &device)?;
+    for line in trainer.about_start() {
+        eprintln!("note: {line}");
+    }
     let (trainer, ended) = train_validated(trainer, &a.output, a.resume, &config, validation)?;
     if ended == Ended::Interrupted {
         eprintln!("saved; continue with --resume");
         return Ok(Answer::No);
     }
     if let Some(lists) = test {
-        // The test list is looked at once, with the weights at the end of the run; those of the
-        // best epoch are measured with `albef evaluate`.
-        println!("{}", lists.measure(&trainer, &config)?.0);
+        println!("{}", tested(&lists, &trainer, &config, &a.output, chosen)?);
     }
     Ok(Answer::Yes)
 }
 
+/// Looks at the test list once, with the weights that were `chosen` by validation, else with the last
+/// ones. Questions without known answers are answered in a file for the evaluation server.
+fn tested(
+    lists: &Lists,
+    trainer: &Trainer,
+    config: &FinetuneConfig,
+    output: &Path,
+    chosen: bool,
+) -> Result<Value> {
+    let best = output.join(best::FOLDER);
+    let weights = Weights { trainer, folder: chosen.then_some(best.as_path()) };
+    let epoch =
+        if chosen { best::score(output)?["epoch"].clone() } else { json!(trainer.last_epoch()) };
+    let found = lists.measure(&weights, config)?;
+    let mut value = found.value;
+    if lists.is_for_server() {
+        let path = output.join("result").join(format!("vqa_result_epoch{epoch}.json"));
+        write_answers(&path, found.answers)?;
+        value["results"] = json!(path);
+    }
+    value["weights"] = json!(if chosen { "best" } else { "last" });
+    value["epoch"] = epoch;
+    Ok(value)
+}
+
+fn write_answers(path: &Path, answers: Vec<Value>) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot create {}", folder.display()))?;
+    eprintln!("answers to {} questions: {}", answers.len(), path.display());
+    let text = Value::Array(answers).to_string();
+    write_atomic(path, |f| std::io::Write::write_all(f, text.as_bytes()))?;
+    Ok(())
+}
+
 /// Trains, measuring after each epoch if there is something to measure on; the best weights so far
-/// are kept in `output/best`, what was found with them item by item in `output/outcomes.json`.
+/// are kept in `output/best`, what was found with them item by item in `output/outcomes.json`, and
+/// the figures of every epoch in `output/validation.jsonl`.
 pub fn train_validated(
-    trainer: Trainer,
+    mut trainer: Trainer,
     output: &Path,
     resume: bool,
     config: &FinetuneConfig,
     validation: Option<Lists>,
 ) -> Result<(Trainer, Ended)> {
     let Some(lists) = validation else { return train(trainer, output, resume, None) };
-    let best = output.join("best");
-    let record = best.join("score.json");
+    if resume {
+        restore(&mut trainer, output)?;
+    }
+    let mut best = Best::open(output, &trainer)?;
     let mut after = |trainer: &Trainer| -> Result<()> {
-        let (mut score, found) = lists.measure(trainer, config)?;
-        score["epoch"] = json!(trainer.state.place.epoch);
+        if best.has_measured(trainer) {
+            return Ok(());
+        }
+        let found = lists.measure(&Weights { trainer, folder: None }, config)?;
+        let mut score = found.value;
+        score["epoch"] = json!(trainer.last_epoch());
+        score["step"] = json!(trainer.state.place.step);
         eprintln!("validation {score}");
-        let score_of = |v: &Value| v["score"].as_f64();
-        let before: Option<Value> =
-            std::fs::read_to_string(&record).ok().and_then(|text| serde_json::from_str(&text).ok());
-        let before = before.as_ref().and_then(score_of);
-        // Strictly better, as in the official code.
-        if before.is_none_or(|b| score_of(&score).is_some_and(|s| s > b)) {
-            trainer.export(&best, &card(trainer, 0.0), KeepAs::Same)?;
-            outcomes::save(&output.join(outcomes::IN_A_RUN), &found)?;
-            let text = score.to_string();
-            write_atomic(&record, |f| std::io::Write::write_all(f, text.as_bytes()))?;
-        }
-        Ok(())
+        best.take(trainer, &score, &found.outcomes)
     };
-    train(trainer, output, resume, Some(&mut after))
-}
-
-/// Expressions to measure on: with `refcoco_data` and `det_file` those of RefCOCO+, else a list with
-/// boxes.
-fn cases(config: &FinetuneConfig, files: &[String]) -> Result<Cases> {
-    let lists: Vec<PathBuf> = files.iter().map(PathBuf::from).collect();
-    let root = Path::new(&config.base.image_root);
-    let (data, boxes) = (&config.refcoco_data, &config.det_file);
-    match (data.is_empty(), boxes.is_empty()) {
-        (true, true) => Cases::of_lists(&lists, root),
-        (false, false) => Cases::of_refcoco(&lists, root, Path::new(data), Path::new(boxes)),
-        _ => bail!("`refcoco_data` and `det_file` belong together; one of them is empty"),
-    }
-}
-
-/// Lists to measure on.
-pub enum Lists {
-    Samples(Vec<Sample>),
-    Retrieval(String, Option<PathBuf>),
-    Grounding(Cases),
-}
-
-impl Lists {
-    pub fn open(
-        config: &FinetuneConfig,
-        objective: Objective,
-        files: &[String],
-    ) -> Result<Option<Self>> {
-        let Some(first) = files.first() else { return Ok(None) };
-        let root = &config.base.image_root;
-        let roots = TaskRoots {
-            image_root: root.into(),
-            vqa_root: config.vqa_root.clone().into(),
-            vg_root: config.vg_root.clone().into(),
-        };
-        let form = match objective {
-            Objective::Vqa => TaskForm::Vqa,
-            Objective::Nlvr => TaskForm::Nlvr,
-            Objective::Entailment => TaskForm::Entailment,
-            Objective::Retrieval | Objective::Pretrain => {
-                let root = (!root.is_empty()).then(|| PathBuf::from(root));
-                return Ok(Some(Self::Retrieval(first.clone(), root)));
-            }
-            Objective::Grounding => return Ok(Some(Self::Grounding(cases(config, files)?))),
-            Objective::Assignment => {
-                eprintln!("text assignment has no measure by lists; they are not read");
-                return Ok(None);
-            }
-        };
-        let mut samples = Vec::new();
-        for file in files {
-            samples.extend(read_task(Path::new(file), form, &roots)?);
-        }
-        if samples.is_empty() {
-            bail!("{} holds nothing to measure", files.join(", "));
-        }
-        Ok(Some(Self::Samples(samples)))
-    }
-
-    fn measure(&self, trainer: &Trainer, config: &FinetuneConfig) -> Result<(Value, Outcomes)> {
-        let device = trainer.state.online.device().clone();
-        match self {
-            Self::Retrieval(list, root) => {
-                let model = trainer.model()?;
-                let size = model.config.vision.image_res;
-                let ready = Ready::of(model, trainer.state.online.clone(), trainer.vocabulary())?;
-                let pictures = Pictures::open(list, root.as_deref(), size, &device)?;
-                let k = config.base.k_test;
-                let (out, skipped, _) = measure(&ready, &pictures, k, false)?;
-                let mut value: BTreeMap<&str, Value> =
-                    out.itm.named().into_iter().map(|(k, v)| (k, json!(v))).collect();
-                value.insert("score", json!(out.itm.r_mean));
-                value.insert("skipped", json!(skipped.len()));
-                let found = outcomes::retrieval(pictures.data.samples(), &out, k, false);
-                Ok((json!(value), found))
-            }
-            Self::Grounding(cases) => {
-                let model = trainer.model()?;
-                let ready = Ready::of(model, trainer.state.online.clone(), trainer.vocabulary())?;
-                let out = evaluate_grounding::measure(&ready, cases, Mode::Itm, None)?;
-                let mut value = out.json(1000);
-                // The official choice of the best epoch looks at the split `val` only.
-                value["score"] = value.get("val_d").unwrap_or(&value["accuracy"]).clone();
-                Ok((value, out.outcomes(cases)))
-            }
-            Self::Samples(samples) => {
-                let model = TaskModel::of(
-                    &trainer.state.online,
-                    trainer.model_config().clone(),
-                    trainer.vocabulary(),
-                    &device,
-                )?;
-                let out = if trainer.objective() == Objective::Vqa {
-                    let answers = answer_list(&config.answer_list)?;
-                    let (rule, score) = (RankRule::Official, ScoreRule::Official);
-                    model.answer_accuracy(samples, &answers, config.base.k_test, rule, score)?
-                } else {
-                    model.accuracy(samples, trainer.objective().task())?
-                };
-                let mut value = out.json(1000);
-                value["score"] = json!(out.mean());
-                let task = trainer.objective().task();
-                let found = outcomes::measured(task, ScoreRule::Official, samples, &out);
-                Ok((value, found))
-            }
-        }
-    }
+    go_on(trainer, output, Some(&mut after))
 }

@@ -15,6 +15,7 @@ mod evaluate_grounding;
 mod evaluate_vqa_results;
 mod finetune;
 mod grounding_cases;
+mod inspect;
 mod outcomes;
 mod overlay;
 mod pretrain;
@@ -76,6 +77,8 @@ enum Command {
     Search(search::SearchArguments),
     /// Say how well a text fits a picture.
     Match(search::MatchArguments),
+    /// Say what a checkpoint is, or write it as a model folder.
+    Inspect(inspect::Arguments),
     /// Show what the machine offers, test the program, replay golden fixtures.
     Doctor(doctor::Arguments),
     /// Time parts of the model.
@@ -100,8 +103,25 @@ fn keep_freed_pages() {
     unsafe { mi_option_set(PURGE_DELAY, -1) };
 }
 
+/// A reader of the output that has seen enough (`albef … | head`) ends the program without a word, as it
+/// does everywhere.
+#[cfg(unix)]
+fn end_when_the_reader_goes() {
+    unsafe extern "C" {
+        fn signal(signal: std::ffi::c_int, handler: usize) -> usize;
+    }
+    const SIGPIPE: std::ffi::c_int = 13;
+    const DEFAULT: usize = 0;
+    // SAFETY: this sets a disposition before there are other threads.
+    unsafe { signal(SIGPIPE, DEFAULT) };
+}
+
+#[cfg(not(unix))]
+fn end_when_the_reader_goes() {}
+
 fn main() -> ExitCode {
     keep_freed_pages();
+    end_when_the_reader_goes();
     let arguments = Arguments::parse();
     let mut pool = rayon::ThreadPoolBuilder::new();
     if let Some(threads) = arguments.threads {
@@ -127,6 +147,7 @@ fn main() -> ExitCode {
         Command::Compare(a) => compare::run(&a),
         Command::Search(a) => search::search(&a),
         Command::Match(a) => search::match_pair(&a),
+        Command::Inspect(a) => inspect::run(&a),
         Command::Doctor(a) => doctor::run(&a),
         Command::Bench(a) => bench::run(&a),
     };

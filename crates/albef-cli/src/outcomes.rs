@@ -1,6 +1,6 @@
 //! What evaluations found item by item, as files for `albef compare`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use albef::eval::metrics::MISSED;
 use albef::eval::retrieval::Evaluation;
@@ -20,6 +20,19 @@ pub fn save(path: &Path, outcomes: &Outcomes) -> Result<()> {
     let text = serde_json::to_string(outcomes)?;
     write_atomic(path, |f| std::io::Write::write_all(f, text.as_bytes()))
         .with_context(|| format!("cannot write the outcomes to {}", path.display()))
+}
+
+/// A file to be written at the end, whose folder must be there from the start.
+pub fn place(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(format!("there is no folder {}; create it first", folder.display()));
+    }
+    if path.is_dir() {
+        return Err("this is a folder; name a file in it".into());
+    }
+    Ok(path)
 }
 
 /// Saves if a file was named, and says so.

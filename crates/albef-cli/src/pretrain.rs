@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use albef::config::{FinetuneConfig, PretrainConfig};
+use albef::config::{FinetuneConfig, ModelConfig, PretrainConfig};
 use albef::train::objective::Objective;
 use albef::train::trainer::{Ended, Event, StepReport, Trainer};
 use albef_report::{EventWriter, JsonLines, Series, curves_svg};
@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Answer;
 use crate::device::Where;
-use crate::finetune::{Lists, train_validated};
+use crate::finetune::{CHOOSING, Lists, train_validated};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -48,7 +48,8 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         );
     }
     let measuring = FinetuneConfig { base: config.clone(), ..FinetuneConfig::default() };
-    let validation = Lists::open(&measuring, Objective::Pretrain, &config.val_file.paths())?;
+    let files = config.val_file.paths();
+    let validation = Lists::open(&measuring, Objective::Pretrain, CHOOSING, &files)?;
     let trainer = Trainer::new(config, &a.output, &device)?;
     match train_validated(trainer, &a.output, a.resume, &measuring, validation)? {
         (_, Ended::Done) => Ok(Answer::Yes),
@@ -87,14 +88,42 @@ pub fn train(
     mut trainer: Trainer,
     output: &Path,
     resume: bool,
+    after_epoch: AfterEpoch<'_>,
+) -> Result<(Trainer, Ended)> {
+    if resume {
+        restore(&mut trainer, output)?;
+    }
+    go_on(trainer, output, after_epoch)
+}
+
+/// Puts the newest checkpoint into the trainer, and says from where the run goes on.
+pub fn restore(trainer: &mut Trainer, output: &Path) -> Result<()> {
+    match trainer.resume()? {
+        Some(notes) => {
+            notes.iter().for_each(|note| eprintln!("note: {note}"));
+            eprintln!("continuing after step {}", trainer.state.place.step);
+        }
+        None => {
+            eprintln!(
+                "there is no checkpoint in {}: starting from the beginning",
+                output.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// [`train`] from where the trainer stands. If that is the end of an epoch that was not measured
+/// before the program ended, it is measured first: `after_epoch` is called at every such place and
+/// knows what it has measured.
+pub fn go_on(
+    mut trainer: Trainer,
+    output: &Path,
     mut after_epoch: AfterEpoch<'_>,
 ) -> Result<(Trainer, Ended)> {
     std::fs::create_dir_all(output)
         .with_context(|| format!("cannot create {}", output.display()))?;
-    if resume && trainer.resume()? {
-        eprintln!("continuing after step {}", trainer.state.place.step);
-    }
-    let resolved = serde_json::to_string_pretty(trainer.config())?;
+    let resolved = serde_json::to_string_pretty(&trainer.record()?)?;
     write_atomic(&output.join("config.json"), |f| {
         std::io::Write::write_all(f, resolved.as_bytes())
     })?;
@@ -102,14 +131,15 @@ pub fn train(
     let stop = stop_flag();
     let started = Instant::now();
     let epoch = trainer.epoch_batches().div_ceil(trainer.config().accumulate).max(1) as u64;
+    measure_at_an_end(&trainer, &mut after_epoch)?;
     let ended = loop {
         if after_epoch.is_some() {
             trainer.pause_at((trainer.state.place.step / epoch + 1) * epoch);
         }
         let ended =
             trainer.run(&stop, &mut |event| logs.take(event).map_err(albef::Error::io(output)))?;
-        if let Some(after) = after_epoch.as_mut().filter(|_| ended != Ended::Interrupted) {
-            after(&trainer)?;
+        if ended != Ended::Interrupted {
+            measure_at_an_end(&trainer, &mut after_epoch)?;
         }
         if ended != Ended::Paused {
             break ended;
@@ -120,28 +150,95 @@ pub fn train(
         eprintln!("skipped {}: {}", skipped.name, skipped.error);
     }
     if ended == Ended::Done {
-        let card = card(&trainer, started.elapsed().as_secs_f64());
+        let card = card(&trainer, Some(started.elapsed().as_secs_f64()));
         trainer.export(&output.join("model"), &card, KeepAs::Same)?;
         eprintln!("model: {}", output.join("model").display());
     }
     Ok((trainer, ended))
 }
 
-/// The model card.
-pub fn card(trainer: &Trainer, seconds: f64) -> String {
+fn measure_at_an_end(trainer: &Trainer, after_epoch: &mut AfterEpoch<'_>) -> Result<()> {
+    match after_epoch.as_mut().filter(|_| trainer.at_an_end()) {
+        Some(after) => after(trainer),
+        None => Ok(()),
+    }
+}
+
+/// The model card; `seconds` of the last session, once it is over.
+pub fn card(trainer: &Trainer, seconds: Option<f64>) -> String {
     let c = trainer.config();
+    let time = seconds.map_or(String::new(), |s| format!(", {s:.0} s in the last session"));
     format!(
-        "---\nlicense: bsd-3-clause\ntags: [albef, image-text-retrieval]\n---\n\n# ALBEF `{}`\n\n\
-         Trained ({:?}) for {} steps of {} pairs, seed {}, {:.0} s in the last session. The \
-         configuration lies beside the run as `config.json`.\n\nFiles: `config.json` (sizes), \
-         `model.safetensors` (official weight names), `vocab.txt` (word pieces).\n",
-        c.preset,
+        "---\nlicense: bsd-3-clause\ntags: [albef, image-text-retrieval]\n---\n\n# {}\n\n{}\n\n\
+         Trained ({:?}) for {} steps of {} pairs, seed {}{time}. {} The configuration lies beside the \
+         run as `config.json`.\n\nFiles: `config.json` (sizes), `model.safetensors` (official weight \
+         names), `vocab.txt` (word pieces).\n",
+        title(trainer),
+        sizes(trainer.model_config()),
         trainer.objective(),
         trainer.state.place.step,
         c.batch_size * c.accumulate,
         c.seed,
-        seconds
+        origin(trainer),
     )
+}
+
+fn title(trainer: &Trainer) -> String {
+    match trainer.tuning() {
+        None => format!("ALBEF `{}`", trainer.config().preset),
+        Some(_) => {
+            format!("ALBEF for {}", albef::task_weights::task_name(trainer.objective().task()))
+        }
+    }
+}
+
+fn sizes(model: &ModelConfig) -> String {
+    let (v, t) = (&model.vision, &model.text);
+    format!(
+        "Image encoder: {} blocks, {} wide, {} px in patches of {}. Text and fusion: {} layers, {} \
+         wide, fusion from layer {} on, {} word pieces. Joint space: {} wide.",
+        v.depth,
+        v.width,
+        v.image_res,
+        v.patch,
+        t.layers,
+        t.hidden,
+        t.fusion_layer,
+        t.vocab_size,
+        model.embed_dim
+    )
+}
+
+/// From what the weights started.
+fn origin(trainer: &Trainer) -> String {
+    let c = trainer.config();
+    let from: Vec<String> = match trainer.tuning() {
+        Some(tuning) => vec![format!("`{}`", tuning.checkpoint)],
+        None => [&c.init_albef, &c.init_vision, &c.init_text]
+            .into_iter()
+            .filter(|path| !path.is_empty())
+            .map(|path| format!("`{path}`"))
+            .collect(),
+    };
+    match &from[..] {
+        [] => "Started from random weights.".into(),
+        from => format!("Started from {}.", from.join(" and ")),
+    }
+}
+
+/// The log of epochs with the lines of those below `epoch`.
+fn epochs_before(path: &Path, epoch: u64) -> Result<JsonLines> {
+    match epoch.checked_sub(1) {
+        Some(last) => Ok(JsonLines::open(path, "epoch", last)?),
+        // Not even the line of epoch 0 may stay.
+        None => {
+            if path.exists() {
+                std::fs::remove_file(path)
+                    .with_context(|| format!("cannot remove {}", path.display()))?;
+            }
+            Ok(JsonLines::open(path, "epoch", 0)?)
+        }
+    }
 }
 
 struct Logs {
@@ -165,8 +262,7 @@ impl Logs {
         bar.reset_eta();
         let path = output.join("log.jsonl");
         let steps = JsonLines::open(&path, "step", place.step)?;
-        let last = place.epoch.checked_sub(1);
-        let epochs = JsonLines::open(&output.join("log.txt"), "epoch", last.unwrap_or(0))?;
+        let epochs = epochs_before(&output.join("log.txt"), place.epoch)?;
         let mut curves: Vec<Series> = trainer
             .objective()
             .losses()

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use albef::config::ModelConfig;
-use albef::eval::answers::{Candidates, RankRule, Ranking, rank};
+use albef::eval::answers::{Candidates, RankRule, rank};
 use albef::eval::vqa_score::{ScoreRule, accuracy, annotators};
 use albef::model::{
     AnswerModel, Copy, DropoutDraws, EntailmentModel, ImageStates, PairModel, TokenBatch, Weights,
@@ -12,8 +12,8 @@ use albef::model::{
 use albef::ops::Ops;
 use albef::params::tensor;
 use albef::task_weights::TaskWeights;
-use albef::weights::ModelFiles;
-use albef_data::dataset::{Dataset, Sample, Skipped, Target, load_views};
+use albef::weights::{ModelFiles, interpolation_line};
+use albef_data::dataset::{Dataset, Sample, Skipped, Target, load_samples};
 use albef_data::image::{DecodeOptions, Normalization};
 use albef_data::text::{Tokenizer, Vocabulary, pre_caption, pre_question};
 use albef_report::bootstrap_interval;
@@ -21,6 +21,8 @@ use albef_weights::Task;
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Tensor, activation};
 use serde_json::{Value, json};
+
+use crate::corpus::note_inferred;
 
 /// Words of a question that are kept in evaluation.
 const QUESTION_WORDS: usize = 50;
@@ -32,6 +34,32 @@ pub struct TaskModel {
     tokenizer: Tokenizer,
     weights: Weights,
     device: Device,
+    /// Samples of an evaluation step.
+    pub batch: usize,
+}
+
+/// One answer of a ranking.
+pub struct Answered {
+    /// Its place in the list of candidates.
+    pub candidate: usize,
+    /// Its share among the candidates that were scored in full.
+    pub p: f32,
+}
+
+/// The best answers of a question, best first.
+pub type Ranked = Vec<Answered>;
+
+/// An error if not one sample could be used: a wrong folder, most likely.
+pub fn refuse_if_none(usable: usize, samples: usize, skipped: &[Skipped]) -> Result<()> {
+    match skipped.first() {
+        Some(first) if usable == 0 => bail!(
+            "none of the pictures of {samples} samples can be used ({}: {}); is --image-root the \
+             right folder?",
+            first.name,
+            first.error
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// What came of a list of samples.
@@ -65,6 +93,7 @@ impl Measured {
 impl TaskModel {
     /// Opens a model folder or weights file that is fine-tuned for `task`.
     pub fn open(path: &Path, task: Task, device: &Device) -> Result<Self> {
+        note_inferred(path);
         let files = ModelFiles::open(path)
             .with_context(|| format!("cannot open the model {}", path.display()))?;
         let found = albef_weights::inspect(&files.tensors).task;
@@ -79,6 +108,12 @@ impl TaskModel {
         }
         let taken =
             TaskWeights::take(&files.tensors, task, &files.config, device, &files.source, 0)?;
+        if let Some(grids) = taken.interpolated {
+            eprintln!("note: {}", interpolation_line(grids));
+        }
+        if !taken.report.unequal_twins.is_empty() {
+            eprintln!("note: {}", taken.report.lines().join("; "));
+        }
         Self::of(&taken.online, files.config, &files.vocabulary, device)
     }
 
@@ -91,15 +126,16 @@ impl TaskModel {
     ) -> Result<Self> {
         let tokenizer = Tokenizer::new(Vocabulary::from_text(vocabulary)?);
         let weights = params.untracked(Ops::for_device(device));
-        Ok(Self { config, tokenizer, weights, device: device.clone() })
+        Ok(Self { config, tokenizer, weights, device: device.clone(), batch: BATCH })
     }
 
     fn caption(&self, text: &str) -> Vec<u32> {
-        self.tokenizer.encode(&pre_caption(text, 30))
+        self.tokenizer.encode_truncated(&pre_caption(text, 30), self.config.text.max_positions)
     }
 
     fn question(&self, text: &str) -> Vec<u32> {
-        self.tokenizer.encode(&pre_question(text, QUESTION_WORDS))
+        let text = pre_question(text, QUESTION_WORDS);
+        self.tokenizer.encode_truncated(&text, self.config.text.max_positions)
     }
 
     fn images(
@@ -109,22 +145,15 @@ impl TaskModel {
         views: usize,
     ) -> (Tensor<4>, Vec<(usize, Skipped)>) {
         let size = self.config.vision.image_res;
-        let mut pixels = Vec::new();
-        let mut failed = Vec::new();
-        for view in 0..views {
-            let workers = rayon::current_num_threads();
-            let (part, bad) = load_views(
-                data,
-                which,
-                view,
-                size,
-                Normalization::default(),
-                &DecodeOptions::default(),
-                workers,
-            );
-            pixels.extend(part);
-            failed.extend(bad);
-        }
+        let (pixels, failed) = load_samples(
+            data,
+            which,
+            views,
+            size,
+            Normalization::default(),
+            &DecodeOptions::default(),
+            rayon::current_num_threads(),
+        );
         (tensor(pixels, [which.len() * views, 3, size, size], &self.device), failed)
     }
 
@@ -136,7 +165,7 @@ impl TaskModel {
         let all: Vec<usize> = (0..samples.len()).collect();
         let (mut rows, mut skipped) = (Vec::new(), Vec::new());
         let bar = indicatif::ProgressBar::new(all.len() as u64);
-        for part in all.chunks(BATCH) {
+        for part in all.chunks(self.batch) {
             let (images, failed) = self.images(&data, part, views);
             let texts: Vec<Vec<u32>> = part
                 .iter()
@@ -182,6 +211,7 @@ impl TaskModel {
                 if best == Some(*label) { 100.0 } else { 0.0 }
             })
             .collect();
+        refuse_if_none(rows.iter().filter(|r| !r.is_empty()).count(), samples.len(), &skipped)?;
         let most = (0..3).map(|c| labels.iter().filter(|l| **l == c).count()).max().unwrap_or(0);
         let majority = 100.0 * most as f64 / labels.len().max(1) as f64;
         Ok(Measured { scores, skipped, majority, results: Vec::new() })
@@ -193,20 +223,21 @@ impl TaskModel {
         Ok(Candidates::new(tokens.collect())?)
     }
 
-    /// Ranked answers of each question; an empty ranking where the picture cannot be used.
+    /// The `keep` best answers of each question; none where the picture cannot be used.
     pub fn answers(
         &self,
         samples: &[Sample],
         candidates: &Candidates,
         k: usize,
         rule: RankRule,
-    ) -> Result<(Vec<Option<Ranking>>, Vec<Skipped>)> {
+        keep: usize,
+    ) -> Result<(Vec<Option<Ranked>>, Vec<Skipped>)> {
         let model = AnswerModel::new(&self.config, &self.weights, Copy::Online)?;
         let data = Arc::new(Dataset::from_samples(samples.to_vec()));
         let all: Vec<usize> = (0..samples.len()).collect();
         let (mut found, mut skipped) = (Vec::new(), Vec::new());
         let bar = indicatif::ProgressBar::new(all.len() as u64);
-        for part in all.chunks(BATCH) {
+        for part in all.chunks(self.batch) {
             // A picture is encoded once for all of its questions in a row.
             let mut pictures: Vec<usize> = Vec::new();
             let mut image_of = Vec::new();
@@ -228,7 +259,9 @@ impl TaskModel {
             let ranked = rank(&model, &states, &image_of, &questions, candidates, k, rule)?;
             for (ranking, place) in ranked.into_iter().zip(&image_of) {
                 let bad = failed.iter().any(|(i, _)| *i == pictures[*place]);
-                found.push((!bad).then_some(ranking));
+                let best = ranking.candidates.into_iter().zip(ranking.probabilities);
+                let best = best.take(keep).map(|(candidate, p)| Answered { candidate, p });
+                found.push((!bad).then(|| best.collect()));
             }
             skipped.extend(failed.into_iter().map(|(_, s)| s));
             bar.inc(part.len() as u64);
@@ -247,25 +280,28 @@ impl TaskModel {
         score: ScoreRule,
     ) -> Result<Measured> {
         let candidates = self.candidates(answers)?;
-        let (rankings, skipped) = self.answers(samples, &candidates, k, rule)?;
+        let (rankings, skipped) = self.answers(samples, &candidates, k, rule, 1)?;
+        refuse_if_none(rankings.iter().flatten().count(), samples.len(), &skipped)?;
         let mut scores = Vec::new();
         let mut results = Vec::new();
-        let mut given = std::collections::BTreeMap::<String, f64>::new();
-        let mut known = 0;
+        let mut given = std::collections::BTreeMap::<&str, f64>::new();
         for (sample, ranking) in samples.iter().zip(&rankings) {
-            let best = ranking.as_ref().and_then(|r| r.candidates.first());
-            let answer = best.map_or("", |i| answers[*i].as_str());
+            let best = ranking.as_ref().and_then(|r| r.first());
+            let answer = best.map_or("", |a| answers[a.candidate].as_str());
             results.push(json!({"question_id": sample.task.id, "answer": answer}));
             if let Target::Answers(shares) = &sample.task.target {
                 scores.push(accuracy(answer, &annotators(shares), score));
-                known += 1;
                 for (text, share) in shares {
-                    *given.entry(text.clone()).or_default() += f64::from(*share);
+                    *given.entry(text).or_default() += f64::from(*share);
                 }
             }
         }
-        let most = given.values().copied().fold(0.0, f64::max);
-        let majority = 100.0 * most / f64::from(known.max(1));
+        let most = given.iter().max_by(|a, b| a.1.total_cmp(b.1)).map_or("", |(text, _)| *text);
+        let always = samples.iter().filter_map(|s| match &s.task.target {
+            Target::Answers(shares) => Some(accuracy(most, &annotators(shares), score)),
+            _ => None,
+        });
+        let majority = always.sum::<f64>() / scores.len().max(1) as f64;
         Ok(Measured { scores, skipped, majority, results })
     }
 }

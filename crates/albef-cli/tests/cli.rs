@@ -217,3 +217,67 @@ fn a_device_that_cannot_be_had_is_an_error_that_says_how_to_get_it() {
     assert_eq!(kinds[1]["compiled"], cfg!(feature = "vulkan"));
     assert_eq!(report["tolerance_factor"], 1.0);
 }
+
+#[test]
+fn a_checkpoint_is_described_and_written_as_a_model_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = data(dir.path(), 12);
+    let run = dir.path().join("run");
+    let mut command = albef();
+    command.args(["pretrain", &config(), "--output"]).arg(&run);
+    command.args(settings(&list, dir.path())).args(["--set", "max_steps=1"]);
+    common::run(&mut command);
+    let model = run.join("model");
+    let whole = common::out(albef().arg("inspect").arg(&model).arg("--json"));
+    assert_eq!(whole["task"], "pre-training");
+    assert_eq!(whole["config"]["embed_dim"], 16);
+    assert_eq!(whole["momentum"], false);
+
+    // The file alone: sizes from its shapes, but for the heads, which shapes do not tell.
+    let alone = dir.path().join("alone.safetensors");
+    std::fs::copy(model.join("model.safetensors"), &alone).unwrap();
+    let words = common::run(albef().arg("inspect").arg(&model)).stdout;
+    assert!(String::from_utf8(words).unwrap().contains("16 px in patches of 8"));
+    let refused = albef().arg("inspect").arg(&alone).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("vocab.txt"), "{}", stderr(&refused));
+    std::fs::copy(model.join("vocab.txt"), dir.path().join("vocab.txt")).unwrap();
+    let told = albef().arg("inspect").arg(&alone).arg("--json").output().unwrap();
+    assert!(stderr(&told).contains("read off its weights"), "{}", stderr(&told));
+    let told: Value = serde_json::from_slice(&told.stdout).unwrap();
+    for size in ["width", "depth", "mlp_width", "patch", "image_res"] {
+        assert_eq!(told["config"]["vision"][size], whole["config"]["vision"][size], "{size}");
+    }
+
+    let small = dir.path().join("small");
+    let mut export = albef();
+    export.arg("inspect").arg(&model).args(["--as", "f16", "--online", "--export"]).arg(&small);
+    common::run(&mut export);
+    let size =
+        |folder: &Path| std::fs::metadata(folder.join("model.safetensors")).unwrap().len() as f64;
+    assert!(size(&small) < 0.6 * size(&model));
+    let same = common::out(albef().arg("inspect").arg(&small).arg("--json"));
+    assert_eq!(same["config"], whole["config"]);
+    assert_eq!(same["tensors"], whole["tensors"]);
+    let again = export.output().unwrap();
+    assert_eq!(again.status.code(), Some(2));
+    assert!(stderr(&again).contains("already holds a model"), "{}", stderr(&again));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_has_seen_enough_ends_the_program_quietly() {
+    use std::io::Read;
+    use std::process::Stdio;
+    let mut child = albef()
+        .args(["reproduce", "--list"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    child.wait().unwrap();
+    assert!(!said.contains("panicked"), "{said}");
+}

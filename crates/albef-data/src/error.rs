@@ -22,6 +22,8 @@ pub enum ImageErrorKind {
     UnknownFormat,
     /// More pixels than allowed.
     TooLarge,
+    /// Another picture stands in its place.
+    Repeated,
     /// The system failed to read it.
     Io,
 }
@@ -37,6 +39,7 @@ impl ImageErrorKind {
             Self::Corrupt => "corrupt",
             Self::UnknownFormat => "unknown-format",
             Self::TooLarge => "too-large",
+            Self::Repeated => "repeated",
             Self::Io => "io",
         }
     }

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use albef_data::dataset::{
-    Batch, CheckOptions, Dataset, LoaderOptions, Sample, SkipReport, SourceSpec, TrainLoader,
-    check, load_images, open_source,
+    Batch, CheckOptions, Dataset, LoaderOptions, Sample, SkipReport, Skipped, SourceSpec, TaskForm,
+    TaskRoots, TrainLoader, check, load_images, load_samples, load_views, open_source, read_task,
 };
 use albef_data::error::{DataError, ImageErrorKind};
 use albef_data::image::{
@@ -425,6 +425,103 @@ fn evaluation_keeps_order_and_names_what_it_could_not_read() {
         let plane = 3 * 64;
         assert_eq!(load(&[i], 1).0, pixels[i * plane..(i + 1) * plane]);
     }
+}
+
+/// Statements about two pictures; `gone.png` is not there and `bad.png` holds no picture.
+fn statements(pairs: &[(&str, &str)]) -> (TempDir, Dataset) {
+    let dir = tempdir().unwrap();
+    put(&dir, "p/bad.png", "<html>");
+    for (i, name) in ["a.png", "b.png", "c.png"].into_iter().enumerate() {
+        put(&dir, &format!("p/{name}"), picture(i));
+    }
+    let entry = |(a, b): &(&str, &str)| {
+        let images = [format!("p/{a}"), format!("p/{b}")];
+        serde_json::json!({"images": images, "sentence": "words", "label": "True"})
+    };
+    let list: Vec<_> = pairs.iter().map(entry).collect();
+    put(&dir, "nlvr.json", serde_json::to_vec(&list).unwrap());
+    let roots = TaskRoots { image_root: dir.path().to_owned(), ..TaskRoots::default() };
+    let samples = read_task(&dir.path().join("nlvr.json"), TaskForm::Nlvr, &roots).unwrap();
+    (dir, Dataset::from_samples(samples))
+}
+
+fn names(failed: &[(usize, Skipped)]) -> Vec<(usize, &str)> {
+    failed.iter().map(|(i, s)| (*i, &*s.name)).collect()
+}
+
+#[test]
+fn a_second_picture_is_reported_under_its_own_name() {
+    let pairs = [("a.png", "gone.png"), ("bad.png", "gone.png"), ("bad.png", "bad.png")];
+    let (_dir, data) = statements(&pairs);
+    let decode = DecodeOptions::default();
+    let load = |view| load_views(&data, &[0, 1, 2], view, 8, Normalization::default(), &decode, 2);
+    assert_eq!(names(&load(0).1), [(1, "p/bad.png"), (2, "p/bad.png")]);
+    assert_eq!(names(&load(1).1), [(0, "p/gone.png"), (1, "p/gone.png"), (2, "p/bad.png")]);
+    let which = [0, 1, 2, 1];
+    let (pixels, failed) = load_samples(&data, &which, 2, 8, Normalization::default(), &decode, 3);
+    let expected = [(0, "p/gone.png"), (1, "p/bad.png and p/gone.png"), (2, "p/bad.png")];
+    assert_eq!(names(&failed), expected);
+    let said = failed[1].1.error.to_string();
+    assert!(said.contains("unknown-format") && said.contains("p/gone.png: not-found"), "{said}");
+    let first = load_views(&data, &which, 0, 8, Normalization::default(), &decode, 1).0;
+    let second = load_views(&data, &which, 1, 8, Normalization::default(), &decode, 1).0;
+    assert_eq!(pixels, [first, second].concat());
+}
+
+#[test]
+fn training_names_the_picture_that_failed_once_for_each_sample() {
+    let good = [("a.png", "b.png"); 4];
+    let bad = [("a.png", "gone.png"), ("b.png", "gone.png"), ("bad.png", "gone.png")];
+    let (_dir, data) = statements(&[&good[..], &bad[..]].concat());
+    let data = Arc::new(data);
+    let report = SkipReport::default();
+    let run = |max_skipped| {
+        let options = LoaderOptions { max_skipped, ..options(7, 2) };
+        loader(&data, options, &report).next_batch().map(|b| b.unwrap())
+    };
+    let batch = run(Some(2)).unwrap();
+    assert_eq!(batch.images.len(), 2 * 7 * 3 * 64);
+    assert!(batch.samples.iter().all(|i| *i < 4));
+    let listed: Vec<_> = report.list().into_iter().map(|s| s.name).collect();
+    assert_eq!(listed, ["p/gone.png", "p/bad.png and p/gone.png"]);
+    assert!(refusal(run(Some(1))).contains("p/gone.png"));
+}
+
+#[test]
+fn what_an_archive_leaves_out_is_listed_but_does_not_end_a_run() {
+    let dir = tempdir().unwrap();
+    let members: [(&str, &[u8]); 5] = [
+        ("0.png", &picture(0)),
+        ("0.txt", b"zero"),
+        ("1.txt", b"one"),
+        ("2.tif", b"II*"),
+        ("3.txt", b"three"),
+    ];
+    put(&dir, "x.tar", tar_of(&members));
+    let data = Arc::new(Dataset::open(&[spec(dir.path().join("x.tar"))]).unwrap());
+    let report = SkipReport::default();
+    for epoch in 0..2 {
+        let options = LoaderOptions { epoch, max_skipped: Some(0), ..options(1, 2) };
+        assert_eq!(all(loader(&data, options, &report)).len(), 1);
+    }
+    let listed: Vec<_> = report.list().into_iter().map(|s| (s.name, s.error.kind)).collect();
+    assert_eq!(listed.len(), 3);
+    assert!(listed[1].0.ends_with("x.tar: 2.tif"));
+    assert_eq!(listed[1].1, ImageErrorKind::UnknownFormat);
+}
+
+#[test]
+fn pictures_of_no_pixels_are_refused_or_give_nothing() {
+    let (_dir, data) = numbered(3, &[1]);
+    let decode = DecodeOptions::default();
+    let loaded = load_images(&data, &[0, 1, 2], 0, Normalization::default(), &decode, 2);
+    assert_eq!(loaded, (Vec::new(), Vec::new()));
+    let (data, mut options) = (Arc::new(data), options(1, 1));
+    options.transform.size = 0;
+    let tokenizer = Vocabulary::from_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n").unwrap();
+    let tokenizer = Arc::new(Tokenizer::new(tokenizer));
+    let said = refusal(TrainLoader::new(data, tokenizer, options, SkipReport::default()));
+    assert!(said.contains("`transform.size`"), "{said}");
 }
 
 #[test]

@@ -15,28 +15,20 @@ pub struct JsonLines {
 
 impl JsonLines {
     /// Opens the log at `path`. Lines whose number under `key` is above `last`, and a torn last
-    /// line, are dropped: they belong to steps that will be made again.
+    /// line, are dropped: they belong to steps that will be made again. The log on disk is the old
+    /// one or the new one, never a part of it.
     ///
     /// # Errors
-    /// If the file cannot be read or written.
+    /// If the file cannot be read or written. Only a file that is not there counts as an empty log.
     pub fn open(path: &Path, key: &str, last: u64) -> io::Result<Self> {
-        let mut kept = Vec::new();
-        if let Ok(file) = File::open(path) {
-            for line in BufReader::new(file).split(b'\n') {
-                let line = line?;
-                let Ok(value) = serde_json::from_slice::<Value>(&line) else { break };
-                if value[key].as_u64().is_none_or(|n| n > last) {
-                    break;
-                }
-                kept.extend_from_slice(&line);
-                kept.push(b'\n');
-            }
-        }
-        let mut temporary = PathBuf::from(path);
-        temporary.as_mut_os_string().push(".tmp");
-        std::fs::write(&temporary, &kept)?;
-        std::fs::rename(&temporary, path)?;
-        Ok(Self { file: OpenOptions::new().append(true).open(path)? })
+        let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+        let kept = match File::open(path) {
+            Ok(file) => lines_up_to(file, key, last).map_err(named)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(named(e)),
+        };
+        replace(path, &kept).map_err(named)?;
+        Ok(Self { file: OpenOptions::new().append(true).open(path).map_err(named)? })
     }
 
     /// Appends a record.
@@ -47,6 +39,51 @@ impl JsonLines {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
         self.file.write_all(&line)
+    }
+}
+
+/// The lines before the first that is torn or above `last`.
+fn lines_up_to(file: File, key: &str, last: u64) -> io::Result<Vec<u8>> {
+    let mut kept = Vec::new();
+    for line in BufReader::new(file).split(b'\n') {
+        let line = line?;
+        let Ok(value) = serde_json::from_slice::<Value>(&line) else { break };
+        if value[key].as_u64().is_none_or(|n| n > last) {
+            break;
+        }
+        kept.extend_from_slice(&line);
+        kept.push(b'\n');
+    }
+    Ok(kept)
+}
+
+/// Writes a file beside `path`, syncs it and renames it into place.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (temporary, mut file) = beside(path)?;
+    let written = (|| {
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+    })();
+    if written.is_err() {
+        // Best effort: the error that matters is the one already in hand.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// A new file in the folder of `path`, under a name that no file has.
+fn beside(path: &Path) -> io::Result<(PathBuf, File)> {
+    let mut number = 0_u64;
+    loop {
+        let mut temporary = PathBuf::from(path);
+        temporary.as_mut_os_string().push(format!(".{}-{number}.tmp", std::process::id()));
+        match OpenOptions::new().write(true).create_new(true).open(&temporary) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            opened => return opened.map(|file| (temporary, file)),
+        }
     }
 }
 
@@ -74,5 +111,37 @@ mod tests {
             .map(|l| serde_json::from_str::<Value>(l).unwrap()["step"].as_u64().unwrap())
             .collect();
         assert_eq!(steps, [1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_log_that_cannot_be_opened_is_no_empty_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.jsonl");
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        let error = JsonLines::open(&path, "step", 0).unwrap_err();
+        assert_ne!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().contains("log.jsonl"), "{error}");
+        assert!(path.is_symlink(), "what stood there stays");
+        assert!(JsonLines::open(dir.path(), "step", 0).is_err());
+        assert!(JsonLines::open(&dir.path().join("none/log.jsonl"), "step", 0).is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no other file is left");
+    }
+
+    #[test]
+    fn files_of_the_user_are_not_taken_for_temporary_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.jsonl");
+        let own = [
+            dir.path().join("log.jsonl.tmp"),
+            dir.path().join(format!("log.jsonl.{}-0.tmp", std::process::id())),
+        ];
+        own.iter().for_each(|file| std::fs::write(file, "mine").unwrap());
+        let mut log = JsonLines::open(&path, "step", 0).unwrap();
+        log.write(&json!({ "step": 1 })).unwrap();
+        drop(JsonLines::open(&path, "step", 1).unwrap());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"step\":1}\n");
+        assert!(own.iter().all(|file| std::fs::read(file).unwrap() == b"mine"));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3);
     }
 }

@@ -1,5 +1,7 @@
 //! Every key of a checkpoint held against what a model expects.
 
+use std::collections::HashSet;
+
 use crate::error::{Result, WeightsError};
 use crate::tensor::StateDict;
 
@@ -20,6 +22,65 @@ fn named(patterns: &[&str], name: &str) -> bool {
     })
 }
 
+/// What stands between a checkpoint and a model.
+#[derive(Default)]
+pub(crate) struct Findings {
+    report: Report,
+    problems: Vec<String>,
+    pub(crate) missing: usize,
+    pub(crate) unexpected: usize,
+    pub(crate) mismatched: usize,
+}
+
+impl Findings {
+    /// The report, or an error that shows the first problems and counts all. `hint` ends the message.
+    pub(crate) fn settle(self, source: &str, hint: &str) -> Result<Report> {
+        if self.problems.is_empty() {
+            return Ok(self.report);
+        }
+        let shown = self.problems[..self.problems.len().min(5)].join("; ");
+        let Self { missing, unexpected, mismatched, .. } = self;
+        Err(WeightsError::Keys(format!(
+            "{source}: {shown}; in all {missing} keys are missing, {unexpected} unexpected, \
+             {mismatched} of another shape{hint}"
+        )))
+    }
+}
+
+/// Holds every key of `state` against the expected ones.
+pub(crate) fn compare(
+    state: &StateDict,
+    expected: &[(String, Vec<usize>)],
+    may_miss: impl Fn(&str) -> bool,
+    may_have: impl Fn(&str) -> bool,
+) -> Findings {
+    let mut found = Findings::default();
+    for (name, shape) in expected {
+        match state.get(name) {
+            Some(t) if t.shape == *shape || (shape.is_empty() && t.len() == 1) => {}
+            Some(t) => {
+                found.mismatched += 1;
+                found.problems.push(format!("`{name}` is {:?} instead of {shape:?}", t.shape));
+            }
+            None if may_miss(name) => found.report.missing.push(name.clone()),
+            None => {
+                found.missing += 1;
+                found.problems.push(format!("missing `{name}` {shape:?}"));
+            }
+        }
+    }
+    let known: HashSet<&str> = expected.iter().map(|(n, _)| n.as_str()).collect();
+    for name in state.names().filter(|n| !known.contains(n)) {
+        if may_have(name) || name.ends_with("position_ids") {
+            found.report.unexpected.push(name.to_owned());
+        } else {
+            found.unexpected += 1;
+            found.problems.push(format!("unexpected `{name}`"));
+        }
+    }
+    found
+}
+
 /// Checks that `state` has every expected tensor in its shape and nothing else. What may be
 /// missing or unexpected is named; a pattern may end in `*`. `source` stands in the message.
 ///
@@ -33,41 +94,9 @@ pub fn account(
     may_miss: &[&str],
     may_have: &[&str],
 ) -> Result<Report> {
-    let mut report = Report::default();
-    let mut problems = Vec::new();
-    let (mut missing, mut unexpected, mut mismatched) = (0, 0, 0);
-    for (name, shape) in expected {
-        match state.get(name) {
-            Some(t) if t.shape == *shape || (shape.is_empty() && t.len() == 1) => {}
-            Some(t) => {
-                mismatched += 1;
-                problems.push(format!("`{name}` is {:?} instead of {shape:?}", t.shape));
-            }
-            None if named(may_miss, name) => report.missing.push(name.clone()),
-            None => {
-                missing += 1;
-                problems.push(format!("missing `{name}` {shape:?}"));
-            }
-        }
-    }
-    let known: std::collections::HashSet<&str> = expected.iter().map(|(n, _)| n.as_str()).collect();
-    for name in state.names().filter(|n| !known.contains(n)) {
-        if named(may_have, name) || name.ends_with("position_ids") {
-            report.unexpected.push(name.to_owned());
-        } else {
-            unexpected += 1;
-            problems.push(format!("unexpected `{name}`"));
-        }
-    }
-    if problems.is_empty() {
-        return Ok(report);
-    }
-    let shown = problems[..problems.len().min(5)].join("; ");
-    let hint = hint(state, missing);
-    Err(WeightsError::Keys(format!(
-        "{source}: {shown}; in all {missing} keys are missing, {unexpected} unexpected, \
-         {mismatched} of another shape{hint}"
-    )))
+    let found = compare(state, expected, |n| named(may_miss, n), |n| named(may_have, n));
+    let hint = hint(state, found.missing);
+    found.settle(source, hint)
 }
 
 fn hint(state: &StateDict, missing: usize) -> &'static str {

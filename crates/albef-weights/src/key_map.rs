@@ -11,10 +11,11 @@ use crate::keys::{Keys, Sizes, Task, expected_keys};
 use crate::other_families::from_torchmultimodal;
 use crate::rules::targets;
 use crate::starts::with_modern_norms;
+use crate::task_keys::upper_twin;
 
 /// Every key of the task's state dictionary in the official code: trained tensors, ties and shared
 /// ones under both names, buffers, momentum copies and queues.
-fn state_keys(task: Task, sizes: &Sizes, queue: usize) -> Keys {
+pub(crate) fn state_keys(task: Task, sizes: &Sizes, queue: usize) -> Keys {
     let mut all = Keys::new();
     let averaged: &[&str] = match task {
         Task::Pretrain | Task::Retrieval => {
@@ -33,15 +34,7 @@ fn state_keys(task: Task, sizes: &Sizes, queue: usize) -> Keys {
                 names.extend([format!("{head}.weight"), format!("{head}.bias")]);
             }
         }
-        if matches!(task, Task::Nlvr | Task::Ta)
-            && let Some((before, rest)) = name.split_once("encoder.layer.")
-            && let Some((layer, after)) = rest.split_once('.')
-            && let Ok(layer) = layer.parse::<usize>()
-            && (after.starts_with("crossattention.self.key")
-                || after.starts_with("crossattention.self.value"))
-        {
-            names.push(format!("{before}encoder.layer.{}.{after}", layer + 1));
-        }
+        names.extend(upper_twin(&name, task, sizes.fusion_layer));
         for name in names {
             if let Some((root, rest)) = name.split_once('.')
                 && averaged.contains(&root)
@@ -156,7 +149,7 @@ fn problem(fate: &Fate, map: &Value) -> Option<String> {
     differs("unexpected", &fate.unexpected).or_else(|| differs("missing", &fate.missing))
 }
 
-fn at_resolution(sizes: &Sizes, res: Option<u64>) -> Sizes {
+pub(crate) fn at_resolution(sizes: &Sizes, res: Option<u64>) -> Sizes {
     let mut sizes = sizes.clone();
     if let Some(res) = res {
         let grid = res as usize / sizes.patch.max(1);

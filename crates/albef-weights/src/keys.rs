@@ -228,6 +228,17 @@ pub fn expected_keys(task: Task, sizes: &Sizes) -> Keys {
     b.keys
 }
 
+/// The parts that have a momentum copy, by the first component of their names.
+const AVERAGED: [&str; 6] =
+    ["visual_encoder", "text_encoder", "text_decoder", "cls_head", "vision_proj", "text_proj"];
+
+/// The name of the momentum copy of a weight, if it has one.
+#[must_use]
+pub fn momentum_name(name: &str) -> Option<String> {
+    let (root, rest) = name.split_once('.')?;
+    AVERAGED.contains(&root).then(|| format!("{root}_m.{rest}"))
+}
+
 /// The two parameter groups of the optimiser: without weight decay (one axis, or named `.bias`),
 /// then with.
 #[must_use]

@@ -6,9 +6,16 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::mem;
 use std::rc::Rc;
 
 use crate::tensor::DType;
+
+/// Containers within each other. Checkpoints with an optimiser and its options need about ten.
+const DEPTH: usize = 64;
+/// Axes of a tensor, as many as PyTorch allows. Shapes are copied for each view, so a long one that
+/// many views share could ask for all memory.
+const AXES: usize = 64;
 
 /// A value of a pickle.
 #[derive(Clone, Debug)]
@@ -20,11 +27,11 @@ pub(crate) enum Value {
     /// A text.
     Str(Rc<str>),
     /// A tuple.
-    Tuple(Rc<Vec<Value>>),
+    Tuple(Rc<Parts>),
     /// A list or set.
-    List(Rc<RefCell<Vec<Value>>>),
-    /// A dictionary, in order.
-    Dict(Rc<RefCell<Vec<(Value, Value)>>>),
+    List(Rc<RefCell<Parts>>),
+    /// A dictionary, in order: each key before its value.
+    Dict(Rc<RefCell<Parts>>),
     /// A name that a file wants to import.
     Global(Rc<str>, Rc<str>),
     /// A storage.
@@ -33,11 +40,73 @@ pub(crate) enum Value {
     Tensor(Rc<View>),
 }
 
+/// What a container holds.
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    items: Vec<Value>,
+    /// Levels of containers from here down, when the items were put in.
+    height: usize,
+}
+
+impl Parts {
+    fn of(items: Vec<Value>) -> Result<Self, Fail> {
+        let height = height_over(&items)?;
+        Ok(Self { items, height })
+    }
+
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, Value> {
+        self.items.iter()
+    }
+
+    /// Keys and values of a dictionary.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&Value, &Value)> {
+        self.items.as_chunks::<2>().0.iter().map(|[key, value]| (key, value))
+    }
+}
+
+/// The height of a container of these items.
+fn height_over(items: &[Value]) -> Result<usize, Fail> {
+    let height = 1 + items.iter().map(Value::height).max().unwrap_or(0);
+    if height > DEPTH {
+        return Err(format!("values lie more than {DEPTH} levels deep within each other"));
+    }
+    Ok(height)
+}
+
+/// Puts items at the end of a container, which may be among them.
+fn extend(container: &RefCell<Parts>, items: Vec<Value>) -> Result<(), Fail> {
+    let height = height_over(&items)?;
+    let mut parts = container.borrow_mut();
+    parts.height = parts.height.max(height);
+    parts.items.extend(items);
+    Ok(())
+}
+
+/// Containers are taken apart one by one. A list that is changed after it was put into another one
+/// hides its height, and dropping such a chain level by level would overflow the stack.
+impl Drop for Parts {
+    fn drop(&mut self) {
+        let mut pending = mem::take(&mut self.items);
+        while let Some(value) = pending.pop() {
+            let last = match value {
+                Value::Tuple(parts) => Rc::into_inner(parts),
+                Value::List(parts) | Value::Dict(parts) => {
+                    Rc::into_inner(parts).map(RefCell::into_inner)
+                }
+                _ => None,
+            };
+            if let Some(mut parts) = last {
+                pending.append(&mut parts.items);
+            }
+        }
+    }
+}
+
 /// A storage as named in a pickle.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Storage {
     pub(crate) dtype: DType,
-    pub(crate) key: String,
+    pub(crate) key: Rc<str>,
     pub(crate) elements: usize,
 }
 
@@ -51,19 +120,31 @@ pub(crate) struct View {
 }
 
 impl Value {
-    fn list(items: Vec<Value>) -> Self {
-        Self::List(Rc::new(RefCell::new(items)))
+    fn tuple(items: Vec<Value>) -> Result<Self, Fail> {
+        Ok(Self::Tuple(Rc::new(Parts::of(items)?)))
+    }
+    fn list(items: Vec<Value>) -> Result<Self, Fail> {
+        Ok(Self::List(Rc::new(RefCell::new(Parts::of(items)?))))
     }
     fn dict() -> Self {
-        Self::Dict(Rc::new(RefCell::new(Vec::new())))
+        Self::Dict(Rc::new(RefCell::new(Parts { items: Vec::new(), height: 1 })))
+    }
+    fn height(&self) -> usize {
+        match self {
+            Self::Tuple(parts) => parts.height,
+            Self::List(parts) | Self::Dict(parts) => parts.borrow().height,
+            _ => 0,
+        }
     }
     fn size(&self) -> Option<usize> {
         if let Self::Int(i) = self { usize::try_from(*i).ok() } else { None }
     }
     fn sizes(&self) -> Option<Vec<usize>> {
         match self {
-            Self::Tuple(t) => t.iter().map(Self::size).collect(),
-            Self::List(t) => t.borrow().iter().map(Self::size).collect(),
+            Self::Tuple(t) if t.items.len() <= AXES => t.iter().map(Self::size).collect(),
+            Self::List(t) if t.borrow().items.len() <= AXES => {
+                t.borrow().iter().map(Self::size).collect()
+            }
             _ => None,
         }
     }
@@ -75,11 +156,27 @@ impl Value {
 /// A failed read: where and why.
 type Fail = String;
 
-/// Reads one pickle from the front of `bytes`; gives the value and the bytes used.
-pub(crate) fn load(bytes: &[u8]) -> Result<(Value, usize), Fail> {
-    let mut machine = Machine { bytes, at: 0, stack: vec![], marks: vec![], memo: HashMap::new() };
+/// One pickle.
+pub(crate) struct Loaded {
+    pub(crate) value: Value,
+    /// Bytes of the pickle.
+    pub(crate) used: usize,
+    /// Every storage that it names.
+    pub(crate) storages: Vec<Rc<Storage>>,
+}
+
+/// Reads one pickle from the front of `bytes`.
+pub(crate) fn load(bytes: &[u8]) -> Result<Loaded, Fail> {
+    let mut machine = Machine {
+        bytes,
+        at: 0,
+        stack: vec![],
+        marks: vec![],
+        memo: HashMap::new(),
+        storages: vec![],
+    };
     let value = machine.run().map_err(|e| format!("pickle, byte {}: {e}", machine.at))?;
-    Ok((value, machine.at))
+    Ok(Loaded { value, used: machine.at, storages: machine.storages })
 }
 
 struct Machine<'a> {
@@ -88,6 +185,7 @@ struct Machine<'a> {
     stack: Vec<Value>,
     marks: Vec<usize>,
     memo: HashMap<u64, Value>,
+    storages: Vec<Rc<Storage>>,
 }
 
 impl Machine<'_> {
@@ -147,7 +245,7 @@ impl Machine<'_> {
     fn tuple(&mut self, n: usize) -> Result<(), Fail> {
         let mut items = (0..n).map(|_| self.pop()).collect::<Result<Vec<_>, _>>()?;
         items.reverse();
-        self.stack.push(Value::Tuple(Rc::new(items)));
+        self.stack.push(Value::tuple(items)?);
         Ok(())
     }
 
@@ -165,7 +263,7 @@ impl Machine<'_> {
 
     fn append(&mut self, items: Vec<Value>) -> Result<(), Fail> {
         match self.stack.last() {
-            Some(Value::List(list)) => list.borrow_mut().extend(items),
+            Some(Value::List(list)) => extend(list, items)?,
             Some(Value::Opaque) => {}
             _ => return Err("appending to what is no list".into()),
         }
@@ -174,12 +272,10 @@ impl Machine<'_> {
 
     fn set_items(&mut self, items: Vec<Value>) -> Result<(), Fail> {
         match self.stack.last() {
-            Some(Value::Dict(dict)) => {
-                let mut items = items.into_iter();
-                while let (Some(k), Some(v)) = (items.next(), items.next()) {
-                    dict.borrow_mut().push((k, v));
-                }
+            Some(Value::Dict(_)) if items.len() % 2 == 1 => {
+                return Err("a key without a value".into());
             }
+            Some(Value::Dict(dict)) => extend(dict, items)?,
             Some(Value::Opaque) => {}
             _ => return Err("setting items of what is no dictionary".into()),
         }
@@ -210,18 +306,18 @@ impl Machine<'_> {
             0x88 => self.stack.push(Value::Int(1)),
             0x89 => self.stack.push(Value::Int(0)),
             b'}' => self.stack.push(Value::dict()),
-            b']' | 0x8f => self.stack.push(Value::list(vec![])),
+            b']' | 0x8f => self.stack.push(Value::list(vec![])?),
             b')' => self.tuple(0)?,
             0x85 => self.tuple(1)?,
             0x86 => self.tuple(2)?,
             0x87 => self.tuple(3)?,
             b't' => {
                 let items = self.down_to_mark()?;
-                self.stack.push(Value::Tuple(Rc::new(items)));
+                self.stack.push(Value::tuple(items)?);
             }
             b'l' | 0x91 => {
                 let items = self.down_to_mark()?;
-                self.stack.push(Value::list(items));
+                self.stack.push(Value::list(items)?);
             }
             b'd' => {
                 let items = self.down_to_mark()?;
@@ -319,8 +415,9 @@ impl Machine<'_> {
             }
             b'b' => drop(self.pop()?),
             b'Q' => {
-                let id = self.pop()?;
-                self.stack.push(storage(&id)?);
+                let storage = Rc::new(storage(&self.pop()?)?);
+                self.storages.push(storage.clone());
+                self.stack.push(Value::Storage(storage));
             }
             b's' => {
                 let (v, k) = (self.pop()?, self.pop()?);
@@ -398,14 +495,16 @@ fn inert_call(callee: &Value, arguments: &Value) -> Result<Value, Fail> {
     match (&**module, &**name) {
         ("collections", "OrderedDict") => Ok(Value::dict()),
         ("torch._utils", "_rebuild_parameter") => {
-            Ok(arguments.first().cloned().unwrap_or(Value::Opaque))
+            Ok(arguments.iter().next().cloned().unwrap_or(Value::Opaque))
         }
         ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor") => {
             let view = || {
-                let Value::Storage(storage) = arguments.first()? else { return None };
-                let shape = arguments.get(2)?.sizes()?;
-                let stride = arguments.get(3)?.sizes()?;
-                let offset = arguments.get(1)?.size()?;
+                let [storage, offset, shape, stride, ..] = &arguments.items[..] else {
+                    return None;
+                };
+                let Value::Storage(storage) = storage else { return None };
+                let (shape, stride) = (shape.sizes()?, stride.sizes()?);
+                let offset = offset.size()?;
                 (shape.len() == stride.len()).then(|| View {
                     storage: storage.clone(),
                     offset,
@@ -413,7 +512,8 @@ fn inert_call(callee: &Value, arguments: &Value) -> Result<Value, Fail> {
                     stride,
                 })
             };
-            let view = view().ok_or("a tensor without storage, offset, shape or strides")?;
+            let view = view()
+                .ok_or("a tensor without storage, offset, shape or strides of up to 64 axes")?;
             Ok(Value::Tensor(Rc::new(view)))
         }
         _ => Ok(Value::Opaque),
@@ -421,10 +521,10 @@ fn inert_call(callee: &Value, arguments: &Value) -> Result<Value, Fail> {
 }
 
 /// The storage that a persistent id `('storage', type, key, location, elements, ..)` names.
-fn storage(id: &Value) -> Result<Value, Fail> {
+fn storage(id: &Value) -> Result<Storage, Fail> {
     let parts = || {
         let Value::Tuple(id) = id else { return None };
-        let Value::Global(_, kind) = id.get(1)? else { return None };
+        let [_, Value::Global(_, kind), key, _, elements, ..] = &id.items[..] else { return None };
         let dtype = match &**kind {
             "DoubleStorage" => DType::F64,
             "FloatStorage" => DType::F32,
@@ -438,9 +538,68 @@ fn storage(id: &Value) -> Result<Value, Fail> {
             "BoolStorage" => DType::Bool,
             _ => return None,
         };
-        let key = id.get(2)?.text()?.to_owned();
-        Some(Storage { dtype, key, elements: id.get(4)?.size()? })
+        let Value::Str(key) = key else { return None };
+        Some(Storage { dtype, key: key.clone(), elements: elements.size()? })
     };
-    let storage = parts().ok_or("a storage of unknown kind")?;
-    Ok(Value::Storage(Rc::new(storage)))
+    parts().ok_or_else(|| "a storage of unknown kind".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(bytes: &[u8]) -> String {
+        load(bytes).err().unwrap_or_default()
+    }
+
+    /// `levels` containers within each other, then `end`.
+    fn nested(open: &[u8], close: &[u8], levels: usize, end: &[u8]) -> Vec<u8> {
+        [open.repeat(levels), close.repeat(levels), end.to_vec()].concat()
+    }
+
+    #[test]
+    fn values_nested_beyond_the_limit_are_refused() {
+        let tuples = |n: usize| nested(b"", b"\x85", n, b".");
+        let around_none = |n: usize| [b"N".to_vec(), tuples(n)].concat();
+        assert!(load(&around_none(DEPTH)).is_ok());
+        for bytes in [
+            around_none(DEPTH + 1),
+            around_none(1_000_000),
+            nested(b"(", b"t", 1_000_000, b"."),
+            nested(b"]", b"a", 1_000_000, b"."),
+            [b"N".to_vec(), nested(b"", b"\x85", 1_000_000, b"0N.")].concat(),
+        ] {
+            assert!(failure(&bytes).contains("64 levels deep"), "{}", failure(&bytes));
+        }
+    }
+
+    #[test]
+    fn a_chain_of_lists_that_hides_its_depth_is_dropped_without_recursion() {
+        // Each new list goes into the one before, which already lies in another.
+        let mut bytes = b"]q\x00]q\x01a0".to_vec();
+        for i in 0..300_000 {
+            let (outer, inner) = (1 + (i % 2) as u8, 1 + ((i + 1) % 2) as u8);
+            bytes.extend_from_slice(&[b'h', outer, b']', b'q', inner, b'a', b'0']);
+        }
+        bytes.extend_from_slice(b"N.");
+        assert!(load(&bytes).is_ok());
+    }
+
+    #[test]
+    fn a_list_in_itself_and_a_key_without_a_value_do_no_harm() {
+        assert!(load(b"]q\x00h\x00a.").is_ok());
+        assert!(failure(b"}(K\x01u.").contains("without a value"));
+    }
+
+    #[test]
+    fn a_shape_with_more_axes_than_pytorch_knows_is_refused() {
+        let id = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000NK\x01tQ";
+        let view = |axes: usize| {
+            let ones = [b"(".to_vec(), b"K\x01".repeat(axes), b"t".to_vec()].concat();
+            let head = b"ctorch._utils\n_rebuild_tensor_v2\n(".to_vec();
+            [head, id.to_vec(), b"K\x00".to_vec(), ones.clone(), ones, b"tR.".to_vec()].concat()
+        };
+        assert!(load(&view(AXES)).is_ok());
+        assert!(failure(&view(AXES + 1)).contains("64 axes"));
+    }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value as Json};
 
 use crate::error::{Result, WeightsError};
-use crate::pickle::{self, Value};
+use crate::pickle::{self, Parts, Value};
 
 /// Lists and dictionaries within each other.
 const DEPTH: usize = 32;
@@ -22,7 +22,7 @@ const PER_BYTE: usize = 16;
 pub fn read_plain_pickle(path: &Path) -> Result<Json> {
     let bytes = fs::read(path).map_err(WeightsError::io(path))?;
     let damaged = |detail: String| WeightsError::damaged(path, detail);
-    let (value, _) = pickle::load(&bytes).map_err(damaged)?;
+    let value = pickle::load(&bytes).map_err(damaged)?.value;
     let mut budget = bytes.len().saturating_mul(PER_BYTE);
     plain(&value, DEPTH, &mut budget).map_err(|e| WeightsError::damaged(path, e))
 }
@@ -31,7 +31,7 @@ fn plain(value: &Value, depth: usize, budget: &mut usize) -> Result<Json, &'stat
     let size = 1 + value.text().map_or(0, str::len);
     *budget = budget.checked_sub(size).ok_or("its shared values are too many to write out")?;
     let depth = depth.checked_sub(1).ok_or("its lists lie too deep within each other")?;
-    let mut all = |items: &[Value]| -> Result<Json, &'static str> {
+    let mut all = |items: &Parts| -> Result<Json, &'static str> {
         items.iter().map(|v| plain(v, depth, budget)).collect::<Result<_, _>>().map(Json::Array)
     };
     match value {
@@ -41,7 +41,7 @@ fn plain(value: &Value, depth: usize, budget: &mut usize) -> Result<Json, &'stat
         Value::List(items) => all(&items.borrow()),
         Value::Dict(items) => {
             let mut map = Map::new();
-            for (key, value) in items.borrow().iter() {
+            for (key, value) in items.borrow().pairs() {
                 let key = match key {
                     Value::Str(s) => s.to_string(),
                     Value::Int(i) => i.to_string(),

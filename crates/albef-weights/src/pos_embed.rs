@@ -48,18 +48,22 @@ pub fn interpolate_pos_embed(table: &[f32], width: usize, from: usize, to: usize
     out
 }
 
-/// Resizes every `*.pos_embed` table of the state to `grid * grid` patches; gives their names.
+/// Resizes every `*.pos_embed` table of the state to `grid * grid` patches; gives the names of those
+/// that had another grid, with the patches along its side.
 ///
 /// # Errors
 /// If a table is not `[1, 1 + n * n, width]`.
-pub fn resize_tables(state: &mut StateDict, grid: usize) -> Result<Vec<String>> {
+pub fn resize_tables(state: &mut StateDict, grid: usize) -> Result<Vec<(String, usize)>> {
     let tables: Vec<String> =
         state.names().filter(|n| n.ends_with("pos_embed")).map(str::to_owned).collect();
     let mut resized = Vec::new();
     for name in tables {
         let Some(table) = state.get(&name) else { continue };
         let [1, tokens, width] = table.shape[..] else {
-            return Err(WeightsError::Keys(format!("`{name}` has shape {:?}", table.shape)));
+            return Err(WeightsError::Keys(format!(
+                "`{name}` has shape {:?}; expected is [1, 1 + grid * grid, width]",
+                table.shape
+            )));
         };
         let from = tokens.saturating_sub(1).isqrt();
         if from * from + 1 != tokens || from == 0 {
@@ -71,8 +75,32 @@ pub fn resize_tables(state: &mut StateDict, grid: usize) -> Result<Vec<String>> 
             let values = interpolate_pos_embed(&table.to_f32()?, width, from, grid);
             let tensor = HostTensor::from_f32(&[1, 1 + grid * grid, width], &values);
             state.insert(name.clone(), tensor);
-            resized.push(name);
+            resized.push((name, from));
         }
     }
     Ok(resized)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_resized_once_and_their_former_grid_is_told() {
+        let table = |shape: &[usize]| {
+            let count = shape.iter().product();
+            StateDict::from_iter([(
+                "visual_encoder.pos_embed".to_owned(),
+                HostTensor::from_f32(shape, &vec![0.5; count]),
+            )])
+        };
+        let mut state = table(&[1, 17, 3]);
+        let former = vec![("visual_encoder.pos_embed".to_owned(), 4)];
+        assert_eq!(resize_tables(&mut state, 6).unwrap(), former);
+        assert_eq!(state.get("visual_encoder.pos_embed").unwrap().shape, [1, 37, 3]);
+        assert_eq!(resize_tables(&mut state, 6).unwrap(), []);
+        for shape in [&[2, 17, 3][..], &[1, 16, 3], &[17, 3], &[1, 1, 3]] {
+            assert!(resize_tables(&mut table(shape), 6).is_err(), "{shape:?}");
+        }
+    }
 }

@@ -64,7 +64,7 @@ pub fn inspect(state: &StateDict) -> Description {
 }
 
 /// The number of the layer in a BERT key, with what stands before and after.
-fn layer_of(name: &str) -> Option<(&str, usize, &str)> {
+pub(crate) fn layer_of(name: &str) -> Option<(&str, usize, &str)> {
     let (before, rest) = name.split_once("encoder.layer.")?;
     let (number, after) = rest.split_once('.')?;
     Some((before, number.parse().ok()?, after))
@@ -101,6 +101,19 @@ pub fn targets(name: &str, task: Task, fusion_layer: usize) -> Vec<String> {
         },
         _ => vec![bare],
     }
+}
+
+/// The keys of a retrieval checkpoint under those of pre-training, from which the rules of [`for_task`]
+/// start.
+#[must_use]
+pub fn with_bert_level(state: StateDict) -> StateDict {
+    let renamed = |name: String| {
+        ["text_encoder.", "text_encoder_m."]
+            .iter()
+            .find_map(|root| name.strip_prefix(root).map(|rest| format!("{root}bert.{rest}")))
+            .unwrap_or(name)
+    };
+    state.into_iter().map(|(name, tensor)| (renamed(name), tensor)).collect()
 }
 
 /// The keys of a pre-training checkpoint under the names of a task's model. Keys that the model

@@ -1,12 +1,14 @@
 //! Reading a checkpoint of any layout.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{Cursor, Read};
 use std::path::Path;
+use std::rc::Rc;
 
 use crate::error::{Result, WeightsError};
-use crate::pickle::{self, Storage, Value, View};
+use crate::pickle::{self, Loaded, Parts, Storage, Value, View};
 use crate::safetensors_file;
 use crate::tensor::{HostTensor, StateDict};
 
@@ -20,6 +22,15 @@ pub struct Checkpoint {
     /// Text beside the tensors (safetensors only).
     pub metadata: HashMap<String, String>,
 }
+
+/// Bytes of tensors that a file may ask for, by its own length. Tensors that share a storage are
+/// written out each, and a stride of 0 repeats elements, so a small hostile file could otherwise ask
+/// for all memory. Tied weights double a checkpoint at most.
+const PER_BYTE: usize = 4;
+/// Bytes of tensors that any file may ask for.
+const FLOOR: usize = 64 << 20;
+/// Names that a message lists.
+const SHOWN: usize = 8;
 
 /// The first bytes of an old PyTorch file: a pickled magic number.
 const LEGACY: [u8; 2] = [0x80, 0x02];
@@ -46,7 +57,34 @@ pub fn read(path: &Path) -> Result<Checkpoint> {
             .map(|(n, t)| (n.strip_prefix("module.").map(str::to_owned).unwrap_or(n), t))
             .collect();
     }
+    if checkpoint.tensors.is_empty() {
+        return Err(WeightsError::damaged(path, "there is no tensor in this file"));
+    }
     Ok(checkpoint)
+}
+
+/// Bytes that may still be taken.
+struct Budget {
+    left: usize,
+    file: usize,
+}
+
+impl Budget {
+    fn of(file: &[u8]) -> Self {
+        let file = file.len();
+        Self { left: file.saturating_mul(PER_BYTE).max(FLOOR), file }
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<(), String> {
+        self.left = self.left.checked_sub(bytes).ok_or_else(|| {
+            format!(
+                "the tensors of this file ask for far more memory than its {} bytes hold; hint: save \
+                 it again with every tensor made contiguous",
+                self.file
+            )
+        })?;
+        Ok(())
+    }
 }
 
 fn from_zip(path: &Path, bytes: &[u8]) -> Result<Checkpoint> {
@@ -60,132 +98,170 @@ fn from_zip(path: &Path, bytes: &[u8]) -> Result<Checkpoint> {
         .map(|n| n.into_owned())
         .ok_or_else(|| fail("a zip archive without `data.pkl`: no PyTorch checkpoint".into()))?;
     let folder = pickle_name.trim_end_matches("data.pkl").to_owned();
+    // Entries may lie over each other and may be compressed, so their sum needs a limit of its own.
+    let mut budget = Budget::of(bytes);
     let mut entry = |name: &str| -> Result<Vec<u8>> {
         let mut file = archive.by_name(name).map_err(|e| fail(format!("entry `{name}`: {e}")))?;
         let mut data = Vec::new();
-        // An entry never holds more than the file: stored, not compressed.
-        let limit = bytes.len() as u64 + 1;
         (&mut file)
-            .take(limit)
+            .take(budget.left as u64 + 1)
             .read_to_end(&mut data)
             .map_err(|e| fail(format!("entry `{name}`: {e}")))?;
+        budget.take(data.len()).map_err(fail)?;
         Ok(data)
     };
     let description = entry(&pickle_name)?;
-    let (value, _) = pickle::load(&description).map_err(fail)?;
-    collect(path, &value, |storage| entry(&format!("{folder}data/{}", storage.key)))
+    let value = pickle::load(&description).map_err(fail)?.value;
+    collect(path, &value, Budget::of(bytes), |storage| {
+        entry(&format!("{folder}data/{}", storage.key)).map(Cow::Owned)
+    })
 }
 
 fn from_legacy(path: &Path, bytes: &[u8]) -> Result<Checkpoint> {
     let fail = |detail: String| WeightsError::damaged(path, detail);
     let mut at = 0;
-    let mut next = || -> Result<Value> {
-        let (value, used) =
+    let mut next = || -> Result<Loaded> {
+        let loaded =
             pickle::load(&bytes[at..]).map_err(|e| fail(format!("part at byte {at}: {e}")))?;
-        at += used;
-        Ok(value)
+        at += loaded.used;
+        Ok(loaded)
     };
     // Magic number, protocol, system, then the object and the order of its storages.
     for _ in 0..3 {
         next()?;
     }
-    let (value, keys) = (next()?, next()?);
+    let (object, keys) = (next()?, next()?.value);
     let Value::List(keys) = keys else { return Err(fail("no list of storages".into())) };
-    let mut sizes = HashMap::new();
-    storages(&value, &mut sizes, 0);
+    let sizes: HashMap<&str, usize> =
+        object.storages.iter().map(|s| (&*s.key, s.dtype.size())).collect();
     let mut data = HashMap::new();
     for key in keys.borrow().iter() {
         let key = key.text().ok_or_else(|| fail("a storage without a name".into()))?;
-        let cut = || fail(format!("the file ends inside storage `{key}`, at byte {at}"));
-        let head = bytes.get(at..at + 8).ok_or_else(cut)?;
-        let elements = u64::from_le_bytes(head.try_into().unwrap_or_default());
-        let size = sizes.get(key).copied().unwrap_or(0);
-        let length = usize::try_from(elements).ok().and_then(|n| n.checked_mul(size));
-        let end = length.and_then(|n| (at + 8).checked_add(n)).ok_or_else(cut)?;
-        let part = bytes.get(at + 8..end).ok_or_else(cut)?;
-        data.insert(key.to_owned(), part.to_vec());
-        at = end;
+        let size = sizes.get(key);
+        let size = *size.ok_or_else(|| fail(format!("no tensor lies in storage `{key}`")))?;
+        let part = legacy_storage(bytes, at, size)
+            .ok_or_else(|| fail(format!("the file ends inside storage `{key}`, at byte {at}")))?;
+        at += 8 + part.len();
+        data.insert(key.to_owned(), part);
     }
-    collect(path, &value, |storage| {
-        data.get(&storage.key)
-            .cloned()
+    collect(path, &object.value, Budget::of(bytes), |storage| {
+        let part = data.get(&*storage.key).copied();
+        part.map(Cow::Borrowed)
             .ok_or_else(|| fail(format!("storage `{}` is not in the file", storage.key)))
     })
 }
 
-/// Element sizes of all storages below a value.
-fn storages(value: &Value, sizes: &mut HashMap<String, usize>, depth: usize) {
-    if depth > 64 {
-        return;
-    }
-    match value {
-        Value::Tensor(view) => {
-            sizes.insert(view.storage.key.clone(), view.storage.dtype.size());
-        }
-        Value::Storage(s) => {
-            sizes.insert(s.key.clone(), s.dtype.size());
-        }
-        Value::Tuple(items) => items.iter().for_each(|v| storages(v, sizes, depth + 1)),
-        Value::List(items) => items.borrow().iter().for_each(|v| storages(v, sizes, depth + 1)),
-        Value::Dict(items) => {
-            items.borrow().iter().for_each(|(_, v)| storages(v, sizes, depth + 1));
-        }
-        _ => {}
-    }
+/// The storage at byte `at`: the number of its elements, then these, of `size` bytes each.
+fn legacy_storage(bytes: &[u8], at: usize, size: usize) -> Option<&[u8]> {
+    let (head, rest) = bytes.get(at..)?.split_first_chunk()?;
+    let elements = usize::try_from(u64::from_le_bytes(*head)).ok()?;
+    rest.get(..elements.checked_mul(size)?)
 }
 
 /// The tensors of the root: the dictionary under `model` if there is one, else the value itself.
-fn collect(
+fn collect<'a>(
     path: &Path,
     value: &Value,
-    mut bytes_of: impl FnMut(&Storage) -> Result<Vec<u8>>,
+    mut budget: Budget,
+    mut bytes_of: impl FnMut(&Storage) -> Result<Cow<'a, [u8]>>,
 ) -> Result<Checkpoint> {
     let Value::Dict(top) = value else {
-        return Err(WeightsError::damaged(path, "the checkpoint is no dictionary of tensors"));
+        return Err(WeightsError::damaged(
+            path,
+            "the checkpoint is no dictionary; expected are tensors by name, or such a dictionary \
+             under `model`",
+        ));
     };
-    let wrapped = top.borrow().iter().find_map(|(k, v)| match (k.text(), v) {
+    let wrapped = top.borrow().pairs().find_map(|(k, v)| match (k.text(), v) {
         (Some("model"), Value::Dict(inner)) => Some(inner.clone()),
         _ => None,
     });
     let root = wrapped.as_ref().map(|_| "model".to_owned());
     let entries = wrapped.unwrap_or_else(|| top.clone());
     let mut tensors = StateDict::default();
-    let mut cache: HashMap<String, Vec<u8>> = HashMap::new();
-    for (key, value) in entries.borrow().iter() {
+    let mut cache: HashMap<Rc<str>, Cow<[u8]>> = HashMap::new();
+    for (key, value) in entries.borrow().pairs() {
         let (Some(name), Value::Tensor(view)) = (key.text(), value) else { continue };
         let storage = &view.storage;
         if !cache.contains_key(&storage.key) {
             cache.insert(storage.key.clone(), bytes_of(storage)?);
         }
-        let tensor = gather(view, &cache[&storage.key])
+        let tensor = gather(view, &cache[&storage.key], &mut budget)
             .map_err(|e| WeightsError::damaged(path, format!("`{name}`: {e}")))?;
         tensors.insert(name.to_owned(), tensor);
     }
     if tensors.is_empty() {
-        return Err(WeightsError::damaged(path, "there is no tensor in this checkpoint"));
+        return Err(WeightsError::damaged(
+            path,
+            without_tensors(&entries.borrow(), root.is_some()),
+        ));
     }
     Ok(Checkpoint { tensors, root, metadata: HashMap::new() })
 }
 
+/// What is found where tensors should be.
+fn without_tensors(entries: &Parts, wrapped: bool) -> String {
+    let shown = |key: &Value| match key.text() {
+        Some(text) => format!("`{}`", text.chars().take(64).collect::<String>()),
+        None => "one that is no text".to_owned(),
+    };
+    let keys: Vec<String> = entries.pairs().take(SHOWN).map(|(key, _)| shown(key)).collect();
+    let all = entries.pairs().count();
+    let found = match all {
+        0 => "no key".to_owned(),
+        _ => format!("{}{}", keys.join(", "), if all > SHOWN { ", …" } else { "" }),
+    };
+    format!(
+        "there is no tensor in this checkpoint: {} holds {found} ({all} in all); expected are \
+         tensors by name, or such a dictionary under `model`",
+        if wrapped { "its `model`" } else { "its top level" }
+    )
+}
+
 /// Copies a strided view into row-major order.
-fn gather(view: &View, storage: &[u8]) -> Result<HostTensor, String> {
+fn gather(view: &View, storage: &[u8], budget: &mut Budget) -> Result<HostTensor, String> {
     let size = view.storage.dtype.size();
     let outside = "the view reaches outside its storage";
-    let count =
-        view.shape.iter().try_fold(1_usize, |n, d| n.checked_mul(*d)).ok_or("a shape too large")?;
+    let length = view
+        .shape
+        .iter()
+        .try_fold(size, |n, d| n.checked_mul(*d))
+        .ok_or("a shape beyond all memory")?;
     let mut last = view.offset;
     for (d, s) in view.shape.iter().zip(&view.stride) {
         let reach = d.saturating_sub(1).checked_mul(*s).ok_or(outside)?;
         last = last.checked_add(reach).ok_or(outside)?;
     }
-    let held = storage.len() / size;
-    // Equal elements may be repeated by strides of 0, but not beyond what a file could hold.
-    if count > 0 && (last >= held || count > held.saturating_mul(64).max(1 << 20)) {
+    if length > 0 && last >= storage.len() / size {
         return Err(outside.into());
     }
-    let mut bytes = Vec::with_capacity(count * size);
+    budget.take(length)?;
+    let bytes = if length == 0 {
+        Vec::new()
+    } else if is_row_major(view) {
+        storage[view.offset * size..][..length].to_vec()
+    } else {
+        strided(view, storage, length)
+    };
+    Ok(HostTensor { dtype: view.storage.dtype, shape: view.shape.clone(), bytes })
+}
+
+/// Whether the elements of a view lie one after the other.
+fn is_row_major(view: &View) -> bool {
+    let mut step = 1;
+    view.shape.iter().zip(&view.stride).rev().all(|(d, s)| {
+        let fits = *d == 1 || *s == step;
+        step *= d;
+        fits
+    })
+}
+
+/// The `length` bytes of a view that is known to lie inside its storage.
+fn strided(view: &View, storage: &[u8], length: usize) -> Vec<u8> {
+    let size = view.storage.dtype.size();
+    let mut bytes = Vec::with_capacity(length);
     let mut index = vec![0; view.shape.len()];
-    for _ in 0..count {
+    for _ in 0..length / size {
         let at = view.offset + index.iter().zip(&view.stride).map(|(i, s)| i * s).sum::<usize>();
         bytes.extend_from_slice(&storage[at * size..(at + 1) * size]);
         for d in (0..index.len()).rev() {
@@ -196,5 +272,5 @@ fn gather(view: &View, storage: &[u8]) -> Result<HostTensor, String> {
             index[d] = 0;
         }
     }
-    Ok(HostTensor { dtype: view.storage.dtype, shape: view.shape.clone(), bytes })
+    bytes
 }

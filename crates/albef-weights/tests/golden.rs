@@ -1,9 +1,12 @@
 //! The fixtures about checkpoint files, and files that someone has tampered with.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use albef_weights::{KeepAs, golden, read, write_safetensors};
+use albef_weights::{
+    KeepAs, Sizes, Task, for_task, golden, queue_tensors, read, task_keys, write_safetensors,
+};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden")
@@ -23,6 +26,30 @@ fn checkpoint_fixtures_replay() {
         }
     }
     assert!(replayed >= 4, "only {replayed} fixtures were replayed");
+}
+
+#[test]
+fn the_golden_model_becomes_the_model_of_every_task_with_every_key_accounted_for() {
+    let config = fs::read_to_string(root().join("config.json")).unwrap();
+    let sizes = Sizes::from_golden_config(&serde_json::from_str(&config).unwrap()).unwrap();
+    let heads = read(&root().join("model/heads.safetensors")).unwrap().tensors;
+    let model = read(&root().join("model/model.safetensors")).unwrap().tensors;
+    assert!(queue_tensors(&model, sizes.embed_dim).unwrap().is_some());
+    for name in ["pretrain", "retrieval", "vqa", "nlvr", "ta", "ve"] {
+        let task = Task::named(name).unwrap();
+        let start = for_task(model.clone(), task, sizes.fusion_layer);
+        let bare = task_keys(name, &start, task, &sizes).unwrap();
+        let fresh = matches!(task, Task::Nlvr | Task::Ta | Task::Ve);
+        assert_eq!(!bare.report.fresh.is_empty(), fresh, "{name}");
+        let mut whole = start;
+        for (key, tensor) in heads.iter() {
+            if let Some(key) = key.strip_prefix(&format!("{name}.")) {
+                whole.insert(key.to_owned(), tensor.clone());
+            }
+        }
+        let found = task_keys(name, &whole, task, &sizes).unwrap();
+        assert!(found.report.fresh.is_empty() && found.report.unequal_twins.is_empty(), "{name}");
+    }
 }
 
 #[test]
@@ -63,4 +90,92 @@ fn safetensors_round_trip_is_exact_and_half_precision_halves_the_file() {
     assert_eq!(read(&whole).unwrap().tensors, model.tensors);
     let size = |p: &PathBuf| fs::metadata(p).unwrap().len() as f64;
     assert!(size(&half) / size(&whole) < 0.55);
+}
+
+/// A file with the pickle `entries` of the dictionary under its top, and the storage `0` of `bytes`.
+fn zip_of(path: &Path, entries: &[u8], bytes: &[u8]) {
+    let mut zip =
+        zip::ZipWriter::new(fs::File::create(path).expect("the temporary folder takes files"));
+    let stored =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let pickle = [b"\x80\x02}(", entries, b"u."].concat();
+    for (name, data) in [("x/data.pkl", &pickle[..]), ("x/data/0", bytes)] {
+        zip.start_file(name, stored).expect("the temporary folder takes files");
+        zip.write_all(data).expect("the temporary folder takes files");
+    }
+    zip.finish().expect("the temporary folder takes files");
+}
+
+/// The pickle of a text.
+fn text(text: &str) -> Vec<u8> {
+    [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
+}
+
+/// The pickle of a tensor over the storage `0`, of up to 2^31 elements by `shape` and `stride`.
+fn tensor(shape: &[i32], stride: &[i32]) -> Vec<u8> {
+    let tuple = |values: &[i32]| {
+        let items = values.iter().flat_map(|v| [&b"J"[..], &v.to_le_bytes()].concat());
+        [b"(".to_vec(), items.collect(), b"t".to_vec()].concat()
+    };
+    let id =
+        [b"(", &text("storage")[..], b"ctorch\nFloatStorage\n", &text("0"), b"NK\x04tQ"].concat();
+    let call = b"ctorch._utils\n_rebuild_tensor_v2\n(".to_vec();
+    [call, id, b"K\x00".to_vec(), tuple(shape), tuple(stride), b"tR".to_vec()].concat()
+}
+
+fn problem(path: &Path) -> String {
+    read(path).expect_err("a problem").to_string()
+}
+
+#[test]
+fn small_files_that_ask_for_much_memory_are_refused_and_modest_repeats_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.pth");
+    let bytes: Vec<u8> = [1.0_f32, 2.0, 3.0, 4.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+    // One value, a gigabyte.
+    zip_of(&path, &[text("a"), tensor(&[1 << 28], &[0])].concat(), &bytes);
+    assert!(problem(&path).contains("far more memory than its"), "{}", problem(&path));
+    // A tensor that would do alone, under a thousand names.
+    let mut entries = [text("a"), tensor(&[1 << 18], &[0]), b"q\x00".to_vec()].concat();
+    for i in 0..1000 {
+        entries.extend([text(&format!("a{i}")), b"h\x00".to_vec()].concat());
+    }
+    zip_of(&path, &entries, &bytes);
+    assert!(fs::metadata(&path).unwrap().len() < 20_000);
+    assert!(problem(&path).contains("far more memory than its"), "{}", problem(&path));
+    let views = [
+        (text("repeated"), tensor(&[3, 2], &[0, 1])),
+        (text("turned"), tensor(&[2, 2], &[1, 2])),
+        (text("rows"), tensor(&[1, 2, 2], &[77, 2, 1])),
+        (text("none"), tensor(&[0, 2], &[2, 1])),
+    ];
+    let entries: Vec<u8> = views.into_iter().flat_map(|(n, t)| [n, t].concat()).collect();
+    zip_of(&path, &entries, &bytes);
+    let got = read(&path).unwrap().tensors;
+    let values = |name: &str| got.get(name).unwrap().to_f32().unwrap();
+    assert_eq!(values("repeated"), [1.0, 2.0, 1.0, 2.0, 1.0, 2.0]);
+    assert_eq!(values("turned"), [1.0, 3.0, 2.0, 4.0]);
+    assert_eq!(values("rows"), [1.0, 2.0, 3.0, 4.0]);
+    assert!(values("none").is_empty());
+    for (shape, stride) in [([4, 2], [2, 1]), ([2, 3], [2, 1]), ([2, 2], [1 << 30, 1])] {
+        zip_of(&path, &[text("a"), tensor(&shape, &stride)].concat(), &bytes);
+        assert!(problem(&path).contains("outside its storage"), "{shape:?}");
+    }
+}
+
+#[test]
+fn a_file_without_tensors_names_what_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.pth");
+    let entries: Vec<u8> =
+        (0..12).flat_map(|i| [text(&format!("k{i}")), b"N".to_vec()].concat()).collect();
+    zip_of(&path, &entries, &[]);
+    let error = problem(&path);
+    assert!(error.contains("its top level holds `k0`, `k1`, `k2`"), "{error}");
+    assert!(error.contains("`k7`, … (12 in all)"), "{error}");
+    assert!(error.contains("such a dictionary under `model`"), "{error}");
+    zip_of(&path, &[text("model"), b"}".to_vec()].concat(), &[]);
+    assert!(problem(&path).contains("its `model` holds no key (0 in all)"), "{}", problem(&path));
+    fs::write(&path, [&8_u64.to_le_bytes()[..], b"{}      "].concat()).unwrap();
+    assert!(problem(&path).contains("no tensor"), "{}", problem(&path));
 }

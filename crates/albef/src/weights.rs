@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+pub use albef_weights::momentum_name;
 use albef_weights::{
-    HostTensor, KeepAs, Sizes, StateDict, Task, account, expected_keys, interpolate_pos_embed,
-    write_atomic, write_safetensors,
+    HostTensor, KeepAs, Sizes, StateDict, Task, account, expected_keys, queue_tensors,
+    resize_tables, write_atomic, write_safetensors,
 };
 use burn::tensor::Device;
 
@@ -25,17 +26,19 @@ pub struct ModelState {
     pub momentum: Option<Params>,
     /// The queues of momentum features.
     pub queues: Option<Queues>,
+    /// Where position tables were resized: the patches along the side of an image in the file, and
+    /// in the configuration.
+    pub interpolated: Option<(usize, usize)>,
 }
 
-/// The parts that have a momentum copy, by the first component of their names.
-const AVERAGED: [&str; 6] =
-    ["visual_encoder", "text_encoder", "text_decoder", "cls_head", "vision_proj", "text_proj"];
+/// The word pieces of BERT, uncased.
+pub const BERT_VOCABULARY: &str = include_str!("../assets/vocab.txt");
 
-/// The name of the momentum copy of a weight, if it has one.
+/// That position tables were resized, in words. `grids`: patches along the side of an image, in the
+/// file and in the configuration.
 #[must_use]
-pub fn momentum_name(name: &str) -> Option<String> {
-    let (root, rest) = name.split_once('.')?;
-    AVERAGED.contains(&root).then(|| format!("{root}_m.{rest}"))
+pub fn interpolation_line((from, to): (usize, usize)) -> String {
+    format!("position tables interpolated from {from} x {from} to {to} x {to} patches")
 }
 
 /// Sizes under which the key lists are made.
@@ -67,7 +70,7 @@ impl ModelState {
     /// checkpoint), and so may momentum copies and queues.
     ///
     /// # Errors
-    /// If a key is missing, unexpected or of another shape.
+    /// If a key is missing, unexpected or of another shape, or the queues are incomplete.
     pub fn from_state_dict(
         state: &StateDict,
         config: &ModelConfig,
@@ -86,7 +89,7 @@ impl ModelState {
         let described = albef_weights::inspect(state);
         let task = if described.bert_level { Task::Pretrain } else { Task::Retrieval };
         let keys = expected_keys(task, &sizes(config));
-        let state = resized(state, config)?;
+        let (state, interpolated) = resized(state, config)?;
         let mut expected = keys.clone();
         if described.momentum {
             for (name, shape) in &keys {
@@ -127,7 +130,8 @@ impl ModelState {
             }
         }
         let momentum = described.momentum.then_some(momentum);
-        Ok(Self { online, momentum, queues: queues(&state, config, device)? })
+        let queues = queues(&state, config, device)?;
+        Ok(Self { online, momentum, queues, interpolated })
     }
 
     /// The momentum copies as a file has them, or fresh ones of the trained weights.
@@ -178,52 +182,43 @@ pub fn momentum_encoders(
     Encoders::new(config, &momentum.untracked(ops), Copy::Momentum)
 }
 
-/// Position tables at the configured resolution.
-pub(crate) fn resized(state: &StateDict, config: &ModelConfig) -> Result<StateDict> {
+/// Position tables at the configured resolution, and the patches along a side before and after where
+/// these differ. A table of another width than the model's is left as it is, for the accounting of
+/// shapes to name.
+///
+/// # Errors
+/// If a table is not of a square grid.
+pub(crate) fn resized(
+    state: &StateDict,
+    config: &ModelConfig,
+) -> Result<(StateDict, Option<(usize, usize)>)> {
     let mut state = state.clone();
-    for name in ["visual_encoder.pos_embed", "visual_encoder_m.pos_embed"] {
-        let Some(table) = state.get(name) else { continue };
-        let tokens = table.shape.get(1).copied().unwrap_or(0);
-        let width = table.shape.last().copied().unwrap_or(0);
-        let (from, to) = (tokens.saturating_sub(1).isqrt(), config.vision.grid());
-        if from != to && from * from + 1 == tokens {
-            let values = interpolate_pos_embed(&table.to_f32()?, width, from, to);
-            let tensor = HostTensor::from_f32(&[1, to * to + 1, width], &values);
-            state.insert(name.to_owned(), tensor);
-        }
+    let tables = ["visual_encoder.pos_embed", "visual_encoder_m.pos_embed"];
+    let width = Some(&config.vision.width);
+    if tables.iter().filter_map(|n| state.get(n)).any(|t| t.shape.last() != width) {
+        return Ok((state, None));
     }
-    Ok(state)
+    let grid = config.vision.grid();
+    let former = resize_tables(&mut state, grid)?;
+    let interpolated = former.first().map(|(_, from)| (*from, grid));
+    Ok((state, interpolated))
 }
 
+/// The queues of a checkpoint; `None` if it has none. Entries without image ids get [`NO_ID`].
+///
+/// # Errors
+/// If a queue is missing beside others, or one is of another shape than the configuration's.
 pub(crate) fn queues(
     state: &StateDict,
     config: &ModelConfig,
     device: &Device,
 ) -> Result<Option<Queues>> {
-    let (Some(image), Some(text)) = (state.get("image_queue"), state.get("text_queue")) else {
-        return Ok(None);
-    };
     let width = config.embed_dim;
-    let [rows, size] = image.shape[..] else { return Ok(None) };
-    if rows != width || text.shape != image.shape {
-        return Err(Error::WeightShape {
-            key: "image_queue".into(),
-            expected: vec![width, size],
-            found: image.shape.clone(),
-        });
-    }
-    let ids = match state.get("idx_queue") {
-        Some(ids) if ids.len() == size => ids.to_i64()?,
-        _ => vec![NO_ID; size],
-    };
-    let ptr = match state.get("queue_ptr") {
-        Some(ptr) => ptr.to_i64()?.first().copied().unwrap_or(0),
-        None => 0,
-    };
-    let image = transposed(&image.to_f32()?, width, size);
-    let text = transposed(&text.to_f32()?, width, size);
-    let ptr = usize::try_from(ptr).unwrap_or(0);
-    Ok(Some(Queues::new(image, text, ids, ptr, width, device)))
+    let Some(found) = queue_tensors(state, width)? else { return Ok(None) };
+    let ids = found.ids.unwrap_or_else(|| vec![NO_ID; found.size]);
+    let image = transposed(&found.image, width, found.size);
+    let text = transposed(&found.text, width, found.size);
+    Ok(Some(Queues::new(image, text, ids, found.ptr, width, device)))
 }
 
 /// `[rows, columns]` to `[columns, rows]`.
@@ -281,27 +276,56 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Reads a model folder, or a weights file with `config.json` and `vocab.txt` beside it.
+    /// Reads a model folder, or a weights file with `config.json` and `vocab.txt` beside it. For a
+    /// file that comes alone sizes are told by its shapes ([`ModelConfig::infer`]), and a word table
+    /// of BERT's length means BERT's word pieces. The vocabulary may have fewer word pieces than the
+    /// model, whose last rows then mean nothing.
     ///
     /// # Errors
-    /// If a file is missing or damaged.
+    /// If a file is missing or damaged, sizes are out of range, or `vocab.txt` has more word pieces
+    /// than the model.
     pub fn open(path: &Path) -> Result<Self> {
         let (folder, file) = if path.is_dir() {
             (path.to_owned(), path.join("model.safetensors"))
         } else {
             (path.parent().unwrap_or(Path::new(".")).to_owned(), path.to_owned())
         };
-        let config_path = folder.join("config.json");
-        let text = std::fs::read_to_string(&config_path).map_err(Error::io(&config_path))?;
-        let config: ModelConfig = serde_json::from_str(&text)
-            .map_err(|e| Error::Format { path: config_path, detail: e.to_string() })?;
-        config.check()?;
-        let vocab_path = folder.join("vocab.txt");
-        let vocabulary = std::fs::read_to_string(&vocab_path).map_err(Error::io(&vocab_path))?;
-        let tensors = albef_weights::read(&file)?.tensors;
         let source = format!("`{}`", file.display());
+        let alone = !path.is_dir();
+        let config_path = folder.join("config.json");
+        let (config, tensors) = if alone && !config_path.exists() {
+            let tensors = albef_weights::read(&file)?.tensors;
+            (ModelConfig::infer(&tensors, &source)?, tensors)
+        } else {
+            let text = std::fs::read_to_string(&config_path).map_err(Error::io(&config_path))?;
+            let config: ModelConfig = serde_json::from_str(&text)
+                .map_err(|e| Error::Format { path: config_path, detail: e.to_string() })?;
+            config.check()?;
+            (config, albef_weights::read(&file)?.tensors)
+        };
+        let vocab_path = folder.join("vocab.txt");
+        let of_bert = alone && config.text.vocab_size == BERT_VOCABULARY.lines().count();
+        let vocabulary = if of_bert && !vocab_path.exists() {
+            BERT_VOCABULARY.to_owned()
+        } else {
+            std::fs::read_to_string(&vocab_path).map_err(Error::io(&vocab_path))?
+        };
+        check_vocabulary(&vocabulary, vocab_path, &config)?;
         Ok(Self { config, vocabulary, tensors, folder, source })
     }
+}
+
+/// A word piece beyond the model's table would be an index out of bounds.
+fn check_vocabulary(vocabulary: &str, path: PathBuf, config: &ModelConfig) -> Result<()> {
+    let (pieces, rows) = (vocabulary.lines().count(), config.text.vocab_size);
+    if pieces > rows {
+        let detail = format!(
+            "there are {pieces} word pieces, and `vocab_size` in `config.json` is {rows}; hint: take \
+             both files from one model"
+        );
+        return Err(Error::Format { path, detail });
+    }
+    Ok(())
 }
 
 /// Writes a model folder; each file whole or not at all.
@@ -338,4 +362,39 @@ pub fn state_dict(params: &Params) -> StateDict {
         .iter()
         .map(|p| (p.name.clone(), HostTensor::from_f32(&p.shape, &values(p.value.clone()))))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vocabulary_longer_than_the_word_table_is_refused_with_both_numbers() {
+        let mut config = ModelConfig::nano();
+        config.text.vocab_size = 3;
+        let check = |text: &str| check_vocabulary(text, "vocab.txt".into(), &config);
+        assert!(check("a\nb\n").is_ok());
+        assert!(check("a\nb\nc\n").is_ok());
+        let error = check("a\nb\nc\nd\n").unwrap_err().to_string();
+        assert!(error.contains("4 word pieces") && error.contains("is 3"), "{error}");
+    }
+
+    #[test]
+    fn a_table_of_another_grid_is_resized_and_said_to_be() {
+        let config = ModelConfig::nano();
+        let (width, grid) = (config.vision.width, config.vision.grid());
+        let name = "visual_encoder.pos_embed";
+        let state = |grid: usize, width: usize| {
+            let shape = [1, grid * grid + 1, width];
+            let values = vec![0.5; shape.iter().product()];
+            StateDict::from_iter([(name.to_owned(), HostTensor::from_f32(&shape, &values))])
+        };
+        let (same, told) = resized(&state(grid, width), &config).unwrap();
+        assert_eq!((same, told), (state(grid, width), None));
+        let (other, told) = resized(&state(4, width), &config).unwrap();
+        assert_eq!(told, Some((4, grid)));
+        assert_eq!(other.get(name).unwrap().shape, [1, grid * grid + 1, width]);
+        let narrow = state(4, width - 1);
+        assert_eq!(resized(&narrow, &config).unwrap(), (narrow, None));
+    }
 }

@@ -81,6 +81,7 @@ fn assert_agree(a: &(Vec<f32>, Vec<Vec<f32>>), b: &(Vec<f32>, Vec<Vec<f32>>)) {
     for (i, (a, b)) in a.1.iter().zip(&b.1).enumerate() {
         assert_eq!(a.len(), b.len(), "gradient {i}");
         let top = b.iter().fold(1e-4_f32, |m, v| m.max(v.abs()));
+        assert!(a.iter().chain(b).all(|v| v.is_finite()), "gradient {i}");
         let worst = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 2e-3 * top, "gradient {i}: {worst} of {top}");
     }

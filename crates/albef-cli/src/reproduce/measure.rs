@@ -8,20 +8,21 @@ use albef_data::dataset::{TaskForm, TaskRoots, read_task};
 use albef_report::{Outcomes, bootstrap_interval};
 use albef_weights::{Task, write_atomic};
 use anyhow::{Context, Result, bail};
+use burn::tensor::Device;
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
 use crate::ask::Mode;
 use crate::corpus::{Pictures, Ready};
-use crate::evaluate::{intervals, measure, named};
+use crate::evaluate::{SHOWN, intervals, measure, named, tell_skipped};
 use crate::grounding_cases::Cases;
 use crate::tasks::{TaskModel, answer_list};
-use crate::{device, evaluate_grounding, outcomes};
+use crate::{evaluate_grounding, outcomes};
 
 const RESAMPLES: usize = 1000;
 
-/// The options of an evaluation.
-struct Options<'a>(&'a Map<String, Value>);
+/// The options of an evaluation, and where it computes.
+struct Options<'a>(&'a Map<String, Value>, &'a Device);
 
 impl Options<'_> {
     fn text(&self, key: &str) -> Result<&str> {
@@ -84,9 +85,15 @@ fn saved(output: &Path, step: &str) -> PathBuf {
 }
 
 /// Measures by the options of a step; files that it makes go to `output`.
-pub fn run(task: &str, step: &str, options: &Map<String, Value>, output: &Path) -> Result<Value> {
+pub fn run(
+    task: &str,
+    step: &str,
+    options: &Map<String, Value>,
+    output: &Path,
+    device: &Device,
+) -> Result<Value> {
     accepts(task, options)?;
-    let o = Options(options);
+    let o = Options(options, device);
     let (value, found) = match task {
         "retrieval" => retrieval(&o)?,
         "vqa" => vqa(&o, output)?,
@@ -122,15 +129,17 @@ pub fn command(task: &str, step: &str, options: &Map<String, Value>, output: &Pa
 }
 
 fn retrieval(o: &Options<'_>) -> Result<Found> {
-    let device = device::open("cpu")?;
-    let ready = Ready::open(Some(&o.path("model")?), &device)?;
+    let ready = Ready::open(Some(&o.path("model")?), o.1)?;
     let size = ready.model.config.vision.image_res;
     let root = o.path("image_root")?;
-    let pictures = Pictures::open(o.text("annotations")?, Some(&root), size, &device)?;
+    let pictures = Pictures::open(o.text("annotations")?, Some(&root), size, o.1)?;
     let k = o.number("k")?.unwrap_or(128);
     let (out, skipped, texts) = measure(&ready, &pictures, k, false)?;
     if skipped.len() == pictures.data.len() {
         bail!("none of the pictures of {} can be used", o.text("annotations")?);
+    }
+    for name in skipped.iter().take(SHOWN) {
+        eprintln!("not usable, counted as missed: {name}");
     }
     // Without candidates to re-rank the contrastive score alone decides.
     let (report, ranks) =
@@ -146,7 +155,7 @@ fn retrieval(o: &Options<'_>) -> Result<Found> {
 }
 
 fn vqa(o: &Options<'_>, output: &Path) -> Result<Found> {
-    let model = TaskModel::open(&o.path("model")?, Task::Vqa, &device::open("cpu")?)?;
+    let model = TaskModel::open(&o.path("model")?, Task::Vqa, o.1)?;
     let root = o.path("image_root")?;
     let roots = TaskRoots { image_root: root.clone(), vqa_root: root.clone(), vg_root: root };
     let list = o.path("annotations")?;
@@ -158,6 +167,7 @@ fn vqa(o: &Options<'_>, output: &Path) -> Result<Found> {
     let k = o.number("k")?.unwrap_or(128);
     let (rule, score) = (RankRule::Official, ScoreRule::Official);
     let out = model.answer_accuracy(&samples, &answers, k, rule, score)?;
+    tell_skipped(&out.skipped);
     let path = output.join(o.text("results")?);
     let text = Value::Array(out.results.clone()).to_string();
     write_atomic(&path, |f| std::io::Write::write_all(f, text.as_bytes()))?;
@@ -172,7 +182,7 @@ fn vqa(o: &Options<'_>, output: &Path) -> Result<Found> {
 }
 
 fn classes(o: &Options<'_>, task: Task, form: TaskForm) -> Result<Found> {
-    let model = TaskModel::open(&o.path("model")?, task, &device::open("cpu")?)?;
+    let model = TaskModel::open(&o.path("model")?, task, o.1)?;
     let roots = TaskRoots { image_root: o.path("image_root")?, ..TaskRoots::default() };
     let list = o.path("annotations")?;
     let samples = read_task(&list, form, &roots)?;
@@ -180,6 +190,7 @@ fn classes(o: &Options<'_>, task: Task, form: TaskForm) -> Result<Found> {
         bail!("{} holds nothing to measure", list.display());
     }
     let out = model.accuracy(&samples, task)?;
+    tell_skipped(&out.skipped);
     let found = outcomes::measured(task, ScoreRule::Official, &samples, &out);
     Ok((out.json(RESAMPLES), Some(found)))
 }
@@ -188,7 +199,8 @@ fn grounding(o: &Options<'_>) -> Result<Found> {
     let (lists, root) = (o.paths("annotations")?, o.path("image_root")?);
     let cases = Cases::of_refcoco(&lists, &root, &o.path("refcoco_data")?, &o.path("det_file")?)?;
     let mode = Mode::from_str(o.text("mode")?, false).map_err(anyhow::Error::msg)?;
-    let ready = Ready::open(Some(&o.path("model")?), &device::open("cpu")?)?;
+    let ready = Ready::open(Some(&o.path("model")?), o.1)?;
     let out = evaluate_grounding::measure(&ready, &cases, mode, o.number("layer")?)?;
+    out.tell();
     Ok((out.json(RESAMPLES), Some(out.outcomes(&cases))))
 }

@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use self::plan::Plan;
 use self::record::{Record, State};
 use crate::Answer;
+use crate::device::Where;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -23,7 +24,7 @@ pub struct Arguments {
     #[arg(required_unless_present = "list", conflicts_with = "list")]
     row: Option<String>,
     /// List all rows with their claims and whether their files are there.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["check", "resume", "set", "model", "small", "server"])]
     list: bool,
     /// Folder with `data`, `images` and `models` (see docs/reproduce.md).
     #[arg(long, value_name = "ROOT")]
@@ -49,6 +50,8 @@ pub struct Arguments {
     /// A figure that the evaluation server gave, by the claim's name.
     #[arg(long, value_name = "CLAIM=FIGURE")]
     server: Vec<String>,
+    #[command(flatten)]
+    device: Where,
     /// JSON on standard output.
     #[arg(long)]
     json: bool,
@@ -117,7 +120,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         .with_context(|| format!("cannot create {}", output.display()))?;
     record.files = files;
     record.state = State::Running;
-    let ended = run::run(&plan, &mut record)?;
+    let ended = run::run(&plan, &mut record, &a.device)?;
     say(&if a.json { serde_json::to_string(&record)? + "\n" } else { record.page() })?;
     Ok(ended)
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use albef::config::{FinetuneConfig, PretrainConfig};
 use albef_weights::write_atomic;
 use anyhow::{Context, Result};
+use burn::tensor::Device;
 use clap::{Parser, ValueEnum};
 use serde_json::{Map, Value};
 
@@ -12,6 +13,7 @@ use super::measure;
 use super::plan::Plan;
 use super::recipe::{Run, Step, config};
 use super::record::{Record, State, StepRecord};
+use crate::device::Where;
 use crate::pretrain::stop_flag;
 use crate::{Answer, finetune, pretrain};
 
@@ -51,7 +53,8 @@ pub fn validate(plan: &Plan) -> Result<()> {
 }
 
 /// Runs what the record does not have yet; `No` if it was stopped.
-pub fn run(plan: &Plan, record: &mut Record) -> Result<Answer> {
+pub fn run(plan: &Plan, record: &mut Record, place: &Where) -> Result<Answer> {
+    let device = place.open()?;
     let stop = stop_flag();
     let steps = plan.steps();
     for (i, step) in steps.iter().enumerate() {
@@ -61,7 +64,8 @@ pub fn run(plan: &Plan, record: &mut Record) -> Result<Answer> {
         }
         eprintln!("step {} of {}: {}", i + 1, steps.len(), step.name);
         let settings = plan.settings(step)?;
-        let command = command(plan, step, &settings)?;
+        let mut command = command(plan, step, &settings)?;
+        command.extend(["--device".to_owned(), place.device.clone()]);
         let mut entry = StepRecord {
             name: step.name.clone(),
             command,
@@ -73,7 +77,7 @@ pub fn run(plan: &Plan, record: &mut Record) -> Result<Answer> {
         record.put(entry.clone());
         record.write(&plan.output)?;
         let started = Instant::now();
-        let ended = one(plan, step, &settings, &mut entry)
+        let ended = one(plan, step, &settings, &mut entry, &device)
             .with_context(|| format!("in step `{}`", step.name))?;
         entry.seconds = started.elapsed().as_secs_f64();
         entry.state = if ended == Answer::Yes { State::Done } else { State::Stopped };
@@ -118,9 +122,10 @@ fn one(
     step: &Step,
     settings: &Map<String, Value>,
     entry: &mut StepRecord,
+    device: &Device,
 ) -> Result<Answer> {
     if let Run::Evaluate(task) = &step.run {
-        entry.report = Some(measure::run(task, &step.name, settings, &plan.output)?);
+        entry.report = Some(measure::run(task, &step.name, settings, &plan.output, device)?);
         return Ok(Answer::Yes);
     }
     let text = config(&step.config)?;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::source::{Sample, SourceSpec, open_source};
+use super::source::{Contents, Sample, SourceSpec, read_source};
 use crate::error::{ImageErrorKind, Result};
 use crate::image::DecodeOptions;
 
@@ -48,16 +48,18 @@ pub struct CheckReport {
     pub repeated_samples: usize,
     /// Captions that a sample lists twice.
     pub repeated_captions: usize,
-    /// The first problems, in order of the source.
+    /// Members of archives that form no sample.
+    pub left_out: usize,
+    /// The first problems, in order of the source; what forms no sample comes last.
     pub problems: Vec<String>,
 }
 
 impl CheckReport {
-    /// Whether every sample can be trained on.
+    /// Whether every sample can be trained on, and nothing was left out.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.missing + self.unusable + self.blank_captions + self.without_captions == 0
-            && self.repeated_samples + self.repeated_captions == 0
+            && self.repeated_samples + self.repeated_captions + self.left_out == 0
     }
 }
 
@@ -66,9 +68,10 @@ impl CheckReport {
 /// # Errors
 /// If the source cannot be read at all, or an annotation in it is malformed.
 pub fn check(spec: &SourceSpec, options: &CheckOptions) -> Result<CheckReport> {
-    let samples = open_source(spec)?;
+    let Contents { samples, left_out } = read_source(spec)?;
     let faults = picture_faults(&samples, options);
-    let mut report = CheckReport { samples: samples.len(), ..CheckReport::default() };
+    let mut report =
+        CheckReport { samples: samples.len(), left_out: left_out.len(), ..CheckReport::default() };
     let mut keys = HashSet::new();
     let mut seen = HashSet::new();
     for (sample, fault) in samples.iter().zip(faults) {
@@ -104,6 +107,9 @@ pub fn check(spec: &SourceSpec, options: &CheckOptions) -> Result<CheckReport> {
         let named = problems.into_iter().map(|p| format!("{}: {p}", sample.name));
         report.problems.extend(named.take(room));
     }
+    let room = options.max_problems.saturating_sub(report.problems.len());
+    let named = left_out.iter().map(|s| format!("{}: {}", s.name, s.error));
+    report.problems.extend(named.take(room));
     report.distinct_images = keys.len();
     Ok(report)
 }

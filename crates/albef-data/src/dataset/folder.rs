@@ -7,22 +7,23 @@ use serde_json::Value;
 
 use super::annotation::{captions, image_key, missing, text_of};
 use super::shard;
-use super::source::{Location, Sample, place_key};
+use super::source::{Contents, Location, Sample, place_key};
 use super::tasks::TaskPart;
 use crate::error::{DataError, Result};
 
-const ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "jfif"];
+/// How the names of pictures end.
+pub(super) const ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "jfif"];
 
 /// Reads `captions.jsonl`, `captions.csv` or the `.txt` beside each picture; a picture without
 /// captions is kept, for searching. A folder of nothing but archives gives their samples.
-pub(super) fn read(folder: &Path) -> Result<Vec<Sample>> {
+pub(super) fn read(folder: &Path) -> Result<Contents> {
     let list = folder.join("captions.jsonl");
     if list.is_file() {
-        return captions_jsonl(&list, folder);
+        return captions_jsonl(&list, folder).map(Contents::from);
     }
     let list = folder.join("captions.csv");
     if list.is_file() {
-        return captions_csv(&list, folder);
+        return captions_csv(&list, folder).map(Contents::from);
     }
     let mut files = Vec::new();
     pictures(folder, &mut files, 0)?;
@@ -30,7 +31,7 @@ pub(super) fn read(folder: &Path) -> Result<Vec<Sample>> {
     if files.is_empty() {
         return shards(folder);
     }
-    files
+    let samples: Result<Vec<Sample>> = files
         .into_iter()
         .map(|path| {
             let text = path.with_extension("txt");
@@ -45,10 +46,11 @@ pub(super) fn read(folder: &Path) -> Result<Vec<Sample>> {
             let (key, task) = (place_key(&location, &name), TaskPart::default());
             Ok(Sample { key, location, name, captions, task })
         })
-        .collect()
+        .collect();
+    samples.map(Contents::from)
 }
 
-fn shards(folder: &Path) -> Result<Vec<Sample>> {
+fn shards(folder: &Path) -> Result<Contents> {
     let mut archives = Vec::new();
     for entry in fs::read_dir(folder).map_err(DataError::io(folder))? {
         let path = entry.map_err(DataError::io(folder))?.path();
@@ -57,11 +59,11 @@ fn shards(folder: &Path) -> Result<Vec<Sample>> {
         }
     }
     archives.sort();
-    let mut samples = Vec::new();
+    let mut all = Contents::default();
     for archive in archives {
-        samples.extend(shard::read(&archive)?);
+        all.extend(shard::read(&archive)?);
     }
-    Ok(samples)
+    Ok(all)
 }
 
 fn pictures(folder: &Path, files: &mut Vec<PathBuf>, depth: usize) -> Result<()> {

@@ -5,6 +5,7 @@
 //! and is counted and named.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -12,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::order::epoch_order;
-use super::source::{Dataset, Sample};
+use super::source::{Dataset, Sample, Skipped};
 use super::tasks::Target;
 use crate::error::{DataError, ImageError, Result};
 use crate::image::{DecodeOptions, Normalization, RgbImage, TrainTransform, resize_bicubic};
@@ -86,19 +87,11 @@ pub struct Batch {
     pub samples: Vec<usize>,
 }
 
-/// A picture that was skipped.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skipped {
-    /// Its name.
-    pub name: String,
-    /// Why.
-    pub error: ImageError,
-}
-
 /// Pictures that could not be used, each named once. Shared by the epochs of a run.
 #[derive(Clone, Debug, Default)]
 pub struct SkipReport {
     skipped: Arc<Mutex<BTreeMap<usize, Skipped>>>,
+    left_out: Arc<Mutex<Vec<Skipped>>>,
     pixels: Arc<Mutex<DecodedPictures>>,
     cached: Arc<AtomicUsize>,
 }
@@ -111,8 +104,20 @@ const CACHE: usize = 1 << 30;
 
 impl SkipReport {
     /// The skipped pictures, in order of the data set; one that several samples use is named once.
+    /// Then what was left out when the data set was opened.
     #[must_use]
     pub fn list(&self) -> Vec<Skipped> {
+        let mut all = self.unusable();
+        all.extend_from_slice(&self.left_out.lock().unwrap_or_else(PoisonError::into_inner));
+        all
+    }
+
+    fn leave_out(&self, left_out: &[Skipped]) {
+        *self.left_out.lock().unwrap_or_else(PoisonError::into_inner) = left_out.to_vec();
+    }
+
+    /// The pictures that count against the limit.
+    fn unusable(&self) -> Vec<Skipped> {
         let skipped = self.lock();
         let mut seen = HashSet::new();
         skipped.values().filter(|s| seen.insert(s.name.as_str())).cloned().collect()
@@ -176,7 +181,7 @@ impl Work {
                 None
             } else {
                 let view = |v| self.report.decoded(&self.data, index, v, &o.decode);
-                Some((0..images.len()).map(view).collect::<Result<Vec<_>, _>>())
+                Some(sample.all_views(images.len(), view))
             };
             match decoded {
                 Some(Ok(pictures)) => {
@@ -192,15 +197,12 @@ impl Work {
                     let words = o.text.clean(caption.map_or("", String::as_str), o.max_words);
                     return Ok((index, self.tokenizer.encode_truncated(&words, o.max_tokens)));
                 }
-                Some(Err(error)) => {
-                    let skipped = Skipped { name: sample.name.clone(), error };
-                    self.report.lock().insert(index, skipped);
-                }
+                Some(Err(skipped)) => drop(self.report.lock().insert(index, skipped)),
                 None => {}
             }
             let unusable = self.report.lock().len();
             if unusable > self.limit.min(self.data.len() - 1) {
-                let list = self.report.list();
+                let list = self.report.unusable();
                 let count = list.len();
                 if count <= self.limit && unusable < self.data.len() {
                     index = substitutes.below(self.data.len());
@@ -267,7 +269,7 @@ impl TrainLoader {
     /// Starts the workers.
     ///
     /// # Errors
-    /// If the data set has fewer samples than a batch.
+    /// If the data set has fewer samples than a batch, or pictures are to have no pixels.
     pub fn new(
         data: Arc<Dataset>,
         tokenizer: Arc<Tokenizer>,
@@ -275,6 +277,11 @@ impl TrainLoader {
         report: SkipReport,
     ) -> Result<Self> {
         let batches = batches_per_epoch(data.len(), options.batch_size)?;
+        if options.transform.size == 0 {
+            let detail = "pictures of 0 pixels cannot be trained on; set `transform.size`";
+            return Err(DataError::Argument(detail.into()));
+        }
+        report.leave_out(data.left_out());
         let limit = options.max_skipped.unwrap_or_else(|| (data.len() / 100).max(10));
         let order = epoch_order(data.sources(), options.seed, options.epoch);
         let at = options.start_batch.min(batches);
@@ -385,7 +392,8 @@ pub fn batches_per_epoch(samples: usize, batch: usize) -> Result<usize> {
 }
 
 /// Decodes samples for evaluation in parallel: normalised pixels `[n, 3, size, size]`. A picture
-/// that cannot be used gives grey pixels and is named.
+/// that cannot be used gives grey pixels and is named, once for each sample. Without pixels, that is
+/// with `size` 0, no picture is looked at.
 #[must_use]
 pub fn load_images(
     data: &Dataset,
@@ -409,33 +417,69 @@ pub fn load_views(
     decode: &DecodeOptions,
     workers: usize,
 ) -> (Vec<f32>, Vec<(usize, Skipped)>) {
+    load_range(data, which, view..view + 1, size, normalization, decode, workers)
+}
+
+/// The same of the first `views` pictures of each sample: all first ones, then all second ones. A
+/// sample is named once, whichever of its pictures cannot be used.
+#[must_use]
+pub fn load_samples(
+    data: &Dataset,
+    which: &[usize],
+    views: usize,
+    size: usize,
+    normalization: Normalization,
+    decode: &DecodeOptions,
+    workers: usize,
+) -> (Vec<f32>, Vec<(usize, Skipped)>) {
+    load_range(data, which, 0..views, size, normalization, decode, workers)
+}
+
+fn load_range(
+    data: &Dataset,
+    which: &[usize],
+    views: Range<usize>,
+    size: usize,
+    normalization: Normalization,
+    decode: &DecodeOptions,
+    workers: usize,
+) -> (Vec<f32>, Vec<(usize, Skipped)>) {
     let plane = 3 * size * size;
-    let mut pixels = vec![0.0; which.len() * plane];
-    let failed = Mutex::new(Vec::new());
-    let part = which.len().div_ceil(workers.max(1)).max(1);
+    let places: Vec<(usize, usize)> =
+        views.flat_map(|view| which.iter().map(move |index| (view, *index))).collect();
+    let mut pixels = vec![0.0; places.len() * plane];
+    let failed = Mutex::new(BTreeMap::<(usize, usize), Skipped>::new());
+    let part = places.len().div_ceil(workers.max(1)).max(1);
     std::thread::scope(|scope| {
-        for (which, pixels) in which.chunks(part).zip(pixels.chunks_mut(part * plane)) {
+        // With no pixels there are no chunks, whatever their length.
+        for (places, pixels) in places.chunks(part).zip(pixels.chunks_mut((part * plane).max(1))) {
             let failed = &failed;
             scope.spawn(move || {
-                for (index, out) in which.iter().zip(pixels.chunks_mut(plane)) {
+                for ((view, index), out) in places.iter().zip(pixels.chunks_mut(plane)) {
                     let sample = &data.samples()[*index];
-                    match sample.decode_view(view, decode) {
+                    match sample.decode_view(*view, decode) {
                         Ok(image) => {
                             normalization.to_chw(&resize_bicubic(&image, size, size), out);
                         }
                         Err(error) => {
-                            let skipped = Skipped { name: sample.name.clone(), error };
-                            failed
-                                .lock()
-                                .unwrap_or_else(PoisonError::into_inner)
-                                .push((*index, skipped));
+                            let skipped = Skipped { name: sample.view_name(*view), error };
+                            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                            failed.insert((*index, *view), skipped);
                         }
                     }
                 }
             });
         }
     });
-    let mut failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-    failed.sort_by_key(|(i, _)| *i);
-    (pixels, failed)
+    (pixels, by_sample(failed.into_inner().unwrap_or_else(PoisonError::into_inner)))
+}
+
+/// One entry for each sample, in order.
+fn by_sample(failed: BTreeMap<(usize, usize), Skipped>) -> Vec<(usize, Skipped)> {
+    let mut samples = BTreeMap::<usize, Vec<Skipped>>::new();
+    for ((index, _), skipped) in failed {
+        samples.entry(index).or_default().push(skipped);
+    }
+    let together = |(index, failures)| Some((index, Skipped::together(failures)?));
+    samples.into_iter().filter_map(together).collect()
 }

@@ -12,9 +12,11 @@ mod tasks;
 
 pub use check::{CheckOptions, CheckReport, check};
 pub use loader::{
-    Batch, LoaderOptions, SkipReport, Skipped, TextRule, TrainLoader, batches_per_epoch,
-    load_images, load_views,
+    Batch, LoaderOptions, SkipReport, TextRule, TrainLoader, batches_per_epoch, load_images,
+    load_samples, load_views,
 };
 pub use order::epoch_order;
-pub use source::{Dataset, Location, Sample, SourceSpec, open_source};
+pub use source::{
+    Contents, Dataset, Location, Sample, Skipped, SourceSpec, open_source, read_source,
+};
 pub use tasks::{Target, TaskForm, TaskPart, TaskRoots, VG_WEIGHT, read_task};

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::annotation::{captions, image_key};
-use super::source::{Location, Sample, place_key};
+use super::folder::ENDINGS;
+use super::source::{Contents, Location, Sample, Skipped, place_key};
 use super::tasks::TaskPart;
-use crate::error::{DataError, Result};
+use crate::error::{DataError, ImageError, ImageErrorKind as Kind, Result};
 
 /// The files of a pattern: braces with a range (`{000..012}`) or a list (`{a,b}`), and `*` in the
 /// last component.
@@ -58,80 +59,217 @@ pub(super) fn expand(pattern: &str) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// What a shard holds under one key.
 #[derive(Default)]
 struct Parts {
-    picture: Option<(String, u64, u64)>,
-    words: Option<Value>,
+    picture: Option<Member>,
+    json: Option<Value>,
+    text: Option<Vec<String>>,
+    /// The first member that is neither picture nor captions.
+    other: Option<String>,
+    /// The first member that only points to a file.
+    link: Option<String>,
+    /// The first member of all.
+    first: String,
 }
 
-/// The samples of one shard, in order of first appearance. Headers are read once; pictures stay
-/// where they are.
-pub(super) fn read(path: &Path) -> Result<Vec<Sample>> {
+struct Member {
+    name: String,
+    offset: u64,
+    len: u64,
+}
+
+/// Key and field of a member as webdataset cuts them: at the first dot of the file name.
+fn cut(name: &str) -> (&str, &str) {
+    let file = name.rfind('/').map_or(0, |slash| slash + 1);
+    match name[file..].find('.') {
+        Some(dot) => (&name[..file + dot], &name[file + dot + 1..]),
+        None => (name, ""),
+    }
+}
+
+/// The samples of one shard, in order of first appearance, and the members that form none. Headers
+/// are read once; pictures stay where they are. The first member of a kind counts; captions of a
+/// `.json` go before those of a `.txt`; fields of other kinds beside a picture are passed over.
+pub(super) fn read(path: &Path) -> Result<Contents> {
     let file = File::open(path).map_err(DataError::io(path))?;
     let size = file.metadata().map_err(DataError::io(path))?.len();
     let mut archive = tar::Archive::new(file);
-    let mut parts: HashMap<String, Parts> = HashMap::new();
-    let mut order = Vec::new();
-    let damaged = |at: u64, e: &dyn std::fmt::Display| {
-        DataError::annotation(path, format!(", byte {at}"), format!("damaged archive: {e}"))
-    };
+    let mut shard = Shard { path, parts: HashMap::new(), order: Vec::new(), left_out: Vec::new() };
     let mut at = 0;
-    for entry in archive.entries_with_seek().map_err(|e| damaged(0, &e))? {
-        let mut entry = entry.map_err(|e| damaged(at, &e))?;
-        if !entry.header().entry_type().is_file() {
-            continue;
-        }
+    for entry in archive.entries_with_seek().map_err(|e| damaged(path, 0, &e))? {
+        let mut entry = entry.map_err(|e| damaged(path, at, &e))?;
+        let kind = entry.header().entry_type();
         let (offset, len) = (entry.raw_file_position(), entry.size());
         at = offset;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let link = kind.is_hard_link() || kind.is_symlink();
+        if !kind.is_file() && !link {
+            continue;
+        }
         // Members are padded to whole blocks; seeking would not notice a cut in the padding.
-        if offset.saturating_add(len).div_ceil(512).saturating_mul(512) > size {
-            return Err(damaged(offset, &format!("it ends inside `{name}`")));
+        if !link && offset.saturating_add(len).div_ceil(512).saturating_mul(512) > size {
+            return Err(damaged(path, offset, &format!("it ends inside `{name}`")));
         }
         if name.rsplit('/').next().is_some_and(|n| n.starts_with('.')) {
             continue;
         }
-        let (stem, ending) = name.rsplit_once('.').unwrap_or((&name, ""));
-        let stem = stem.to_owned();
-        let slot = parts.entry(stem.clone()).or_insert_with(|| {
-            order.push(stem);
-            Parts::default()
-        });
-        match ending.to_lowercase().as_str() {
-            "json" | "txt" => {
-                let mut text = String::new();
-                entry.read_to_string(&mut text).map_err(|e| damaged(offset, &e))?;
-                slot.words = Some(if ending.eq_ignore_ascii_case("json") {
-                    serde_json::from_str(&text).map_err(|e| {
-                        let detail = format!("member `{name}`: {e}");
-                        DataError::annotation(path, format!(", byte {offset}"), detail)
-                    })?
-                } else {
-                    let lines: Vec<&str> =
-                        text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
-                    serde_json::json!({ "caption": lines })
-                });
-            }
-            "jpg" | "jpeg" | "png" | "webp" | "gif" | "bmp" => {
-                slot.picture = Some((name, offset, len));
-            }
-            _ => {}
+        let member = Member { name, offset, len };
+        if link {
+            shard.parts_of(&member.name).link.get_or_insert(member.name);
+        } else {
+            shard.take(member, &mut entry)?;
         }
     }
-    let mut samples = Vec::new();
-    for stem in order {
-        let Some(Parts { picture: Some((name, offset, len)), words }) = parts.remove(&stem) else {
-            continue;
-        };
-        let captions = match &words {
-            Some(words) => captions(words)
-                .map_err(|e| DataError::annotation(path, format!(", sample `{stem}`"), e))?,
-            None => Vec::new(),
-        };
-        let location = Location::Member { archive: path.to_owned(), offset, len };
-        let key = words.as_ref().and_then(image_key);
-        let key = key.unwrap_or_else(|| place_key(&location, &name));
-        samples.push(Sample { location, name, captions, key, task: TaskPart::default() });
+    shard.contents()
+}
+
+fn damaged(path: &Path, at: u64, e: &dyn std::fmt::Display) -> DataError {
+    DataError::annotation(path, format!(", byte {at}"), format!("damaged archive: {e}"))
+}
+
+/// A shard while it is read.
+struct Shard<'a> {
+    path: &'a Path,
+    parts: HashMap<String, Parts>,
+    order: Vec<String>,
+    left_out: Vec<Skipped>,
+}
+
+impl Shard<'_> {
+    fn parts_of(&mut self, name: &str) -> &mut Parts {
+        let key = cut(name).0;
+        if !self.parts.contains_key(key) {
+            self.order.push(key.to_owned());
+        }
+        let new = || Parts { first: name.to_owned(), ..Parts::default() };
+        self.parts.entry(key.to_owned()).or_insert_with(new)
     }
-    Ok(samples)
+
+    fn leave_out(&mut self, name: &str, kind: Kind, detail: String) {
+        let name = format!("{}: {name}", self.path.display());
+        self.left_out.push(Skipped { name, error: ImageError { kind, detail } });
+    }
+
+    fn take(&mut self, member: Member, bytes: &mut impl Read) -> Result<()> {
+        let path = self.path;
+        let field = cut(&member.name).1.to_lowercase();
+        let parts = self.parts_of(&member.name);
+        let taken = match field.as_str() {
+            "json" => parts.json.is_some(),
+            "txt" => parts.text.is_some(),
+            ending if ENDINGS.contains(&ending) => parts.picture.is_some(),
+            _ => {
+                parts.other.get_or_insert(member.name);
+                return Ok(());
+            }
+        };
+        if taken {
+            let detail = match &parts.picture {
+                Some(first) if !matches!(field.as_str(), "json" | "txt") => {
+                    format!("`{}` comes first in its sample and is the one used", first.name)
+                }
+                _ => format!("an earlier `.{field}` of its sample is the one used"),
+            };
+            self.leave_out(&member.name, Kind::Repeated, detail);
+            return Ok(());
+        }
+        match field.as_str() {
+            "json" => parts.json = Some(json(path, &member, bytes)?),
+            "txt" => parts.text = Some(lines(path, &member, bytes)?),
+            _ => parts.picture = Some(member),
+        }
+        Ok(())
+    }
+
+    fn contents(mut self) -> Result<Contents> {
+        let mut samples = Vec::new();
+        for key in std::mem::take(&mut self.order) {
+            let Some(parts) = self.parts.remove(&key) else { continue };
+            match parts {
+                Parts { picture: Some(picture), json, text, .. } => {
+                    samples.push(sample(self.path, &key, picture, json.as_ref(), text)?);
+                }
+                parts => self.without_picture(&key, &parts),
+            }
+        }
+        Ok(Contents { samples, left_out: self.left_out })
+    }
+
+    fn without_picture(&mut self, key: &str, parts: &Parts) {
+        let endings = ENDINGS.join(", ");
+        match parts {
+            Parts { link: Some(name), .. } => {
+                let detail = "it is a link, which is not followed; pack the picture itself";
+                self.leave_out(name, Kind::NotFound, detail.into());
+            }
+            Parts { other: Some(name), .. } => {
+                let field = cut(name).1;
+                let detail = format!(
+                    "sample `{key}` has no picture: after the first dot of a name must stand one \
+                     of {endings}; here stands `{field}`"
+                );
+                self.leave_out(name, Kind::UnknownFormat, detail);
+            }
+            Parts { first, .. } => {
+                let detail = format!("no member `{key}.` with one of {endings} goes with it");
+                self.leave_out(first, Kind::NotFound, detail);
+            }
+        }
+    }
+}
+
+fn text_of(path: &Path, member: &Member, bytes: &mut impl Read) -> Result<String> {
+    let mut text = String::new();
+    bytes.read_to_string(&mut text).map_err(|e| damaged(path, member.offset, &e))?;
+    Ok(text)
+}
+
+fn json(path: &Path, member: &Member, bytes: &mut impl Read) -> Result<Value> {
+    serde_json::from_str(&text_of(path, member, bytes)?).map_err(|e| {
+        let detail = format!("member `{}`: {e}", member.name);
+        DataError::annotation(path, format!(", byte {}", member.offset), detail)
+    })
+}
+
+fn lines(path: &Path, member: &Member, bytes: &mut impl Read) -> Result<Vec<String>> {
+    let text = text_of(path, member, bytes)?;
+    Ok(text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect())
+}
+
+fn sample(
+    path: &Path,
+    key: &str,
+    picture: Member,
+    json: Option<&Value>,
+    text: Option<Vec<String>>,
+) -> Result<Sample> {
+    let says = |v: &&Value| v.get("caption").or_else(|| v.get("text")).is_some();
+    let captions = match (json.filter(says).or(json.filter(|_| text.is_none())), text) {
+        (Some(words), _) => captions(words)
+            .map_err(|e| DataError::annotation(path, format!(", sample `{key}`"), e))?,
+        (None, text) => text.unwrap_or_default(),
+    };
+    let Member { name, offset, len } = picture;
+    let location = Location::Member { archive: path.to_owned(), offset, len };
+    let key = json.and_then(image_key).unwrap_or_else(|| place_key(&location, &name));
+    Ok(Sample { location, name, captions, key, task: TaskPart::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cut_at_the_first_dot_of_the_file_name() {
+        for (name, key, field) in [
+            ("0.png", "0", "png"),
+            ("a.b/0.seg.png", "a.b/0", "seg.png"),
+            ("./x/0.jpg", "./x/0", "jpg"),
+            ("a.b/README", "a.b/README", ""),
+            ("", "", ""),
+        ] {
+            assert_eq!(cut(name), (key, field), "{name}");
+        }
+    }
 }

@@ -41,6 +41,51 @@ pub struct Sample {
     pub task: TaskPart,
 }
 
+/// A picture that was skipped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its name; where both pictures of a sample were, both names.
+    pub name: String,
+    /// Why.
+    pub error: ImageError,
+}
+
+impl Skipped {
+    /// One entry for the pictures of one sample; a picture that failed twice is named once.
+    pub(super) fn together(failures: Vec<Self>) -> Option<Self> {
+        let mut failures = failures.into_iter();
+        let mut all = failures.next()?;
+        let first = all.name.clone();
+        for Self { name, error } in failures.filter(|f| f.name != first) {
+            all.error.detail.push_str(&format!("; {name}: {error}"));
+            all.name.push_str(&format!(" and {name}"));
+        }
+        Some(all)
+    }
+}
+
+/// What a source holds.
+#[derive(Clone, Debug, Default)]
+pub struct Contents {
+    /// Its samples.
+    pub samples: Vec<Sample>,
+    /// Members of its archives that should belong to a sample and could not be used.
+    pub left_out: Vec<Skipped>,
+}
+
+impl Contents {
+    pub(super) fn extend(&mut self, other: Self) {
+        self.samples.extend(other.samples);
+        self.left_out.extend(other.left_out);
+    }
+}
+
+impl From<Vec<Sample>> for Contents {
+    fn from(samples: Vec<Sample>) -> Self {
+        Self { samples, left_out: Vec::new() }
+    }
+}
+
 /// The key of an image without `image_id`. Sources may use equal names for different pictures, so
 /// the name alone does not do.
 pub(super) fn place_key(location: &Location, name: &str) -> String {
@@ -99,6 +144,49 @@ impl Sample {
     #[must_use]
     pub fn views(&self) -> usize {
         1 + usize::from(self.task.second.is_some())
+    }
+
+    /// The name of the first or second picture in messages.
+    #[must_use]
+    pub fn view_name(&self, view: usize) -> String {
+        match (view, &self.task.second) {
+            (1, Some(second)) => self.second_name(second),
+            _ => self.name.clone(),
+        }
+    }
+
+    /// Named as the first picture is: relative to the same folder, where both lie in it.
+    fn second_name(&self, second: &Location) -> String {
+        let path = match second {
+            Location::File(path) => path,
+            Location::Member { archive, offset, .. } => {
+                return format!("{}, byte {offset}", archive.display());
+            }
+        };
+        let name = Path::new(&self.name);
+        let root = match &self.location {
+            Location::File(first) if first.ends_with(name) => {
+                first.ancestors().nth(name.components().count())
+            }
+            _ => None,
+        };
+        root.and_then(|r| path.strip_prefix(r).ok()).unwrap_or(path).display().to_string()
+    }
+
+    /// The picture of every one of `views`, or one entry that names those which cannot be used.
+    pub(super) fn all_views<T>(
+        &self,
+        views: usize,
+        decode: impl Fn(usize) -> Result<T, ImageError>,
+    ) -> Result<Vec<T>, Skipped> {
+        let (mut pictures, mut failures) = (Vec::new(), Vec::new());
+        for view in 0..views {
+            match decode(view) {
+                Ok(picture) => pictures.push(picture),
+                Err(error) => failures.push(Skipped { name: self.view_name(view), error }),
+            }
+        }
+        Skipped::together(failures).map_or(Ok(pictures), Err)
     }
 
     /// Reads and decodes the first or second picture, or the part of it that is meant.
@@ -174,6 +262,14 @@ impl SourceSpec {
 /// # Errors
 /// If nothing is there, or an annotation or archive is damaged.
 pub fn open_source(spec: &SourceSpec) -> Result<Vec<Sample>> {
+    Ok(read_source(spec)?.samples)
+}
+
+/// The same with what was left out.
+///
+/// # Errors
+/// As [`open_source`].
+pub fn read_source(spec: &SourceSpec) -> Result<Contents> {
     let path = Path::new(&spec.path);
     let root = spec.image_root.as_deref();
     if path.is_dir() {
@@ -181,20 +277,20 @@ pub fn open_source(spec: &SourceSpec) -> Result<Vec<Sample>> {
     }
     let lower = spec.path.to_lowercase();
     if lower.ends_with(".tar") {
-        let mut samples = Vec::new();
+        let mut all = Contents::default();
         for archive in shard::expand(&spec.path)? {
-            samples.extend(shard::read(&archive)?);
+            all.extend(shard::read(&archive)?);
         }
-        return Ok(samples);
+        return Ok(all);
     }
     let folder_of = || root.or(path.parent()).unwrap_or(Path::new("."));
     if lower.ends_with(".jsonl") {
-        return folder::captions_jsonl(path, folder_of());
+        return folder::captions_jsonl(path, folder_of()).map(Contents::from);
     }
     if lower.ends_with(".csv") {
-        return folder::captions_csv(path, folder_of());
+        return folder::captions_csv(path, folder_of()).map(Contents::from);
     }
-    annotation::read(path, root)
+    annotation::read(path, root).map(Contents::from)
 }
 
 /// An index of samples from several sources.
@@ -204,6 +300,7 @@ pub struct Dataset {
     image_ids: Vec<u32>,
     sources: Vec<(usize, f64)>,
     wordless: usize,
+    left_out: Vec<Skipped>,
 }
 
 impl Dataset {
@@ -216,12 +313,14 @@ impl Dataset {
         let mut samples = Vec::new();
         let mut sources = Vec::new();
         let mut wordless = 0;
+        let mut left_out = Vec::new();
         for spec in specs {
             if !(spec.weight.is_finite() && spec.weight > 0.0) {
                 let detail = format!("weight {} must be above 0", spec.weight);
                 return Err(DataError::annotation(Path::new(&spec.path), String::new(), detail));
             }
-            let mut part = open_source(spec)?;
+            let Contents { samples: mut part, left_out: lost } = read_source(spec)?;
+            left_out.extend(lost);
             let images = part.len();
             part.iter_mut().for_each(|s| s.captions.retain(|c| !c.trim().is_empty()));
             part.retain(|s| !s.captions.is_empty());
@@ -231,16 +330,24 @@ impl Dataset {
         }
         if samples.is_empty() {
             let path = specs.first().map_or("(no source)", |s| s.path.as_str());
-            let detail = match wordless {
-                0 => "no image was found: a data set needs pictures with captions".to_owned(),
-                n => format!(
+            let detail = match (wordless, left_out.first()) {
+                (0, None) => {
+                    "no image was found: a data set needs pictures with captions".to_owned()
+                }
+                (0, Some(first)) => format!(
+                    "no image was found: {} members were left out, first {}: {}",
+                    left_out.len(),
+                    first.name,
+                    first.error
+                ),
+                (n, _) => format!(
                     "none of its {n} images has a caption; hint: put `captions.jsonl`, \
                               `captions.csv` or a `.txt` beside each picture"
                 ),
             };
             return Err(DataError::annotation(Path::new(path), String::new(), detail));
         }
-        Ok(Self { wordless, ..Self::numbered(samples, sources) })
+        Ok(Self { wordless, left_out, ..Self::numbered(samples, sources) })
     }
 
     /// A data set of samples at hand.
@@ -259,7 +366,7 @@ impl Dataset {
                 *numbers.entry(s.key.clone()).or_insert(next)
             })
             .collect();
-        Self { samples, image_ids, sources, wordless: 0 }
+        Self { samples, image_ids, sources, wordless: 0, left_out: Vec::new() }
     }
 
     /// The samples.
@@ -284,6 +391,12 @@ impl Dataset {
     #[must_use]
     pub fn without_captions(&self) -> usize {
         self.wordless
+    }
+
+    /// Members of archives that [`Dataset::open`] left out because they form no sample.
+    #[must_use]
+    pub fn left_out(&self) -> &[Skipped] {
+        &self.left_out
     }
 
     /// Number of samples.

@@ -145,11 +145,24 @@ fn question(entry: &Value, roots: &TaskRoots) -> Result<Sample, String> {
     Ok(sample(root, text(entry, "image")?, text(entry, "question")?, task))
 }
 
+/// Two lists of four numbers, and nothing else.
+fn crops(given: &Value) -> Option<[[usize; 4]; 2]> {
+    let number = |n: &Value| n.as_u64().and_then(|n| usize::try_from(n).ok());
+    let corners = |v: &Value| -> Option<[usize; 4]> {
+        let list: Vec<usize> = v.as_array()?.iter().map(number).collect::<Option<_>>()?;
+        list.try_into().ok()
+    };
+    match given.as_array()?.as_slice() {
+        [first, second] => Some([corners(first)?, corners(second)?]),
+        _ => None,
+    }
+}
+
 fn statement(entry: &Value, roots: &TaskRoots) -> Result<Sample, String> {
-    let images: Vec<&str> =
-        entry["images"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let [first, second] = images[..] else {
-        return Err(format!("`images` must name two images, found {}", entry["images"]));
+    let images: Option<Vec<&str>> =
+        entry["images"].as_array().and_then(|list| list.iter().map(Value::as_str).collect());
+    let Some([first, second]) = images.as_deref() else {
+        return Err(format!("`images` is {}; it must be a list of two texts", entry["images"]));
     };
     let label = match &entry["label"] {
         Value::String(s) if s == "True" => 1,
@@ -157,17 +170,14 @@ fn statement(entry: &Value, roots: &TaskRoots) -> Result<Sample, String> {
         Value::Bool(b) => usize::from(*b),
         other => return Err(format!("`label` is {other}; it must be \"True\" or \"False\"")),
     };
-    let corners = |v: &Value| -> Option<[usize; 4]> {
-        let list: Vec<usize> =
-            v.as_array()?.iter().filter_map(|n| n.as_u64().map(|n| n as usize)).collect();
-        list.try_into().ok()
-    };
     let crops = match &entry["crops"] {
         Value::Null => None,
-        given => match (corners(&given[0]), corners(&given[1])) {
-            (Some(a), Some(b)) => Some([a, b]),
-            _ => return Err(format!("`crops` is {given}; it must hold two lists of four numbers")),
-        },
+        given => Some(crops(given).ok_or_else(|| {
+            format!(
+                "`crops` is {given}; it must hold two lists of four whole numbers from 0 on: \
+                 left, top, right, bottom"
+            )
+        })?),
     };
     let task = TaskPart {
         second: Some(Location::File(roots.image_root.join(second))),
@@ -175,7 +185,7 @@ fn statement(entry: &Value, roots: &TaskRoots) -> Result<Sample, String> {
         target: Target::Label(label),
         id: None,
     };
-    Ok(sample(&roots.image_root, first.to_owned(), text(entry, "sentence")?, task))
+    Ok(sample(&roots.image_root, (*first).to_owned(), text(entry, "sentence")?, task))
 }
 
 fn sentence(entry: &Value, roots: &TaskRoots) -> Result<Sample, String> {
@@ -244,10 +254,35 @@ mod tests {
         let nlvr = r#"[{"images": ["a.png", "b.png"], "sentence": "s", "label": "True"},
             {"images": ["a.png"], "sentence": "s", "label": "True"}]"#;
         let error = read(TaskForm::Nlvr, nlvr).unwrap_err().to_string();
-        assert!(error.contains("entry 1") && error.contains("two images"), "{error}");
+        assert!(error.contains("entry 1") && error.contains("two texts"), "{error}");
         let error =
             read(TaskForm::Entailment, r#"[{"image": "1", "sentence": "s", "label": "x"}]"#);
         assert!(error.unwrap_err().to_string().contains("entailment"));
+    }
+
+    #[test]
+    fn strange_images_and_crops_are_refused_by_entry() {
+        let list = |images: &str, crops: &str| {
+            let good = r#"{"images": ["a", "b"], "sentence": "s", "label": "True"}"#;
+            let odd = format!(r#""sentence": "s", "label": "True", "crops": {crops}"#);
+            read(TaskForm::Nlvr, &format!(r#"[{good}, {{"images": {images}, {odd}}}]"#))
+        };
+        let good = &list(r#"["a", "b"]"#, "[[0, 1, 2, 3], [4, 5, 6, 7]]").unwrap()[1];
+        assert_eq!(good.task.crops, Some([[0, 1, 2, 3], [4, 5, 6, 7]]));
+        for images in [r#"["a", 3, "b"]"#, r#"["a", null]"#, r#""ab""#, r#"["a", "b", "c"]"#] {
+            let said = list(images, "null").unwrap_err().to_string();
+            assert!(said.contains("entry 1") && said.contains("two texts"), "{said}");
+        }
+        for crops in [
+            "[[0, -1, 1, 2, 3], [4, 5, 6, 7]]",
+            "[[0, 1, 2, 3], [4, 5.5, 5, 6, 7]]",
+            "[[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]",
+            "[[0, 1, 2, 3]]",
+            r#"{"0": [0, 1, 2, 3], "1": [4, 5, 6, 7]}"#,
+        ] {
+            let said = list(r#"["a", "b"]"#, crops).unwrap_err().to_string();
+            assert!(said.contains("entry 1") && said.contains("four whole numbers"), "{said}");
+        }
     }
 
     #[test]

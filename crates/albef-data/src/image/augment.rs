@@ -99,7 +99,7 @@ pub fn apply(
             table(image, |i| if i64::from(i) < threshold { i } else { 255 - i })
         }
         Op::Posterize => {
-            let bits = 8 - (share * 4.0) as u32;
+            let bits = 8_u32.saturating_sub((share * 4.0) as u32);
             let mask = ((255_u32 << bits) & 255) as u8;
             table(image, |i| i & mask)
         }
@@ -218,6 +218,9 @@ fn rotate(image: &RgbImage, degrees: f64) -> RgbImage {
 /// OpenCV's `warpAffine`, bilinear with a constant border: coordinates in 1/32 pixel, weights in
 /// 10 bits. `m` maps input to output.
 fn warp(image: &RgbImage, m: [f64; 6]) -> RgbImage {
+    if image.is_empty() {
+        return image.clone();
+    }
     let determinant = m[0] * m[4] - m[1] * m[3];
     let d = if determinant == 0.0 { 0.0 } else { 1.0 / determinant };
     let (i0, i1, i3, i4) = (m[4] * d, -m[1] * d, -m[3] * d, m[0] * d);

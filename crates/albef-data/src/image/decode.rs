@@ -5,7 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError as Fault, ImageFormat, ImageReader, RgbaImage};
+use image::{
+    DynamicImage, ImageDecoder, ImageError as Fault, ImageFormat, ImageReader, Limits, RgbaImage,
+};
 
 use super::RgbImage;
 use crate::error::{DataError, ImageError, ImageErrorKind as Kind};
@@ -25,7 +27,7 @@ pub enum Gray16 {
 pub struct DecodeOptions {
     /// Whether the EXIF orientation is applied. The official code does not.
     pub apply_exif: bool,
-    /// Pixels above which a picture is refused, checked before anything is allocated.
+    /// Pixels above which a picture is refused, checked before anything of that size is allocated.
     pub max_pixels: u64,
     /// What becomes of 16-bit grey.
     pub gray16: Gray16,
@@ -71,6 +73,17 @@ pub fn decode_rgba(bytes: &[u8], options: &DecodeOptions) -> Result<RgbaImage, I
     picture(bytes, options).map(DynamicImage::into_rgba8)
 }
 
+/// Bytes of a pixel of four channels of 16 bits, the widest there is.
+const WIDEST_PIXEL: u64 = 8;
+/// Room for what a file holds beside its pixels, such as a colour profile.
+const EXTRAS: u64 = 64 << 20;
+
+fn limited_to(bytes: u64) -> Limits {
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(bytes);
+    limits
+}
+
 fn picture(bytes: &[u8], options: &DecodeOptions) -> Result<DynamicImage, ImageError> {
     if bytes.is_empty() {
         return Err(error(Kind::Empty, "the file has no bytes"));
@@ -90,7 +103,8 @@ fn known_picture(bytes: &[u8], options: &DecodeOptions) -> Result<DynamicImage, 
         return Err(error(Kind::Truncated, "a JPEG without its end"));
     }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.no_limits();
+    reader
+        .limits(limited_to(options.max_pixels.saturating_mul(WIDEST_PIXEL).saturating_add(EXTRAS)));
     let mut decoder = reader.into_decoder().map_err(|e| classify(&e))?;
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
@@ -100,6 +114,12 @@ fn known_picture(bytes: &[u8], options: &DecodeOptions) -> Result<DynamicImage, 
     if pixels > options.max_pixels {
         let limit = options.max_pixels;
         return Err(error(Kind::TooLarge, format!("{width} x {height} pixels, limit {limit}")));
+    }
+    if format == ImageFormat::Gif {
+        // A frame may be larger than the screen that was checked.
+        let frame =
+            options.max_pixels.saturating_mul(decoder.color_type().bytes_per_pixel().into());
+        decoder.set_limits(limited_to(frame)).map_err(|e| classify(&e))?;
     }
     let orientation = if options.apply_exif {
         decoder.orientation().unwrap_or(Orientation::NoTransforms)
@@ -147,4 +167,45 @@ pub fn open(path: &Path, options: &DecodeOptions) -> Result<RgbImage, DataError>
         named(error(if missing { Kind::NotFound } else { Kind::Io }, e.to_string()))
     })?;
     decode(&bytes, options).map_err(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use image::codecs::gif::GifEncoder;
+
+    use super::*;
+
+    /// A GIF whose screen is `screen` wide and high, and its frame `frame`.
+    fn gif(screen: u16, frame: u16) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let picture = vec![200; usize::from(frame).pow(2) * 4];
+        GifEncoder::new(&mut bytes)
+            .encode(&picture, frame.into(), frame.into(), image::ExtendedColorType::Rgba8)
+            .unwrap();
+        bytes[6..8].copy_from_slice(&screen.to_le_bytes());
+        bytes[8..10].copy_from_slice(&screen.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_frame_larger_than_its_screen_counts_against_the_limit() {
+        let limited = |max_pixels| DecodeOptions { max_pixels, ..DecodeOptions::default() };
+        let decoded = decode(&gif(4, 20), &limited(400)).unwrap();
+        assert_eq!((decoded.width, decoded.height, decoded.pixels.len()), (4, 4, 48));
+        assert_eq!(decode(&gif(4, 20), &limited(399)).unwrap_err().kind, Kind::TooLarge);
+        let mut hostile = gif(4, 20);
+        let frame = hostile.windows(5).position(|w| w == [0x2c, 0, 0, 0, 0]).unwrap();
+        hostile[frame + 5..frame + 9].fill(0xff);
+        let refused = decode(&hostile, &DecodeOptions::default()).unwrap_err();
+        assert_eq!(refused.kind, Kind::TooLarge, "{refused}");
+    }
+
+    #[test]
+    fn a_low_limit_of_pixels_still_takes_small_pictures() {
+        let options = DecodeOptions { max_pixels: 12, ..DecodeOptions::default() };
+        let png = crate::scenes::png(&RgbImage::filled(4, 3, [1, 2, 3])).unwrap();
+        assert_eq!(decode(&png, &options).unwrap(), RgbImage::filled(4, 3, [1, 2, 3]));
+        let png = crate::scenes::png(&RgbImage::filled(4, 4, [1, 2, 3])).unwrap();
+        assert_eq!(decode(&png, &options).unwrap_err().kind, Kind::TooLarge);
+    }
 }

@@ -13,7 +13,8 @@ pub use transform::{
     random_resized_crop_box,
 };
 
-/// An RGB picture of 8 bits a channel, row by row.
+/// An RGB picture of 8 bits a channel, row by row. Width and height may be 0: such a picture has no
+/// pixels, and every function here takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RgbImage {
     /// Columns.
@@ -25,6 +26,19 @@ pub struct RgbImage {
 }
 
 impl RgbImage {
+    /// A picture of these pixels; `None` unless there are `width * height * 3` bytes.
+    #[must_use]
+    pub fn new(width: usize, height: usize, pixels: Vec<u8>) -> Option<Self> {
+        let size = width.checked_mul(height)?.checked_mul(3)?;
+        (pixels.len() == size).then_some(Self { width, height, pixels })
+    }
+
+    /// Whether there are no pixels.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.width == 0 || self.height == 0
+    }
+
     /// A picture of one colour.
     #[must_use]
     pub fn filled(width: usize, height: usize, colour: [u8; 3]) -> Self {
@@ -36,5 +50,53 @@ impl RgbImage {
     pub fn at(&self, x: usize, y: usize) -> [u8; 3] {
         let i = (y * self.width + x) * 3;
         [self.pixels[i], self.pixels[i + 1], self.pixels[i + 2]]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Stream;
+
+    #[test]
+    fn pictures_without_pixels_pass_through_everything() {
+        for (width, height) in [(0, 0), (0, 3), (3, 0)] {
+            let empty = RgbImage::filled(width, height, [9; 3]);
+            assert!(empty.is_empty());
+            assert_eq!(flip_horizontal(&empty), empty);
+            for op in Op::OFFICIAL.into_iter().chain([
+                Op::Solarize,
+                Op::Color,
+                Op::Contrast,
+                Op::Posterize,
+            ]) {
+                assert_eq!(apply(op, &empty, 7.0, true, ReferenceQuirks::default()), empty);
+            }
+            assert_eq!(resize_bicubic(&empty, 4, 2), RgbImage::filled(4, 2, [0; 3]));
+            assert!(crop(&empty, 1, 1, 2, 2).pixels.is_empty());
+            let mut stream = Stream::new(1, "crop", &[]);
+            let whole = random_resized_crop_box(width, height, (0.2, 1.0), (0.7, 1.4), &mut stream);
+            assert_eq!(whole, [0, 0, height, width]);
+            let full = RgbImage::filled(4, 2, [7; 3]);
+            assert!(resize_bicubic(&full, width, height).pixels.is_empty());
+            let transform = TrainTransform {
+                size: 4,
+                crop_scale: (0.2, 1.0),
+                flip: true,
+                rand_augment: Some(RandAugment { n: 8, m: 7.0 }),
+                quirks: ReferenceQuirks::default(),
+            };
+            assert_eq!(transform.apply(&empty, &mut stream).pixels.len(), 48);
+            let none = TrainTransform { size: 0, ..transform };
+            assert!(none.apply(&RgbImage::filled(4, 2, [7; 3]), &mut stream).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_picture_has_as_many_bytes_as_its_size_says() {
+        assert_eq!(RgbImage::new(2, 1, vec![5; 6]), Some(RgbImage::filled(2, 1, [5; 3])));
+        assert!(RgbImage::new(0, 9, Vec::new()).is_some());
+        assert_eq!(RgbImage::new(2, 1, vec![5; 5]), None);
+        assert_eq!(RgbImage::new(usize::MAX, 2, vec![5; 6]), None);
     }
 }

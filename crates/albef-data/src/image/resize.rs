@@ -48,9 +48,13 @@ fn clip(sum: i32) -> u8 {
 }
 
 /// Resizes to `width` x `height` in two passes of 8 bits, each left out where the size stays. The
-/// horizontal pass comes first, unless the height shrinks, and more so than the width.
+/// horizontal pass comes first, unless the height shrinks, and more so than the width. A picture
+/// without pixels becomes a black one of that size.
 #[must_use]
 pub fn resize_bicubic(src: &RgbImage, width: usize, height: usize) -> RgbImage {
+    if src.is_empty() || width == 0 || height == 0 {
+        return RgbImage::filled(width, height, [0; 3]);
+    }
     let taller = src.height * width > src.width * height;
     if src.height > height && taller {
         horizontal(&vertical(src, height), width)

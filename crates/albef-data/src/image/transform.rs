@@ -54,6 +54,9 @@ pub fn crop(image: &RgbImage, top: usize, left: usize, height: usize, width: usi
 #[must_use]
 pub fn flip_horizontal(image: &RgbImage) -> RgbImage {
     let mut out = image.clone();
+    if image.is_empty() {
+        return out;
+    }
     for (from, to) in
         image.pixels.chunks(image.width * 3).zip(out.pixels.chunks_mut(image.width * 3))
     {
@@ -80,7 +83,8 @@ impl CropDraws for Stream {
 }
 
 /// `[top, left, height, width]` of a random resized crop: up to ten tries of area and aspect ratio,
-/// then the largest centred box of a permitted ratio.
+/// then the largest centred box of a permitted ratio. A picture without pixels has one box, the whole
+/// of it, and takes no draws.
 pub fn random_resized_crop_box(
     width: usize,
     height: usize,
@@ -88,6 +92,9 @@ pub fn random_resized_crop_box(
     ratio: (f64, f64),
     draws: &mut impl CropDraws,
 ) -> [usize; 4] {
+    if width == 0 || height == 0 {
+        return [0, 0, height, width];
+    }
     let area = (width * height) as f64;
     let log = (f64::from((ratio.0 as f32).ln()), f64::from((ratio.1 as f32).ln()));
     for _ in 0..10 {

@@ -7,6 +7,7 @@
 mod compose;
 mod sprites;
 mod tasks;
+mod write;
 
 pub use sprites::{LeftOut, Sprites};
 pub use tasks::{TaskCorpus, build_tasks, write_tasks};
@@ -18,6 +19,8 @@ use std::path::Path;
 
 use image::ImageFormat;
 use serde_json::{Value, json};
+
+use write::write_whole;
 
 use crate::error::{DataError, Result};
 use crate::image::{RgbImage, resize_bicubic};
@@ -154,7 +157,8 @@ pub fn png(image: &RgbImage) -> Result<Vec<u8>> {
 }
 
 /// Writes the splits as PNG files with official annotation lists: `train.json` and the three
-/// `val_*.json`, image paths relative to `folder`.
+/// `val_*.json`, image paths relative to `folder`. The lists come after all pictures, each whole or
+/// not at all, so none names a file that is not there.
 ///
 /// # Errors
 /// If a file cannot be written.
@@ -168,18 +172,20 @@ pub fn write_dataset(corpus: &Corpus, folder: &Path) -> Result<()> {
     for (name, pairs) in splits {
         let pictures = folder.join(name);
         fs::create_dir_all(&pictures).map_err(DataError::io(&pictures))?;
-        let mut list = Vec::new();
         for (i, pair) in pairs.iter().enumerate() {
             let file = pictures.join(format!("{i:05}.png"));
             fs::write(&file, png(&pair.image)?).map_err(DataError::io(&file))?;
-            list.push(json!({
+        }
+    }
+    for (name, pairs) in splits {
+        let entry = |(i, pair): (usize, &Pair)| {
+            json!({
                 "image": format!("{name}/{i:05}.png"), "caption": pair.captions,
                 "image_id": pair.id, "style": pair.style,
-            }));
-        }
-        let file = folder.join(format!("{name}.json"));
-        let text = Value::Array(list).to_string();
-        fs::write(&file, text).map_err(DataError::io(&file))?;
+            })
+        };
+        let list = Value::Array(pairs.iter().enumerate().map(entry).collect()).to_string();
+        write_whole(&folder.join(format!("{name}.json")), list.as_bytes())?;
     }
     Ok(())
 }
@@ -212,4 +218,36 @@ mod tests {
     }
 
     const PINNED: u64 = 10686521116549352977;
+
+    #[test]
+    fn no_list_is_written_before_the_last_picture() {
+        let pair = |id: &str| Pair {
+            image: RgbImage::filled(2, 2, [1; 3]),
+            captions: vec![id.into()],
+            id: id.into(),
+            style: "s".into(),
+        };
+        let corpus = Corpus {
+            train: vec![pair("a"), pair("b")],
+            val_style: vec![pair("c")],
+            ..Corpus::default()
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let blocked = dir.path().join("val_style");
+        fs::write(&blocked, "no folder").unwrap();
+        assert!(write_dataset(&corpus, dir.path()).is_err());
+        let lists = || {
+            let entries = fs::read_dir(dir.path()).unwrap();
+            let names = entries.map(|e| e.unwrap().file_name().into_string().unwrap());
+            names.filter(|n| n.contains(".json")).count()
+        };
+        assert_eq!(lists(), 0);
+        fs::remove_file(&blocked).unwrap();
+        write_dataset(&corpus, dir.path()).unwrap();
+        assert_eq!(lists(), 4);
+        let list = fs::read_to_string(dir.path().join("train.json")).unwrap();
+        let list: Vec<Value> = serde_json::from_str(&list).unwrap();
+        assert_eq!(list[1]["image"], "train/00001.png");
+        assert!(list.iter().all(|e| dir.path().join(e["image"].as_str().unwrap()).is_file()));
+    }
 }

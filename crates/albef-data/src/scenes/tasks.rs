@@ -11,6 +11,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::compose::{Arranged, with_article};
+use super::write::write_whole;
 use super::{Pair, Sprites, png};
 use crate::error::{DataError, Result};
 use crate::image::RgbImage;
@@ -301,19 +302,22 @@ pub fn build_tasks(
 
 /// Writes pictures and the lists `SPLIT_things.json`, `SPLIT_captions.json`, `SPLIT_vqa.json`, `SPLIT_nlvr.json`,
 /// `SPLIT_ve.json`, `SPLIT_grounding.json`, and the candidate answers `answers.json`. Image paths are
-/// relative to `folder`.
+/// relative to `folder`. The lists come after all pictures, `answers.json` last, each whole or not at
+/// all, so none names a file that is not there.
 ///
 /// # Errors
 /// If a file cannot be written.
 pub fn write_tasks(splits: &[TaskCorpus], folder: &Path) -> Result<()> {
-    let write = |file: &Path, bytes: &[u8]| fs::write(file, bytes).map_err(DataError::io(file));
-    let mut answers = std::collections::BTreeSet::new();
     for split in splits {
         let pictures = folder.join(&split.name);
         fs::create_dir_all(&pictures).map_err(DataError::io(&pictures))?;
         for (file, image) in &split.pictures {
-            write(&folder.join(file), &png(image)?)?;
+            let file = folder.join(file);
+            fs::write(&file, png(image)?).map_err(DataError::io(&file))?;
         }
+    }
+    let mut answers = std::collections::BTreeSet::new();
+    for split in splits {
         for (task, list) in [
             ("things", &split.things),
             ("captions", &split.captions),
@@ -323,11 +327,11 @@ pub fn write_tasks(splits: &[TaskCorpus], folder: &Path) -> Result<()> {
             ("grounding", &split.grounding),
         ] {
             let text = Value::Array(list.clone()).to_string();
-            write(&folder.join(format!("{}_{task}.json", split.name)), text.as_bytes())?;
+            write_whole(&folder.join(format!("{}_{task}.json", split.name)), text.as_bytes())?;
         }
         answers.extend(split.vqa.iter().filter_map(|q| q["answer"][0].as_str().map(str::to_owned)));
     }
-    write(&folder.join("answers.json"), json!(answers).to_string().as_bytes())
+    write_whole(&folder.join("answers.json"), json!(answers).to_string().as_bytes())
 }
 
 #[cfg(test)]
@@ -403,6 +407,26 @@ mod tests {
             refused(&folder.path().join("round"), Some("round")).to_string().contains("held out")
         );
         assert!(refused(&folder.path().join("none"), None).to_string().contains("none"));
+    }
+
+    #[test]
+    fn lists_follow_all_pictures_and_answers_come_last() {
+        let splits = build_tasks(&Sprites::embedded().unwrap(), 3, 16, 1).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("test"), "no folder").unwrap();
+        assert!(write_tasks(&splits, dir.path()).is_err());
+        assert!(!at("train_captions.json").exists());
+        fs::remove_file(at("test")).unwrap();
+        fs::create_dir_all(at("test_grounding.json/x")).unwrap();
+        assert!(write_tasks(&splits, dir.path()).is_err());
+        assert!(at("test_ve.json").is_file() && !at("answers.json").exists());
+        fs::remove_dir_all(at("test_grounding.json")).unwrap();
+        write_tasks(&splits, dir.path()).unwrap();
+        let answers = fs::read_to_string(at("answers.json")).unwrap();
+        assert!(serde_json::from_str::<Vec<String>>(&answers).unwrap().contains(&"yes".to_owned()));
+        let names = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name());
+        assert!(names.into_iter().all(|n| !n.to_string_lossy().ends_with(".tmp")));
     }
 
     #[test]

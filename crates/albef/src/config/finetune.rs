@@ -1,8 +1,9 @@
 //! The configuration of fine-tuning: the official keys of all tasks (spec `training` section 3).
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::pretrain::{Files, PretrainConfig, parse_config};
+use super::pretrain::{Files, Parsed, PretrainConfig, parse_config};
 use crate::error::{Error, Result};
 use crate::objectives::mixgen::MixMode;
 use crate::train::objective::Objective;
@@ -40,9 +41,69 @@ pub struct FinetuneConfig {
     pub det_file: String,
     /// Accepted and not read, as in the official code.
     pub coco_file: String,
+    /// Keys that were given another value than their default and that the task does not read.
+    #[serde(skip)]
+    pub unread: Vec<String>,
     /// The keys shared with pre-training.
     #[serde(flatten)]
     pub base: PretrainConfig,
+}
+
+/// Keys that no fine-tuning reads: sizes, word pieces and temperature come with the checkpoint.
+const NEVER_READ: [&str; 14] = [
+    "preset",
+    "vision_width",
+    "embed_dim",
+    "bert_config",
+    "vocab",
+    "init_text",
+    "init_vision",
+    "init_albef",
+    "temp",
+    "train_weights",
+    "align_steps",
+    "mlm_probability",
+    "eval_ema",
+    "coco_file",
+];
+
+/// Keys that only the objectives with contrast read.
+const OF_CONTRAST: [&str; 7] = [
+    "queue_size",
+    "image_index",
+    "losses",
+    "mixgen",
+    "hard_negatives",
+    "negative_temp",
+    "learn_temp",
+];
+
+/// Keys that only the objectives with a teacher read.
+const OF_TEACHERS: [&str; 5] = ["distill", "warm_up", "alpha", "momentum", "momentum_dropout"];
+
+/// Whether fine-tuning for a task looks at a key.
+fn reads(objective: Objective, key: &str) -> bool {
+    use Objective::{Assignment, Grounding, Retrieval, Vqa};
+    match key {
+        _ if NEVER_READ.contains(&key) => false,
+        _ if OF_CONTRAST.contains(&key) => matches!(objective, Retrieval | Grounding),
+        _ if OF_TEACHERS.contains(&key) => objective != Assignment,
+        "vqa_root" | "vg_root" | "answer_list" | "eos" => objective == Vqa,
+        "image_root" => objective != Vqa,
+        "batch_size_test" => !matches!(objective, Retrieval | Grounding | Assignment),
+        "k_test" => matches!(objective, Retrieval | Vqa),
+        "refcoco_data" | "det_file" => objective == Grounding,
+        "val_file" | "test_file" => objective != Assignment,
+        _ => true,
+    }
+}
+
+/// The given keys that the task does not read. A key that stands at its default, as some do in the
+/// official files, misleads nobody.
+fn unread(given: &Value, defaults: &Value, objective: Objective) -> Vec<String> {
+    let given = given.as_object().into_iter().flatten();
+    let changed = given.filter(|(key, value)| **value != defaults[key.as_str()]);
+    changed.map(|(key, _)| key.clone()).filter(|key| !reads(objective, key)).collect()
 }
 
 impl Default for FinetuneConfig {
@@ -68,6 +129,7 @@ impl Default for FinetuneConfig {
             refcoco_data: String::new(),
             det_file: String::new(),
             coco_file: String::new(),
+            unread: Vec::new(),
             base,
         }
     }
@@ -77,7 +139,8 @@ impl FinetuneConfig {
     /// Reads a configuration text (YAML) and applies `key=value` settings, nested keys with dots.
     ///
     /// # Errors
-    /// Names an unknown key with the nearest known one, or a value that does not fit.
+    /// Names an unknown key with the nearest known one, or the key whose value does not fit. Sizes are
+    /// checked once the checkpoint is known.
     pub fn parse(text: &str, settings: &[String], objective: Objective) -> Result<Self> {
         let mut defaults = Self::default();
         match objective {
@@ -89,11 +152,13 @@ impl FinetuneConfig {
             Objective::Grounding => defaults.base.crop_scale = (1.0, 1.0),
             _ => {}
         }
-        let mut parsed: Self = parse_config(text, settings, &defaults)?;
+        let Parsed { config: mut parsed, given, defaults } =
+            parse_config(text, settings, &defaults)?;
+        parsed.unread = unread(&given, &defaults, objective);
         if let Some(size) = parsed.batch_size_train {
             parsed.base.batch_size = size;
         }
-        parsed.base.check()?;
+        parsed.base.check_values()?;
         if parsed.checkpoint.is_empty() {
             return Err(Error::Config(
                 "`checkpoint` is empty: name a model folder to start from, for instance with \
@@ -166,5 +231,28 @@ mod tests {
         let error = FinetuneConfig::parse("distil: true", &settings, Objective::Vqa).unwrap_err();
         assert!(error.to_string().contains("`distill`"), "{error}");
         assert!(FinetuneConfig::parse("", &[], Objective::Vqa).is_err());
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_checkpoint_and_not_of_a_preset() {
+        let settings = ["checkpoint=x".to_owned(), "image_res=72".to_owned()];
+        let config =
+            FinetuneConfig::parse("vision_width: 384", &settings, Objective::Retrieval).unwrap();
+        assert_eq!(config.base.image_res, Some(72));
+    }
+
+    #[test]
+    fn keys_without_effect_are_told() {
+        let unread = |text: &str, objective: Objective| {
+            FinetuneConfig::parse(text, &["checkpoint=x".to_owned()], objective).unwrap().unread
+        };
+        let text = "vision_width: 768\nembed_dim: 256\ntemp: 0.07\nqueue_size: 128\n\
+                    batch_size_test: 64\nval_file: []\nbatch_size: 8";
+        let sizes = ["vision_width", "embed_dim"];
+        assert_eq!(unread(text, Objective::Retrieval), [&sizes[..], &["batch_size_test"]].concat());
+        let more = ["queue_size"];
+        assert_eq!(unread(text, Objective::Vqa), [&sizes[..], &more[..]].concat());
+        assert!(unread("train_weights: []\nvocab: bert", Objective::Vqa).is_empty());
+        assert_eq!(unread("alpha: 0.1", Objective::Assignment), ["alpha"]);
     }
 }

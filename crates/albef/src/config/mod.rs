@@ -1,6 +1,7 @@
 //! Typed configuration with the official names and defaults.
 
 mod finetune;
+mod infer;
 mod model;
 mod pretrain;
 

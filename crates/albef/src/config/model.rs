@@ -170,25 +170,33 @@ impl ModelConfig {
         }
     }
 
-    /// Checks that the sizes fit each other.
+    /// Checks that the sizes are in range and fit each other.
     ///
     /// # Errors
-    /// Names the sizes that do not.
+    /// Names the size that is out of range, with the range, or the sizes that do not fit.
     pub fn check(&self) -> Result<()> {
+        self.check_ranges()?;
         let (v, t) = (&self.vision, &self.text);
-        let fail = |m: String| Err(Error::Config(m));
-        if v.patch == 0 || v.image_res == 0 || !v.image_res.is_multiple_of(v.patch) {
+        if !v.image_res.is_multiple_of(v.patch) {
             return fail(format!(
                 "`image_res` {} is no multiple of the patch size {}; choose for instance {}",
                 v.image_res,
                 v.patch,
-                (v.image_res / v.patch.max(1)).max(1) * v.patch.max(1)
+                (v.image_res / v.patch).max(1) * v.patch
             ));
         }
-        if v.heads == 0 || !v.width.is_multiple_of(v.heads) {
+        let table = v.tokens() * v.width;
+        if table > MAX_POSITION_VALUES {
+            return fail(format!(
+                "`image_res` {}, `patch` {} and `vision.width` {} make a position table of {table} \
+                 values; at most {MAX_POSITION_VALUES} are possible",
+                v.image_res, v.patch, v.width
+            ));
+        }
+        if !v.width.is_multiple_of(v.heads) {
             return fail(format!("vision width {} is no multiple of {} heads", v.width, v.heads));
         }
-        if t.heads == 0 || !t.hidden.is_multiple_of(t.heads) {
+        if !t.hidden.is_multiple_of(t.heads) {
             return fail(format!("text width {} is no multiple of {} heads", t.hidden, t.heads));
         }
         if t.fusion_layer == 0 || t.fusion_layer >= t.layers {
@@ -198,9 +206,130 @@ impl ModelConfig {
                 t.layers.saturating_sub(1)
             ));
         }
-        if v.depth == 0 || t.vocab_size == 0 || self.embed_dim == 0 || t.max_positions == 0 {
-            return fail("a size is 0".into());
+        Ok(())
+    }
+
+    /// Ranges are generous; they keep products of sizes from overflowing.
+    fn check_ranges(&self) -> Result<()> {
+        let (v, t) = (&self.vision, &self.text);
+        for (key, value, most) in [
+            ("vision.image_res", v.image_res, MAX_IMAGE_RES),
+            ("vision.patch", v.patch, MAX_IMAGE_RES),
+            ("vision.width", v.width, MAX_WIDTH),
+            ("vision.depth", v.depth, MAX_LAYERS),
+            ("vision.heads", v.heads, MAX_WIDTH),
+            ("vision.mlp_width", v.mlp_width, MAX_WIDTH),
+            ("text.hidden", t.hidden, MAX_WIDTH),
+            ("text.layers", t.layers, MAX_LAYERS),
+            ("text.heads", t.heads, MAX_WIDTH),
+            ("text.intermediate", t.intermediate, MAX_WIDTH),
+            ("text.vocab_size", t.vocab_size, MAX_VOCABULARY),
+            ("text.max_positions", t.max_positions, MAX_WIDTH),
+            ("text.type_vocab", t.type_vocab, MAX_WIDTH),
+            ("embed_dim", self.embed_dim, MAX_WIDTH),
+        ] {
+            if !(1..=most).contains(&value) {
+                return fail(format!("`{key}` is {value}; it must lie between 1 and {most}"));
+            }
+        }
+        for (key, value) in [
+            ("vision.layer_norm_eps", v.layer_norm_eps),
+            ("text.layer_norm_eps", t.layer_norm_eps),
+            ("text.dropout", t.dropout),
+        ] {
+            if !(0.0..1.0).contains(&value) {
+                return fail(format!("`{key}` is {value}; it must be at least 0 and below 1"));
+            }
+        }
+        if t.pad_id as usize >= t.vocab_size {
+            let last = t.vocab_size - 1;
+            return fail(format!(
+                "`text.pad_id` is {}; it must lie between 0 and {last}",
+                t.pad_id
+            ));
         }
         Ok(())
+    }
+}
+
+/// Pixels along the side of an image.
+const MAX_IMAGE_RES: usize = 4096;
+/// Blocks of an encoder.
+const MAX_LAYERS: usize = 256;
+/// Widths, and rows of the smaller tables.
+const MAX_WIDTH: usize = 65_536;
+/// Word pieces.
+const MAX_VOCABULARY: usize = 4_194_304;
+/// Values of an image position table: 1 GiB. Small files are interpolated to a table of any size.
+const MAX_POSITION_VALUES: usize = 1 << 28;
+
+fn fail(message: String) -> Result<()> {
+    Err(Error::Config(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(change: impl Fn(&mut ModelConfig)) -> String {
+        let mut config = ModelConfig::base();
+        change(&mut config);
+        config.check().err().map(|e| e.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn presets_and_large_models_pass() {
+        for config in [ModelConfig::base(), ModelConfig::mini(), ModelConfig::nano()] {
+            assert!(config.check().is_ok());
+        }
+        assert_eq!(problem(|c| c.vision.image_res = 4096), "");
+        assert_eq!(problem(|c| c.text.dropout = 0.0), "");
+    }
+
+    #[test]
+    fn a_size_out_of_range_is_named_with_its_range() {
+        type Field = (&'static str, fn(&mut ModelConfig) -> &mut usize, usize);
+        let fields: [Field; 14] = [
+            ("vision.image_res", |c| &mut c.vision.image_res, 4096),
+            ("vision.patch", |c| &mut c.vision.patch, 4096),
+            ("vision.width", |c| &mut c.vision.width, 65_536),
+            ("vision.depth", |c| &mut c.vision.depth, 256),
+            ("vision.heads", |c| &mut c.vision.heads, 65_536),
+            ("vision.mlp_width", |c| &mut c.vision.mlp_width, 65_536),
+            ("text.hidden", |c| &mut c.text.hidden, 65_536),
+            ("text.layers", |c| &mut c.text.layers, 256),
+            ("text.heads", |c| &mut c.text.heads, 65_536),
+            ("text.intermediate", |c| &mut c.text.intermediate, 65_536),
+            ("text.vocab_size", |c| &mut c.text.vocab_size, 4_194_304),
+            ("text.max_positions", |c| &mut c.text.max_positions, 65_536),
+            ("text.type_vocab", |c| &mut c.text.type_vocab, 65_536),
+            ("embed_dim", |c| &mut c.embed_dim, 65_536),
+        ];
+        for (key, field, most) in fields {
+            for value in [0, most + 1, 1_000_000_000_000, usize::MAX] {
+                let want = format!("`{key}` is {value}; it must lie between 1 and {most}");
+                let got = problem(|c| *field(c) = value);
+                assert!(got.ends_with(&want), "{got}");
+            }
+        }
+    }
+
+    #[test]
+    fn dropout_and_epsilon_lie_from_0_to_below_1() {
+        for value in [-0.1, 1.0, 30.0, f32::NAN, f32::INFINITY] {
+            assert!(problem(|c| c.text.dropout = value).contains("`text.dropout` is"), "{value}");
+            let epsilon = problem(|c| c.vision.layer_norm_eps = value);
+            assert!(epsilon.contains("`vision.layer_norm_eps` is"), "{value}");
+        }
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_each_other_are_named() {
+        assert!(problem(|c| c.vision.image_res = 250).contains("choose for instance 240"));
+        assert!(problem(|c| c.vision.heads = 7).contains("768 is no multiple of 7 heads"));
+        assert!(problem(|c| c.text.fusion_layer = 12).contains("between 1 and 11"));
+        assert!(problem(|c| c.text.pad_id = 30_522).contains("`text.pad_id` is 30522"));
+        let table = problem(|c| (c.vision.image_res, c.vision.patch) = (4096, 1));
+        assert!(table.contains("position table"), "{table}");
     }
 }

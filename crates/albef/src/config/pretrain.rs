@@ -1,11 +1,13 @@
 //! The configuration of pre-training: the official keys, and ours (spec `training` section 3).
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+mod parse;
 
+use serde::{Deserialize, Serialize};
+
+pub(super) use self::parse::{Parsed, parse_config};
 use super::model::ModelConfig;
 use crate::error::{Error, Result};
-use crate::objectives::mixgen::MixGen;
+use crate::objectives::mixgen::{MixGen, MixMode};
 use crate::ops::Precision;
 use crate::train::schedule::CosineSchedule;
 
@@ -28,13 +30,14 @@ pub enum Files {
 }
 
 impl Files {
-    /// The paths.
+    /// The paths; an empty text names none.
     #[must_use]
     pub fn paths(&self) -> Vec<String> {
-        match self {
-            Self::One(path) => vec![path.clone()],
-            Self::Many(paths) => paths.clone(),
-        }
+        let all = match self {
+            Self::One(path) => std::slice::from_ref(path),
+            Self::Many(paths) => paths,
+        };
+        all.iter().filter(|path| !path.is_empty()).cloned().collect()
     }
 }
 
@@ -283,67 +286,113 @@ impl PretrainConfig {
     /// Reads a configuration text (YAML) and applies `key=value` settings, nested keys with dots.
     ///
     /// # Errors
-    /// Names an unknown key with the nearest known one, or a value that does not fit.
+    /// Names an unknown key with the nearest known one, or the key whose value does not fit.
     pub fn parse(text: &str, settings: &[String]) -> Result<Self> {
-        let parsed: Self = parse_config(text, settings, &Self::default())?;
-        parsed.check()?;
-        Ok(parsed)
+        let Parsed { config, .. } = parse_config(text, settings, &Self::default())?;
+        config.check_values()?;
+        config.check_lengths(config.model()?.text.max_positions)?;
+        Ok(config)
     }
 
-    pub(super) fn check(&self) -> Result<()> {
-        let fail = |m: String| Err(Error::Config(m));
-        let share = |name: &str, v: f64| match (0.0..=1.0).contains(&v) {
-            true => Ok(()),
-            false => Err(Error::Config(format!("`{name}` is {v}; it must lie between 0 and 1"))),
-        };
-        share("alpha", self.alpha)?;
-        share("momentum", self.momentum)?;
-        share("mlm_probability", self.mlm_probability)?;
-        if !(0.0..1.0).contains(&self.dropout) || !(0.0..1.0).contains(&self.momentum_dropout) {
-            return fail("dropout must lie between 0 and 1, 1 not included".into());
+    /// Checks all that can be known without the model.
+    pub(super) fn check_values(&self) -> Result<()> {
+        self.check_shares()?;
+        self.check_losses()?;
+        self.check_optimizer()?;
+        self.check_schedule()?;
+        self.check_run()?;
+        self.mixgen.check()
+    }
+
+    /// Checks the lengths of texts against the position table.
+    pub(crate) fn check_lengths(&self, positions: usize) -> Result<()> {
+        let mixed = (self.mixgen.mode != MixMode::Off)
+            .then_some(("mixgen.max_tokens", self.mixgen.max_tokens));
+        for (name, found) in [("max_tokens", self.max_tokens)].into_iter().chain(mixed) {
+            require((1..=positions).contains(&found), || {
+                format!("`{name}` is {found}; the model has positions for 1 to {positions} tokens")
+            })?;
         }
-        if !(self.losses.ita || self.losses.itm || self.losses.mlm) {
-            return fail("`losses`: at least one of ita, itm and mlm must take part".into());
+        Ok(())
+    }
+
+    fn check_shares(&self) -> Result<()> {
+        for (name, found) in [
+            ("alpha", self.alpha),
+            ("momentum", self.momentum),
+            ("mlm_probability", self.mlm_probability),
+        ] {
+            require((0.0..=1.0).contains(&found), || {
+                format!("`{name}` is {found}; it must lie between 0 and 1")
+            })?;
         }
-        self.mixgen.check()?;
-        if !(self.negative_temp.is_finite() && self.negative_temp >= 0.0) {
-            let found = self.negative_temp;
-            return fail(format!("`negative_temp` is {found}; it must be 0 or more"));
-        }
-        if self.align_steps > 0 && !self.losses.ita {
-            return fail("`align_steps` needs the loss `ita`".into());
-        }
-        if !(self.text_lr_scale.is_finite() && self.text_lr_scale >= 0.0) {
-            return fail(format!(
-                "`text_lr_scale` is {}; it must be 0 or more",
-                self.text_lr_scale
-            ));
-        }
-        if self.batch_size == 0 || self.accumulate == 0 {
-            return fail("`batch_size` and `accumulate` must be at least 1".into());
-        }
-        if !self.optimizer.opt.eq_ignore_ascii_case("adamw") {
-            return fail(format!("optimizer `{}` is not known; use `adamW`", self.optimizer.opt));
-        }
-        if !matches!(self.schedular.sched.as_str(), "cosine" | "per_step") {
-            return fail(format!(
-                "schedule `{}` is not known; use `cosine` or `per_step`",
-                self.schedular.sched
-            ));
+        let (beta1, beta2) = self.optimizer.opt_betas;
+        for (name, found) in [
+            ("dropout", self.dropout),
+            ("momentum_dropout", self.momentum_dropout),
+            ("optimizer.opt_betas", beta1),
+            ("optimizer.opt_betas", beta2),
+        ] {
+            require((0.0..1.0).contains(&found), || {
+                format!("`{name}` is {found}; it must lie between 0 and 1, 1 not included")
+            })?;
         }
         let (low, high) = self.crop_scale;
-        if !(low > 0.0 && low <= high && high <= 1.0) {
-            return fail(format!("`crop_scale` [{low}, {high}] must rise within 0 to 1"));
+        require(low > 0.0 && low <= high && high <= 1.0, || {
+            format!("`crop_scale` [{low}, {high}] must rise within 0 to 1")
+        })
+    }
+
+    fn check_losses(&self) -> Result<()> {
+        require(self.losses.ita || self.losses.itm || self.losses.mlm, || {
+            "`losses`: at least one of ita, itm and mlm must take part".into()
+        })?;
+        require(self.align_steps == 0 || self.losses.ita, || {
+            "`align_steps` needs the loss `ita`".into()
+        })?;
+        at_least_0("negative_temp", self.negative_temp)?;
+        above_0("temp", self.temp)
+    }
+
+    fn check_optimizer(&self) -> Result<()> {
+        let o = &self.optimizer;
+        require(o.opt.eq_ignore_ascii_case("adamw"), || {
+            format!("optimizer `{}` is not known; use `adamW`", o.opt)
+        })?;
+        above_0("optimizer.lr", o.lr)?;
+        above_0("optimizer.opt_eps", o.opt_eps)?;
+        at_least_0("optimizer.weight_decay", o.weight_decay)?;
+        at_least_0("text_lr_scale", self.text_lr_scale)
+    }
+
+    fn check_schedule(&self) -> Result<()> {
+        let s = &self.schedular;
+        require(matches!(s.sched.as_str(), "cosine" | "per_step"), || {
+            format!("schedule `{}` is not known; use `cosine` or `per_step`", s.sched)
+        })?;
+        at_least_0("schedular.min_lr", s.min_lr)?;
+        at_least_0("schedular.warmup_lr", s.warmup_lr)?;
+        require(s.epochs > 0, || "`schedular.epochs` is 0; it must be at least 1".into())
+    }
+
+    fn check_run(&self) -> Result<()> {
+        for (name, found) in [
+            ("batch_size", self.batch_size),
+            ("accumulate", self.accumulate),
+            ("keep_last", self.keep_last),
+        ] {
+            require(found > 0, || format!("`{name}` is 0; it must be at least 1"))?;
         }
-        let files = self.train_file.paths().len();
-        if !self.train_weights.is_empty() && self.train_weights.len() != files {
-            return fail(format!(
-                "{} `train_weights` for {files} training files",
-                self.train_weights.len()
-            ));
-        }
-        self.model()?;
-        Ok(())
+        require(self.max_skipped >= -1, || {
+            format!(
+                "`max_skipped` is {}; it must be 0 or more, or -1 for 1 % of the samples",
+                self.max_skipped
+            )
+        })?;
+        let (weights, files) = (self.train_weights.len(), self.train_file.paths().len());
+        require(weights == 0 || weights == files, || {
+            format!("{weights} `train_weights` for {files} training files")
+        })
     }
 
     /// The model's sizes; the vocabulary's size is filled in once it is known.
@@ -384,86 +433,20 @@ impl PretrainConfig {
     }
 }
 
-/// Reads YAML over defaults and applies `key=value` settings; keys that the defaults lack are
-/// refused.
-pub(super) fn parse_config<T>(text: &str, settings: &[String], defaults: &T) -> Result<T>
-where
-    T: Serialize + serde::de::DeserializeOwned,
-{
-    let config = |e: &dyn std::fmt::Display| Error::Config(e.to_string());
-    let mut value: Value = match serde_norway::from_str(text).map_err(|e| config(&e))? {
-        Value::Null => Value::Object(Map::new()),
-        value => value,
-    };
-    for setting in settings {
-        let (key, new) = setting.split_once('=').ok_or_else(|| {
-            Error::Config(format!("`--set {setting}` must have the form key=value"))
-        })?;
-        let new: Value = serde_norway::from_str(new).map_err(|e| config(&e))?;
-        set(&mut value, key.trim(), new)?;
-    }
-    if let Some(map) = value.as_object_mut()
-        && let Some(moved) = map.remove("scheduler")
-    {
-        map.insert("schedular".into(), moved);
-    }
-    let mut known = serde_json::to_value(defaults).map_err(|e| config(&e))?;
-    check_keys(&value, &known, "")?;
-    merge(&mut known, value);
-    serde_json::from_value(known).map_err(|e| config(&e))
+fn require(holds: bool, message: impl FnOnce() -> String) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::Config(message())) }
 }
 
-fn merge(under: &mut Value, over: Value) {
-    match (under, over) {
-        (Value::Object(under), Value::Object(over)) => {
-            for (key, value) in over {
-                merge(under.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (under, over) => *under = over,
-    }
+fn above_0(name: &str, found: f64) -> Result<()> {
+    require(found.is_finite() && found > 0.0, || {
+        format!("`{name}` is {found}; it must be a number above 0")
+    })
 }
 
-fn set(value: &mut Value, key: &str, new: Value) -> Result<()> {
-    let (first, rest) = match key.split_once('.') {
-        Some((first, rest)) => (first, Some(rest)),
-        None => (key, None),
-    };
-    let Some(map) = value.as_object_mut() else {
-        return Err(Error::Config(format!("`{key}`: what stands above it has no keys")));
-    };
-    match rest {
-        None => drop(map.insert(first.to_owned(), new)),
-        Some(rest) => {
-            let inner = map.entry(first).or_insert_with(|| Value::Object(Map::new()));
-            set(inner, rest, new)?;
-        }
-    }
-    Ok(())
-}
-
-fn check_keys(value: &Value, known: &Value, above: &str) -> Result<()> {
-    let (Some(map), Some(known)) = (value.as_object(), known.as_object()) else {
-        if above.is_empty() {
-            return Err(Error::Config("the file must hold keys with values".into()));
-        }
-        return Ok(());
-    };
-    for (key, value) in map {
-        let Some(known) = known.get(key) else {
-            let nearest = known
-                .keys()
-                .max_by(|a, b| {
-                    strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key))
-                })
-                .map_or(String::new(), |k| format!("; did you mean `{above}{k}`?"));
-            return Err(Error::Config(format!("unknown key `{above}{key}`{nearest}")));
-        };
-        if known.is_object() {
-            check_keys(value, known, &format!("{above}{key}."))?;
-        }
-    }
-    Ok(())
+fn at_least_0(name: &str, found: f64) -> Result<()> {
+    require(found.is_finite() && found >= 0.0, || {
+        format!("`{name}` is {found}; it must be 0 or more")
+    })
 }
 
 #[cfg(test)]
@@ -495,5 +478,49 @@ mod tests {
         for text in ["image_res: 250", "alpha: 2", "batch_size: 0", "preset: huge", "[1, 2]"] {
             assert!(PretrainConfig::parse(text, &[]).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_is_named_with_its_key() {
+        let failed = |text: &str, settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|s| (*s).to_owned()).collect();
+            PretrainConfig::parse(text, &settings).unwrap_err().to_string()
+        };
+        let error = failed("batch_size: '8'", &[]);
+        assert!(error.contains("`batch_size`") && error.contains("string"), "{error}");
+        let error = failed("optimizer: {weight_decay: 0.1, lr: fast}", &[]);
+        assert!(error.contains("`optimizer.lr`"), "{error}");
+        let error = failed("temp: 0.1", &["flip=true", "schedular.epochs=-1"]);
+        assert!(error.contains("--set schedular.epochs=-1"), "{error}");
+        let error = failed("", &["optimizer={lr: [1]}"]);
+        assert!(error.contains("`optimizer.lr`") && error.contains("--set optimizer"), "{error}");
+        assert!(failed("", &["rand_augment=[1"]).contains("--set rand_augment=[1"));
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_refused_by_name() {
+        for (name, setting) in [
+            ("optimizer.lr", "optimizer.lr=0"),
+            ("optimizer.lr", "optimizer.lr=.inf"),
+            ("optimizer.opt_betas", "optimizer.opt_betas=[0.9, 1]"),
+            ("optimizer.opt_betas", "optimizer.opt_betas=[-0.1, 0.9]"),
+            ("optimizer.opt_eps", "optimizer.opt_eps=0"),
+            ("temp", "temp=0"),
+            ("schedular.epochs", "schedular.epochs=0"),
+            ("max_tokens", "max_tokens=513"),
+            ("max_skipped", "max_skipped=-2"),
+            ("keep_last", "keep_last=0"),
+        ] {
+            let error = PretrainConfig::parse("", &[setting.to_owned()]).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{name}`")), "{setting}: {error}");
+        }
+        PretrainConfig::parse("", &["max_skipped=-1".to_owned()]).unwrap();
+    }
+
+    #[test]
+    fn the_other_spelling_of_the_schedule_can_be_set_too() {
+        let settings = ["schedular.epochs=3".to_owned(), "scheduler.min_lr=0".to_owned()];
+        let config = PretrainConfig::parse("scheduler: {epochs: 9}", &settings).unwrap();
+        assert_eq!((config.schedular.epochs, config.schedular.min_lr), (3, 0.0));
     }
 }

@@ -25,9 +25,12 @@ fn axis(from: usize, to: usize) -> Vec<([usize; 4], [f64; 4])> {
 }
 
 /// Resizes a map `[height, width]` bicubically (a = -0.75, corners not aligned, no antialiasing).
-/// Values may leave the range of the map.
+/// Values may leave the range of the map; a map or a target without area gives zeros.
 #[must_use]
 pub fn resize_map(map: &[f32], from: (usize, usize), to: (usize, usize)) -> Vec<f32> {
+    if from.0 * from.1 == 0 || map.len() < from.0 * from.1 {
+        return vec![0.0; to.0 * to.1];
+    }
     let (rows, columns) = (axis(from.0, to.0), axis(from.1, to.1));
     let mut wide = vec![0.0_f64; from.0 * to.1];
     for y in 0..from.0 {
@@ -59,6 +62,18 @@ pub fn box_score(map: &[f32], (height, width): (usize, usize), b: PixelBox, alph
     let rows = (top..bottom).map(|y| &map[y * width..(y + 1) * width]);
     let sum: f64 = rows.flat_map(|r| &r[left.min(right)..right]).map(|v| f64::from(*v)).sum();
     sum / area.powf(alpha)
+}
+
+/// Whether a box has an area and shares some of it with a picture of this height and width.
+#[must_use]
+pub fn within(b: PixelBox, (height, width): (usize, usize)) -> bool {
+    b.iter().all(|v| v.is_finite())
+        && b[2] > 0.0
+        && b[3] > 0.0
+        && b[0] < width as f64
+        && b[1] < height as f64
+        && b[0] + b[2] > 0.0
+        && b[1] + b[3] > 0.0
 }
 
 /// The box with the largest positive score. The official code keeps the box of the expression

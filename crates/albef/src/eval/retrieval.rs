@@ -135,7 +135,7 @@ pub fn embed_texts(model: &Albef, texts: &[Vec<u32>], batch: usize) -> Result<Ve
 }
 
 /// Evaluates a gallery. `load` gives normalised images `[n, 3, S, S]` by index; `progress` is told
-/// how far it is and stops the evaluation by returning `false`.
+/// how far it is.
 ///
 /// # Errors
 /// If an image cannot be loaded or an input does not fit the model.
@@ -144,7 +144,7 @@ pub fn evaluate(
     gallery: &Gallery<'_>,
     options: &Options,
     load: &dyn Fn(&[usize]) -> Result<Tensor<4>>,
-    progress: &mut dyn FnMut(Progress) -> bool,
+    progress: &mut dyn FnMut(Progress),
 ) -> Result<Evaluation> {
     let width = model.config.embed_dim;
     let all: Vec<usize> = (0..gallery.images).collect();
@@ -205,7 +205,7 @@ fn rerank(
     gallery: &Gallery<'_>,
     options: &Options,
     load: &dyn Fn(&[usize]) -> Result<Tensor<4>>,
-    progress: &mut dyn FnMut(Progress) -> bool,
+    progress: &mut dyn FnMut(Progress),
     out: &mut Evaluation,
 ) -> Result<()> {
     let mut wanted: Vec<Vec<usize>> =
@@ -245,6 +245,9 @@ fn rerank(
     Ok(())
 }
 
+/// Pairs that are fused at a time: what bounds the memory where an image meets thousands of texts.
+const PAIRS: usize = 2048;
+
 /// Matching logits (no match, match) of `(image, text)` pairs, in their order. Each text is encoded once, and the
 /// images' keys and values are projected once per layer.
 ///
@@ -277,16 +280,20 @@ pub fn score_pairs(
         start += tokens.ids.len();
     }
     let states = Tensor::cat(states, 0);
-    let mut rows = Vec::new();
-    let mut tokens = TokenBatch::default();
-    for (_, text) in pairs {
-        let s = place[text];
-        tokens.sequences.push(Sequence { start: rows.len(), ..s });
-        rows.extend(s.range());
+    let mut logits = Vec::with_capacity(pairs.len());
+    for part in pairs.chunks(PAIRS) {
+        let mut rows = Vec::new();
+        let mut tokens = TokenBatch::default();
+        for (_, text) in part {
+            let s = place[text];
+            tokens.sequences.push(Sequence { start: rows.len(), ..s });
+            rows.extend(s.range());
+        }
+        let states = states.clone().select(0, index(&rows, &states.device()));
+        let image_of: Vec<usize> = part.iter().map(|(i, _)| *i).collect();
+        let context = ImageContext { states: images, image_of: &image_of, visible: None };
+        let found = values(model.match_texts(states, &tokens, context)?);
+        logits.extend_from_slice(found.as_chunks::<2>().0);
     }
-    let states = states.clone().select(0, index(&rows, &states.device()));
-    let image_of: Vec<usize> = pairs.iter().map(|(i, _)| *i).collect();
-    let context = ImageContext { states: images, image_of: &image_of, visible: None };
-    let logits = model.match_texts(states, &tokens, context)?;
-    Ok(values(logits).as_chunks::<2>().0.to_vec())
+    Ok(logits)
 }

@@ -1,7 +1,7 @@
 //! Checkpoints: folders that appear whole or not at all.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -9,11 +9,13 @@ use albef_weights::{HostTensor, KeepAs, StateDict, write_atomic, write_safetenso
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use super::folder;
+use super::identity::Identity;
 use super::optimizer::{Moments, Optimizer};
 use crate::error::{Error, Result};
 use crate::objectives::queue::Queues;
 use crate::params::{Params, tensor, values};
-use crate::weights::{ModelFiles, ModelFolder, ModelState};
+use crate::weights::{ModelFiles, ModelFolder, ModelState, transposed};
 
 /// Where a run stands. With the tensors beside it, it decides about all that follows: order, crops,
 /// masks and dropout are functions of seed and place.
@@ -26,6 +28,7 @@ pub struct Place {
     /// Batches of the epoch that are done.
     pub batch: usize,
     /// Sums of the epoch's losses and learning rates by name, with their numbers.
+    #[serde(with = "exact")]
     pub sums: BTreeMap<String, (f64, u64)>,
 }
 
@@ -44,9 +47,40 @@ pub struct TrainState {
     pub place: Place,
 }
 
+/// Sums as texts: readers of JSON numbers may miss the last bit, and a resumed run must log the very
+/// same means.
+mod exact {
+    use std::collections::BTreeMap;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_json::Value;
+
+    type Sums = BTreeMap<String, (f64, u64)>;
+
+    pub fn serialize<S: Serializer>(sums: &Sums, to: S) -> Result<S::Ok, S::Error> {
+        let texts = sums.iter().map(|(name, (sum, n))| (name, (format!("{sum:?}"), *n)));
+        texts.collect::<BTreeMap<_, _>>().serialize(to)
+    }
+
+    /// Also takes plain numbers, which older checkpoints have.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Sums, D::Error> {
+        let read = |value: &Value| value.as_str().map_or(value.as_f64(), |text| text.parse().ok());
+        let given = BTreeMap::<String, (Value, u64)>::deserialize(from)?;
+        let sums = given.into_iter().map(|(name, (sum, n))| match read(&sum) {
+            Some(sum) => Ok((name, (sum, n))),
+            None => Err(D::Error::custom(format!("the sum of `{name}` is {sum}, no number"))),
+        });
+        sums.collect()
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Description {
     format: u32,
+    /// What run it is of; older checkpoints do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run: Option<Identity>,
     place: Place,
     queue_ptr: usize,
     moment_steps: Vec<u64>,
@@ -66,7 +100,8 @@ pub fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
         let path = entry.map_err(Error::io(folder))?.path();
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        if name.starts_with("step-") && path.join("state.json").is_file() {
+        let whole = ["state.json", "state.safetensors"].iter().all(|f| path.join(f).is_file());
+        if name.starts_with("step-") && whole {
             found.push(path);
         }
     }
@@ -79,30 +114,37 @@ pub fn list(folder: &Path) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// If it cannot be written in full; older checkpoints are then untouched.
 pub fn save(folder: &Path, state: &TrainState, keep_last: usize) -> Result<PathBuf> {
+    save_of_run(folder, state, None, keep_last)
+}
+
+/// The same with what [`identity`] gives back.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_of_run(
+    folder: &Path,
+    state: &TrainState,
+    run: Option<&Identity>,
+    keep_last: usize,
+) -> Result<PathBuf> {
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    folder::recover(folder)?;
     let target = folder.join(format!("step-{:010}", state.place.step));
-    let temporary = folder.join(format!(".writing-{}", std::process::id()));
-    let _ = fs::remove_dir_all(&temporary);
-    let written = write_parts(&temporary, state).and_then(|()| {
-        if target.exists() {
-            fs::remove_dir_all(&target).map_err(Error::io(&target))?;
-        }
-        fs::rename(&temporary, &target).map_err(Error::io(&target))?;
-        File::open(folder).and_then(|f| f.sync_all()).map_err(Error::io(folder))
-    });
+    let temporary = folder::writing(folder)?;
+    let written =
+        write_parts(&temporary, state, run).and_then(|()| folder::replace(&temporary, &target));
     if let Err(error) = written {
         let _ = fs::remove_dir_all(&temporary);
         return Err(error);
     }
     let all = list(folder)?;
     for old in &all[..all.len().saturating_sub(keep_last.max(1))] {
-        fs::remove_dir_all(old).map_err(Error::io(old))?;
+        folder::discard(old)?;
     }
     Ok(target)
 }
 
-fn write_parts(folder: &Path, state: &TrainState) -> Result<()> {
-    fs::create_dir_all(folder).map_err(Error::io(folder))?;
+fn write_parts(folder: &Path, state: &TrainState, run: Option<&Identity>) -> Result<()> {
     let mut tensors = StateDict::default();
     let mut moment_steps = Vec::new();
     for (p, moments) in state.online.entries().iter().zip(state.optimizer.moments()) {
@@ -128,6 +170,7 @@ fn write_parts(folder: &Path, state: &TrainState) -> Result<()> {
     write_safetensors(&file, &tensors, &HashMap::new(), KeepAs::Same)?;
     let description = Description {
         format: FORMAT,
+        run: run.cloned(),
         place: state.place.clone(),
         queue_ptr: state.queues.ptr(),
         moment_steps,
@@ -139,13 +182,25 @@ fn write_parts(folder: &Path, state: &TrainState) -> Result<()> {
     Ok(())
 }
 
-/// A checkpoint as a model, with momentum copies and queues. `path` is the folder of a run, of which
-/// the newest checkpoint is taken, or of one of its checkpoints; sizes and word pieces come from the
-/// model that the run left. `None` if there is no checkpoint at `path`.
+/// A checkpoint as a model, with momentum copies and queues; see [`files`].
 ///
 /// # Errors
-/// If the checkpoint is damaged, of a task without these parts, or the run has left no model yet.
+/// As [`files`], and if the checkpoint is of a task without these parts.
 pub fn open(path: &Path, device: &Device) -> Result<Option<ModelFolder>> {
+    let Some(ModelFiles { config, vocabulary, tensors, folder, .. }) = files(path)? else {
+        return Ok(None);
+    };
+    let state = ModelState::from_state_dict(&tensors, &config, device)?;
+    Ok(Some(ModelFolder { config, state, vocabulary, path: folder }))
+}
+
+/// A checkpoint as the files of a model, momentum copies and queues under their official names. `path`
+/// is the folder of a run, of which the newest checkpoint is taken, or of one of its checkpoints; sizes
+/// and word pieces come from the model that the run left. `None` if there is no checkpoint at `path`.
+///
+/// # Errors
+/// If the checkpoint is damaged, or the run has left no model yet.
+pub fn files(path: &Path) -> Result<Option<ModelFiles>> {
     let (run, folder) = match list(&path.join("checkpoints"))?.pop() {
         Some(newest) => (path.to_owned(), newest),
         None if path.join("state.json").is_file() => {
@@ -154,7 +209,7 @@ pub fn open(path: &Path, device: &Device) -> Result<Option<ModelFolder>> {
         }
         None => return Ok(None),
     };
-    let Some(files) = ["model", "best"].map(|f| run.join(f)).into_iter().find(|f| f.is_dir())
+    let Some(model) = ["model", "best"].map(|f| run.join(f)).into_iter().find(|f| f.is_dir())
     else {
         return Err(Error::Format {
             path: run,
@@ -164,37 +219,55 @@ pub fn open(path: &Path, device: &Device) -> Result<Option<ModelFolder>> {
                     .into(),
         });
     };
-    let ModelFiles { config, vocabulary, .. } = ModelFiles::open(&files)?;
+    let ModelFiles { config, vocabulary, .. } = ModelFiles::open(&model)?;
     let file = folder.join("state.safetensors");
-    let mut tensors = StateDict::default();
-    let (mut image, mut text, mut ids) = (Vec::new(), Vec::new(), Vec::new());
-    for (name, host) in albef_weights::read(&file)?.tensors.iter() {
-        match name {
-            "queue.image" => image = host.to_f32()?,
-            "queue.text" => text = host.to_f32()?,
-            "queue.ids" => ids = host.to_i64()?,
-            n if n.starts_with("exp_avg") => {}
-            n => tensors.insert(n.to_owned(), host.clone()),
-        }
-    }
-    let mut state = ModelState::from_state_dict(&tensors, &config, device)?;
-    let width = config.embed_dim;
-    for (key, rows) in [("queue.image", &image), ("queue.text", &text)] {
-        if rows.len() != ids.len() * width {
-            let (expected, found) = (vec![ids.len(), width], vec![rows.len()]);
-            return Err(Error::WeightShape { key: key.into(), expected, found });
-        }
-    }
-    let queues = || Queues::new(image, text, ids.clone(), 0, width, device);
-    state.queues = (!ids.is_empty()).then(queues);
-    Ok(Some(ModelFolder { config, state, vocabulary, path: folder }))
+    let ptr = description(&folder)?.queue_ptr;
+    let tensors = official_names(&albef_weights::read(&file)?.tensors, ptr)?;
+    let source = format!("`{}`", file.display());
+    Ok(Some(ModelFiles { config, vocabulary, tensors, folder, source }))
 }
 
-/// Puts a checkpoint into a state of the same sizes.
+/// The tensors of a checkpoint without the optimiser's; queues are columns, as in official files.
+fn official_names(state: &StateDict, ptr: usize) -> Result<StateDict> {
+    let mut out = StateDict::default();
+    for (name, host) in state.iter() {
+        let queue = match name {
+            "queue.image" => "image_queue",
+            "queue.text" => "text_queue",
+            n if n.starts_with("exp_avg") || n.starts_with("queue.") => continue,
+            n => {
+                out.insert(n.to_owned(), host.clone());
+                continue;
+            }
+        };
+        let [size, width] = host.shape[..] else { continue };
+        if size > 0 {
+            let columns = transposed(&host.to_f32()?, size, width);
+            out.insert(queue.into(), HostTensor::from_f32(&[width, size], &columns));
+        }
+    }
+    if let (Some(ids), Some(queue)) = (state.get("queue.ids"), state.get("queue.image"))
+        && !ids.is_empty()
+    {
+        if queue.shape.first() != Some(&ids.len()) {
+            let (expected, found) = (vec![ids.len()], queue.shape.clone());
+            return Err(Error::WeightShape { key: "queue.image".into(), expected, found });
+        }
+        out.insert("idx_queue".into(), HostTensor::from_i64(&[1, ids.len()], &ids.to_i64()?));
+        out.insert("queue_ptr".into(), HostTensor::from_i64(&[1], &[ptr as i64]));
+    }
+    Ok(out)
+}
+
+/// What run a checkpoint is of; `None` for checkpoints of older versions, which do not say.
 ///
 /// # Errors
-/// If it is damaged or of another model.
-pub fn load(folder: &Path, state: &mut TrainState, device: &Device) -> Result<()> {
+/// If its description cannot be read.
+pub fn identity(folder: &Path) -> Result<Option<Identity>> {
+    Ok(description(folder)?.run)
+}
+
+fn description(folder: &Path) -> Result<Description> {
     let path = folder.join("state.json");
     let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
     let wrong = |detail: String| Error::Format { path: path.clone(), detail };
@@ -202,6 +275,15 @@ pub fn load(folder: &Path, state: &mut TrainState, device: &Device) -> Result<()
     if description.format != FORMAT {
         return Err(wrong(format!("format {}, known is {FORMAT}", description.format)));
     }
+    Ok(description)
+}
+
+/// Puts a checkpoint into a state of the same sizes.
+///
+/// # Errors
+/// If it is damaged or of another model.
+pub fn load(folder: &Path, state: &mut TrainState, device: &Device) -> Result<()> {
+    let description = description(folder)?;
     let file = folder.join("state.safetensors");
     let tensors = albef_weights::read(&file)?.tensors;
     let get = |name: &str, shape: &[usize]| -> Result<Vec<f32>> {
@@ -239,11 +321,93 @@ pub fn load(folder: &Path, state: &mut TrainState, device: &Device) -> Result<()
     let ids = ids.to_i64()?;
     let (image, text) = (get("queue.image", &[size, width])?, get("queue.text", &[size, width])?);
     if ids.len() != size {
-        return Err(wrong(format!("{} queue ids for a queue of {size}", ids.len())));
+        let detail = format!("{} queue ids for a queue of {size}", ids.len());
+        return Err(Error::Format { path: file, detail });
     }
     state.queues = Queues::new(image, text, ids, description.queue_ptr, width, device);
     state.online = online;
     state.momentum = momentum;
     state.place = description.place;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::cpu;
+    use crate::weights::copy_for_momentum;
+
+    fn state(step: u64) -> TrainState {
+        let device = cpu();
+        let mut online = Params::new(&device);
+        online.insert("text_proj.weight", &[2, 2], vec![step as f32; 4]).unwrap();
+        let momentum = copy_for_momentum(&online).unwrap();
+        let optimizer = Optimizer::new(&online, 0.0, (0.9, 0.999), 1e-8);
+        let rows = (0..6).map(|i| i as f32).collect::<Vec<_>>();
+        let queues = Queues::new(rows.clone(), rows, vec![7, 8, 9], 1, 2, &device);
+        // A third is a sum that short readers of numbers miss.
+        let sums = BTreeMap::from([("loss".to_owned(), (step as f64 + 1.0 / 3.0, 3))]);
+        let place = Place { step, epoch: 1, batch: 2, sums };
+        TrainState { online, momentum, queues, optimizer, place }
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_checkpoint_comes_back_and_older_ones_go() {
+        let dir = tempfile::tempdir().unwrap();
+        for step in 1..=3 {
+            save(dir.path(), &state(step), 2).unwrap();
+        }
+        save(dir.path(), &state(3), 2).unwrap();
+        assert_eq!(names(dir.path()), ["step-0000000002", "step-0000000003"]);
+        let mut back = state(0);
+        let newest = list(dir.path()).unwrap().pop().unwrap();
+        load(&newest, &mut back, &cpu()).unwrap();
+        assert_eq!(back.place, state(3).place);
+        assert!(identity(&newest).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_a_killed_save_left_is_no_checkpoint_and_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        save(dir.path(), &state(1), 2).unwrap();
+        let half = dir.path().join("step-0000000002");
+        fs::create_dir(&half).unwrap();
+        fs::write(half.join("state.json"), "{}").unwrap();
+        fs::create_dir(dir.path().join(".writing-0")).unwrap();
+        fs::rename(dir.path().join("step-0000000001"), dir.path().join(".old-step-0000000001"))
+            .unwrap();
+        assert!(list(dir.path()).unwrap().is_empty());
+        save(dir.path(), &state(2), 2).unwrap();
+        assert_eq!(names(dir.path()), ["step-0000000001", "step-0000000002"]);
+        assert_eq!(list(dir.path()).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn queues_of_a_checkpoint_have_their_official_names_and_form() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = save(dir.path(), &state(1), 1).unwrap();
+        let stored = albef_weights::read(&folder.join("state.safetensors")).unwrap().tensors;
+        let official = official_names(&stored, 1).unwrap();
+        let queue = official.get("image_queue").unwrap();
+        assert_eq!(queue.shape, [2, 3]);
+        assert_eq!(queue.to_f32().unwrap(), [0.0, 2.0, 4.0, 1.0, 3.0, 5.0]);
+        assert_eq!(official.get("idx_queue").unwrap().to_i64().unwrap(), [7, 8, 9]);
+        assert_eq!(official.get("queue_ptr").unwrap().to_i64().unwrap(), [1]);
+        assert!(official.get("text_proj_m.weight").is_some());
+    }
+
+    #[test]
+    fn sums_of_older_checkpoints_are_numbers() {
+        let old = r#"{"step": 1, "epoch": 0, "batch": 1, "sums": {"loss": [0.5, 2]}}"#;
+        let place: Place = serde_json::from_str(old).unwrap();
+        assert_eq!(place.sums["loss"], (0.5, 2));
+    }
 }

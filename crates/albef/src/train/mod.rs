@@ -1,8 +1,11 @@
 //! Training: schedule, optimiser, the step, the loop and its checkpoints.
 
 pub mod checkpoint;
+pub mod folder;
+pub mod identity;
 pub mod objective;
 pub mod optimizer;
+mod report;
 pub mod schedule;
 mod start;
 pub mod step;

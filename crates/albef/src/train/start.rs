@@ -2,17 +2,78 @@
 
 use std::path::Path;
 
-use albef_data::dataset::{Dataset, SourceSpec, TaskForm, TaskRoots, read_task};
+use albef_data::dataset::{Dataset, Sample, SourceSpec, Target, TaskForm, TaskRoots, read_task};
+use albef_data::text::{Tokenizer, Vocabulary};
 use burn::tensor::Device;
 
-use super::checkpoint::{Place, TrainState};
+use super::checkpoint::{self, Place, TrainState};
 use super::objective::Objective;
 use super::optimizer::Optimizer;
 use crate::config::{FinetuneConfig, ModelConfig, PretrainConfig};
 use crate::error::{Error, Result};
 use crate::init::{fresh_params, fresh_queues};
 use crate::params::Params;
-use crate::weights::{ModelState, copy_for_momentum};
+use crate::task_weights::TaskWeights;
+use crate::weights::{BERT_VOCABULARY, ModelFiles, ModelState, copy_for_momentum};
+
+/// The pieces of the full list that a text corpus needs: special ones, single characters, and all
+/// that its captions are made of.
+///
+/// # Errors
+/// Never for the built-in list.
+pub fn corpus_vocabulary<'a>(captions: impl Iterator<Item = &'a str>) -> Result<String> {
+    let full = Tokenizer::new(Vocabulary::from_text(BERT_VOCABULARY)?);
+    let mut used = vec![false; full.vocabulary().len()];
+    for caption in captions {
+        let clean = albef_data::text::pre_caption(caption, usize::MAX);
+        full.encode(&clean).into_iter().for_each(|id| used[id as usize] = true);
+    }
+    let single = |piece: &str| {
+        let bare = piece.strip_prefix("##").unwrap_or(piece);
+        bare.len() == 1 && bare.is_ascii()
+    };
+    let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+    let mut text = special.join("\n");
+    for (i, piece) in BERT_VOCABULARY.lines().enumerate() {
+        if !special.contains(&piece) && (used[i] || single(piece)) {
+            text.push('\n');
+            text.push_str(piece);
+        }
+    }
+    text.push('\n');
+    Ok(text)
+}
+
+/// The word list that a configuration names.
+pub(super) fn vocabulary_text(config: &PretrainConfig, data: &Dataset) -> Result<String> {
+    match config.vocab.as_str() {
+        "bert" | "" => Ok(BERT_VOCABULARY.to_owned()),
+        "corpus" => {
+            corpus_vocabulary(data.samples().iter().flat_map(|s| &s.captions).map(String::as_str))
+        }
+        path => std::fs::read_to_string(path).map_err(Error::io(path)),
+    }
+}
+
+/// The training data of pre-training.
+pub(super) fn open_data(config: &PretrainConfig) -> Result<Dataset> {
+    let root = (!config.image_root.is_empty()).then(|| Path::new(&config.image_root));
+    let weight = |i: usize| config.train_weights.get(i).copied().unwrap_or(1.0);
+    let files = config.train_file.paths();
+    let spec = |(i, path): (usize, &String)| SourceSpec {
+        weight: weight(i),
+        ..SourceSpec::new(path, root)
+    };
+    let specs: Vec<SourceSpec> = files.iter().enumerate().map(spec).collect();
+    if specs.is_empty() {
+        return Err(Error::Config(
+            "`train_file` is empty: name a JSON list, a folder or tar shards, for instance with \
+             `--set train_file=[FILE]`"
+                .into(),
+        ));
+    }
+    Ok(Dataset::open(&specs)?)
+}
 
 /// The training list of a task.
 pub(super) fn task_data(config: &FinetuneConfig, objective: Objective) -> Result<Dataset> {
@@ -42,9 +103,63 @@ pub(super) fn task_data(config: &FinetuneConfig, objective: Objective) -> Result
     };
     let mut samples = Vec::new();
     for file in &files {
-        samples.extend(read_task(Path::new(file), form, &roots)?);
+        let part = read_task(Path::new(file), form, &roots)?;
+        if objective == Objective::Vqa {
+            all_answered(file, &part)?;
+        }
+        samples.extend(part);
     }
     Ok(Dataset::from_samples(samples))
+}
+
+/// A question without an answer teaches nothing, and would stop the run when its batch comes.
+fn all_answered(file: &str, samples: &[Sample]) -> Result<()> {
+    let open = |s: &Sample| !matches!(s.task.target, Target::Answers(_));
+    let mut without = samples.iter().enumerate().filter(|(_, s)| open(s)).map(|(i, _)| i);
+    let Some(first) = without.next() else { return Ok(()) };
+    Err(Error::Config(format!(
+        "{file}, entry {first}: the question has no `answer` to learn, and {} others of the list have \
+         none; hint: a list of test questions belongs under `test_file`",
+        without.count()
+    )))
+}
+
+/// The files of the model that fine-tuning starts from: a model folder, a weights file, or a run or one
+/// of its checkpoints, which have momentum copies and queues too.
+pub(super) fn checkpoint_files(path: &Path) -> Result<ModelFiles> {
+    let Some(mut files) = checkpoint::files(path)? else { return ModelFiles::open(path) };
+    // Image numbers of other data mean nothing here: stale entries are negatives of all (quirk Q11).
+    let kept = files.tensors.into_iter().filter(|(name, _)| name != "idx_queue");
+    files.tensors = kept.collect();
+    Ok(files)
+}
+
+/// The state from which a task is fine-tuned.
+pub(super) fn task_state(
+    config: &FinetuneConfig,
+    objective: Objective,
+    model: &ModelConfig,
+    files: ModelFiles,
+    device: &Device,
+) -> Result<(TrainState, Vec<String>)> {
+    let (base, task) = (&config.base, objective.task());
+    let ModelFiles { tensors, source, .. } = files;
+    let weights = TaskWeights::from_checkpoint(tensors, task, model, device, &source, base.seed)?;
+    let about = weights.lines();
+    let o = &base.optimizer;
+    let optimizer = Optimizer::new(&weights.online, o.weight_decay, o.opt_betas, o.opt_eps).scaled(
+        &weights.online,
+        "text_encoder",
+        base.text_lr_scale,
+    );
+    let contrastive = matches!(objective, Objective::Retrieval | Objective::Grounding);
+    let size = if contrastive { base.queue_size } else { 0 };
+    let fresh = || fresh_queues(size, model.embed_dim, base.seed, device);
+    let queues = weights.queues.unwrap_or_else(fresh);
+    let teaches = objective.has_teacher(config.distill);
+    let momentum = if teaches { weights.momentum } else { Params::new(device) };
+    let (online, place) = (weights.online, Place::default());
+    Ok((TrainState { online, momentum, queues, optimizer, place }, about))
 }
 
 /// Fresh weights, or those of the models that the configuration names.
@@ -112,4 +227,33 @@ fn take_over(
         return Err(fail(format!("only {taken} of {all} weights below `{part}` are in this file")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_without_an_answer_to_learn_is_found_at_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let entry = |answer: &str| format!(r#"{{"image": "a", "question": "q"{answer}}}"#);
+        let known = entry(r#", "answer": "red""#);
+        let list = |name: &str, entries: &[&str]| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, format!("[{}]", entries.join(","))).unwrap();
+            path.display().to_string()
+        };
+        let files = vec![
+            list("whole.json", &[&known, &known]),
+            list("torn.json", &[&known, &entry(""), &entry("")]),
+        ];
+        let mut config = FinetuneConfig::default();
+        config.base.train_file = crate::config::Files::Many(files.clone());
+        let error = task_data(&config, Objective::Vqa).unwrap_err().to_string();
+        for part in ["torn.json, entry 1", "1 others"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        config.base.train_file = crate::config::Files::Many(files[..1].to_vec());
+        assert_eq!(task_data(&config, Objective::Vqa).unwrap().len(), 2);
+    }
 }

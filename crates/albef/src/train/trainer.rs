@@ -1,5 +1,7 @@
 //! The training loop.
 
+mod resume;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,84 +9,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use albef_data::dataset::{
-    Batch as DataBatch, Dataset, LoaderOptions, SkipReport, SourceSpec, TrainLoader,
-    batches_per_epoch,
+    Batch as DataBatch, Dataset, LoaderOptions, SkipReport, TrainLoader, batches_per_epoch,
 };
 use albef_data::image::{DecodeOptions, Normalization, RandAugment, TrainTransform};
 use albef_data::text::{Tokenizer, Vocabulary};
 use albef_weights::KeepAs;
 use burn::tensor::{Device, Tensor};
-use serde::Serialize;
 
 use super::checkpoint::{self, Place, TrainState};
+use super::identity::data_hash;
 use super::objective::{Context, Features, Losses, Objective};
-use super::optimizer::{Optimizer, update_average};
+use super::optimizer::update_average;
+use super::report::Pace;
+pub use super::report::{Ended, Event, StepReport};
 use super::schedule::distillation_weight;
-use super::start::{starting_state, task_data};
+pub use super::start::corpus_vocabulary;
+use super::start::{
+    checkpoint_files, open_data, starting_state, task_data, task_state, vocabulary_text,
+};
 use super::step::clamp_temperature;
 use crate::config::{FinetuneConfig, ModelConfig, PretrainConfig};
 use crate::error::{Error, Result};
-use crate::init::fresh_queues;
 use crate::model::Albef;
 use crate::objectives::mixgen::MixMode;
 use crate::objectives::pretrain::mix;
 use crate::ops::Ops;
-use crate::params::{Params, values};
-use crate::task_weights::TaskWeights;
-use crate::weights::{ModelFiles, save_model_folder};
-
-/// What one optimiser step reports, under the official names.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct StepReport {
-    /// Optimiser step, from 1.
-    pub step: u64,
-    /// Epoch, from 0.
-    pub epoch: u64,
-    /// Learning rate of the step.
-    pub train_lr: f64,
-    /// The losses that take part, by name.
-    #[serde(flatten)]
-    pub losses: BTreeMap<&'static str, f64>,
-    /// Distillation weight.
-    pub alpha: f64,
-    /// Temperature after the step, for models that have one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub temp: Option<f64>,
-}
-
-/// What a run tells while it goes on.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A step is done.
-    Step {
-        /// Its losses.
-        report: StepReport,
-        /// Steps of the whole run.
-        total: u64,
-        /// Pairs handled per second, lately.
-        pairs_per_second: f64,
-    },
-    /// An epoch is done, with the means of its losses and learning rate by name.
-    Epoch {
-        /// Which, from 0.
-        epoch: u64,
-        /// Means.
-        means: BTreeMap<String, f64>,
-    },
-    /// A checkpoint was written.
-    Saved(&'a Path),
-}
-
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// All steps are done.
-    Done,
-    /// It was asked to stop, and saved.
-    Interrupted,
-    /// The step given to [`Trainer::pause_at`] is done; [`Trainer::run`] goes on from there.
-    Paused,
-}
+use crate::params::values;
+use crate::weights::save_model_folder;
 
 /// A training run of any task.
 pub struct Trainer {
@@ -100,49 +51,13 @@ pub struct Trainer {
     distill: bool,
     warm_up: bool,
     pause: u64,
+    about_start: Vec<String>,
+    tuning: Option<FinetuneConfig>,
+    data_hash: String,
+    /// Step of the newest checkpoint.
+    saved: Option<u64>,
     /// Everything that training changes.
     pub state: TrainState,
-}
-
-/// The word pieces of BERT, uncased.
-pub const BERT_VOCABULARY: &str = include_str!("../../assets/vocab.txt");
-
-/// The pieces of the full list that a text corpus needs: special ones, single characters, and all
-/// that its captions are made of.
-///
-/// # Errors
-/// Never for the built-in list.
-pub fn corpus_vocabulary<'a>(captions: impl Iterator<Item = &'a str>) -> Result<String> {
-    let full = Tokenizer::new(Vocabulary::from_text(BERT_VOCABULARY)?);
-    let mut used = vec![false; full.vocabulary().len()];
-    for caption in captions {
-        let clean = albef_data::text::pre_caption(caption, usize::MAX);
-        full.encode(&clean).into_iter().for_each(|id| used[id as usize] = true);
-    }
-    let single = |piece: &str| {
-        let bare = piece.strip_prefix("##").unwrap_or(piece);
-        bare.len() == 1 && bare.is_ascii()
-    };
-    let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
-    let mut text = special.join("\n");
-    for (i, piece) in BERT_VOCABULARY.lines().enumerate() {
-        if !special.contains(&piece) && (used[i] || single(piece)) {
-            text.push('\n');
-            text.push_str(piece);
-        }
-    }
-    text.push('\n');
-    Ok(text)
-}
-
-fn vocabulary_text(config: &PretrainConfig, data: &Dataset) -> Result<String> {
-    match config.vocab.as_str() {
-        "bert" | "" => Ok(BERT_VOCABULARY.to_owned()),
-        "corpus" => {
-            corpus_vocabulary(data.samples().iter().flat_map(|s| &s.captions).map(String::as_str))
-        }
-        path => std::fs::read_to_string(path).map_err(Error::io(path)),
-    }
 }
 
 impl Trainer {
@@ -151,26 +66,8 @@ impl Trainer {
     /// # Errors
     /// If data, vocabulary or starting weights cannot be read or do not fit.
     pub fn new(config: PretrainConfig, output: &Path, device: &Device) -> Result<Self> {
-        let specs: Vec<SourceSpec> = config
-            .train_file
-            .paths()
-            .iter()
-            .enumerate()
-            .map(|(i, path)| SourceSpec {
-                path: path.clone(),
-                image_root: (!config.image_root.is_empty())
-                    .then(|| config.image_root.clone().into()),
-                weight: config.train_weights.get(i).copied().unwrap_or(1.0),
-            })
-            .collect();
-        if specs.is_empty() {
-            return Err(Error::Config(
-                "`train_file` is empty: name a JSON list, a folder or tar shards, for instance \
-                 with `--set train_file=[FILE]`"
-                    .into(),
-            ));
-        }
-        Self::with_data(config, Dataset::open(&specs)?, output, device)
+        let data = open_data(&config)?;
+        Self::with_data(config, data, output, device)
     }
 
     /// The same on data at hand.
@@ -193,6 +90,7 @@ impl Trainer {
         Ok(Self {
             config,
             model,
+            data_hash: data_hash(&data),
             data: Arc::new(data),
             tokenizer: Arc::new(tokenizer),
             vocabulary,
@@ -203,6 +101,9 @@ impl Trainer {
             distill: true,
             warm_up: true,
             pause: u64::MAX,
+            tuning: None,
+            about_start: Vec::new(),
+            saved: None,
             state,
         })
     }
@@ -220,43 +121,21 @@ impl Trainer {
         let data = task_data(config, objective)?;
         let base = config.base.clone();
         batches_per_epoch(data.len(), base.batch_size)?;
-        let files = ModelFiles::open(Path::new(&config.checkpoint))?;
-        let mut model = files.config;
+        let files = checkpoint_files(Path::new(&config.checkpoint))?;
+        let mut model = files.config.clone();
         model.vision.image_res = base.image_res.unwrap_or(model.vision.image_res);
         model.text.dropout = base.dropout as f32;
         model.check()?;
-        let weights = TaskWeights::from_checkpoint(
-            files.tensors,
-            objective.task(),
-            &model,
-            device,
-            &files.source,
-            base.seed,
-        )?;
-        let o = &base.optimizer;
-        let optimizer = Optimizer::new(&weights.online, o.weight_decay, o.opt_betas, o.opt_eps)
-            .scaled(&weights.online, "text_encoder", base.text_lr_scale);
-        let contrastive = matches!(objective, Objective::Retrieval | Objective::Grounding);
-        let size = if contrastive { base.queue_size } else { 0 };
-        let fresh = || fresh_queues(size, model.embed_dim, base.seed, device);
-        let queues = weights.queues.unwrap_or_else(fresh);
-        let momentum = if objective.has_teacher(config.distill) {
-            weights.momentum
-        } else {
-            Params::new(device)
-        };
-        let state = TrainState {
-            online: weights.online,
-            momentum,
-            queues,
-            optimizer,
-            place: Place::default(),
-        };
+        base.check_lengths(model.text.max_positions)?;
+        let tokenizer = Tokenizer::new(Vocabulary::from_text(&files.vocabulary)?);
+        let vocabulary = files.vocabulary.clone();
+        let (state, about_start) = task_state(config, objective, &model, files, device)?;
         Ok(Self {
             model,
+            data_hash: data_hash(&data),
             data: Arc::new(data),
-            tokenizer: Arc::new(Tokenizer::new(Vocabulary::from_text(&files.vocabulary)?)),
-            vocabulary: files.vocabulary,
+            tokenizer: Arc::new(tokenizer),
+            vocabulary,
             device: device.clone(),
             output: output.to_owned(),
             report: SkipReport::default(),
@@ -264,6 +143,9 @@ impl Trainer {
             distill: config.distill,
             warm_up: config.warm_up,
             pause: u64::MAX,
+            tuning: Some(config.clone()),
+            about_start,
+            saved: None,
             config: base,
             state,
         })
@@ -280,14 +162,19 @@ impl Trainer {
         self.pause = step;
     }
 
-    /// Continues from the newest whole checkpoint of the output folder; `false` if there is none.
-    ///
-    /// # Errors
-    /// If that checkpoint is damaged or of another model.
-    pub fn resume(&mut self) -> Result<bool> {
-        let Some(newest) = checkpoint::list(&self.checkpoints())?.pop() else { return Ok(false) };
-        checkpoint::load(&newest, &mut self.state, &self.device)?;
-        Ok(true)
+    /// Whether an epoch or the whole run ended with the last step.
+    #[must_use]
+    pub fn at_an_end(&self) -> bool {
+        let place = &self.state.place;
+        let epoch = place.batch == 0 || place.batch >= self.epoch_batches();
+        place.step > 0 && (epoch || place.step >= self.total_steps())
+    }
+
+    /// The epoch of the last step, from 0; `None` before the first step.
+    #[must_use]
+    pub fn last_epoch(&self) -> Option<u64> {
+        let place = &self.state.place;
+        (place.step > 0).then(|| place.epoch.saturating_sub(u64::from(place.batch == 0)))
     }
 
     fn checkpoints(&self) -> PathBuf {
@@ -304,6 +191,13 @@ impl Trainer {
     #[must_use]
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// What a user should know about the checkpoint that a fine-tuning run starts from: what was left
+    /// aside, what starts fresh, what was resized; one line for each kind of fact.
+    #[must_use]
+    pub fn about_start(&self) -> &[String] {
+        &self.about_start
     }
 
     /// The word pieces of the run, one per line.
@@ -401,58 +295,75 @@ impl Trainer {
     ) -> Result<Ended> {
         let total = self.total_steps();
         let end = total.min(self.pause);
-        let mut saved_at = None;
         let mut pace = Pace::default();
+        // Checkpoints of older versions may stand between the last step of an epoch and its end.
+        self.close_epoch(observe)?;
         while self.state.place.step < end {
             let mut loader = self.loader()?;
-            let batches = loader.batches();
-            while self.state.place.step < end && self.state.place.batch < batches {
+            let epoch = self.state.place.epoch;
+            while self.state.place.step < end && self.state.place.epoch == epoch {
                 let started = Instant::now();
-                let mut parts = Vec::new();
-                let left = batches - self.state.place.batch;
-                for _ in 0..self.config.accumulate.min(left) {
-                    parts.extend(loader.next_batch()?);
-                }
-                let pairs = parts.len() * self.config.batch_size;
-                let report = self.step(&parts, batches)?;
-                self.state.place.batch += parts.len();
+                let (report, pairs) = self.next_step(&mut loader)?;
                 let pairs_per_second = pace.add(pairs, started.elapsed().as_secs_f64());
                 observe(&Event::Step { report, total, pairs_per_second })?;
-                let every = self.config.checkpoint_every;
-                let due = every > 0 && self.state.place.step.is_multiple_of(every);
+                let closed = self.close_epoch(observe)?;
                 let stopping = stop.load(Ordering::Relaxed);
-                if due || stopping {
+                if stopping || self.is_save_due(closed) {
                     self.save(observe)?;
-                    saved_at = Some(self.state.place.step);
                 }
                 if stopping {
                     return Ok(Ended::Interrupted);
-                }
-            }
-            if self.state.place.batch >= batches {
-                let sums = std::mem::take(&mut self.state.place.sums);
-                let mean = |(name, (sum, n)): (String, (f64, u64))| (name, sum / n.max(1) as f64);
-                let means = sums.into_iter().map(mean).collect();
-                observe(&Event::Epoch { epoch: self.state.place.epoch, means })?;
-                self.state.place.epoch += 1;
-                self.state.place.batch = 0;
-                if self.config.checkpoint_every == 0 {
-                    self.save(observe)?;
-                    saved_at = Some(self.state.place.step);
                 }
             }
         }
         if end < total {
             return Ok(Ended::Paused);
         }
-        if saved_at != Some(self.state.place.step) {
+        if self.saved != Some(self.state.place.step) {
             self.save(observe)?;
         }
         Ok(Ended::Done)
     }
 
-    fn save(&self, observe: &mut dyn FnMut(&Event<'_>) -> Result<()>) -> Result<()> {
-        let path = checkpoint::save(&self.checkpoints(), &self.state, self.config.keep_last)?;
+    fn next_step(&mut self, loader: &mut TrainLoader) -> Result<(StepReport, usize)> {
+        let batches = loader.batches();
+        let left = batches - self.state.place.batch;
+        let mut parts = Vec::new();
+        for _ in 0..self.config.accumulate.min(left) {
+            parts.extend(loader.next_batch()?);
+        }
+        let report = self.step(&parts, batches)?;
+        self.state.place.batch += parts.len();
+        Ok((report, parts.len() * self.config.batch_size))
+    }
+
+    /// Goes on to the next epoch if all batches of this one are done, so that no checkpoint stands
+    /// between an epoch's last step and its end.
+    fn close_epoch(&mut self, observe: &mut dyn FnMut(&Event<'_>) -> Result<()>) -> Result<bool> {
+        if self.state.place.batch < self.epoch_batches() {
+            return Ok(false);
+        }
+        let sums = std::mem::take(&mut self.state.place.sums);
+        let mean = |(name, (sum, n)): (String, (f64, u64))| (name, sum / n.max(1) as f64);
+        let means = sums.into_iter().map(mean).collect();
+        observe(&Event::Epoch { epoch: self.state.place.epoch, means })?;
+        self.state.place.epoch += 1;
+        self.state.place.batch = 0;
+        Ok(true)
+    }
+
+    fn is_save_due(&self, epoch_closed: bool) -> bool {
+        match self.config.checkpoint_every {
+            0 => epoch_closed,
+            every => self.state.place.step.is_multiple_of(every),
+        }
+    }
+
+    fn save(&mut self, observe: &mut dyn FnMut(&Event<'_>) -> Result<()>) -> Result<()> {
+        let run = self.identity()?;
+        let (folder, keep) = (self.checkpoints(), self.config.keep_last);
+        let path = checkpoint::save_of_run(&folder, &self.state, Some(&run), keep)?;
+        self.saved = Some(self.state.place.step);
         observe(&Event::Saved(&path))
     }
 
@@ -467,10 +378,8 @@ impl Trainer {
             place.batch as u64,
             batches as u64,
         );
-        // Only pre-training keeps the temperature within bounds.
-        if self.objective == Objective::Pretrain {
-            clamp_temperature(&mut self.state.online);
-        }
+        // The official code bounds it in pre-training only, which leaves retrieval to chance (quirk Q6).
+        clamp_temperature(&mut self.state.online);
         let TrainState { online, momentum, .. } = &mut self.state;
         update_average(self.config.momentum, momentum, online);
         let share = 1.0 / parts.len() as f64;
@@ -592,22 +501,5 @@ impl Trainer {
     pub fn model(&self) -> Result<Albef> {
         let ops = Ops::for_device(self.state.online.device());
         Albef::new(&self.model, &self.state.online.untracked(ops))
-    }
-}
-
-/// Pairs per second over the last steps.
-#[derive(Default)]
-struct Pace {
-    recent: std::collections::VecDeque<(usize, f64)>,
-}
-
-impl Pace {
-    fn add(&mut self, pairs: usize, seconds: f64) -> f64 {
-        self.recent.push_back((pairs, seconds));
-        if self.recent.len() > 30 {
-            self.recent.pop_front();
-        }
-        let (n, t) = self.recent.iter().fold((0, 0.0), |(n, t), (a, b)| (n + a, t + b));
-        n as f64 / t.max(1e-9)
     }
 }

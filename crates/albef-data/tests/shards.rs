@@ -1,0 +1,159 @@
+//! Shards as webdataset cuts them, and what is left out of them.
+
+#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
+
+use std::path::Path;
+
+use albef_data::dataset::{
+    CheckOptions, Contents, Dataset, Location, Skipped, SourceSpec, check, open_source, read_source,
+};
+use albef_data::error::ImageErrorKind;
+use albef_data::image::{DecodeOptions, RgbImage};
+use albef_data::scenes::png;
+
+#[test]
+fn the_shards_of_the_repository_read_as_ever() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/drawings/train");
+    let pattern = folder.join("train-{0000..0005}.tar");
+    let samples = open_source(&SourceSpec::new(pattern.to_str().unwrap(), None)).unwrap();
+    let mut sum = 0_u64;
+    let mut add = |bytes: &[u8]| {
+        sum = bytes.iter().fold(sum, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(*b) + 1));
+    };
+    for s in &samples {
+        let Location::Member { offset, len, .. } = &s.location else { panic!("{}", s.name) };
+        let key = s.key.rsplit("/train/").next().unwrap();
+        add(format!("{} {key} {offset} {len} {:?}\n", s.name, s.captions).as_bytes());
+    }
+    assert_eq!((samples.len(), sum), PINNED);
+}
+
+const PINNED: (usize, u64) = (5573, 7_637_529_795_759_462_900);
+
+fn tar_of(members: &[(&str, &[u8])], links: &[&str]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, bytes) in members {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, *bytes).unwrap();
+    }
+    for name in links {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::hard_link());
+        header.set_size(0);
+        builder.append_link(&mut header, name, "0.png").unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn contents(folder: &tempfile::TempDir, members: &[(&str, &[u8])], links: &[&str]) -> Contents {
+    let path = folder.path().join("x.tar");
+    std::fs::write(&path, tar_of(members, links)).unwrap();
+    read_source(&spec(&path)).unwrap()
+}
+
+fn spec(path: &Path) -> SourceSpec {
+    SourceSpec::new(path.to_str().unwrap(), None)
+}
+
+fn named(left_out: &[Skipped]) -> Vec<(&str, ImageErrorKind)> {
+    left_out.iter().map(|s| (s.name.rsplit("x.tar: ").next().unwrap(), s.error.kind)).collect()
+}
+
+fn picture(shade: u8) -> Vec<u8> {
+    png(&RgbImage::filled(4, 4, [shade; 3])).unwrap()
+}
+
+#[test]
+fn samples_are_cut_as_webdataset_cuts_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (picture(1), picture(2));
+    let all = contents(
+        &dir,
+        &[
+            ("v1.0/0.seg.png", &b),
+            ("v1.0/0.PNG", &a),
+            ("v1.0/0.json", br#"{"caption": "a dog", "image_id": 5}"#),
+            ("v1.0/1.jfif", &b),
+            ("v1.0/1.txt", b"two\nthree\n"),
+            ("v1.0/1.cls", b"4"),
+        ],
+        &[],
+    );
+    assert!(all.left_out.is_empty(), "{:?}", all.left_out);
+    let read: Vec<_> = all.samples.iter().map(|s| (&*s.name, s.captions.clone())).collect();
+    let one = ("v1.0/0.PNG", vec!["a dog".to_owned()]);
+    let two = ("v1.0/1.jfif", vec!["two".to_owned(), "three".to_owned()]);
+    assert_eq!(read, [one, two]);
+    assert_eq!(all.samples[0].key, "5");
+    assert_eq!(all.samples[0].bytes().unwrap(), a);
+    all.samples[1].decode(&DecodeOptions::default()).unwrap();
+}
+
+#[test]
+fn metadata_and_captions_may_lie_in_two_members() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = contents(
+        &dir,
+        &[
+            ("0.png", &picture(1)),
+            ("0.txt", b"from the text"),
+            ("0.json", br#"{"image_id": "x", "width": 4}"#),
+            ("1.png", &picture(2)),
+            ("1.json", br#"{"caption": "from the json"}"#),
+            ("1.txt", b"from the text"),
+        ],
+        &[],
+    );
+    let captions: Vec<_> = all.samples.iter().map(|s| s.captions.join("|")).collect();
+    assert_eq!(captions, ["from the text", "from the json"]);
+    assert_eq!(all.samples[0].key, "x");
+    assert!(all.left_out.is_empty());
+}
+
+#[test]
+fn what_forms_no_sample_is_counted_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let words: &[u8] = br#"{"caption": "a dog"}"#;
+    let (first, second) = (picture(1), picture(2));
+    let members: [(&str, &[u8]); 10] = [
+        ("0.png", &first),
+        ("0.jpg", &second),
+        ("0.json", words),
+        ("0.json", br#"{"caption": "a cat"}"#),
+        ("1.tif", &first),
+        ("1.json", words),
+        ("2.json", words),
+        ("a.b.png", &first),
+        ("README", b"read me"),
+        ("._0.png", b"junk"),
+    ];
+    let all = contents(&dir, &members, &["3.png"]);
+    assert_eq!(all.samples.len(), 1);
+    assert_eq!(all.samples[0].bytes().unwrap(), first);
+    assert_eq!(all.samples[0].captions, ["a dog"]);
+    let expected = [
+        ("0.jpg", ImageErrorKind::Repeated),
+        ("0.json", ImageErrorKind::Repeated),
+        ("1.tif", ImageErrorKind::UnknownFormat),
+        ("2.json", ImageErrorKind::NotFound),
+        ("a.b.png", ImageErrorKind::UnknownFormat),
+        ("README", ImageErrorKind::UnknownFormat),
+        ("3.png", ImageErrorKind::NotFound),
+    ];
+    assert_eq!(named(&all.left_out), expected);
+
+    let path = dir.path().join("x.tar");
+    let report = check(&spec(&path), &CheckOptions::default()).unwrap();
+    assert_eq!((report.samples, report.left_out, report.problems.len()), (1, 7, 7));
+    assert!(!report.is_clean() && report.problems[2].contains("x.tar: 1.tif"));
+    let folder = check(&spec(dir.path()), &CheckOptions::default()).unwrap();
+    assert_eq!(folder.left_out, 7);
+    let data = Dataset::open(&[spec(&path)]).unwrap();
+    assert_eq!((data.len(), named(data.left_out())), (1, expected.to_vec()));
+
+    std::fs::write(&path, tar_of(&[("a.b.png", &first)], &[])).unwrap();
+    let said = Dataset::open(&[spec(&path)]).unwrap_err().to_string();
+    assert!(said.contains("1 members were left out") && said.contains("a.b.png"), "{said}");
+}

@@ -1,0 +1,157 @@
+//! What makes a run this run, so that nobody continues another one by mistake.
+
+use albef_data::dataset::{Dataset, Target};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::objective::Objective;
+
+/// Keys that may change between two sessions of a run. They say how long it goes on, how it is stored,
+/// what is measured at its end, or are not read; where training data lies may change as well, since the
+/// data itself is compared.
+const FREE: [&str; 19] = [
+    "max_steps",
+    "workers",
+    "checkpoint_every",
+    "keep_last",
+    "max_skipped",
+    "train_file",
+    "image_root",
+    "vqa_root",
+    "vg_root",
+    "test_file",
+    "batch_size_train",
+    "batch_size_test",
+    "bert_config",
+    "vision_width",
+    "coco_file",
+    "eval_ema",
+    "schedular.lr",
+    "schedular.decay_rate",
+    "schedular.cooldown_epochs",
+];
+
+/// Task, configuration and data of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Identity {
+    /// What is trained for.
+    pub task: Objective,
+    /// The whole configuration; keys that may change are kept and not compared.
+    pub config: Value,
+    /// Samples of the training data.
+    pub samples: usize,
+    /// Hash over their names, texts, image numbers and targets, in order.
+    pub data: String,
+}
+
+impl Identity {
+    /// In what another run differs, each as one phrase.
+    #[must_use]
+    pub fn differences(&self, now: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.task != now.task {
+            let name = |task: Objective| format!("{task:?}").to_lowercase();
+            found.push(format!("the task was {}, is {}", name(self.task), name(now.task)));
+        }
+        compare(&as_stored(&self.config), &as_stored(&now.config), "", &mut found);
+        if self.samples != now.samples {
+            found.push(format!("the data had {} samples, has {}", self.samples, now.samples));
+        } else if self.data != now.data {
+            found.push(format!(
+                "the {} samples of the data are others, or in another order",
+                now.samples
+            ));
+        }
+        found
+    }
+}
+
+/// A value as it comes back from a file, where numbers may differ in their last bit.
+fn as_stored(value: &Value) -> Value {
+    serde_json::from_str(&value.to_string()).unwrap_or_default()
+}
+
+/// A key that one side lacks belongs to another version of the program and is passed over.
+fn compare(was: &Value, is: &Value, above: &str, found: &mut Vec<String>) {
+    if let (Some(was), Some(is)) = (was.as_object(), is.as_object()) {
+        for (key, was) in was {
+            let Some(is) = is.get(key) else { continue };
+            let key = format!("{above}{key}");
+            if !FREE.contains(&key.as_str()) {
+                let above = if was.is_object() { format!("{key}.") } else { key };
+                compare(was, is, &above, found);
+            }
+        }
+    } else if was != is {
+        found.push(format!("`{}` was {was}, is {is}", above.trim_end_matches('.')));
+    }
+}
+
+/// FNV-1a over the data, whatever folder it lies in.
+pub(super) fn data_hash(data: &Dataset) -> String {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut take = |bytes: &[u8]| {
+        // The length keeps neighbours apart.
+        for byte in bytes.iter().chain(&bytes.len().to_le_bytes()) {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    for (samples, weight) in data.sources() {
+        take(&samples.to_le_bytes());
+        take(&weight.to_bits().to_le_bytes());
+    }
+    for (sample, image) in data.samples().iter().zip(data.image_ids()) {
+        take(&image.to_le_bytes());
+        take(sample.name.as_bytes());
+        sample.captions.iter().for_each(|caption| take(caption.as_bytes()));
+        match &sample.task.target {
+            Target::None => {}
+            Target::Label(label) => take(&label.to_le_bytes()),
+            Target::Answers(answers) => answers.iter().for_each(|(answer, weight)| {
+                take(answer.as_bytes());
+                take(&weight.to_bits().to_le_bytes());
+            }),
+        }
+    }
+    format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use albef_data::dataset::{Location, Sample, TaskPart};
+    use serde_json::json;
+
+    fn identity(config: Value) -> Identity {
+        Identity { task: Objective::Vqa, config, samples: 3, data: "0".into() }
+    }
+
+    #[test]
+    fn differing_keys_are_listed_with_both_values() {
+        let was = identity(json!({"optimizer": {"lr": 1e-3, "opt": "adamW"}, "max_steps": 5,
+                                  "schedular": {"lr": 1.0}, "seed": 1, "gone": true}));
+        let is = identity(json!({"optimizer": {"lr": 3e-4, "opt": "adamW"}, "max_steps": 9,
+                                 "schedular": {"lr": 2.0}, "seed": 2, "new": true}));
+        let found = was.differences(&is);
+        assert_eq!(found, ["`optimizer.lr` was 0.001, is 0.0003", "`seed` was 1, is 2"]);
+        assert!(was.differences(&was).is_empty());
+        let other = Identity { data: "1".into(), task: Objective::Nlvr, ..was.clone() };
+        assert_eq!(was.differences(&other).len(), 2);
+    }
+
+    #[test]
+    fn data_is_known_by_names_and_texts_and_not_by_its_folder() {
+        let data = |folder: &str, text: &str| {
+            let sample = Sample {
+                location: Location::File(format!("{folder}/a.png").into()),
+                name: "a.png".into(),
+                captions: vec![text.into()],
+                key: format!("{folder}/a.png"),
+                task: TaskPart::default(),
+            };
+            data_hash(&Dataset::from_samples(vec![sample]))
+        };
+        assert_eq!(data("here", "red"), data("there", "red"));
+        assert_ne!(data("here", "red"), data("here", "blue"));
+    }
+}

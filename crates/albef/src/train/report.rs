@@ -1,0 +1,77 @@
+//! What a run tells while it goes on.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+
+use serde::Serialize;
+
+/// What one optimiser step reports, under the official names.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StepReport {
+    /// Optimiser step, from 1.
+    pub step: u64,
+    /// Epoch, from 0.
+    pub epoch: u64,
+    /// Learning rate of the step.
+    pub train_lr: f64,
+    /// The losses that take part, by name.
+    #[serde(flatten)]
+    pub losses: BTreeMap<&'static str, f64>,
+    /// Distillation weight.
+    pub alpha: f64,
+    /// Temperature after the step, for models that have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temp: Option<f64>,
+}
+
+/// What a run tells while it goes on.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A step is done.
+    Step {
+        /// Its losses.
+        report: StepReport,
+        /// Steps of the whole run.
+        total: u64,
+        /// Pairs handled per second, lately.
+        pairs_per_second: f64,
+    },
+    /// An epoch is done, with the means of its losses and learning rate by name.
+    Epoch {
+        /// Which, from 0.
+        epoch: u64,
+        /// Means.
+        means: BTreeMap<String, f64>,
+    },
+    /// A checkpoint was written.
+    Saved(&'a Path),
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// All steps are done.
+    Done,
+    /// It was asked to stop, and saved.
+    Interrupted,
+    /// The step given to [`Trainer::pause_at`](super::trainer::Trainer::pause_at) is done;
+    /// [`Trainer::run`](super::trainer::Trainer::run) goes on from there.
+    Paused,
+}
+
+/// Pairs per second over the last steps.
+#[derive(Default)]
+pub(super) struct Pace {
+    recent: VecDeque<(usize, f64)>,
+}
+
+impl Pace {
+    pub fn add(&mut self, pairs: usize, seconds: f64) -> f64 {
+        self.recent.push_back((pairs, seconds));
+        if self.recent.len() > 30 {
+            self.recent.pop_front();
+        }
+        let (n, t) = self.recent.iter().fold((0, 0.0), |(n, t), (a, b)| (n + a, t + b));
+        n as f64 / t.max(1e-9)
+    }
+}
