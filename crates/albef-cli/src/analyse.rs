@@ -7,6 +7,7 @@ use albef::model::TokenBatch;
 use albef::objectives::masking::{MaskDraw, SpecialIds};
 use albef::objectives::pretrain::Batch;
 use albef::ops::Precision;
+use albef::pipeline::Pipeline;
 use albef::train::checkpoint;
 use albef::weights::{ModelFolder, momentum_encoders};
 use albef_data::random::Stream;
@@ -16,7 +17,7 @@ use burn::tensor::Tensor;
 use serde_json::{Value, json};
 
 use crate::Answer;
-use crate::corpus::{Pictures, Ready};
+use crate::corpus::Pictures;
 use crate::device::Where;
 
 #[derive(clap::Subcommand)]
@@ -88,7 +89,8 @@ fn mi(a: &MiArguments) -> Result<Answer> {
         .as_ref()
         .map(|m| momentum_encoders(m, config, Precision::F32))
         .transpose()?;
-    let ready = Ready::of(state.model(config)?, state.online.clone(), folder.vocabulary.as_str())?;
+    let ready =
+        Pipeline::of(state.model(config)?, state.online.clone(), folder.vocabulary.as_str())?;
     let v = ready.tokenizer.vocabulary();
     let parts = Parts {
         model: &ready.model,

@@ -8,6 +8,7 @@ use albef::eval::retrieval::{score_pairs, similarities};
 use albef::explain::{AttentionMaps, contrastive_maps, matching_maps};
 use albef::model::{EntailmentModel, TokenBatch};
 use albef::params::values;
+use albef::pipeline::match_probability;
 use albef_data::image::DecodeOptions;
 use albef_data::scenes::png;
 use albef_weights::{Task, write_atomic};
@@ -16,10 +17,9 @@ use burn::tensor::Device;
 use serde_json::{Value, json};
 
 use crate::Answer;
-use crate::corpus::{Pictures, Ready};
+use crate::corpus::{Pictures, open_model};
 use crate::device::Where;
 use crate::overlay::{draw_box, overlay};
-use crate::search::probability;
 use crate::tasks::{Answered, TaskModel, answer_list, sample};
 
 #[derive(clap::Args)]
@@ -246,7 +246,7 @@ pub fn classify(a: &ClassifyArguments) -> Result<Answer> {
         bail!("the template `{bad}` has no `{{}}` where the class stands");
     }
     let device = a.device.open()?;
-    let ready = Ready::open(a.model.as_deref(), &device)?;
+    let ready = open_model(a.model.as_deref(), &device)?;
     let model = &ready.model;
     let (_, pixels) = open_picture(&a.image, model.config.vision.image_res, &device)?;
     let states = model.encoders.visual_encoder.forward(pixels)?;
@@ -267,7 +267,8 @@ pub fn classify(a: &ClassifyArguments) -> Result<Answer> {
         let tokens: Vec<Vec<u32>> = prompts.iter().map(|p| ready.tokens(p)).collect();
         let pairs: Vec<(usize, usize)> = (0..tokens.len()).map(|t| (0, t)).collect();
         let logits = score_pairs(model, &tokens, &pairs, 1, &states)?;
-        matches.push(logits.iter().map(|l| probability(*l)).sum::<f64>() / logits.len() as f64);
+        matches
+            .push(logits.iter().map(|l| match_probability(*l)).sum::<f64>() / logits.len() as f64);
     }
     let top = cosines.iter().copied().fold(f32::MIN, f32::max);
     let exp: Vec<f64> = cosines.iter().map(|c| f64::from((c - top) / temp).exp()).collect();
@@ -308,7 +309,7 @@ pub fn ground(a: &GroundArguments) -> Result<Answer> {
         eprintln!("note: --words shows its maps in --output FILE or --json");
     }
     let device = a.device.open()?;
-    let ready = Ready::open(a.model.as_deref(), &device)?;
+    let ready = open_model(a.model.as_deref(), &device)?;
     let config = &ready.model.config;
     let (pictures, pixels) = open_picture(&a.image, config.vision.image_res, &device)?;
     let tokens = ready.phrase(&a.phrase);
@@ -352,7 +353,7 @@ pub fn ground(a: &GroundArguments) -> Result<Answer> {
             (boxes, chosen, scores)
         }
     };
-    let words: Vec<String> = tokens.iter().map(|t| ready.piece(*t)).collect();
+    let words: Vec<String> = tokens.iter().map(|t| ready.piece(*t).to_owned()).collect();
     if let Some(path) = &a.output {
         let write = |path: &Path, map: &[f32], b: Option<[f64; 4]>| -> Result<()> {
             let mut picture = overlay(&image, map, maps.grid);

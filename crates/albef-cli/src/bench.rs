@@ -48,6 +48,14 @@ impl From<Rounding> for Precision {
     }
 }
 
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".into()),
+        Ok(n) => Ok(n),
+        Err(e) => Err(format!("{e}")),
+    }
+}
+
 #[derive(clap::Args)]
 pub struct Arguments {
     /// What to time.
@@ -59,10 +67,10 @@ pub struct Arguments {
     #[arg(long, default_value_t = 256)]
     res: usize,
     /// Images or pairs.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = at_least_one)]
     batch: usize,
     /// Candidates when re-ranking.
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 128, value_parser = at_least_one)]
     k: usize,
     /// Timed rounds, after one that is not.
     #[arg(long, default_value_t = 3)]

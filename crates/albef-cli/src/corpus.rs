@@ -3,74 +3,32 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use albef::eval::retrieval::embed_texts;
 use albef::model::Albef;
-use albef::params::{Params, tensor, values};
+use albef::params::{tensor, values};
+use albef::pipeline::Pipeline;
 use albef::task_weights::task_name;
-use albef::weights::{ModelFiles, ModelFolder, interpolation_line};
+use albef::weights::{ModelFiles, interpolation_line};
 use albef_data::dataset::{Dataset, Sample, Skipped, SourceSpec, load_images, open_source};
 use albef_data::image::{DecodeOptions, Normalization};
-use albef_data::text::{Tokenizer, Vocabulary, pre_caption};
 use albef_weights::Task;
 use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor};
 
-/// A model ready for use, with its words.
-pub struct Ready {
-    pub model: Albef,
-    /// The weights that the model is built on, for derivatives.
-    pub params: Params,
-    pub tokenizer: Tokenizer,
-    vocabulary: String,
-}
-
-/// Tokens of a text in evaluation, `[CLS]` counted.
-const MAX_TOKENS: usize = 30;
-
-impl Ready {
-    /// Opens the model named, or the one that ships with the program.
-    pub fn open(path: Option<&Path>, device: &Device) -> Result<Self> {
-        let path = match path {
-            Some(path) => path.to_owned(),
-            None => shipped().context(
-                "no model is named and none ships with this build; \
-                 hint: train one with `albef demo` or `albef pretrain` and give it with --model",
-            )?,
-        };
-        note_inferred(&path);
-        let folder = ModelFolder::open(&path, device).map_err(|e| of_another_task(&path, e))?;
-        if let Some(grids) = folder.state.interpolated {
-            eprintln!("note: {}", interpolation_line(grids));
-        }
-        Self::of(folder.state.model(&folder.config)?, folder.state.online, &folder.vocabulary)
+/// Opens the model named, or the one that ships with the program.
+pub fn open_model(path: Option<&Path>, device: &Device) -> Result<Pipeline> {
+    let path = match path {
+        Some(path) => path.to_owned(),
+        None => shipped().context(
+            "no model is named and none ships with this build; \
+             hint: train one with `albef demo` or `albef pretrain` and give it with --model",
+        )?,
+    };
+    note_inferred(&path);
+    let model = Pipeline::open(&path, device).map_err(|e| of_another_task(&path, e))?;
+    if let Some(grids) = model.interpolated {
+        eprintln!("note: {}", interpolation_line(grids));
     }
-
-    /// A model at hand.
-    pub fn of(model: Albef, params: Params, vocabulary: &str) -> Result<Self> {
-        let tokenizer = Tokenizer::new(Vocabulary::from_text(vocabulary)?);
-        Ok(Self { model, params, tokenizer, vocabulary: vocabulary.to_owned() })
-    }
-
-    /// A word piece as text.
-    pub fn piece(&self, id: u32) -> String {
-        self.vocabulary.lines().nth(id as usize).unwrap_or_default().to_owned()
-    }
-
-    /// The ids of a text as evaluation cleans and cuts it.
-    pub fn tokens(&self, text: &str) -> Vec<u32> {
-        self.tokenizer.encode_truncated(&pre_caption(text, 30), MAX_TOKENS)
-    }
-
-    /// The ids of a phrase to ground, which is not cut short of the model's own limit.
-    pub fn phrase(&self, text: &str) -> Vec<u32> {
-        let limit = self.model.config.text.max_positions;
-        self.tokenizer.encode_truncated(&pre_caption(text, 30), limit)
-    }
-
-    /// The unit-length feature of a text.
-    pub fn embed_text(&self, text: &str) -> Result<Vec<f32>> {
-        Ok(embed_texts(&self.model, &[self.tokens(text)], 1)?)
-    }
+    Ok(model)
 }
 
 /// Says so where sizes are not known but read off the weights.

@@ -1,9 +1,14 @@
 //! `albef data`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use albef_data::dataset::{
+    CheckOptions, Contents, SourceSpec, Target, TaskForm, TaskRoots, check_samples, read_source,
+    read_task,
+};
 use albef_data::scenes::{Sprites, build_tasks, write_tasks};
 use anyhow::{Context, Result, bail};
+use serde_json::json;
 
 use crate::Answer;
 
@@ -11,6 +16,8 @@ use crate::Answer;
 pub enum Command {
     /// Pictures with known content, with lists for every task.
     Scenes(ScenesArguments),
+    /// Say what a data set holds and what is wrong with it, before a run finds out.
+    Check(CheckArguments),
 }
 
 #[derive(clap::Args)]
@@ -39,6 +46,117 @@ pub struct ScenesArguments {
     concepts: Option<usize>,
 }
 
+#[derive(clap::Args)]
+pub struct CheckArguments {
+    /// Annotation list, folder, or tar shards (`train-{000..012}.tar`).
+    source: String,
+    /// Joined before the image paths of a list.
+    #[arg(long)]
+    image_root: Option<PathBuf>,
+    /// What the list is for.
+    #[arg(long, default_value = "captions")]
+    task: Form,
+    /// Only look whether the pictures are there; do not decode them.
+    #[arg(long)]
+    quick: bool,
+    /// Problems that are named; all are counted.
+    #[arg(long, default_value_t = 20)]
+    show: usize,
+    /// One JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The form of a list.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    /// Pictures with captions.
+    Captions,
+    /// Questions, with or without answers.
+    Vqa,
+    /// Statements about two pictures.
+    Nlvr,
+    /// Sentences with labels.
+    Ve,
+    /// Expressions.
+    Grounding,
+}
+
+impl Form {
+    fn of_task(self) -> Option<TaskForm> {
+        match self {
+            Self::Captions => None,
+            Self::Vqa => Some(TaskForm::Vqa),
+            Self::Nlvr => Some(TaskForm::Nlvr),
+            Self::Ve => Some(TaskForm::Entailment),
+            Self::Grounding => Some(TaskForm::Grounding),
+        }
+    }
+}
+
+fn check_source(a: &CheckArguments) -> Result<Answer> {
+    let contents = match a.task.of_task() {
+        None => read_source(&SourceSpec::new(&a.source, a.image_root.as_deref()))?,
+        Some(form) => {
+            let root = || a.image_root.clone().unwrap_or_default();
+            let roots = TaskRoots { image_root: root(), vqa_root: root(), vg_root: root() };
+            let samples = read_task(Path::new(&a.source), form, &roots)?;
+            Contents { samples, left_out: Vec::new() }
+        }
+    };
+    let options = CheckOptions {
+        decode: !a.quick,
+        max_problems: a.show,
+        workers: rayon::current_num_threads(),
+        ..CheckOptions::default()
+    };
+    let mut report = check_samples(&contents.samples, &contents.left_out, &options);
+    if a.task != Form::Captions {
+        // A picture with several questions, or a question asked of several, is no repetition.
+        report.repeated_captions = 0;
+    }
+    let unanswered = match a.task {
+        Form::Vqa => contents.samples.iter().filter(|s| s.task.target == Target::None).count(),
+        _ => 0,
+    };
+    if a.json {
+        println!(
+            "{}",
+            json!({"samples": report.samples, "captions": report.captions,
+                   "distinct_images": report.distinct_images, "missing": report.missing,
+                   "unusable": report.unusable, "blank_captions": report.blank_captions,
+                   "without_captions": report.without_captions,
+                   "repeated_samples": report.repeated_samples,
+                   "repeated_captions": report.repeated_captions, "left_out": report.left_out,
+                   "without_answers": unanswered, "problems": report.problems,
+                   "clean": report.is_clean()})
+        );
+    } else {
+        println!(
+            "{} samples, {} texts, {} different pictures",
+            report.samples, report.captions, report.distinct_images
+        );
+        for (count, what) in [
+            (report.missing, "samples whose picture is missing"),
+            (report.unusable, "samples whose picture cannot be used"),
+            (report.without_captions, "samples without text"),
+            (report.blank_captions, "blank texts"),
+            (report.repeated_samples, "samples that repeat an earlier one"),
+            (report.repeated_captions, "captions repeated within a sample"),
+            (report.left_out, "members of archives that form no sample"),
+            (unanswered, "questions without answers, as in a test list"),
+        ] {
+            if count > 0 {
+                println!("{count} {what}");
+            }
+        }
+        for problem in &report.problems {
+            println!("  {problem}");
+        }
+    }
+    Ok(if report.is_clean() && report.samples > 0 { Answer::Yes } else { Answer::No })
+}
+
 /// Left-out cut-outs that are named one by one.
 const SHOWN: usize = 10;
 
@@ -63,9 +181,12 @@ fn sprites(a: &ScenesArguments) -> Result<Sprites> {
 }
 
 pub fn run(command: &Command) -> Result<Answer> {
-    let Command::Scenes(a) = command;
-    if a.size < 16 || a.scenes == 0 {
-        bail!("--size must be at least 16 and --scenes at least 1");
+    let a = match command {
+        Command::Scenes(a) => a,
+        Command::Check(a) => return check_source(a),
+    };
+    if !(16..=1024).contains(&a.size) || !(1..=1_000_000).contains(&a.scenes) {
+        bail!("--size must be from 16 to 1024 and --scenes from 1 to 1000000");
     }
     if a.output.join("answers.json").exists() {
         bail!("{} already holds scenes; choose another folder", a.output.display());

@@ -14,7 +14,7 @@ use albef_report::{Report, SearchExample, SearchResult, Series, Table, curves_sv
 use albef_weights::write_atomic;
 use anyhow::{Context, Result, bail};
 
-use crate::corpus::{Pictures, Ready};
+use crate::corpus::{Pictures, open_model};
 use crate::evaluate::{intervals, measure};
 use crate::{Answer, pretrain};
 
@@ -122,7 +122,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     }
     let seconds = train_start.elapsed().as_secs_f64();
     let model = a.output.join("run").join("model");
-    let ready = Ready::open(Some(&model), &cpu())?;
+    let ready = open_model(Some(&model), &cpu())?;
 
     let splits = [
         ("scenes, pairs that never met", "val_scenes", &corpus.val_scenes),

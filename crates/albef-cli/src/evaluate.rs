@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use albef::eval::metrics::RecallReport;
 use albef::eval::retrieval::{Evaluation, Gallery, Options, evaluate};
+use albef::pipeline::Pipeline;
 use albef_report::bootstrap_interval;
 use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
@@ -15,7 +16,7 @@ use albef_weights::{Task, write_atomic};
 
 use crate::Answer;
 use crate::ask::Rank;
-use crate::corpus::{Pictures, Ready};
+use crate::corpus::{Pictures, open_model};
 use crate::device::Where;
 use crate::tasks::{Measured, TaskModel, answer_list};
 use crate::{outcomes, text_baseline};
@@ -236,7 +237,7 @@ pub fn run(command: &Command) -> Result<Answer> {
 
 fn retrieval(a: &Arguments) -> Result<Answer> {
     let device = a.device.open()?;
-    let ready = Ready::open(a.model.as_deref(), &device)?;
+    let ready = open_model(a.model.as_deref(), &device)?;
     let size = ready.model.config.vision.image_res;
     let list = a.annotations.display().to_string();
     let pictures = Pictures::open(&list, a.image_root.as_deref(), size, &device)?;
@@ -310,7 +311,7 @@ pub fn intervals(ranks: &[Vec<usize>; 2], resamples: usize) -> Value {
 /// Evaluates pictures with their captions; gives the result, the unusable pictures and the number
 /// of texts.
 pub fn measure(
-    ready: &Ready,
+    ready: &Pipeline,
     pictures: &Pictures,
     k: usize,
     by_id: bool,

@@ -6,6 +6,7 @@ use albef::eval::grounding::{PixelBox, best_box, box_score, iou, resize_map, wit
 use albef::eval::refcoco::SPLITS;
 use albef::explain::{contrastive_maps, matching_maps};
 use albef::model::TokenBatch;
+use albef::pipeline::Pipeline;
 use albef_data::dataset::Skipped;
 use albef_data::image::DecodeOptions;
 use albef_report::{Kind, Outcomes, bootstrap_interval};
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::Answer;
 use crate::ask::Mode;
-use crate::corpus::{Pictures, Ready};
+use crate::corpus::{Pictures, open_model};
 use crate::device::Where;
 use crate::evaluate::{SHOWN, tell_skipped};
 use crate::grounding_cases::{Case, Cases};
@@ -145,7 +146,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         (None, None) => Cases::of_lists(&a.annotations, &a.image_root)?,
         _ => bail!("--refcoco-data and --det-file belong together"),
     };
-    let ready = Ready::open(a.model.as_deref(), &a.device.open()?)?;
+    let ready = open_model(a.model.as_deref(), &a.device.open()?)?;
     let out = measure(&ready, &cases, a.mode, a.layer)?;
     out.tell();
     outcomes::save_if(a.save.as_deref(), || out.outcomes(&cases))?;
@@ -179,7 +180,12 @@ pub fn run(a: &Arguments) -> Result<Answer> {
 }
 
 /// Chooses a box for every expression by the model's attention map.
-pub fn measure(ready: &Ready, cases: &Cases, mode: Mode, layer: Option<usize>) -> Result<Outcome> {
+pub fn measure(
+    ready: &Pipeline,
+    cases: &Cases,
+    mode: Mode,
+    layer: Option<usize>,
+) -> Result<Outcome> {
     let Cases { samples, cases } = cases;
     let config = &ready.model.config;
     let layer = layer.unwrap_or(match mode {

@@ -10,6 +10,7 @@ mod data;
 mod demo;
 mod device;
 mod doctor;
+mod embed;
 mod evaluate;
 mod evaluate_grounding;
 mod evaluate_vqa_results;
@@ -75,6 +76,8 @@ enum Command {
     Compare(compare::Arguments),
     /// Find the pictures that fit a text.
     Search(search::SearchArguments),
+    /// Write the features of pictures and texts, for other programs.
+    Embed(embed::Arguments),
     /// Say how well a text fits a picture.
     Match(search::MatchArguments),
     /// Say what a checkpoint is, or write it as a model folder.
@@ -146,6 +149,7 @@ fn main() -> ExitCode {
         Command::Analyse(a) => analyse::run(&a),
         Command::Compare(a) => compare::run(&a),
         Command::Search(a) => search::search(&a),
+        Command::Embed(a) => embed::run(&a),
         Command::Match(a) => search::match_pair(&a),
         Command::Inspect(a) => inspect::run(&a),
         Command::Doctor(a) => doctor::run(&a),

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use albef::eval::retrieval::{score_pairs, similarities, top_k};
-use albef::params::values;
+use albef::pipeline::{Match, match_probability};
+use albef_data::image::DecodeOptions;
 use anyhow::{Result, bail};
 use serde_json::json;
 
 use crate::Answer;
-use crate::corpus::{Pictures, Ready};
+use crate::corpus::{Pictures, open_model};
 use crate::device::Where;
 
 #[derive(clap::Args)]
@@ -49,14 +50,9 @@ pub struct MatchArguments {
     json: bool,
 }
 
-/// The probability of "match" of two logits.
-pub fn probability(logits: [f32; 2]) -> f64 {
-    1.0 / (1.0 + f64::from(logits[0] - logits[1]).exp())
-}
-
 pub fn search(a: &SearchArguments) -> Result<Answer> {
     let device = a.device.open()?;
-    let ready = Ready::open(a.model.as_deref(), &device)?;
+    let ready = open_model(a.model.as_deref(), &device)?;
     let model = &ready.model;
     let pictures = Pictures::open(&a.path, None, model.config.vision.image_res, &device)?;
     let (feats, skipped) = pictures.embed(model)?;
@@ -78,7 +74,7 @@ pub fn search(a: &SearchArguments) -> Result<Answer> {
         let pairs: Vec<(usize, usize)> = (0..part.len()).map(|i| (i, 0)).collect();
         let logits = score_pairs(model, &[ready.tokens(&a.text)], &pairs, 1, &states)?;
         for ((c, i), l) in part.iter().zip(which).zip(logits) {
-            hits.push((pictures.data.samples()[i].name.clone(), cosines[*c], probability(l)));
+            hits.push((pictures.data.samples()[i].name.clone(), cosines[*c], match_probability(l)));
         }
     }
     hits.sort_by(|x, y| y.2.total_cmp(&x.2).then(y.1.total_cmp(&x.1)));
@@ -104,23 +100,16 @@ pub fn search(a: &SearchArguments) -> Result<Answer> {
 
 pub fn match_pair(a: &MatchArguments) -> Result<Answer> {
     let device = a.device.open()?;
-    let ready = Ready::open(a.model.as_deref(), &device)?;
-    let model = &ready.model;
-    let sample = crate::tasks::sample(&a.image, None, "");
-    let pictures = Pictures::of(vec![sample], model.config.vision.image_res, &device);
-    let (images, failed) = pictures.load(&[0]);
-    if let Some((_, s)) = failed.first() {
-        bail!("{}: {}", s.name, s.error);
-    }
-    let states = model.encoders.visual_encoder.forward(images)?;
-    let image = values(model.encoders.image_feat(&states));
-    let cosine = similarities(&ready.embed_text(&a.text)?, &image)[0];
-    let logits = score_pairs(model, &[ready.tokens(&a.text)], &[(0, 0)], 1, &states)?[0];
-    let p = probability(logits);
+    let model = open_model(a.model.as_deref(), &device)?;
+    let picture = albef_data::image::open(&a.image, &DecodeOptions::default())?;
+    let found = model.match_text(&[picture], &a.text)?;
+    let Some(Match { cosine, itm_logit, probability: p }) = found.first().copied() else {
+        bail!("the model gave no score");
+    };
     if a.json {
-        println!("{}", json!({"cosine": cosine, "itm_logit": logits[1], "probability": p}));
+        println!("{}", json!({"cosine": cosine, "itm_logit": itm_logit, "probability": p}));
     } else {
-        println!("cosine {cosine:.3}, match probability {p:.3} (logit {:.3})", logits[1]);
+        println!("cosine {cosine:.3}, match probability {p:.3} (logit {itm_logit:.3})");
     }
     Ok(Answer::Yes)
 }

@@ -262,3 +262,30 @@ fn image_size(path: &Path) -> (usize, usize) {
     let image = albef_data::image::decode(&bytes, &options).unwrap();
     (image.width, image.height)
 }
+
+#[test]
+fn a_data_set_is_checked_with_both_pictures_of_a_statement() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = data(dir.path(), 6);
+    let check = |source: &str, more: &[&str]| {
+        let mut command = albef();
+        command.args(["data", "check", source, "--json", "--image-root"]).arg(dir.path());
+        let output = command.args(more).output().unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), report)
+    };
+    let (code, good) = check(&list, &[]);
+    assert_eq!((code, &good["samples"], &good["clean"]), (Some(0), &json!(6), &json!(true)));
+    std::fs::write(dir.path().join("bad.png"), b"no picture").unwrap();
+    let entry = |second: &str| json!({"images": ["0.png", second], "sentence": "both are red", "label": "True"});
+    let pairs = write(dir.path(), "nlvr.json", &json!([entry("3.png"), entry("bad.png")]));
+    let (code, report) = check(&pairs, &["--task", "nlvr"]);
+    assert_eq!((code, &report["unusable"]), (Some(1), &json!(1)));
+    assert!(report["problems"][0].as_str().unwrap().starts_with("bad.png: "), "{report}");
+    let (code, quick) = check(&pairs, &["--task", "nlvr", "--quick"]);
+    assert_eq!((code, &quick["unusable"]), (Some(0), &json!(0)));
+    let open =
+        json!([{"image": "0.png", "question": "what is it?", "question_id": 1, "dataset": "vqa"}]);
+    let (code, open) = check(&write(dir.path(), "open.json", &open), &["--task", "vqa"]);
+    assert_eq!((code, &open["without_answers"]), (Some(0), &json!(1)));
+}

@@ -27,7 +27,7 @@ pub use accounting::{Report, account};
 pub use atomic::write_atomic;
 pub use error::{Result, WeightsError};
 pub use keys::{Sizes, Task, expected_keys, momentum_name, parameter_groups};
-pub use other_families::from_torchmultimodal;
+pub use other_families::{from_torchmultimodal, with_official_names};
 pub use plain_pickle::read_plain_pickle;
 pub use pos_embed::{interpolate_pos_embed, resize_tables};
 pub use queues::{QueueTensors, queue_tensors};

@@ -1,5 +1,7 @@
 //! Checkpoints of other implementations (spec `model` section 9).
 
+use crate::tensor::StateDict;
+
 /// Longest first where one is part of another.
 const TEXT_PARTS: [(&str, &str); 10] = [
     ("cross_attention_layernorm", "crossattention.output.LayerNorm"),
@@ -59,12 +61,46 @@ fn vision(rest: &str) -> Option<String> {
     Some(format!("blocks.{number}.{}", renamed(after, &VISION_PARTS)))
 }
 
+/// A checkpoint under the official names: that of torchmultimodal's ALBEF with its keys renamed, any
+/// other as it is. Of torchmultimodal's keys those without a counterpart keep their names, for the
+/// accounting to report.
+#[must_use]
+pub fn with_official_names(state: StateDict) -> StateDict {
+    let of_family = |name: &str| {
+        let bare = without_prefix(name);
+        bare.starts_with("vision_encoder.encoder.") || bare.starts_with("multimodal_encoder.layer.")
+    };
+    if !state.names().any(of_family) {
+        return state;
+    }
+    let layer = |name: &str| {
+        let rest = without_prefix(name).strip_prefix("text_encoder.encoder.layer.")?;
+        rest.split('.').next()?.parse::<usize>().ok()
+    };
+    let fusion_layer = state.names().filter_map(layer).max().map_or(0, |n| n + 1);
+    let mut out = StateDict::default();
+    for (name, tensor) in state.iter() {
+        let names = from_torchmultimodal(name, fusion_layer);
+        if names.is_empty() {
+            out.insert(name.to_owned(), tensor.clone());
+        }
+        for ours in names {
+            out.insert(ours, tensor.clone());
+        }
+    }
+    out
+}
+
+fn without_prefix(name: &str) -> &str {
+    let prefixes = ["model_with_similarity.albef_model.", "model_with_similarity.", "model."];
+    prefixes.iter().find_map(|p| name.strip_prefix(p)).unwrap_or(name)
+}
+
 /// The official names of a key of torchmultimodal's ALBEF; none for a key that it does not have.
 /// `fusion_layer` is the number of layers of its text encoder.
 #[must_use]
 pub fn from_torchmultimodal(name: &str, fusion_layer: usize) -> Vec<String> {
-    let prefixes = ["model_with_similarity.albef_model.", "model_with_similarity.", "model."];
-    let bare = prefixes.iter().find_map(|p| name.strip_prefix(p)).unwrap_or(name);
+    let bare = without_prefix(name);
     let Some((root, rest)) = bare.split_once('.') else { return vec![bare.to_owned()] };
     let (root, suffix) = root.strip_suffix("_m").map_or((root, ""), |r| (r, "_m"));
     let norm = |rest: &str| rest.replace("layer_norm", "LayerNorm");
@@ -99,4 +135,34 @@ pub fn from_torchmultimodal(name: &str, fusion_layer: usize) -> Vec<String> {
         _ => Some(vec![bare.to_owned()]),
     };
     found.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::HostTensor;
+
+    #[test]
+    fn a_whole_checkpoint_is_renamed_and_others_are_left_alone() {
+        let tensor = |v: f32| HostTensor::from_f32(&[1], &[v]);
+        let of = |names: &[&str]| -> StateDict {
+            names.iter().zip(1_u8..).map(|(n, v)| ((*n).to_owned(), tensor(v.into()))).collect()
+        };
+        let prefix = "model_with_similarity.albef_model.";
+        let theirs = [
+            "vision_encoder.encoder.class_token",
+            "text_encoder.encoder.layer.0.feedforward.model.0.weight",
+            "text_encoder.encoder.layer.1.feedforward.model.0.weight",
+            "multimodal_encoder.layer.0.cross_attention.query.weight",
+        ]
+        .map(|n| format!("{prefix}{n}"));
+        let ours = [
+            "visual_encoder.cls_token",
+            "text_encoder.encoder.layer.0.intermediate.dense.weight",
+            "text_encoder.encoder.layer.1.intermediate.dense.weight",
+            "text_encoder.encoder.layer.2.crossattention.self.query.weight",
+        ];
+        assert_eq!(with_official_names(of(&theirs.each_ref().map(String::as_str))), of(&ours));
+        assert_eq!(with_official_names(of(&ours)), of(&ours));
+    }
 }

@@ -74,6 +74,15 @@ fn gradient_of(leaf: Option<Tensor<4>>, score: &Tensor<1>) -> Result<(Tensor<4>,
     Ok((leaf.inner(), gradient))
 }
 
+/// Each text is explained on the image of the same number.
+fn one_image_each(images: &Tensor<4>, texts: &TokenBatch) -> Result<()> {
+    let (images, texts) = (images.dims()[0], texts.len());
+    if images == texts && texts > 0 {
+        return Ok(());
+    }
+    Err(Error::ImageOfText { texts, given: images, images })
+}
+
 /// Maps of the matching score at the cross-attention of `layer`, one image `[B, 3, S, S]` per text.
 /// The paper uses the third fusion layer.
 ///
@@ -93,6 +102,7 @@ pub fn matching_maps(
             config.text.layers - 1
         )));
     }
+    one_image_each(&images, texts)?;
     let model = lifted(config, params)?;
     let states = model.encoders.visual_encoder.forward(Tensor::from_inner(images))?;
     let own: Vec<usize> = (0..texts.len()).collect();
@@ -140,6 +150,7 @@ pub fn contrastive_maps(
             config.vision.depth.saturating_sub(1)
         )));
     }
+    one_image_each(&images, texts)?;
     let model = lifted(config, params)?;
     let mut trace =
         VisionTrace { attention_block: Some(block), probe: true, ..VisionTrace::default() };

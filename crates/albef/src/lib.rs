@@ -4,7 +4,8 @@
 //! An image encoder and a text encoder are *aligned* by a contrastive loss before six further
 //! layers *fuse* them by cross-attention. The modules follow the data: [`config`] gives sizes,
 //! [`model`] encodes and fuses, [`objectives`] turns states into losses, [`train`] learns,
-//! [`eval`] measures.
+//! [`eval`] measures. To use a trained model start at [`pipeline::Pipeline`], to train one at
+//! [`train::trainer::Trainer`].
 
 pub mod config;
 pub mod device;
@@ -17,6 +18,7 @@ pub mod model;
 pub mod objectives;
 pub mod ops;
 pub mod params;
+pub mod pipeline;
 pub mod task_weights;
 pub mod train;
 pub mod weights;

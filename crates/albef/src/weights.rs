@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 pub use albef_weights::momentum_name;
 use albef_weights::{
     HostTensor, KeepAs, Sizes, StateDict, Task, account, expected_keys, queue_tensors,
-    resize_tables, write_atomic, write_safetensors,
+    resize_tables, with_official_names, write_atomic, write_safetensors,
 };
 use burn::tensor::Device;
 
@@ -294,14 +294,14 @@ impl ModelFiles {
         let alone = !path.is_dir();
         let config_path = folder.join("config.json");
         let (config, tensors) = if alone && !config_path.exists() {
-            let tensors = albef_weights::read(&file)?.tensors;
+            let tensors = with_official_names(albef_weights::read(&file)?.tensors);
             (ModelConfig::infer(&tensors, &source)?, tensors)
         } else {
             let text = std::fs::read_to_string(&config_path).map_err(Error::io(&config_path))?;
             let config: ModelConfig = serde_json::from_str(&text)
                 .map_err(|e| Error::Format { path: config_path, detail: e.to_string() })?;
             config.check()?;
-            (config, albef_weights::read(&file)?.tensors)
+            (config, with_official_names(albef_weights::read(&file)?.tensors))
         };
         let vocab_path = folder.join("vocab.txt");
         let of_bert = alone && config.text.vocab_size == BERT_VOCABULARY.lines().count();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use albef::config::FinetuneConfig;
 use albef::eval::answers::RankRule;
 use albef::eval::vqa_score::ScoreRule;
+use albef::pipeline::Pipeline;
 use albef::train::objective::Objective;
 use albef::train::trainer::Trainer;
 use albef_data::dataset::{
@@ -16,7 +17,7 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use crate::ask::Mode;
-use crate::corpus::{Pictures, Ready};
+use crate::corpus::{Pictures, open_model};
 use crate::evaluate::measure;
 use crate::grounding_cases::Cases;
 use crate::tasks::{TaskModel, answer_list};
@@ -34,11 +35,14 @@ pub struct Weights<'a> {
 }
 
 impl Weights<'_> {
-    fn ready(&self) -> Result<Ready> {
+    fn ready(&self) -> Result<Pipeline> {
         let online = &self.trainer.state.online;
         match self.folder {
-            Some(folder) => Ready::open(Some(folder), online.device()),
-            None => Ready::of(self.trainer.model()?, online.clone(), self.trainer.vocabulary()),
+            Some(folder) => open_model(Some(folder), online.device()),
+            None => {
+                let model = self.trainer.model()?;
+                Ok(Pipeline::of(model, online.clone(), self.trainer.vocabulary())?)
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
 use crate::ask::Mode;
-use crate::corpus::{Pictures, Ready};
+use crate::corpus::{Pictures, open_model};
 use crate::evaluate::{SHOWN, intervals, measure, named, tell_skipped};
 use crate::grounding_cases::Cases;
 use crate::tasks::{TaskModel, answer_list};
@@ -129,7 +129,7 @@ pub fn command(task: &str, step: &str, options: &Map<String, Value>, output: &Pa
 }
 
 fn retrieval(o: &Options<'_>) -> Result<Found> {
-    let ready = Ready::open(Some(&o.path("model")?), o.1)?;
+    let ready = open_model(Some(&o.path("model")?), o.1)?;
     let size = ready.model.config.vision.image_res;
     let root = o.path("image_root")?;
     let pictures = Pictures::open(o.text("annotations")?, Some(&root), size, o.1)?;
@@ -199,7 +199,7 @@ fn grounding(o: &Options<'_>) -> Result<Found> {
     let (lists, root) = (o.paths("annotations")?, o.path("image_root")?);
     let cases = Cases::of_refcoco(&lists, &root, &o.path("refcoco_data")?, &o.path("det_file")?)?;
     let mode = Mode::from_str(o.text("mode")?, false).map_err(anyhow::Error::msg)?;
-    let ready = Ready::open(Some(&o.path("model")?), o.1)?;
+    let ready = open_model(Some(&o.path("model")?), o.1)?;
     let out = evaluate_grounding::measure(&ready, &cases, mode, o.number("layer")?)?;
     out.tell();
     Ok((out.json(RESAMPLES), Some(out.outcomes(&cases))))

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::source::{Contents, Sample, SourceSpec, read_source};
+use super::source::{Contents, Sample, Skipped, SourceSpec, read_source};
 use crate::error::{ImageErrorKind, Result};
 use crate::image::DecodeOptions;
 
@@ -69,7 +69,17 @@ impl CheckReport {
 /// If the source cannot be read at all, or an annotation in it is malformed.
 pub fn check(spec: &SourceSpec, options: &CheckOptions) -> Result<CheckReport> {
     let Contents { samples, left_out } = read_source(spec)?;
-    let faults = picture_faults(&samples, options);
+    Ok(check_samples(&samples, &left_out, options))
+}
+
+/// The same for samples that were read already, of any task, and what formed no sample.
+#[must_use]
+pub fn check_samples(
+    samples: &[Sample],
+    left_out: &[Skipped],
+    options: &CheckOptions,
+) -> CheckReport {
+    let faults = picture_faults(samples, options);
     let mut report =
         CheckReport { samples: samples.len(), left_out: left_out.len(), ..CheckReport::default() };
     let mut keys = HashSet::new();
@@ -77,46 +87,44 @@ pub fn check(spec: &SourceSpec, options: &CheckOptions) -> Result<CheckReport> {
     for (sample, fault) in samples.iter().zip(faults) {
         let mut problems = Vec::new();
         keys.insert(sample.key.as_str());
-        if let Some((kind, detail)) = fault {
-            match kind {
+        if let Some(Skipped { name, error }) = fault {
+            match error.kind {
                 ImageErrorKind::NotFound => report.missing += 1,
                 _ => report.unusable += 1,
             }
-            problems.push(detail);
+            problems.push(format!("{name}: {error}"));
         }
         let blank = sample.captions.iter().filter(|c| c.trim().is_empty()).count();
         report.captions += sample.captions.len() - blank;
         report.blank_captions += blank;
         if blank == sample.captions.len() {
             report.without_captions += 1;
-            problems.push("no caption".into());
+            problems.push(format!("{}: no caption", sample.name));
         } else if blank > 0 {
-            problems.push(format!("{blank} blank captions"));
+            problems.push(format!("{}: {blank} blank captions", sample.name));
         }
         let words = sample.captions.iter().filter(|c| !c.trim().is_empty());
         let repeated = sample.captions.len() - blank - words.collect::<HashSet<_>>().len();
         if repeated > 0 {
             report.repeated_captions += repeated;
-            problems.push(format!("{repeated} captions repeated"));
+            problems.push(format!("{}: {repeated} captions repeated", sample.name));
         }
         if !seen.insert((sample.location.clone(), &sample.captions)) {
             report.repeated_samples += 1;
-            problems.push("repeats an earlier sample".into());
+            problems.push(format!("{}: repeats an earlier sample", sample.name));
         }
         let room = options.max_problems.saturating_sub(report.problems.len());
-        let named = problems.into_iter().map(|p| format!("{}: {p}", sample.name));
-        report.problems.extend(named.take(room));
+        report.problems.extend(problems.into_iter().take(room));
     }
     let room = options.max_problems.saturating_sub(report.problems.len());
     let named = left_out.iter().map(|s| format!("{}: {}", s.name, s.error));
     report.problems.extend(named.take(room));
     report.distinct_images = keys.len();
-    Ok(report)
+    report
 }
 
-type Fault = Option<(ImageErrorKind, String)>;
-
-fn picture_faults(samples: &[Sample], options: &CheckOptions) -> Vec<Fault> {
+/// Of each sample the pictures that cannot be used, as one entry.
+fn picture_faults(samples: &[Sample], options: &CheckOptions) -> Vec<Option<Skipped>> {
     let next = AtomicUsize::new(0);
     let faults = Mutex::new(vec![None; samples.len()]);
     std::thread::scope(|scope| {
@@ -125,13 +133,12 @@ fn picture_faults(samples: &[Sample], options: &CheckOptions) -> Vec<Fault> {
                 loop {
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     let Some(sample) = samples.get(i) else { return };
-                    let error = match options.decode {
-                        true => sample.decode(&options.options).err(),
-                        false => sample.present().err(),
-                    };
-                    if let Some(e) = error {
-                        let fault = Some((e.kind, e.to_string()));
-                        faults.lock().unwrap_or_else(PoisonError::into_inner)[i] = fault;
+                    let fault = sample.all_views(sample.views(), |view| match options.decode {
+                        true => sample.decode_view(view, &options.options).map(drop),
+                        false => sample.present_view(view),
+                    });
+                    if let Err(fault) = fault {
+                        faults.lock().unwrap_or_else(PoisonError::into_inner)[i] = Some(fault);
                     }
                 }
             });

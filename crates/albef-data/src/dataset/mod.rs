@@ -10,7 +10,7 @@ mod shard;
 mod source;
 mod tasks;
 
-pub use check::{CheckOptions, CheckReport, check};
+pub use check::{CheckOptions, CheckReport, check, check_samples};
 pub use loader::{
     Batch, LoaderOptions, SkipReport, TextRule, TrainLoader, batches_per_epoch, load_images,
     load_samples, load_views,

@@ -118,9 +118,21 @@ impl Sample {
     /// # Errors
     /// If it is not.
     pub fn present(&self) -> Result<(), ImageError> {
-        match &self.location {
+        self.present_view(0)
+    }
+
+    /// The same for the first or second picture.
+    pub(super) fn present_view(&self, view: usize) -> Result<(), ImageError> {
+        match self.at(view) {
             Location::File(path) => plain_file(path),
             Location::Member { archive, .. } => plain_file(archive),
+        }
+    }
+
+    fn at(&self, view: usize) -> &Location {
+        match (view, &self.task.second) {
+            (1, Some(second)) => second,
+            _ => &self.location,
         }
     }
 
@@ -198,11 +210,7 @@ impl Sample {
         view: usize,
         options: &DecodeOptions,
     ) -> Result<RgbImage, ImageError> {
-        let location = match (view, &self.task.second) {
-            (1, Some(second)) => second,
-            _ => &self.location,
-        };
-        let image = decode(&location.bytes()?, options)?;
+        let image = decode(&self.at(view).bytes()?, options)?;
         let Some([left, top, right, bottom]) = self.task.crops.map(|c| c[view.min(1)]) else {
             return Ok(image);
         };

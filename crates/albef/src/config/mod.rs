@@ -7,4 +7,6 @@ mod pretrain;
 
 pub use finetune::FinetuneConfig;
 pub use model::{ModelConfig, TextConfig, VisionConfig};
-pub use pretrain::{Files, LossConfig, OptimizerConfig, PretrainConfig, ScheduleConfig};
+pub use pretrain::{
+    AugmentConfig, Files, Form, LossConfig, OptimizerConfig, PretrainConfig, ScheduleConfig,
+};

@@ -124,6 +124,28 @@ impl Default for LossConfig {
     }
 }
 
+/// Which form of an operation of RandomAugment is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// What the operation's name says.
+    #[default]
+    Correct,
+    /// The official code's, whose bytes overflow.
+    Reference,
+}
+
+/// Operations of RandomAugment that the official code gets wrong: AutoContrast turns channels
+/// without a black pixel white, Sharpness wraps beyond white and black.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AugmentConfig {
+    /// AutoContrast.
+    pub autocontrast: Form,
+    /// Sharpness.
+    pub sharpness: Form,
+}
+
 /// Everything that decides about a pre-training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -193,6 +215,8 @@ pub struct PretrainConfig {
     pub flip_sided: bool,
     /// RandomAugment's operations per picture and strength; `[0, 0]` for none.
     pub rand_augment: (usize, f64),
+    /// Which of RandomAugment's operations are the official code's where that is wrong.
+    pub augment: AugmentConfig,
     /// Words of a caption that are kept.
     pub max_words: usize,
     /// Tokens of a caption that are kept.
@@ -263,6 +287,7 @@ impl Default for PretrainConfig {
             flip: true,
             flip_sided: true,
             rand_augment: (2, 7.0),
+            augment: AugmentConfig::default(),
             max_words: 30,
             max_tokens: 25,
             vocab: "bert".into(),

@@ -204,9 +204,13 @@ pub fn forward(
     settings: &Settings,
     draws: Draws,
 ) -> Result<Step> {
+    let size = batch.text.len();
+    let images = batch.images.dims()[0];
+    if images != size || size == 0 {
+        return Err(Error::ImageOfText { texts: size, given: images, images });
+    }
     let mut draws = DrawState::new(draws, settings);
     let online = &model.encoders;
-    let size = batch.text.len();
     let tokens = &batch.text;
     let class: Vec<Vec<usize>> = vec![vec![0]; size];
 

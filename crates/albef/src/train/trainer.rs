@@ -11,7 +11,9 @@ use std::time::Instant;
 use albef_data::dataset::{
     Batch as DataBatch, Dataset, LoaderOptions, SkipReport, TrainLoader, batches_per_epoch,
 };
-use albef_data::image::{DecodeOptions, Normalization, RandAugment, TrainTransform};
+use albef_data::image::{
+    DecodeOptions, Normalization, RandAugment, ReferenceQuirks, TrainTransform,
+};
 use albef_data::text::{Tokenizer, Vocabulary};
 use albef_weights::KeepAs;
 use burn::tensor::{Device, Tensor};
@@ -28,7 +30,7 @@ use super::start::{
     checkpoint_files, open_data, starting_state, task_data, task_state, vocabulary_text,
 };
 use super::step::clamp_temperature;
-use crate::config::{FinetuneConfig, ModelConfig, PretrainConfig};
+use crate::config::{FinetuneConfig, Form, ModelConfig, PretrainConfig};
 use crate::error::{Error, Result};
 use crate::model::Albef;
 use crate::objectives::mixgen::MixMode;
@@ -38,6 +40,28 @@ use crate::params::values;
 use crate::weights::save_model_folder;
 
 /// A training run of any task.
+///
+/// ```no_run
+/// use std::sync::atomic::AtomicBool;
+///
+/// use albef::config::PretrainConfig;
+/// use albef::train::trainer::Trainer;
+/// use albef_weights::KeepAs;
+///
+/// # fn main() -> albef::Result<()> {
+/// let text = std::fs::read_to_string("configs/nano.yaml").unwrap_or_default();
+/// let config = PretrainConfig::parse(&text, &["train_file=[list.json]".into()])?;
+/// let output = std::path::Path::new("run");
+/// let mut trainer = Trainer::new(config, output, &albef::device::open("cpu")?)?;
+/// let stop = AtomicBool::new(false);
+/// trainer.run(&stop, &mut |event| {
+///     println!("{event:?}");
+///     Ok(())
+/// })?;
+/// trainer.export(&output.join("model"), "# A small ALBEF", KeepAs::Same)?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Trainer {
     config: PretrainConfig,
     model: ModelConfig,
@@ -260,7 +284,10 @@ impl Trainer {
                 crop_scale: c.crop_scale,
                 flip: c.flip,
                 rand_augment: (n > 0).then_some(RandAugment { n, m }),
-                quirks: albef_data::image::ReferenceQuirks::default(),
+                quirks: ReferenceQuirks {
+                    autocontrast: c.augment.autocontrast == Form::Reference,
+                    sharpness: c.augment.sharpness == Form::Reference,
+                },
             },
             flip_sided: c.flip_sided,
             normalization: Normalization::default(),

@@ -1,0 +1,188 @@
+//! A trained model with its words: all that a program needs which searches pictures by text or says
+//! whether a text fits a picture.
+//!
+//! ```
+//! use albef::pipeline::Pipeline;
+//! use albef_data::image::{DecodeOptions, open};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # std::env::set_current_dir("../..")?;
+//! let model = Pipeline::open("models/mini".as_ref(), &albef::device::open("cpu")?)?;
+//! let files = ["1f415.png", "1f697.png"]; // a dog and a car
+//! let folder = std::path::Path::new("data/drawings/drawings-val-style/fxemoji");
+//! let pictures = files
+//!     .iter()
+//!     .map(|file| open(&folder.join(file), &DecodeOptions::default()))
+//!     .collect::<Result<Vec<_>, _>>()?;
+//!
+//! // Align: unit-length features, one a picture, to be kept and searched by cosine.
+//! let features = model.embed_images(&pictures)?;
+//! let (best, cosine) = model.nearest("a dog", &features, 1)?[0];
+//!
+//! // Fuse: does the text fit the picture?
+//! let found = &model.match_text(&pictures[best..=best], "a dog")?[0];
+//! println!("picture {best}: cosine {cosine:.2}, match probability {:.2}", found.probability);
+//! # assert!((found.cosine - cosine).abs() < 1e-5);
+//! # assert!((0.0..=1.0).contains(&found.probability));
+//! # Ok(())
+//! # }
+//! ```
+
+use std::path::Path;
+
+use albef_data::image::{Normalization, RgbImage, resize_bicubic};
+use albef_data::text::{Tokenizer, Vocabulary, pre_caption};
+use burn::tensor::{Device, Tensor};
+
+use crate::error::Result;
+use crate::eval::retrieval::{embed_texts, score_pairs, similarities, top_k};
+use crate::model::Albef;
+use crate::params::{Params, tensor, values};
+use crate::weights::ModelFolder;
+
+/// Words of a caption, and its tokens with `[CLS]` and `[SEP]`, as retrieval cuts them.
+const LONGEST: usize = 30;
+/// Pictures that are encoded at a time.
+const BATCH: usize = 32;
+
+/// A model ready for use. Cheap to share between threads by reference; nothing in it changes.
+pub struct Pipeline {
+    /// The model on untracked weights.
+    pub model: Albef,
+    /// Its weights, for derivatives ([`crate::explain`]).
+    pub params: Params,
+    /// Its word pieces.
+    pub tokenizer: Tokenizer,
+    /// Where position tables were resized on opening ([`crate::weights::interpolation_line`]).
+    pub interpolated: Option<(usize, usize)>,
+    vocabulary: String,
+}
+
+/// How well a text fits a picture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Match {
+    /// Cosine of the unit-length features, -1 to 1.
+    pub cosine: f32,
+    /// Logit of "match" of the matching head.
+    pub itm_logit: f32,
+    /// Probability of "match", 0 to 1.
+    pub probability: f64,
+}
+
+/// The probability of "match" of the two logits (no match, match).
+#[must_use]
+pub fn match_probability(logits: [f32; 2]) -> f64 {
+    1.0 / (1.0 + f64::from(logits[0] - logits[1]).exp())
+}
+
+impl Pipeline {
+    /// Opens a model folder or a checkpoint file of pre-training or retrieval.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged, or belongs to another task.
+    pub fn open(path: &Path, device: &Device) -> Result<Self> {
+        let ModelFolder { config, state, vocabulary, .. } = ModelFolder::open(path, device)?;
+        let mut out = Self::of(state.model(&config)?, state.online, &vocabulary)?;
+        out.interpolated = state.interpolated;
+        Ok(out)
+    }
+
+    /// A model at hand with its weights and word pieces, one per line.
+    ///
+    /// # Errors
+    /// If the word pieces lack a special one.
+    pub fn of(model: Albef, params: Params, vocabulary: &str) -> Result<Self> {
+        let tokenizer = Tokenizer::new(Vocabulary::from_text(vocabulary)?);
+        let vocabulary = vocabulary.to_owned();
+        Ok(Self { model, params, tokenizer, interpolated: None, vocabulary })
+    }
+
+    /// Ids of a caption as retrieval cleans and cuts it, at most 30.
+    #[must_use]
+    pub fn tokens(&self, text: &str) -> Vec<u32> {
+        self.tokenizer.encode_truncated(&pre_caption(text, LONGEST), LONGEST)
+    }
+
+    /// Ids of a phrase to ground, which is not cut short of the model's own limit.
+    #[must_use]
+    pub fn phrase(&self, text: &str) -> Vec<u32> {
+        let limit = self.model.config.text.max_positions;
+        self.tokenizer.encode_truncated(&pre_caption(text, LONGEST), limit)
+    }
+
+    /// A word piece as text; empty beyond the list.
+    #[must_use]
+    pub fn piece(&self, id: u32) -> &str {
+        self.vocabulary.lines().nth(id as usize).unwrap_or_default()
+    }
+
+    /// The unit-length feature of a text, `embed_dim` values.
+    ///
+    /// # Errors
+    /// Never for a consistent model.
+    pub fn embed_text(&self, text: &str) -> Result<Vec<f32>> {
+        embed_texts(&self.model, &[self.tokens(text)], 1)
+    }
+
+    /// Unit-length features of pictures of any size, `embed_dim` values each.
+    ///
+    /// # Errors
+    /// Never for a consistent model.
+    pub fn embed_images(&self, images: &[RgbImage]) -> Result<Vec<Vec<f32>>> {
+        let mut features = Vec::with_capacity(images.len());
+        for part in images.chunks(BATCH) {
+            let states = self.model.encoders.visual_encoder.forward(self.pixels(part))?;
+            let rows = values(self.model.encoders.image_feat(&states));
+            features.extend(rows.chunks(self.model.config.embed_dim).map(<[f32]>::to_vec));
+        }
+        Ok(features)
+    }
+
+    /// The `k` features with the largest cosine to a text, best first, ties to the lower index.
+    ///
+    /// # Errors
+    /// Never for features of this model.
+    pub fn nearest(
+        &self,
+        text: &str,
+        features: &[Vec<f32>],
+        k: usize,
+    ) -> Result<Vec<(usize, f32)>> {
+        let query = self.embed_text(text)?;
+        let cosines: Vec<f32> =
+            features.iter().map(|f| query.iter().zip(f).map(|(a, b)| a * b).sum()).collect();
+        Ok(top_k(&cosines, k).into_iter().map(|i| (i, cosines[i])).collect())
+    }
+
+    /// How well a text fits each picture, by both stages.
+    ///
+    /// # Errors
+    /// Never for a consistent model.
+    pub fn match_text(&self, images: &[RgbImage], text: &str) -> Result<Vec<Match>> {
+        let (tokens, query) = ([self.tokens(text)], self.embed_text(text)?);
+        let mut found = Vec::with_capacity(images.len());
+        for part in images.chunks(BATCH) {
+            let states = self.model.encoders.visual_encoder.forward(self.pixels(part))?;
+            let cosines = similarities(&query, &values(self.model.encoders.image_feat(&states)));
+            let pairs: Vec<(usize, usize)> = (0..part.len()).map(|i| (i, 0)).collect();
+            let logits = score_pairs(&self.model, &tokens, &pairs, 1, &states)?;
+            found.extend(cosines.into_iter().zip(logits).map(|(cosine, logits)| Match {
+                cosine,
+                itm_logit: logits[1],
+                probability: match_probability(logits),
+            }));
+        }
+        Ok(found)
+    }
+
+    /// Normalised pixels `[n, 3, S, S]`, each picture squeezed to the model's square as in evaluation.
+    fn pixels(&self, images: &[RgbImage]) -> Tensor<4> {
+        let size = self.model.config.vision.image_res;
+        let plane = 3 * size * size;
+        let mut pixels = vec![0.0; images.len() * plane];
+        for (image, out) in images.iter().zip(pixels.chunks_mut(plane.max(1))) {
+            Normalization::default().to_chw(&resize_bicubic(image, size, size), out);
+        }
+        tensor(pixels, [images.len(), 3, size, size], self.params.device())
+    }
+}
