@@ -72,12 +72,18 @@ class Study:
                 "--size", self.o.size, "--concepts", self.o.concepts, log=self.out / "log" / "scenes.txt",
             )
         self.write_vocabulary()
+        for seed in range(1, self.o.seeds + 1):
+            if not self.noisy(seed).exists():
+                shuffled(self.scenes / "train_captions.json", self.noisy(seed), 0.4, seed)
         # One caption a picture: then every candidate of a query is scored in full.
         pictures = json.loads((self.scenes / "val_captions.json").read_text())[: self.o.gallery]
         self.gallery.write_text(json.dumps([{**p, "caption": p["caption"][:1]} for p in pictures]))
 
+    def noisy(self, seed):
+        return self.out / f"shuffled-{seed}.json"
+
     def write_vocabulary(self):
-        """The word pieces of scenes, questions and answers: those of a model that has read all of them."""
+        """The word pieces of captions and questions; other words, such as yes and no, are spelt with them."""
         if self.vocabulary.exists():
             return
         lists = [json.loads((self.scenes / f"train_{task}.json").read_text()) for task in ["captions", "things"]]
@@ -88,7 +94,7 @@ class Study:
         words.write_text(json.dumps([{"image": picture, "caption": sorted(texts), "image_id": 0}] * 2))
         folder = self.out / "runs" / "words"
         run(
-            self.o.albef, "pretrain", CONFIGS / "nano.yaml", "--output", folder,
+            self.o.albef, "pretrain", CONFIGS / "nano.yaml", "--output", folder, "--resume",
             *settings({
                 "train_file": f"[{words}]", "image_root": self.scenes, "batch_size": 2, "max_steps": 1,
                 "queue_size": 2, "image_res": self.o.size,
@@ -136,11 +142,7 @@ class Study:
         folder = self.out / "runs" / f"{slug(row)}-{seed}"
         if (folder / "model" / "vocab.txt").exists():
             return folder / "model"
-        source = self.scenes / "train_captions.json"
-        if row in NOISY:
-            noisy = self.out / f"shuffled-{seed}.json"
-            shuffled(source, noisy, 0.4, seed)
-            source = noisy
+        source = self.noisy(seed) if row in NOISY else self.scenes / "train_captions.json"
         run(
             self.o.albef, "pretrain", CONFIGS / "nano.yaml", "--output", folder, "--resume", *self.threads(),
             *self.training(seed, self.o.steps),
@@ -288,7 +290,11 @@ def main():
                     return study.measure(row, seed)
 
                 todo[row, seed] = pool.submit(work)
-        found = {row: [todo[row, seed].result() for seed in seeds] for row in rows}
+        try:
+            found = {row: [todo[row, seed].result() for seed in seeds] for row in rows}
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     record, lines = tests(study, found, seeds)
     lines = table(study, found, seeds) + lines
     (study.out / "ablations.json").write_text(json.dumps({"rows": found, "tests": record}, indent=1))

@@ -72,12 +72,12 @@ class Study:
                     lambda: self.albef("evaluate", *command, "--json", "--save", outcomes))
 
     def vocabulary(self, texts, picture, root, size):
-        """A file of the word pieces that the texts need."""
+        """A file of the word pieces that the texts need; other words are spelt with them."""
         path = self.out / "vocab.txt"
         if not path.exists():
             words = self.out / "words.json"
             words.write_text(json.dumps([{"image": picture, "caption": sorted(texts), "image_id": 0}] * 2))
-            self.albef("pretrain", CONFIGS / "nano.yaml", "--output", self.out / "words", *settings({
+            self.albef("pretrain", CONFIGS / "nano.yaml", "--output", self.out / "words", "--resume", *settings({
                 "train_file": f"[{words}]", "image_root": root, "batch_size": 2, "max_steps": 1, "queue_size": 2,
                 "image_res": size,
             }))
@@ -305,10 +305,10 @@ def nlvr1(s):
     many = root / "orders"
     if not (s.out / "train.json").exists():
         entries = permuted(train, pictures["train"], many)
-        (s.out / "train.json").write_text(json.dumps(entries))
         (s.out / "captions.json").write_text(json.dumps([
             {"image": e["images"][0], "caption": e["sentence"], "image_id": e["identifier"]}
             for e in entries if e["label"] == "True"]))
+        (s.out / "train.json").write_text(json.dumps(entries))
     texts = {e["sentence"] for e in train}
     vocab = s.vocabulary(texts, "0-0.png", many, 64)
     start = s.train("pretrained", ["pretrain"], "nano.yaml", {
@@ -335,9 +335,11 @@ def nlvr1(s):
 def photos(s):
     root = s.out / "pictures"
     if not root.exists():
+        part = s.out / "pictures.part"
         for shard in sorted((s.data / "train").glob("*.tar")):
             with tarfile.open(shard) as tar:
-                tar.extractall(root, filter="data")
+                tar.extractall(part, filter="data")
+        part.rename(root)
     mini = CONFIGS.parent / "models" / "mini"
     model = s.train("retrieval", ["finetune", "retrieval"], "retrieval_flickr.yaml", {
         "checkpoint": mini, "train_file": f"[{s.data / 'flickr8k_train.json'}]", "image_root": root, "image_res": 64,

@@ -151,6 +151,9 @@ fn vqa(a: &VqaArguments) -> Result<Answer> {
     let root = || list.image_root.clone();
     let roots = TaskRoots { image_root: root(), vqa_root: root(), vg_root: root() };
     let samples = read_task(&list.annotations, TaskForm::Vqa, &roots)?;
+    if samples.is_empty() {
+        bail!("{} holds nothing to measure", list.annotations.display());
+    }
     if a.results.is_some()
         && let Some(i) = samples.iter().position(|s| s.task.id.is_none())
     {

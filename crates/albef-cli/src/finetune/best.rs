@@ -39,7 +39,14 @@ impl Best {
         if step == 0 {
             set_aside(&output.join(FOLDER))?;
         }
-        let score = kept(output)?.and_then(|v| v["score"].as_f64());
+        let mut kept = kept(output)?;
+        let later = |v: &Value| v["step"].as_u64().is_some_and(|best| best > step);
+        if kept.as_ref().is_some_and(later) {
+            // Steps that will be made again, perhaps at other rates, do not compete with themselves.
+            set_aside(&output.join(FOLDER))?;
+            kept = None;
+        }
+        let score = kept.and_then(|v| v["score"].as_f64());
         let path = output.join(LOG);
         let log = JsonLines::open(&path, "step", step)?;
         let text = std::fs::read_to_string(&path)
@@ -124,7 +131,7 @@ pub fn score(output: &Path) -> Result<Value> {
     Ok(value)
 }
 
-/// A run that starts anew does not compete with what an earlier one left, and does not remove it.
+/// What is trained anew does not compete with what was kept of its former course, nor removes it.
 fn set_aside(best: &Path) -> Result<()> {
     if !best.exists() {
         return Ok(());
@@ -133,7 +140,7 @@ fn set_aside(best: &Path) -> Result<()> {
     let Some(aside) = numbered.find(|p| !p.exists()) else { return Ok(()) };
     std::fs::rename(best, &aside).with_context(|| format!("cannot rename {}", best.display()))?;
     eprintln!(
-        "the run starts anew: weights that an earlier one kept are now in {}",
+        "steps are made anew: weights that were kept of their former course are now in {}",
         aside.display()
     );
     Ok(())

@@ -64,10 +64,7 @@ impl FileState {
 fn places(entry: &FileEntry, at: &Path) -> Vec<PathBuf> {
     match entry.form {
         Form::Refcoco => [REFS, INSTANCES].iter().map(|n| at.join("refcoco+").join(n)).collect(),
-        Form::Model if at.is_file() => {
-            let beside = |name: &str| at.with_file_name(name);
-            vec![at.to_owned(), beside("config.json"), beside("vocab.txt")]
-        }
+        Form::Model if at.is_file() => vec![at.to_owned()],
         Form::Model => {
             ["model.safetensors", "config.json", "vocab.txt"].iter().map(|n| at.join(n)).collect()
         }

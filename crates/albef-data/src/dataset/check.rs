@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::source::{Contents, Sample, Skipped, SourceSpec, read_source};
+use super::tasks::TaskPart;
 use crate::error::{ImageErrorKind, Result};
 use crate::image::DecodeOptions;
 
@@ -109,7 +110,9 @@ pub fn check_samples(
             report.repeated_captions += repeated;
             problems.push(format!("{}: {repeated} captions repeated", sample.name));
         }
-        if !seen.insert((sample.location.clone(), &sample.captions)) {
+        let TaskPart { second, crops, target, .. } = &sample.task;
+        let target = format!("{target:?}");
+        if !seen.insert((&sample.location, &sample.captions, second, crops, target)) {
             report.repeated_samples += 1;
             problems.push(format!("{}: repeats an earlier sample", sample.name));
         }

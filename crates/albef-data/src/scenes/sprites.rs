@@ -21,6 +21,8 @@ const DESCRIPTION: &str = include_str!("../../../../data/sprites/sprites.json");
 
 /// Fewer concepts do not leave pairs to hold out.
 const FEWEST: usize = 12;
+/// Longer edge above which a picture from a folder is left out: it is laid into a square first.
+const LONGEST: u32 = 8192;
 /// Side that the longer edge of a picture from a folder is reduced to.
 const LARGEST: usize = 256;
 
@@ -252,7 +254,12 @@ impl Sprites {
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut out = Vec::new();
     for entry in fs::read_dir(folder).map_err(DataError::io(folder))? {
-        out.push(entry.map_err(DataError::io(folder))?.path());
+        let entry = entry.map_err(DataError::io(folder))?;
+        let name = entry.file_name();
+        // What file managers and archivers leave is no style and no cut-out.
+        if !name.to_string_lossy().starts_with('.') && name != "__MACOSX" {
+            out.push(entry.path());
+        }
     }
     out.sort();
     Ok(out)
@@ -272,6 +279,9 @@ fn read_style(folder: &Path, left_out: &mut LeftOut) -> Result<BTreeMap<String, 
             Ok(picture) if picture.pixels().all(|p| p.0[3] == 255) => {
                 left_out
                     .push(format!("{shown}: nothing in it is transparent, so it is no cut-out"));
+            }
+            Ok(picture) if picture.width().max(picture.height()) > LONGEST => {
+                left_out.push(format!("{shown}: an edge is longer than {LONGEST} pixels"));
             }
             Ok(picture) => {
                 let mut cell = CutOut::new(&picture);

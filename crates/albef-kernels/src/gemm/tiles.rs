@@ -174,10 +174,16 @@ impl Product<'_> {
     /// The processor must offer the kernel's instructions; both matrices, the bias, the residual and `c`
     /// must reach the sizes.
     pub(super) unsafe fn write<K: TileKernel>(&self, c: &mut [f32]) {
-        let [m, n, _] = self.sizes;
         let out = Out(c.as_mut_ptr());
         // SAFETY: as the caller vouches.
-        unsafe { if m * WIDE <= n { self.wide::<K>(out) } else { self.tall::<K>(out) } }
+        unsafe { if self.is_wide() { self.wide::<K>(out) } else { self.tall::<K>(out) } }
+    }
+
+    /// Whether there are so many more columns than rows that packing them first costs more, and a part
+    /// of all rows stays in the second-level cache while each panel of columns passes.
+    fn is_wide(&self) -> bool {
+        let [m, n, _] = self.sizes;
+        m * WIDE <= n && m * self.blocks().0 * 4 <= GROUP
     }
 
     /// Lengths of a part of the sums, and how many there are.

@@ -102,8 +102,13 @@ fn reads(objective: Objective, key: &str) -> bool {
 /// official files, misleads nobody.
 fn unread(given: &Value, defaults: &Value, objective: Objective) -> Vec<String> {
     let given = given.as_object().into_iter().flatten();
-    let changed = given.filter(|(key, value)| **value != defaults[key.as_str()]);
-    changed.map(|(key, _)| key.clone()).filter(|key| !reads(objective, key)).collect()
+    let changed = given.clone().filter(|(key, value)| **value != defaults[key.as_str()]);
+    // `batch_size_train` is the official name and goes before.
+    let twice = given.clone().any(|(key, _)| key == "batch_size_train");
+    changed
+        .map(|(key, _)| key.clone())
+        .filter(|key| !reads(objective, key) || (twice && key == "batch_size"))
+        .collect()
 }
 
 impl Default for FinetuneConfig {

@@ -7,9 +7,9 @@ use serde_json::Value;
 use super::objective::Objective;
 
 /// Keys that may change between two sessions of a run. They say how long it goes on, how it is stored,
-/// what is measured at its end, or are not read; where training data lies may change as well, since the
-/// data itself is compared.
-const FREE: [&str; 19] = [
+/// what is measured, or are not read; where data and first weights lie may change as well, since the
+/// data itself is compared and the weights are those of the run.
+const FREE: [&str; 30] = [
     "max_steps",
     "workers",
     "checkpoint_every",
@@ -20,6 +20,17 @@ const FREE: [&str; 19] = [
     "vqa_root",
     "vg_root",
     "test_file",
+    "val_file",
+    "k_test",
+    "answer_list",
+    "refcoco_data",
+    "det_file",
+    "checkpoint",
+    "init_albef",
+    "init_text",
+    "init_vision",
+    "vocab",
+    "train_weights",
     "batch_size_train",
     "batch_size_test",
     "bert_config",
@@ -40,7 +51,7 @@ pub struct Identity {
     pub config: Value,
     /// Samples of the training data.
     pub samples: usize,
-    /// Hash over their names, texts, image numbers and targets, in order.
+    /// Hash over their names, texts, image numbers, crops and targets, in order, and the word pieces.
     pub data: String,
 }
 
@@ -88,7 +99,7 @@ fn compare(was: &Value, is: &Value, above: &str, found: &mut Vec<String>) {
 }
 
 /// FNV-1a over the data, whatever folder it lies in.
-pub(super) fn data_hash(data: &Dataset) -> String {
+pub(super) fn data_hash(data: &Dataset, vocabulary: &str) -> String {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut take = |bytes: &[u8]| {
         // The length keeps neighbours apart.
@@ -96,6 +107,7 @@ pub(super) fn data_hash(data: &Dataset) -> String {
             hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
     };
+    take(vocabulary.as_bytes());
     for (samples, weight) in data.sources() {
         take(&samples.to_le_bytes());
         take(&weight.to_bits().to_le_bytes());
@@ -104,6 +116,12 @@ pub(super) fn data_hash(data: &Dataset) -> String {
         take(&image.to_le_bytes());
         take(sample.name.as_bytes());
         sample.captions.iter().for_each(|caption| take(caption.as_bytes()));
+        if sample.task.second.is_some() {
+            take(sample.view_name(1).as_bytes());
+        }
+        if let Some(crops) = &sample.task.crops {
+            crops.as_flattened().iter().for_each(|edge| take(&edge.to_le_bytes()));
+        }
         match &sample.task.target {
             Target::None => {}
             Target::Label(label) => take(&label.to_le_bytes()),
@@ -149,7 +167,7 @@ mod tests {
                 key: format!("{folder}/a.png"),
                 task: TaskPart::default(),
             };
-            data_hash(&Dataset::from_samples(vec![sample]))
+            data_hash(&Dataset::from_samples(vec![sample]), "[PAD]")
         };
         assert_eq!(data("here", "red"), data("there", "red"));
         assert_ne!(data("here", "red"), data("here", "blue"));

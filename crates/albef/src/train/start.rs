@@ -145,7 +145,7 @@ pub(super) fn task_state(
     let (base, task) = (&config.base, objective.task());
     let ModelFiles { tensors, source, .. } = files;
     let weights = TaskWeights::from_checkpoint(tensors, task, model, device, &source, base.seed)?;
-    let about = weights.lines();
+    let mut about = weights.lines();
     let o = &base.optimizer;
     let optimizer = Optimizer::new(&weights.online, o.weight_decay, o.opt_betas, o.opt_eps).scaled(
         &weights.online,
@@ -154,6 +154,12 @@ pub(super) fn task_state(
     );
     let contrastive = matches!(objective, Objective::Retrieval | Objective::Grounding);
     let size = if contrastive { base.queue_size } else { 0 };
+    if let Some(found) = weights.queues.as_ref().filter(|q| contrastive && q.len() != size) {
+        about.push(format!(
+            "the checkpoint's queues of {} entries are kept; `queue_size` {size} is not used",
+            found.len()
+        ));
+    }
     let fresh = || fresh_queues(size, model.embed_dim, base.seed, device);
     let queues = weights.queues.unwrap_or_else(fresh);
     let teaches = objective.has_teacher(config.distill);

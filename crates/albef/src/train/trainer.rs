@@ -114,7 +114,7 @@ impl Trainer {
         Ok(Self {
             config,
             model,
-            data_hash: data_hash(&data),
+            data_hash: data_hash(&data, &vocabulary),
             data: Arc::new(data),
             tokenizer: Arc::new(tokenizer),
             vocabulary,
@@ -143,20 +143,21 @@ impl Trainer {
         device: &Device,
     ) -> Result<Self> {
         let data = task_data(config, objective)?;
-        let base = config.base.clone();
+        let mut base = config.base.clone();
         batches_per_epoch(data.len(), base.batch_size)?;
         let files = checkpoint_files(Path::new(&config.checkpoint))?;
         let mut model = files.config.clone();
         model.vision.image_res = base.image_res.unwrap_or(model.vision.image_res);
         model.text.dropout = base.dropout as f32;
         model.check()?;
+        base.max_tokens = base.max_tokens.min(model.text.max_positions);
         base.check_lengths(model.text.max_positions)?;
         let tokenizer = Tokenizer::new(Vocabulary::from_text(&files.vocabulary)?);
         let vocabulary = files.vocabulary.clone();
         let (state, about_start) = task_state(config, objective, &model, files, device)?;
         Ok(Self {
             model,
-            data_hash: data_hash(&data),
+            data_hash: data_hash(&data, &vocabulary),
             data: Arc::new(data),
             tokenizer: Arc::new(tokenizer),
             vocabulary,
