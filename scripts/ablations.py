@@ -27,7 +27,7 @@ ROWS = {
     "+ ITC": ["losses.ita=true", "hard_negatives=false", "alpha=0"],
     "+ hard negatives": ALL,
     "+ MoD in pre-training": [*ALL[:2], "alpha=0.4"],
-    "hard negatives + MixGen": [*ALL, "mixgen.mode=batch"],
+    "hard negatives + MixGen": [*ALL, "mixgen.mode=fixed"],
 }
 NOISY = {"40 % shuffled": "+ hard negatives", "40 % shuffled, MoD": "+ MoD in pre-training"}
 DISTILLED = "+ MoD in pre-training"

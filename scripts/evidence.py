@@ -102,6 +102,8 @@ def accuracy(name, r):
 
 
 ACCURACY = ["| task | samples | accuracy | most frequent | text alone |", "| --- | --- | --- | --- | --- |"]
+# Side of the composed pictures.
+SIZE = 32
 SPLITS = {"val": "pairs that never met", "test": "unseen style"}
 
 
@@ -125,31 +127,32 @@ RECALL = [
 
 def scenes_start(s):
     """Pictures for every task, and a model pre-trained on their captions."""
-    folder, size = s.out / "pictures", 64
+    folder, size = s.out / "pictures", SIZE
     if not (folder / "answers.json").exists():
-        s.albef("data", "scenes", "--output", folder, "--scenes", 1200, "--size", size, "--concepts", 40)
+        s.albef("data", "scenes", "--output", folder, "--scenes", 1500, "--size", size, "--concepts", 24)
     lists = [listed(folder / f"train_{task}.json") for task in ["captions", "things"]]
     texts = {text for pairs in lists for pair in pairs for text in pair["caption"]}
     for task, key in [("vqa", "question"), ("nlvr", "sentence"), ("ve", "sentence"), ("grounding", "text")]:
         texts |= {entry[key] for entry in listed(folder / f"train_{task}.json")}
+    texts |= {answer for entry in listed(folder / "train_vqa.json") for answer in entry["answer"]}
     vocab = s.vocabulary(texts, lists[0][0]["image"], folder, size)
     common = {"image_root": folder, "image_res": size, "vocab": vocab}
     things = s.train("things", ["pretrain"], "nano.yaml", {
-        **common, "train_file": f"[{folder / 'train_things.json'}]", "losses.itm": False, "losses.mlm": False,
+        **common, "train_file": f"[{folder / 'train_things.json'}]", "hard_negatives": False,
         "max_steps": 200, "optimizer.lr": 1e-3,
     })
     start = s.train("pretrained", ["pretrain"], "nano.yaml", {
         **common, "train_file": f"[{folder / 'train_captions.json'}]", "init_albef": things, "queue_size": 256,
-        "negative_temp": 0.07, "max_steps": 600, "optimizer.lr": 6e-4,
+        "hard_negatives": False, "max_steps": 400, "optimizer.lr": 8e-4,
     })
     return folder, start
 
 
 def scenes(s):
     folder, start = scenes_start(s)
-    common = {"checkpoint": start, "image_root": folder, "vqa_root": folder, "vg_root": folder, "image_res": 64,
-              "max_steps": 200, "optimizer.lr": 6e-4, "distill": False}
-    lines = [f"`nano`, 64 px, seed {s.o.seed}, 1,200 scenes of 40 things a task.", "", *ACCURACY]
+    common = {"checkpoint": start, "image_root": folder, "vqa_root": folder, "vg_root": folder, "image_res": SIZE,
+              "max_steps": 300, "optimizer.lr": 6e-4, "distill": False}
+    lines = [f"`nano`, {SIZE} px, seed {s.o.seed}, 1,500 scenes of 24 things a task.", "", *ACCURACY]
     for task in ["vqa", "nlvr", "ve"]:
         train = folder / f"train_{task}.json"
         values = {**common, "train_file": f"[{train}]"}
@@ -165,7 +168,7 @@ def scenes(s):
             lines.append(accuracy(f"{task}, {name}", found))
     lines += ["", "Retrieval, R@1 / R@10:", "", *RECALL]
     tuned = s.train("retrieval", ["finetune", "retrieval"], "retrieval_flickr.yaml", {
-        **common, "train_file": f"[{folder / 'train_captions.json'}]", "queue_size": 256, "negative_temp": 0.07,
+        **common, "train_file": f"[{folder / 'train_captions.json'}]", "queue_size": 256, "hard_negatives": False,
     })
     for name, model in [("pre-trained", start), ("fine-tuned", tuned)]:
         for split, what in SPLITS.items():
@@ -180,8 +183,8 @@ def grounding(s):
     folder, start = scenes_start(Study(base))
     tuned = s.train("grounding", ["finetune", "grounding"], "grounding.yaml", {
         "checkpoint": start, "train_file": f"[{folder / 'train_grounding.json'}]", "image_root": folder,
-        "image_res": 64, "max_steps": 250, "optimizer.lr": 6e-4, "distill": False, "queue_size": 256,
-        "negative_temp": 0.07, "crop_scale": "[1.0, 1.0]",
+        "image_res": SIZE, "max_steps": 300, "optimizer.lr": 6e-4, "distill": False, "queue_size": 256,
+        "hard_negatives": False, "crop_scale": "[1.0, 1.0]",
     })
     lines = [
         f"Four boxes to choose from, never a box in training; seed {s.o.seed}. Layers are chosen on `val`, `test` is of "
@@ -255,18 +258,22 @@ def easy_vqa(s):
     pairs = []
     for image, found in captions.items():
         text = " ".join([*sorted(found - shapes), *sorted(found & shapes)])
-        pairs.append({"image": f"train/images/{image}.png", "caption": [text, f"a {text}"], "image_id": text})
+        shape = text.split()[-1]
+        pairs.append({
+            "image": f"train/images/{image}.png", "image_id": text,
+            "caption": [f"a {text}", f"the {shape} is {text.split()[0]}", f"the shape is a {text}"],
+        })
     (s.out / "captions.json").write_text(json.dumps(pairs))
     texts = {t for p in pairs for t in p["caption"]} | set(names)
     texts |= {q for q, _, _ in listed(s.data / "train" / "questions.json")}
     vocab = s.vocabulary(texts, pairs[0]["image"], s.data, 64)
     start = s.train("pretrained", ["pretrain"], "nano.yaml", {
         "train_file": f"[{s.out / 'captions.json'}]", "image_root": s.data, "image_res": 64, "vocab": vocab,
-        "hard_negatives": False, "max_steps": 200, "optimizer.lr": 1e-3,
+        "hard_negatives": False, "max_steps": 500, "optimizer.lr": 1e-3, "mlm_probability": 0.4,
     })
     model = s.train("vqa", ["finetune", "vqa"], "vqa.yaml", {
         "checkpoint": start, "train_file": f"[{questions['train']}]", "vqa_root": s.data, "vg_root": s.data,
-        "image_res": 64, "max_steps": 800, "optimizer.lr": 6e-4, "distill": False, "crop_scale": "[1.0, 1.0]",
+        "image_res": 64, "max_steps": 600, "optimizer.lr": 1e-3, "distill": False, "crop_scale": "[1.0, 1.0]",
     })
     found = s.evaluate("test", "vqa", "--model", model, "--annotations", questions["test"], "--image-root", s.data,
                        "--answer-list", s.out / "answers.json", "--k", 13, "--text-baseline", questions["train"])
@@ -313,7 +320,7 @@ def nlvr1(s):
     vocab = s.vocabulary(texts, "0-0.png", many, 64)
     start = s.train("pretrained", ["pretrain"], "nano.yaml", {
         "train_file": f"[{s.out / 'captions.json'}]", "image_root": many, "image_res": 64, "vocab": vocab,
-        "negative_temp": 0.07, "max_steps": 300, "optimizer.lr": 6e-4,
+        "negative_temp": 0.07, "max_steps": 200, "optimizer.lr": 6e-4,
     })
     steps = len(train) * 6 // 64
     val = s.out / "val.json"
@@ -322,7 +329,7 @@ def nlvr1(s):
         for e in listed(s.data / "nlvr_val.json")]))
     model = s.train("nlvr", ["finetune", "nlvr"], "nlvr.yaml", {
         "checkpoint": start, "train_file": f"[{s.out / 'train.json'}]", "val_file": f"[{val}]", "image_root": many,
-        "image_res": 64, "max_steps": 3 * steps, "optimizer.lr": 4e-4, "distill": False, "crop_scale": "[1.0, 1.0]",
+        "image_res": 64, "max_steps": 2 * steps, "optimizer.lr": 4e-4, "distill": False, "crop_scale": "[1.0, 1.0]",
     })
     lines = list(ACCURACY)
     for split, source, where in [("val", val, many), ("test", s.data / "nlvr_test.json", pictures["test"])]:
