@@ -102,7 +102,7 @@ def accuracy(name, r):
 
 
 ACCURACY = ["| task | samples | accuracy | most frequent | text alone |", "| --- | --- | --- | --- | --- |"]
-# Side of the composed pictures.
+# Side of the composed pictures and of those of easy-VQA.
 SIZE = 32
 SPLITS = {"val": "pairs that never met", "test": "unseen style"}
 
@@ -266,19 +266,19 @@ def easy_vqa(s):
     (s.out / "captions.json").write_text(json.dumps(pairs))
     texts = {t for p in pairs for t in p["caption"]} | set(names)
     texts |= {q for q, _, _ in listed(s.data / "train" / "questions.json")}
-    vocab = s.vocabulary(texts, pairs[0]["image"], s.data, 64)
+    vocab = s.vocabulary(texts, pairs[0]["image"], s.data, SIZE)
     start = s.train("pretrained", ["pretrain"], "nano.yaml", {
-        "train_file": f"[{s.out / 'captions.json'}]", "image_root": s.data, "image_res": 64, "vocab": vocab,
-        "hard_negatives": False, "max_steps": 500, "optimizer.lr": 1e-3, "mlm_probability": 0.4,
+        "train_file": f"[{s.out / 'captions.json'}]", "image_root": s.data, "image_res": SIZE, "vocab": vocab,
+        "hard_negatives": False, "max_steps": 300, "optimizer.lr": 1e-3, "mlm_probability": 0.4,
     })
     model = s.train("vqa", ["finetune", "vqa"], "vqa.yaml", {
         "checkpoint": start, "train_file": f"[{questions['train']}]", "vqa_root": s.data, "vg_root": s.data,
-        "image_res": 64, "max_steps": 600, "optimizer.lr": 1e-3, "distill": False, "crop_scale": "[1.0, 1.0]",
+        "image_res": SIZE, "max_steps": 1500, "optimizer.lr": 8e-4, "distill": False, "crop_scale": "[1.0, 1.0]",
     })
     found = s.evaluate("test", "vqa", "--model", model, "--annotations", questions["test"], "--image-root", s.data,
                        "--answer-list", s.out / "answers.json", "--k", 13, "--text-baseline", questions["train"])
     s.write([*ACCURACY, accuracy("easy-VQA, its test split", found), "",
-             f"`nano`, 64 px, seed {s.o.seed}; training took {s.seconds()} s."])
+             f"`nano`, {SIZE} px, seed {s.o.seed}; training took {s.seconds()} s."])
 
 
 def permuted(entries, root, folder):
