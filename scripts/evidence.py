@@ -156,6 +156,9 @@ def scenes(s):
     for task in ["vqa", "nlvr", "ve"]:
         train = folder / f"train_{task}.json"
         values = {**common, "train_file": f"[{train}]"}
+        if task == "vqa":
+            # The answer decoder has the longest way to the picture.
+            values["max_steps"] = 1000
         if task == "nlvr":
             values["checkpoint"] = s.train("nlvr-ta", ["finetune", "nlvr-ta"], "nlvr_ta.yaml", {
                 **values, "train_file": f"[{folder / 'train_captions.json'}]", "max_steps": 100,

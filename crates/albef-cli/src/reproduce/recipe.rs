@@ -233,8 +233,6 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
 
-    use albef::config::ModelConfig;
-
     use super::super::plan::Plan;
     use super::super::run::validate;
     use super::*;
@@ -292,15 +290,6 @@ mod tests {
                 validate(&plan).unwrap();
             }
         }
-    }
-
-    #[test]
-    fn the_sizes_in_the_documentation_are_those_of_the_paper() {
-        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reproduce.md");
-        let page = std::fs::read_to_string(page).unwrap();
-        let json = page.split("```json").nth(1).unwrap().split("```").next().unwrap();
-        let config: ModelConfig = serde_json::from_str(json).unwrap();
-        assert_eq!(config, ModelConfig::base());
     }
 
     #[test]
