@@ -227,11 +227,11 @@ fn keys_covered(spec: &AttentionSpec<'_>, k_rows: usize) -> bool {
     keys.values().sum::<usize>() == k_rows
 }
 
-/// Gradients of [`attention`]: `dq` `[q_rows][width]`, `dk` and `dv` `[k_rows][width]`, all written
+/// Gradients of [`attention`](super::attention): `dq` `[q_rows][width]`, `dk` and `dv` `[k_rows][width]`, all written
 /// in full.
 ///
 /// # Panics
-/// As [`attention`].
+/// As [`attention`](super::attention).
 pub fn attention_backward(
     spec: &AttentionSpec<'_>,
     q: Heads<'_>,
@@ -265,7 +265,7 @@ pub fn attention_backward(
 /// Gradient of attention on packed rows `qkv` `[rows][3 * width]`, into `d_qkv` of the same shape.
 ///
 /// # Panics
-/// As [`attention`].
+/// As [`attention`](super::attention).
 pub fn attention_backward_packed(
     spec: &AttentionSpec<'_>,
     qkv: &[f32],
