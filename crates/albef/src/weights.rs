@@ -277,8 +277,8 @@ pub struct ModelFiles {
 
 impl ModelFiles {
     /// Reads a model folder, or a weights file with `config.json` and `vocab.txt` beside it. For a
-    /// file that comes alone sizes are told by its shapes ([`ModelConfig::infer`]), and a word table
-    /// of BERT's length means BERT's word pieces. The vocabulary may have fewer word pieces than the
+    /// file of the published width that comes alone sizes are told by its shapes
+    /// ([`ModelConfig::infer`]), and a word table of BERT's length means BERT's word pieces. The vocabulary may have fewer word pieces than the
     /// model, whose last rows then mean nothing.
     ///
     /// # Errors
@@ -295,7 +295,9 @@ impl ModelFiles {
         let config_path = folder.join("config.json");
         let (config, tensors) = if alone && !config_path.exists() {
             let tensors = with_official_names(albef_weights::read(&file)?.tensors);
-            (ModelConfig::infer(&tensors, &source)?, tensors)
+            let config = ModelConfig::infer(&tensors, &source)?;
+            published(&config, &source)?;
+            (config, tensors)
         } else {
             let text = std::fs::read_to_string(&config_path).map_err(Error::io(&config_path))?;
             let config: ModelConfig = serde_json::from_str(&text)
@@ -313,6 +315,20 @@ impl ModelFiles {
         check_vocabulary(&vocabulary, vocab_path, &config)?;
         Ok(Self { config, vocabulary, tensors, folder, source })
     }
+}
+
+/// Shapes do not tell the number of heads, and another number gives other results in silence: only
+/// the published width is taken on trust.
+fn published(config: &ModelConfig, source: &str) -> Result<()> {
+    let base = ModelConfig::base();
+    if (config.vision.width, config.text.hidden) == (base.vision.width, base.text.hidden) {
+        return Ok(());
+    }
+    Err(Error::Config(format!(
+        "{source} comes without a `config.json` and its encoders are {} and {} wide, not 768 as in the \
+         published models, so its number of heads is unknown; put its `config.json` beside it",
+        config.vision.width, config.text.hidden
+    )))
 }
 
 /// A word piece beyond the model's table would be an index out of bounds.
