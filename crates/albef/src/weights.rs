@@ -299,10 +299,7 @@ impl ModelFiles {
             published(&config, &source)?;
             (config, tensors)
         } else {
-            let text = std::fs::read_to_string(&config_path).map_err(Error::io(&config_path))?;
-            let config: ModelConfig = serde_json::from_str(&text)
-                .map_err(|e| Error::Format { path: config_path, detail: e.to_string() })?;
-            config.check()?;
+            let config = read_config(&config_path)?;
             (config, with_official_names(albef_weights::read(&file)?.tensors))
         };
         let vocab_path = folder.join("vocab.txt");
@@ -315,6 +312,26 @@ impl ModelFiles {
         check_vocabulary(&vocabulary, vocab_path, &config)?;
         Ok(Self { config, vocabulary, tensors, folder, source })
     }
+}
+
+fn read_config(path: &Path) -> Result<ModelConfig> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let config: ModelConfig = serde_json::from_str(&text)
+        .map_err(|e| Error::Format { path: path.to_owned(), detail: e.to_string() })?;
+    config.check()?;
+    Ok(config)
+}
+
+/// `config.json` and `vocab.txt` of a folder.
+///
+/// # Errors
+/// As [`ModelFiles::open`].
+pub(crate) fn read_sizes(folder: &Path) -> Result<(ModelConfig, String)> {
+    let config = read_config(&folder.join("config.json"))?;
+    let path = folder.join("vocab.txt");
+    let vocabulary = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    check_vocabulary(&vocabulary, path, &config)?;
+    Ok((config, vocabulary))
 }
 
 /// Shapes do not tell the number of heads, and another number gives other results in silence: only
