@@ -254,7 +254,16 @@ impl ModelFolder {
     /// # Errors
     /// If a file is missing or damaged, or the weights do not fit the configuration.
     pub fn open(path: &Path, device: &Device) -> Result<Self> {
-        let ModelFiles { config, vocabulary, tensors, folder, source } = ModelFiles::open(path)?;
+        Self::open_at(path, None, device)
+    }
+
+    /// The same with position tables for another resolution ([`ModelFiles::at`]).
+    ///
+    /// # Errors
+    /// As [`ModelFolder::open`], or if the resolution does not fit the model.
+    pub fn open_at(path: &Path, image_res: Option<usize>, device: &Device) -> Result<Self> {
+        let files = ModelFiles::open(path)?.at(image_res)?;
+        let ModelFiles { config, vocabulary, tensors, folder, source } = files;
         let state = ModelState::read(&tensors, &config, device, &source, false)?;
         Ok(Self { config, state, vocabulary, path: folder })
     }
@@ -311,6 +320,17 @@ impl ModelFiles {
         };
         check_vocabulary(&vocabulary, vocab_path, &config)?;
         Ok(Self { config, vocabulary, tensors, folder, source })
+    }
+
+    /// For pictures of `image_res` pixels along a side, if given; position tables are resized when the
+    /// weights are taken.
+    ///
+    /// # Errors
+    /// If it is no multiple of the patch size, or out of range.
+    pub fn at(mut self, image_res: Option<usize>) -> Result<Self> {
+        self.config.vision.image_res = image_res.unwrap_or(self.config.vision.image_res);
+        self.config.check()?;
+        Ok(self)
     }
 }
 

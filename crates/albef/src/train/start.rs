@@ -154,9 +154,8 @@ impl TaskStart {
         objective: Objective,
         device: &Device,
     ) -> Result<Self> {
-        let files = checkpoint_files(Path::new(&config.checkpoint))?;
+        let files = checkpoint_files(Path::new(&config.checkpoint))?.at(config.base.image_res)?;
         let mut model = files.config.clone();
-        model.vision.image_res = config.base.image_res.unwrap_or(model.vision.image_res);
         model.text.dropout = config.base.dropout as f32;
         model.check()?;
         let vocabulary = files.vocabulary.clone();
