@@ -58,8 +58,8 @@ pub struct Arguments {
 }
 
 /// Scores of a pair in re-ranking.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum ScoreName {
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+pub enum ScoreName {
     /// The matching logit, as the official code.
     Itm,
     /// The matching logit plus the cosine, as LAVIS.
@@ -67,6 +67,17 @@ enum ScoreName {
     ItmItc,
     /// The probability of a match.
     ItmProb,
+}
+
+impl ScoreName {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Itm => "itm",
+            Self::ItmItc => "itm+itc",
+            Self::ItmProb => "itm-prob",
+        }
+    }
 }
 
 impl From<ScoreName> for Score {
@@ -86,7 +97,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let k = a.k.or(a.protocol.map(|p| p.k)).unwrap_or(128);
     let ready = open_model_at(&path, image_res, &device)?;
     if let Some(protocol) = a.protocol {
-        protocol.tell(&path, &ready, k);
+        protocol.tell(&path, &ready, k, a.score.name());
     }
     let size = ready.model.config.vision.image_res;
     let list = a.annotations.display().to_string();
@@ -106,6 +117,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         report.insert("queries".into(), json!({"txt": gallery, "img": texts}));
         report.insert("gallery".into(), json!({"images": gallery, "texts": texts}));
         report.insert("k".into(), json!(k));
+        report.insert("score".into(), json!(a.score.name()));
         report.insert("image_res".into(), json!(size));
         report.insert("protocol".into(), json!(a.protocol.map(|p| p.name)));
         report.insert("itc".into(), Value::Object(named(&out.itc)));
@@ -115,8 +127,9 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         return Ok(Answer::Yes);
     }
     println!("{gallery} pictures, {texts} texts; re-ranked: the best {k}");
+    let reranked = format!("re-ranked ({})", a.score.name().to_uppercase());
     for (name, report, ranks) in
-        [("cosine (ITC)", &out.itc, &out.itc_ranks), ("re-ranked (ITM)", &out.itm, &out.itm_ranks)]
+        [("cosine (ITC)", &out.itc, &out.itc_ranks), (&reranked, &out.itm, &out.itm_ranks)]
     {
         let i = intervals(ranks, a.resamples);
         println!(

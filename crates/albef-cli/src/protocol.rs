@@ -66,6 +66,9 @@ const PROTOCOLS: [Protocol; 3] = [
     },
 ];
 
+/// What all of them re-rank by.
+const SCORE: &str = "itm";
+
 /// Takes the name of a protocol.
 pub fn parser() -> impl TypedValueParser<Value = &'static Protocol> {
     PossibleValuesParser::new(PROTOCOLS.iter().map(|p| p.name)).try_map(|name| {
@@ -75,16 +78,16 @@ pub fn parser() -> impl TypedValueParser<Value = &'static Protocol> {
 
 impl Protocol {
     /// Says what is measured, and in what it is not the protocol.
-    pub fn tell(&self, path: &Path, model: &Pipeline, k: usize) {
+    pub fn tell(&self, path: &Path, model: &Pipeline, k: usize, score: &str) {
         let (found, size) = (Kind::of(model), model.model.config.vision.image_res);
         eprintln!("protocol {}: {}", self.name, self.about);
         eprintln!("measured: {}, {}; {size} px; k {k}", path.display(), found.words());
-        for difference in self.differences(found, size, k) {
+        for difference in self.differences(found, size, k, score) {
             eprintln!("warning: not {}: {difference}", self.name);
         }
     }
 
-    fn differences(&self, weights: Kind, image_res: usize, k: usize) -> Vec<String> {
+    fn differences(&self, weights: Kind, image_res: usize, k: usize, score: &str) -> Vec<String> {
         let differs = |what: &str, is: String, meant: String| {
             (is != meant).then(|| format!("{what} {is}, the protocol has {meant}"))
         };
@@ -96,6 +99,7 @@ impl Protocol {
                 format!("{} px", self.image_res),
             ),
             differs("k is", k.to_string(), self.k.to_string()),
+            differs("re-ranked by", score.into(), SCORE.into()),
         ]
         .into_iter()
         .flatten()
@@ -110,11 +114,16 @@ mod tests {
     #[test]
     fn each_difference_from_the_protocol_is_named() {
         let [paper, direct, _] = &PROTOCOLS;
-        assert!(paper.differences(Kind::FineTuned, 384, 128).is_empty());
-        let all = paper.differences(Kind::Pretrained, 256, 16).join("; ");
-        for part in ["are pre-trained, the protocol has fine-tuned", "have 256 px", "k is 16"] {
+        assert!(paper.differences(Kind::FineTuned, 384, 128, "itm").is_empty());
+        let all = paper.differences(Kind::Pretrained, 256, 16, "itm+itc").join("; ");
+        for part in [
+            "are pre-trained, the protocol has fine-tuned",
+            "have 256 px",
+            "k is 16",
+            "re-ranked by itm+itc",
+        ] {
             assert!(all.contains(part), "{part}: {all}");
         }
-        assert_eq!(direct.differences(Kind::Pretrained, 384, 128).len(), 1);
+        assert_eq!(direct.differences(Kind::Pretrained, 384, 128, "itm").len(), 1);
     }
 }
