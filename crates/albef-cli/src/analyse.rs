@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use crate::Answer;
 use crate::corpus::Pictures;
 use crate::device::Where;
+use crate::notes::tell_cut;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -108,6 +109,8 @@ fn mi(a: &MiArguments) -> Result<Answer> {
     Stream::new(a.seed, "order", &[]).shuffle(&mut order);
     order.truncate(a.pairs.unwrap_or(usize::MAX));
     let given = order.len();
+    let cut = |i: &&usize| ready.caption(caption(&samples[**i].captions, a.seed, **i)).cut;
+    tell_cut(order.iter().filter(cut).count(), given, Pipeline::LIMITS);
 
     let mut found = MutualInformation::default();
     let mut measure = |images: Tensor<4>, which: &[usize]| -> Result<()> {

@@ -8,9 +8,10 @@ use albef::eval::retrieval::{score_pairs, similarities};
 use albef::explain::{AttentionMaps, contrastive_maps, matching_maps};
 use albef::model::{EntailmentModel, TokenBatch};
 use albef::params::values;
-use albef::pipeline::match_probability;
+use albef::pipeline::{Pipeline, match_probability};
 use albef_data::image::DecodeOptions;
 use albef_data::scenes::png;
+use albef_data::text::Encoded;
 use albef_weights::{Task, write_atomic};
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
@@ -19,8 +20,9 @@ use serde_json::{Value, json};
 use crate::Answer;
 use crate::corpus::{Pictures, open_model};
 use crate::device::Where;
+use crate::notes::tell_cut;
 use crate::overlay::{draw_box, overlay};
-use crate::tasks::{Answered, TaskModel, answer_list, sample};
+use crate::tasks::{Answered, Seen, TaskModel, answer_list, sample};
 
 #[derive(clap::Args)]
 pub struct AskArguments {
@@ -169,8 +171,9 @@ pub fn ask(a: &AskArguments) -> Result<Answer> {
     let answers = answer_list(&a.answers)?;
     let candidates = model.candidates(&answers)?;
     let samples = [sample(&a.image, None, &a.question)];
-    let (found, skipped) = model.answers(&samples, &candidates, a.k, a.rank.into(), a.top)?;
-    let Some(top) = found.into_iter().next().flatten() else { return unusable(&skipped) };
+    let found = model.answers(&samples, &candidates, a.k, a.rank.into(), a.top)?;
+    let first = found.rows.into_iter().next().flatten();
+    let Some(top) = first else { return unusable(&found.skipped) };
     if a.json {
         let list: Vec<Value> = top
             .iter()
@@ -194,7 +197,8 @@ fn unusable(skipped: &[albef_data::dataset::Skipped]) -> Result<Answer> {
 
 pub fn entail(a: &EntailArguments) -> Result<Answer> {
     let model = TaskModel::open(&a.model, Task::Ve, &a.device.open()?)?;
-    let (rows, skipped) = model.classes(&[sample(&a.image, None, &a.sentence)], Task::Ve)?;
+    let Seen { rows, skipped, .. } =
+        model.classes(&[sample(&a.image, None, &a.sentence)], Task::Ve)?;
     let Some(row) = rows.first().filter(|r| !r.is_empty()) else { return unusable(&skipped) };
     let best = (0..row.len()).rev().max_by(|x, y| row[*x].total_cmp(&row[*y])).unwrap_or(0);
     let classes = EntailmentModel::CLASSES;
@@ -213,7 +217,7 @@ pub fn entail(a: &EntailArguments) -> Result<Answer> {
 pub fn reason(a: &ReasonArguments) -> Result<Answer> {
     let model = TaskModel::open(&a.model, Task::Nlvr, &a.device.open()?)?;
     let samples = [sample(&a.left, Some(&a.right), &a.statement)];
-    let (rows, skipped) = model.classes(&samples, Task::Nlvr)?;
+    let Seen { rows, skipped, .. } = model.classes(&samples, Task::Nlvr)?;
     let Some(row) = rows.first().filter(|r| !r.is_empty()) else { return unusable(&skipped) };
     let (truth, p) = (row[1] > row[0], row[1]);
     if a.json {
@@ -252,8 +256,7 @@ pub fn classify(a: &ClassifyArguments) -> Result<Answer> {
     let states = model.encoders.visual_encoder.forward(pixels)?;
     let image = values(model.encoders.image_feat(&states));
     let temp = values(model.temp.clone())[0];
-    let mut cosines = Vec::new();
-    let mut matches = Vec::new();
+    let (mut cosines, mut matches, mut cut_prompts) = (Vec::new(), Vec::new(), 0);
     for label in &a.labels {
         let prompts: Vec<String> = a.template.iter().map(|t| t.replace("{}", label)).collect();
         let mut mean = vec![0.0_f32; image.len()];
@@ -264,12 +267,15 @@ pub fn classify(a: &ClassifyArguments) -> Result<Answer> {
         let norm = mean.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-12);
         mean.iter_mut().for_each(|v| *v /= norm);
         cosines.push(similarities(&mean, &image)[0]);
-        let tokens: Vec<Vec<u32>> = prompts.iter().map(|p| ready.tokens(p)).collect();
+        let texts = prompts.iter().map(|p| ready.caption(p));
+        let (tokens, cut): (Vec<Vec<u32>>, Vec<bool>) = texts.map(|t| (t.ids, t.cut)).unzip();
+        cut_prompts += cut.into_iter().filter(|c| *c).count();
         let pairs: Vec<(usize, usize)> = (0..tokens.len()).map(|t| (0, t)).collect();
         let logits = score_pairs(model, &tokens, &pairs, 1, &states)?;
         matches
             .push(logits.iter().map(|l| match_probability(*l)).sum::<f64>() / logits.len() as f64);
     }
+    tell_cut(cut_prompts, a.labels.len() * a.template.len(), Pipeline::LIMITS);
     let top = cosines.iter().copied().fold(f32::MIN, f32::max);
     let exp: Vec<f64> = cosines.iter().map(|c| f64::from((c - top) / temp).exp()).collect();
     let sum: f64 = exp.iter().sum();
@@ -312,7 +318,8 @@ pub fn ground(a: &GroundArguments) -> Result<Answer> {
     let ready = open_model(a.model.as_deref(), &device)?;
     let config = &ready.model.config;
     let (pictures, pixels) = open_picture(&a.image, config.vision.image_res, &device)?;
-    let tokens = ready.phrase(&a.phrase);
+    let Encoded { ids: tokens, cut } = ready.phrase(&a.phrase);
+    tell_cut(cut.into(), 1, ready.phrase_limits());
     let texts = TokenBatch::packed(std::slice::from_ref(&tokens));
     let maps: AttentionMaps = match a.mode {
         Mode::Itm => {

@@ -8,23 +8,36 @@ use albef::params::{tensor, values};
 use albef::pipeline::Pipeline;
 use albef::task_weights::task_name;
 use albef::weights::{ModelFiles, interpolation_line};
-use albef_data::dataset::{Dataset, Sample, Skipped, SourceSpec, load_images, open_source};
+use albef_data::dataset::{
+    Contents, Dataset, Sample, Skipped, SourceSpec, load_images, read_source,
+};
 use albef_data::image::{DecodeOptions, Normalization};
 use albef_weights::Task;
 use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor};
 
+use crate::notes::tell_left_out;
+
 /// Opens the model named, or the one that ships with the program.
 pub fn open_model(path: Option<&Path>, device: &Device) -> Result<Pipeline> {
-    let path = match path {
-        Some(path) => path.to_owned(),
+    open_model_at(&model_path(path)?, None, device)
+}
+
+/// Where the model lies.
+pub fn model_path(named: Option<&Path>) -> Result<PathBuf> {
+    match named {
+        Some(path) => Ok(path.to_owned()),
         None => shipped().context(
             "no model is named and none ships with this build; \
              hint: train one with `albef demo` or `albef pretrain` and give it with --model",
-        )?,
-    };
-    note_inferred(&path);
-    let model = Pipeline::open(&path, device).map_err(|e| of_another_task(&path, e))?;
+        ),
+    }
+}
+
+/// Opens a model for pictures of `image_res` pixels along a side, if not those of the model.
+pub fn open_model_at(path: &Path, image_res: Option<usize>, device: &Device) -> Result<Pipeline> {
+    note_inferred(path);
+    let model = Pipeline::open_at(path, image_res, device).map_err(|e| of_another_task(path, e))?;
     if let Some(grids) = model.interpolated {
         eprintln!("note: {}", interpolation_line(grids));
     }
@@ -75,22 +88,30 @@ fn shipped() -> Option<PathBuf> {
 /// Pictures of a folder, an archive or a list.
 pub struct Pictures {
     pub data: Arc<Dataset>,
+    /// Members of archives that form no sample.
+    pub left_out: Vec<Skipped>,
     size: usize,
     device: Device,
 }
 
 impl Pictures {
     pub fn open(path: &str, root: Option<&Path>, size: usize, device: &Device) -> Result<Self> {
-        let samples = open_source(&SourceSpec::new(path, root))?;
-        if samples.is_empty() {
+        let contents = read_source(&SourceSpec::new(path, root))?;
+        tell_left_out(path, &contents.left_out);
+        if contents.samples.is_empty() {
             anyhow::bail!("there is no picture in {path}");
         }
-        Ok(Self::of(samples, size, device))
+        Ok(Self::of_source(contents, size, device))
+    }
+
+    pub fn of_source(contents: Contents, size: usize, device: &Device) -> Self {
+        let Contents { samples, left_out } = contents;
+        Self { left_out, ..Self::of(samples, size, device) }
     }
 
     pub fn of(samples: Vec<Sample>, size: usize, device: &Device) -> Self {
         let data = Arc::new(Dataset::from_samples(samples));
-        Self { data, size, device: device.clone() }
+        Self { data, left_out: Vec::new(), size, device: device.clone() }
     }
 
     /// Normalised pixels `[n, 3, S, S]`, and what could not be used.

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::Answer;
+use crate::notes::tell_first;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -157,20 +158,12 @@ fn check_source(a: &CheckArguments) -> Result<Answer> {
     Ok(if report.is_clean() && report.samples > 0 { Answer::Yes } else { Answer::No })
 }
 
-/// Left-out cut-outs that are named one by one.
-const SHOWN: usize = 10;
-
 fn sprites(a: &ScenesArguments) -> Result<Sprites> {
     let all = match &a.sprites {
         None => Sprites::embedded()?,
         Some(folder) => {
             let (sprites, left_out) = Sprites::from_folder(folder, a.unseen.as_deref())?;
-            for line in left_out.iter().take(SHOWN) {
-                eprintln!("left out: {line}");
-            }
-            if left_out.len() > SHOWN {
-                eprintln!("and {} more", left_out.len() - SHOWN);
-            }
+            tell_first("left out", left_out.into_iter());
             sprites
         }
     };

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use albef::config::{Files, OptimizerConfig, PretrainConfig, ScheduleConfig};
-use albef::eval::retrieval::{Evaluation, top_k};
+use albef::eval::retrieval::{Evaluation, Options, top_k};
 use albef::ops::Precision;
 use albef::params::cpu;
 use albef::train::trainer::{Ended, Trainer};
@@ -15,7 +15,7 @@ use albef_weights::write_atomic;
 use anyhow::{Context, Result, bail};
 
 use crate::corpus::{Pictures, open_model};
-use crate::evaluate::{intervals, measure};
+use crate::evaluate_retrieval::{intervals, measure};
 use crate::{Answer, pretrain};
 
 #[derive(clap::Args)]
@@ -152,7 +152,9 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         let list = data.join(format!("{name}.json")).display().to_string();
         let size = ready.model.config.vision.image_res;
         let pictures = Pictures::open(&list, Some(&data), size, &cpu())?;
-        let (out, _, texts) = measure(&ready, &pictures, 16, false)?;
+        let options = Options { k: 16, ..Options::default() };
+        let found = measure(&ready, &pictures, &options, false)?;
+        let (out, texts) = (found.evaluation, found.texts);
         let per_image = texts as f64 / pairs.len() as f64;
         let chance = 100.0 * per_image / texts as f64;
         let pixels = if name == "val_scenes" {

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use albef::pipeline::Pipeline;
 use albef_weights::write_atomic;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -10,6 +11,7 @@ use serde_json::json;
 use crate::Answer;
 use crate::corpus::{Pictures, open_model};
 use crate::device::Where;
+use crate::notes::tell_cut;
 use crate::outcomes;
 
 #[derive(clap::Args)]
@@ -80,6 +82,8 @@ pub fn run(a: &Arguments) -> Result<Answer> {
             feature,
         }));
     }
+    let cut = texts.iter().filter(|text| model.caption(text).cut).count();
+    tell_cut(cut, texts.len(), Pipeline::LIMITS);
     for text in texts {
         let feature = model.embed_text(&text)?;
         rows.push(Row { kind: Kind::Text, name: text, feature });

@@ -1,30 +1,24 @@
 //! `albef evaluate`.
 
-use std::cell::RefCell;
 use std::path::PathBuf;
 
-use albef::eval::metrics::RecallReport;
-use albef::eval::retrieval::{Evaluation, Gallery, Options, evaluate};
-use albef::pipeline::Pipeline;
-use albef_report::bootstrap_interval;
-use anyhow::{Result, bail};
-use serde_json::{Map, Value, json};
-
 use albef::eval::vqa_score::ScoreRule;
-use albef_data::dataset::{Sample, Skipped, TaskForm, TaskRoots, read_task};
+use albef_data::dataset::{Sample, TaskForm, TaskRoots, read_task};
 use albef_weights::{Task, write_atomic};
+use anyhow::{Result, bail};
+use serde_json::Value;
 
 use crate::Answer;
 use crate::ask::Rank;
-use crate::corpus::{Pictures, open_model};
 use crate::device::Where;
+use crate::notes::tell_skipped;
 use crate::tasks::{Measured, TaskModel, answer_list};
 use crate::{outcomes, text_baseline};
 
 #[derive(clap::Subcommand)]
 pub enum Command {
     /// Recall in both directions: ranked by cosine, then re-ranked by the matching head.
-    Retrieval(Arguments),
+    Retrieval(crate::evaluate_retrieval::Arguments),
     /// Accuracy of answers by ranking a list of candidates.
     Vqa(VqaArguments),
     /// Accuracy of a file of answers by the official annotations of VQAv2, without a model.
@@ -48,6 +42,10 @@ pub struct ListArguments {
     /// Joined before its image paths.
     #[arg(long, default_value = ".")]
     image_root: PathBuf,
+    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; its
+    /// position table is interpolated.
+    #[arg(long, value_name = "PIXELS")]
+    image_res: Option<usize>,
     /// Training lists of the task: print what their texts alone would score, no picture seen.
     #[arg(long, num_args = 1.., value_name = "TRAIN_LIST")]
     text_baseline: Vec<PathBuf>,
@@ -83,16 +81,6 @@ pub struct VqaArguments {
     /// Write the answers to all questions here, in the form of the evaluation server.
     #[arg(long, value_name = "FILE", value_parser = outcomes::place)]
     results: Option<PathBuf>,
-}
-
-/// Names the first pictures that could not be used, and counts the others.
-pub fn tell_skipped(skipped: &[Skipped]) {
-    for s in skipped.iter().take(SHOWN) {
-        eprintln!("not usable, counted as wrong: {}: {}", s.name, s.error);
-    }
-    if skipped.len() > SHOWN {
-        eprintln!("and {} more", skipped.len() - SHOWN);
-    }
 }
 
 /// Prints accuracy with its interval, beside what the most frequent answer alone would score, and
@@ -131,7 +119,7 @@ fn print(
 }
 
 fn classes(a: &ListArguments, task: Task, form: TaskForm) -> Result<Answer> {
-    let model = TaskModel::open(&a.model, task, &a.device.open()?)?;
+    let model = TaskModel::open_at(&a.model, task, a.image_res, &a.device.open()?)?;
     let roots = TaskRoots { image_root: a.image_root.clone(), ..TaskRoots::default() };
     let samples = read_task(&a.annotations, form, &roots)?;
     if samples.is_empty() {
@@ -147,7 +135,8 @@ fn classes(a: &ListArguments, task: Task, form: TaskForm) -> Result<Answer> {
 
 fn vqa(a: &VqaArguments) -> Result<Answer> {
     let list = &a.list;
-    let model = TaskModel::open(&list.model, Task::Vqa, &list.device.open()?)?;
+    let device = list.device.open()?;
+    let model = TaskModel::open_at(&list.model, Task::Vqa, list.image_res, &device)?;
     let root = || list.image_root.clone();
     let roots = TaskRoots { image_root: root(), vqa_root: root(), vg_root: root() };
     let samples = read_task(&list.annotations, TaskForm::Vqa, &roots)?;
@@ -194,177 +183,13 @@ fn vqa(a: &VqaArguments) -> Result<Answer> {
     Ok(Answer::Yes)
 }
 
-#[derive(clap::Args)]
-pub struct Arguments {
-    /// Model folder or weights file.
-    #[arg(long)]
-    model: Option<PathBuf>,
-    /// Retrieval list: a JSON list of images with their captions.
-    #[arg(long)]
-    annotations: PathBuf,
-    /// Joined before its image paths.
-    #[arg(long)]
-    image_root: Option<PathBuf>,
-    /// Candidates that are re-ranked; 0 for none.
-    #[arg(long, default_value_t = 128)]
-    k: usize,
-    /// Count a hit by `image_id` (concept) instead of by picture.
-    #[arg(long)]
-    by_id: bool,
-    /// Resamples of the bootstrap intervals.
-    #[arg(long, default_value_t = 1000)]
-    resamples: usize,
-    #[command(flatten)]
-    device: Where,
-    /// Write what was found item by item here, for `albef compare`.
-    #[arg(long, value_name = "FILE", value_parser = outcomes::place)]
-    save: Option<PathBuf>,
-    /// One JSON object on standard output.
-    #[arg(long)]
-    json: bool,
-}
-
-/// Unusable pictures that are named one by one.
-pub const SHOWN: usize = 10;
-
 pub fn run(command: &Command) -> Result<Answer> {
     match command {
-        Command::Retrieval(a) => retrieval(a),
+        Command::Retrieval(a) => crate::evaluate_retrieval::run(a),
         Command::Vqa(a) => vqa(a),
         Command::VqaResults(a) => crate::evaluate_vqa_results::run(a),
         Command::Nlvr(a) => classes(a, Task::Nlvr, TaskForm::Nlvr),
         Command::Ve(a) => classes(a, Task::Ve, TaskForm::Entailment),
         Command::Grounding(a) => crate::evaluate_grounding::run(a),
     }
-}
-
-fn retrieval(a: &Arguments) -> Result<Answer> {
-    let device = a.device.open()?;
-    let ready = open_model(a.model.as_deref(), &device)?;
-    let size = ready.model.config.vision.image_res;
-    let list = a.annotations.display().to_string();
-    let pictures = Pictures::open(&list, a.image_root.as_deref(), size, &device)?;
-    let (out, skipped, texts) = measure(&ready, &pictures, a.k, a.by_id)?;
-    let gallery = pictures.data.len();
-    for s in skipped.iter().take(SHOWN) {
-        eprintln!("not usable, counted as missed: {s}");
-    }
-    if skipped.len() > SHOWN {
-        eprintln!("and {} more", skipped.len() - SHOWN);
-    }
-    if skipped.len() == gallery {
-        bail!("none of the {gallery} pictures can be used; is --image-root the right folder?");
-    }
-    outcomes::save_if(a.save.as_deref(), || {
-        outcomes::retrieval(pictures.data.samples(), &out, a.k, a.by_id)
-    })?;
-    if a.json {
-        let mut report = named(&out.itm);
-        report.insert("queries".into(), json!({"txt": gallery, "img": texts}));
-        report.insert("gallery".into(), json!({"images": gallery, "texts": texts}));
-        report.insert("k".into(), json!(a.k));
-        report.insert("itc".into(), Value::Object(named(&out.itc)));
-        report.insert("interval".into(), intervals(&out.itm_ranks, a.resamples));
-        report.insert("skipped".into(), json!(skipped.len()));
-        println!("{}", Value::Object(report));
-        return Ok(Answer::Yes);
-    }
-    println!("{gallery} pictures, {texts} texts; re-ranked: the best {}", a.k);
-    for (name, report, ranks) in
-        [("cosine (ITC)", &out.itc, &out.itc_ranks), ("re-ranked (ITM)", &out.itm, &out.itm_ranks)]
-    {
-        let i = intervals(ranks, a.resamples);
-        println!(
-            "{name:<16} image to text R@1 {:.2} [{:.2}, {:.2}] R@5 {:.2} R@10 {:.2}   \
-             text to image R@1 {:.2} [{:.2}, {:.2}] R@5 {:.2} R@10 {:.2}   mean {:.2}",
-            report.txt_r1,
-            i["txt_r1"][0].as_f64().unwrap_or(f64::NAN),
-            i["txt_r1"][1].as_f64().unwrap_or(f64::NAN),
-            report.txt_r5,
-            report.txt_r10,
-            report.img_r1,
-            i["img_r1"][0].as_f64().unwrap_or(f64::NAN),
-            i["img_r1"][1].as_f64().unwrap_or(f64::NAN),
-            report.img_r5,
-            report.img_r10,
-            report.r_mean
-        );
-    }
-    Ok(Answer::Yes)
-}
-
-/// Recalls under the official names.
-pub fn named(report: &RecallReport) -> Map<String, Value> {
-    report.named().into_iter().map(|(k, v)| (k.to_owned(), json!(v))).collect()
-}
-
-/// 95 % bootstrap intervals over queries, in percent.
-pub fn intervals(ranks: &[Vec<usize>; 2], resamples: usize) -> Value {
-    let mut out = Map::new();
-    for (side, ranks) in ["txt", "img"].into_iter().zip(ranks) {
-        for k in [1, 5, 10] {
-            let hits: Vec<f64> = ranks.iter().map(|r| if *r < k { 100.0 } else { 0.0 }).collect();
-            let (low, high) = bootstrap_interval(&hits, resamples, 42);
-            out.insert(format!("{side}_r{k}"), json!([low, high]));
-        }
-    }
-    Value::Object(out)
-}
-
-/// Evaluates pictures with their captions; gives the result, the unusable pictures and the number
-/// of texts.
-pub fn measure(
-    ready: &Pipeline,
-    pictures: &Pictures,
-    k: usize,
-    by_id: bool,
-) -> Result<(Evaluation, Vec<String>, usize)> {
-    let mut texts = Vec::new();
-    let mut txt2img = Vec::new();
-    for (i, sample) in pictures.data.samples().iter().enumerate() {
-        for caption in &sample.captions {
-            texts.push(ready.tokens(caption));
-            txt2img.push(i);
-        }
-    }
-    if texts.is_empty() {
-        bail!("the list has no captions, so there is nothing to measure");
-    }
-    let gallery = Gallery {
-        images: pictures.data.len(),
-        texts: &texts,
-        txt2img: &txt2img,
-        ids: by_id.then_some(pictures.data.image_ids()),
-    };
-    let skipped = RefCell::new(std::collections::BTreeMap::new());
-    let load = |which: &[usize]| -> albef::Result<_> {
-        let (images, failed) = pictures.load(which);
-        for (i, s) in failed {
-            skipped.borrow_mut().insert(i, format!("{}: {}", s.name, s.error));
-        }
-        Ok(images)
-    };
-    let bar = indicatif::ProgressBar::new(0);
-    let options = Options { k, ..Options::default() };
-    let mut out = evaluate(&ready.model, &gallery, &options, &load, &mut |p| {
-        bar.set_length(p.total as u64);
-        bar.set_position(p.done as u64);
-        bar.set_message(p.phase);
-    })?;
-    bar.finish_and_clear();
-    let skipped = skipped.into_inner();
-    // A picture that cannot be used is a miss in both directions, never a lucky hit.
-    for i in skipped.keys() {
-        for ranks in [&mut out.itc_ranks, &mut out.itm_ranks] {
-            ranks[0][*i] = albef::eval::metrics::MISSED;
-            for (t, image) in txt2img.iter().enumerate() {
-                if image == i {
-                    ranks[1][t] = albef::eval::metrics::MISSED;
-                }
-            }
-        }
-    }
-    out.itc = RecallReport::from_ranks(&out.itc_ranks[0], &out.itc_ranks[1]);
-    out.itm = RecallReport::from_ranks(&out.itm_ranks[0], &out.itm_ranks[1]);
-    Ok((out, skipped.into_values().collect(), texts.len()))
 }

@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 
 use crate::Answer;
 use crate::ask::Mode;
-use crate::corpus::{Pictures, open_model};
+use crate::corpus::{Pictures, model_path, open_model_at};
 use crate::device::Where;
-use crate::evaluate::{SHOWN, tell_skipped};
 use crate::grounding_cases::{Case, Cases};
+use crate::notes::{tell_cut, tell_first, tell_skipped};
 use crate::outcomes;
 use crate::tasks::refuse_if_none;
 
@@ -40,6 +40,10 @@ pub struct Arguments {
     /// Joined before its image paths.
     #[arg(long, default_value = ".")]
     image_root: PathBuf,
+    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; its
+    /// position table is interpolated.
+    #[arg(long, value_name = "PIXELS")]
+    image_res: Option<usize>,
     /// Folder with `refcoco+/refs(unc).p` and `refcoco+/instances.json`; gives accuracy by split.
     #[arg(long, requires = "det_file")]
     refcoco_data: Option<PathBuf>,
@@ -77,6 +81,8 @@ pub struct Outcome {
     splits: Vec<Option<String>>,
     layer: usize,
     undecided: usize,
+    /// Expressions of which the end is not read.
+    cut: usize,
     /// Expressions whose own box lies outside of the picture; they count as wrong.
     outside: Vec<String>,
     /// Proposals outside of their pictures, which are not chosen.
@@ -98,7 +104,7 @@ impl Outcome {
             "random_box": mean(&self.random), "centre_box": mean(&self.centre),
             "expressions": self.scores.len(), "layer": self.layer,
             "undecided": self.undecided, "skipped": self.skipped.len(),
-            "outside": self.outside.len(), "proposals_outside": self.proposals_outside});
+            "cut_texts": self.cut, "outside": self.outside.len(), "proposals_outside": self.proposals_outside});
         for split in SPLITS {
             let which: Vec<usize> = (0..self.scores.len())
                 .filter(|i| self.splits[*i].as_deref() == Some(split))
@@ -120,12 +126,8 @@ impl Outcome {
     /// Names what could not be measured as it should.
     pub fn tell(&self) {
         tell_skipped(&self.skipped);
-        for name in self.outside.iter().take(SHOWN) {
-            eprintln!("its `box` lies outside of the picture, counted as wrong: {name}");
-        }
-        if self.outside.len() > SHOWN {
-            eprintln!("and {} more", self.outside.len() - SHOWN);
-        }
+        let outside = self.outside.iter().cloned();
+        tell_first("its `box` lies outside of the picture, counted as wrong", outside);
         if self.proposals_outside > 0 {
             eprintln!(
                 "{} proposals lie outside of their pictures and are never chosen",
@@ -146,7 +148,8 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         (None, None) => Cases::of_lists(&a.annotations, &a.image_root)?,
         _ => bail!("--refcoco-data and --det-file belong together"),
     };
-    let ready = open_model(a.model.as_deref(), &a.device.open()?)?;
+    let path = model_path(a.model.as_deref())?;
+    let ready = open_model_at(&path, a.image_res, &a.device.open()?)?;
     let out = measure(&ready, &cases, a.mode, a.layer)?;
     out.tell();
     outcomes::save_if(a.save.as_deref(), || out.outcomes(&cases))?;
@@ -200,6 +203,7 @@ pub fn measure(
         splits: cases.iter().map(|c| c.split.clone()).collect(),
         layer,
         undecided: 0,
+        cut: 0,
         outside: Vec::new(),
         proposals_outside: 0,
         skipped: Vec::new(),
@@ -208,8 +212,9 @@ pub fn measure(
     let bar = indicatif::ProgressBar::new(all.len() as u64);
     for part in all.chunks(16) {
         let (pixels, failed) = pictures.load(part);
-        let texts: Vec<Vec<u32>> =
-            part.iter().map(|i| ready.phrase(&samples[*i].captions[0])).collect();
+        let phrases = part.iter().map(|i| ready.phrase(&samples[*i].captions[0]));
+        let (texts, cut): (Vec<Vec<u32>>, Vec<bool>) = phrases.map(|p| (p.ids, p.cut)).unzip();
+        out.cut += cut.into_iter().filter(|c| *c).count();
         let longest = match mode {
             Mode::Itm => texts.iter().map(Vec::len).max().unwrap_or(1),
             Mode::Itc => 1,
@@ -266,6 +271,7 @@ pub fn measure(
         bar.inc(part.len() as u64);
     }
     bar.finish_and_clear();
+    tell_cut(out.cut, samples.len(), ready.phrase_limits());
     refuse_if_none(samples.len() - out.skipped.len(), samples.len(), &out.skipped)?;
     Ok(out)
 }

@@ -89,7 +89,10 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let validation = Lists::open(&config, objective, CHOOSING, &config.base.val_file.paths())?;
     let test = Lists::open(&config, objective, TESTING, &config.test_file.paths())?;
     let chosen = validation.is_some();
-    let trainer = Trainer::finetune(&config, objective, &a.output, &device)?;
+    let trainer = match a.resume {
+        true => Trainer::finetune_resuming(&config, objective, &a.output, &device)?,
+        false => Trainer::finetune(&config, objective, &a.output, &device)?,
+    };
     for line in trainer.about_start() {
         eprintln!("note: {line}");
     }

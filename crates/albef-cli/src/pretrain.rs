@@ -50,7 +50,10 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let measuring = FinetuneConfig { base: config.clone(), ..FinetuneConfig::default() };
     let files = config.val_file.paths();
     let validation = Lists::open(&measuring, Objective::Pretrain, CHOOSING, &files)?;
-    let trainer = Trainer::new(config, &a.output, &device)?;
+    let trainer = match a.resume {
+        true => Trainer::resuming(config, &a.output, &device)?,
+        false => Trainer::new(config, &a.output, &device)?,
+    };
     match train_validated(trainer, &a.output, a.resume, &measuring, validation)? {
         (_, Ended::Done) => Ok(Answer::Yes),
         (_, Ended::Interrupted | Ended::Paused) => {

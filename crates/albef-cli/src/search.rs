@@ -3,14 +3,16 @@
 use std::path::PathBuf;
 
 use albef::eval::retrieval::{score_pairs, similarities, top_k};
-use albef::pipeline::{Match, match_probability};
+use albef::pipeline::{Match, Pipeline, match_probability};
 use albef_data::image::DecodeOptions;
+use albef_data::text::Encoded;
 use anyhow::{Result, bail};
 use serde_json::json;
 
 use crate::Answer;
 use crate::corpus::{Pictures, open_model};
 use crate::device::Where;
+use crate::notes::tell_cut;
 
 #[derive(clap::Args)]
 pub struct SearchArguments {
@@ -62,6 +64,8 @@ pub fn search(a: &SearchArguments) -> Result<Answer> {
     if feats.is_empty() {
         bail!("none of the {} pictures in {} can be used", skipped.len(), a.path);
     }
+    let Encoded { ids: tokens, cut } = ready.caption(&a.text);
+    tell_cut(cut.into(), 1, Pipeline::LIMITS);
     let query = ready.embed_text(&a.text)?;
     let rows: Vec<f32> = feats.iter().flat_map(|(_, f)| f.iter().copied()).collect();
     let cosines = similarities(&query, &rows);
@@ -72,7 +76,7 @@ pub fn search(a: &SearchArguments) -> Result<Answer> {
         let (images, _) = pictures.load(&which);
         let states = model.encoders.visual_encoder.forward(images)?;
         let pairs: Vec<(usize, usize)> = (0..part.len()).map(|i| (i, 0)).collect();
-        let logits = score_pairs(model, &[ready.tokens(&a.text)], &pairs, 1, &states)?;
+        let logits = score_pairs(model, std::slice::from_ref(&tokens), &pairs, 1, &states)?;
         for ((c, i), l) in part.iter().zip(which).zip(logits) {
             hits.push((pictures.data.samples()[i].name.clone(), cosines[*c], match_probability(l)));
         }
@@ -87,7 +91,8 @@ pub fn search(a: &SearchArguments) -> Result<Answer> {
         println!(
             "{}",
             json!({"query": a.text, "results": results, "gallery": feats.len(),
-                   "skipped": skipped.len()})
+                   "skipped": skipped.len(), "left_out": pictures.left_out.len(),
+                   "cut_texts": usize::from(cut)})
         );
     } else {
         println!("match   cosine  picture");
@@ -101,6 +106,7 @@ pub fn search(a: &SearchArguments) -> Result<Answer> {
 pub fn match_pair(a: &MatchArguments) -> Result<Answer> {
     let device = a.device.open()?;
     let model = open_model(a.model.as_deref(), &device)?;
+    tell_cut(model.caption(&a.text).cut.into(), 1, Pipeline::LIMITS);
     let picture = albef_data::image::open(&a.image, &DecodeOptions::default())?;
     let found = model.match_text(&[picture], &a.text)?;
     let Some(Match { cosine, itm_logit, probability: p }) = found.first().copied() else {

@@ -15,7 +15,7 @@ use albef::task_weights::TaskWeights;
 use albef::weights::{ModelFiles, interpolation_line};
 use albef_data::dataset::{Dataset, Sample, Skipped, Target, load_samples};
 use albef_data::image::{DecodeOptions, Normalization};
-use albef_data::text::{Tokenizer, Vocabulary, pre_caption, pre_question};
+use albef_data::text::{Encoded, Limits, Tokenizer, Vocabulary};
 use albef_report::bootstrap_interval;
 use albef_weights::Task;
 use anyhow::{Context, Result, bail};
@@ -23,8 +23,10 @@ use burn::tensor::{Device, Tensor, activation};
 use serde_json::{Value, json};
 
 use crate::corpus::note_inferred;
+use crate::notes::tell_cut;
 
-/// Words of a question that are kept in evaluation.
+/// Words of a sentence and of a question that are kept in evaluation.
+const SENTENCE_WORDS: usize = 30;
 const QUESTION_WORDS: usize = 50;
 const BATCH: usize = 16;
 
@@ -62,12 +64,23 @@ pub fn refuse_if_none(usable: usize, samples: usize, skipped: &[Skipped]) -> Res
     }
 }
 
+/// What a model gave for samples, in their order.
+pub struct Seen<T> {
+    pub rows: Vec<T>,
+    /// What could not be used.
+    pub skipped: Vec<Skipped>,
+    /// Texts of which the end is not read.
+    pub cut: usize,
+}
+
 /// What came of a list of samples.
 pub struct Measured {
     /// Score of each sample, 0 to 100; unusable ones score 0.
     pub scores: Vec<f64>,
     /// What could not be used.
     pub skipped: Vec<Skipped>,
+    /// Texts of which the end is not read.
+    pub cut: usize,
     /// What always giving the most frequent answer would score.
     pub majority: f64,
     /// Answers by question, in the form that the evaluation server takes.
@@ -86,6 +99,7 @@ impl Measured {
             "majority": self.majority,
             "samples": self.scores.len(),
             "skipped": self.skipped.len(),
+            "cut_texts": self.cut,
         })
     }
 }
@@ -93,8 +107,19 @@ impl Measured {
 impl TaskModel {
     /// Opens a model folder or weights file that is fine-tuned for `task`.
     pub fn open(path: &Path, task: Task, device: &Device) -> Result<Self> {
+        Self::open_at(path, task, None, device)
+    }
+
+    /// The same for pictures of `image_res` pixels along a side, if not those of the model.
+    pub fn open_at(
+        path: &Path,
+        task: Task,
+        image_res: Option<usize>,
+        device: &Device,
+    ) -> Result<Self> {
         note_inferred(path);
         let files = ModelFiles::open(path)
+            .and_then(|files| files.at(image_res))
             .with_context(|| format!("cannot open the model {}", path.display()))?;
         let found = albef_weights::inspect(&files.tensors).task;
         if found != task {
@@ -129,13 +154,20 @@ impl TaskModel {
         Ok(Self { config, tokenizer, weights, device: device.clone(), batch: BATCH })
     }
 
-    fn caption(&self, text: &str) -> Vec<u32> {
-        self.tokenizer.encode_truncated(&pre_caption(text, 30), self.config.text.max_positions)
+    /// Up to where texts are read: as the official code cuts words, and as far as the model has positions.
+    fn limits(&self, words: usize) -> Limits {
+        Limits { words, ids: self.config.text.max_positions }
     }
 
-    fn question(&self, text: &str) -> Vec<u32> {
-        let text = pre_question(text, QUESTION_WORDS);
-        self.tokenizer.encode_truncated(&text, self.config.text.max_positions)
+    /// The texts of samples as `encode` reads them, and how many of them are cut.
+    fn texts<'a>(
+        samples: impl Iterator<Item = &'a Sample>,
+        encode: impl Fn(&str) -> Encoded,
+    ) -> (TokenBatch, usize) {
+        let text = |s: &'a Sample| s.captions.first().map_or("", String::as_str);
+        let encoded = samples.map(|s| encode(text(s))).map(|e| (e.ids, e.cut));
+        let (ids, cut): (Vec<Vec<u32>>, Vec<bool>) = encoded.unzip();
+        (TokenBatch::packed(&ids), cut.into_iter().filter(|c| *c).count())
     }
 
     fn images(
@@ -159,19 +191,20 @@ impl TaskModel {
 
     /// Class probabilities of each sample: true and false of statements about two images, or the
     /// three of entailment.
-    pub fn classes(&self, samples: &[Sample], task: Task) -> Result<(Vec<Vec<f32>>, Vec<Skipped>)> {
+    pub fn classes(&self, samples: &[Sample], task: Task) -> Result<Seen<Vec<f32>>> {
         let views = if task == Task::Nlvr { 2 } else { 1 };
         let data = Dataset::from_samples(samples.to_vec());
         let all: Vec<usize> = (0..samples.len()).collect();
-        let (mut rows, mut skipped) = (Vec::new(), Vec::new());
+        let limits = self.limits(SENTENCE_WORDS);
+        let (mut rows, mut skipped, mut cut) = (Vec::new(), Vec::new(), 0);
         let bar = indicatif::ProgressBar::new(all.len() as u64);
         for part in all.chunks(self.batch) {
             let (images, failed) = self.images(&data, part, views);
-            let texts: Vec<Vec<u32>> = part
-                .iter()
-                .map(|i| self.caption(samples[*i].captions.first().map_or("", String::as_str)))
-                .collect();
-            let (texts, none) = (TokenBatch::packed(&texts), &mut DropoutDraws::none());
+            let of_part = part.iter().map(|i| &samples[*i]);
+            let (texts, cut_here) =
+                Self::texts(of_part, |text| self.tokenizer.caption(text, limits));
+            cut += cut_here;
+            let none = &mut DropoutDraws::none();
             let logits = if task == Task::Nlvr {
                 PairModel::new(&self.config, &self.weights, Copy::Online)?
                     .logits(images, &texts, none)?
@@ -189,12 +222,13 @@ impl TaskModel {
             bar.inc(part.len() as u64);
         }
         bar.finish_and_clear();
-        Ok((rows, skipped))
+        tell_cut(cut, samples.len(), limits);
+        Ok(Seen { rows, skipped, cut })
     }
 
     /// Accuracy of classes.
     pub fn accuracy(&self, samples: &[Sample], task: Task) -> Result<Measured> {
-        let (rows, skipped) = self.classes(samples, task)?;
+        let Seen { rows, skipped, cut } = self.classes(samples, task)?;
         let labels: Vec<usize> = samples
             .iter()
             .map(|s| match s.task.target {
@@ -214,7 +248,7 @@ impl TaskModel {
         refuse_if_none(rows.iter().filter(|r| !r.is_empty()).count(), samples.len(), &skipped)?;
         let most = (0..3).map(|c| labels.iter().filter(|l| **l == c).count()).max().unwrap_or(0);
         let majority = 100.0 * most as f64 / labels.len().max(1) as f64;
-        Ok(Measured { scores, skipped, majority, results: Vec::new() })
+        Ok(Measured { scores, skipped, cut, majority, results: Vec::new() })
     }
 
     /// The candidate answers of a list.
@@ -231,11 +265,12 @@ impl TaskModel {
         k: usize,
         rule: RankRule,
         keep: usize,
-    ) -> Result<(Vec<Option<Ranked>>, Vec<Skipped>)> {
+    ) -> Result<Seen<Option<Ranked>>> {
         let model = AnswerModel::new(&self.config, &self.weights, Copy::Online)?;
         let data = Arc::new(Dataset::from_samples(samples.to_vec()));
         let all: Vec<usize> = (0..samples.len()).collect();
-        let (mut found, mut skipped) = (Vec::new(), Vec::new());
+        let limits = self.limits(QUESTION_WORDS);
+        let (mut rows, mut skipped, mut cut) = (Vec::new(), Vec::new(), 0);
         let bar = indicatif::ProgressBar::new(all.len() as u64);
         for part in all.chunks(self.batch) {
             // A picture is encoded once for all of its questions in a row.
@@ -251,23 +286,23 @@ impl TaskModel {
             }
             let (images, failed) = self.images(&data, &pictures, 1);
             let states: ImageStates = model.visual_encoder.forward(images)?;
-            let questions: Vec<Vec<u32>> = part
-                .iter()
-                .map(|i| self.question(samples[*i].captions.first().map_or("", String::as_str)))
-                .collect();
-            let questions = TokenBatch::packed(&questions);
+            let of_part = part.iter().map(|i| &samples[*i]);
+            let (questions, cut_here) =
+                Self::texts(of_part, |text| self.tokenizer.question(text, limits));
+            cut += cut_here;
             let ranked = rank(&model, &states, &image_of, &questions, candidates, k, rule)?;
             for (ranking, place) in ranked.into_iter().zip(&image_of) {
                 let bad = failed.iter().any(|(i, _)| *i == pictures[*place]);
                 let best = ranking.candidates.into_iter().zip(ranking.probabilities);
                 let best = best.take(keep).map(|(candidate, p)| Answered { candidate, p });
-                found.push((!bad).then(|| best.collect()));
+                rows.push((!bad).then(|| best.collect()));
             }
             skipped.extend(failed.into_iter().map(|(_, s)| s));
             bar.inc(part.len() as u64);
         }
         bar.finish_and_clear();
-        Ok((found, skipped))
+        tell_cut(cut, samples.len(), limits);
+        Ok(Seen { rows, skipped, cut })
     }
 
     /// Soft accuracy of questions with known answers, and the answers given to all.
@@ -280,7 +315,8 @@ impl TaskModel {
         score: ScoreRule,
     ) -> Result<Measured> {
         let candidates = self.candidates(answers)?;
-        let (rankings, skipped) = self.answers(samples, &candidates, k, rule, 1)?;
+        let Seen { rows: rankings, skipped, cut } =
+            self.answers(samples, &candidates, k, rule, 1)?;
         refuse_if_none(rankings.iter().flatten().count(), samples.len(), &skipped)?;
         let mut scores = Vec::new();
         let mut results = Vec::new();
@@ -302,7 +338,7 @@ impl TaskModel {
             _ => None,
         });
         let majority = always.sum::<f64>() / scores.len().max(1) as f64;
-        Ok(Measured { scores, skipped, majority, results })
+        Ok(Measured { scores, skipped, cut, majority, results })
     }
 }
 

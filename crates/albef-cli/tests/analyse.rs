@@ -89,5 +89,9 @@ fn what_cannot_be_measured_is_said() {
     assert!(failed(&run, &["--pairs", "1"]).contains("2 are needed"));
     assert!(failed(&run, &["--mlm-probability", "0"]).contains("--mlm-probability"));
     std::fs::remove_dir_all(run.join("model")).unwrap();
+    assert!(mi(dir.path(), &list, &run, &[]).status.success(), "the checkpoint tells sizes");
+    // Those of older versions did not.
+    let checkpoint = std::fs::read_dir(run.join("checkpoints")).unwrap().next().unwrap().unwrap();
+    std::fs::remove_file(checkpoint.path().join("vocab.txt")).unwrap();
     assert!(failed(&run, &[]).contains("neither `model` nor `best`"));
 }

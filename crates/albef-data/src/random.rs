@@ -1,36 +1,31 @@
 //! Random draws as pure functions: a stream is named by a seed, a purpose and indices, so nothing
 //! need be saved to continue a run.
 
-/// A stream of draws (SplitMix64 from a hashed start).
+use albef_random::{SPREAD, STEP, SplitMix64, scramble};
+
+/// A stream of draws: the generator from a hashed start.
 #[derive(Clone, Debug)]
 pub struct Stream {
-    state: u64,
-}
-
-fn finish(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    draws: SplitMix64,
 }
 
 impl Stream {
     /// The stream of a purpose: `Stream::new(seed, "augment", &[epoch, index])`.
     #[must_use]
     pub fn new(seed: u64, purpose: &str, indices: &[u64]) -> Self {
-        let mut state = finish(seed ^ 0x9e37_79b9_7f4a_7c15);
+        let mut state = scramble(seed ^ STEP);
         for byte in purpose.bytes() {
-            state = finish(state ^ u64::from(byte)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+            state = scramble(state ^ u64::from(byte)).wrapping_add(STEP);
         }
         for index in indices {
-            state = finish(state ^ index.wrapping_mul(0xd134_2543_de82_ef95));
+            state = scramble(state ^ index.wrapping_mul(SPREAD));
         }
-        Self { state }
+        Self { draws: SplitMix64::new(state) }
     }
 
     /// The next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        finish(self.state)
+        self.draws.next_u64()
     }
 
     /// Uniform in `[0, 1)`.

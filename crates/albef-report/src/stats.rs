@@ -1,21 +1,10 @@
 //! Intervals and tests of means.
 
-/// Pseudo-random numbers (SplitMix64): equal seeds, equal numbers.
-#[derive(Clone, Debug)]
-pub(crate) struct Draws(pub u64);
+use albef_random::SplitMix64;
 
-impl Draws {
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: usize) -> usize {
-        (self.bits() % n as u64) as usize
-    }
+/// A number below `n`; the bias of `n` / 2^64 does not show.
+pub(crate) fn below(draws: &mut SplitMix64, n: usize) -> usize {
+    (draws.next_u64() % n as u64) as usize
 }
 
 /// The middle 95 % of `values`.
@@ -35,9 +24,10 @@ pub fn bootstrap_interval(values: &[f64], resamples: usize, seed: u64) -> (f64, 
     if values.is_empty() || resamples == 0 {
         return (f64::NAN, f64::NAN);
     }
-    let mut draws = Draws(seed);
+    let mut draws = SplitMix64::new(seed);
     let n = values.len();
-    let mean = |draws: &mut Draws| (0..n).map(|_| values[draws.below(n)]).sum::<f64>() / n as f64;
+    let mean =
+        |draws: &mut SplitMix64| (0..n).map(|_| values[below(draws, n)]).sum::<f64>() / n as f64;
     percentiles((0..resamples).map(|_| mean(&mut draws)).collect())
 }
 
@@ -52,12 +42,12 @@ pub fn cluster_interval(parts: &[Vec<Sum>], resamples: usize, seed: u64) -> (f64
     if clusters == 0 {
         return (f64::NAN, f64::NAN);
     }
-    let mut draws = Draws(seed);
+    let mut draws = SplitMix64::new(seed);
     let mut sums = vec![(0.0, 0.0); parts.len()];
     let resampled = (0..resamples).map(|_| {
         sums.fill((0.0, 0.0));
         for _ in 0..clusters {
-            let c = draws.below(clusters);
+            let c = below(&mut draws, clusters);
             for (sum, part) in sums.iter_mut().zip(parts) {
                 sum.0 += part[c].0;
                 sum.1 += part[c].1;
@@ -109,11 +99,11 @@ pub fn sign_flip(differences: &[f64], resamples: usize, seed: u64) -> f64 {
         let hits = (0..all).filter(|signs| far(&|i| signs >> i & 1 == 1)).count();
         return hits as f64 / all as f64;
     }
-    let mut draws = Draws(seed);
+    let mut draws = SplitMix64::new(seed);
     let mut bits = vec![0_u64; d.len().div_ceil(64)];
     let mut hits = 1_usize;
     for _ in 0..resamples {
-        bits.iter_mut().for_each(|b| *b = draws.bits());
+        bits.iter_mut().for_each(|b| *b = draws.next_u64());
         hits += usize::from(far(&|i| bits[i / 64] >> (i % 64) & 1 == 1));
     }
     hits as f64 / (1 + resamples) as f64

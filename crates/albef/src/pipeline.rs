@@ -31,7 +31,7 @@
 use std::path::Path;
 
 use albef_data::image::{Normalization, RgbImage, resize_bicubic};
-use albef_data::text::{Tokenizer, Vocabulary, pre_caption};
+use albef_data::text::{Encoded, Limits, Tokenizer, Vocabulary};
 use burn::tensor::{Device, Tensor};
 
 use crate::error::Result;
@@ -40,8 +40,6 @@ use crate::model::Albef;
 use crate::params::{Params, tensor, values};
 use crate::weights::ModelFolder;
 
-/// Words of a caption, and its tokens with `[CLS]` and `[SEP]`, as retrieval cuts them.
-const LONGEST: usize = 30;
 /// Pictures that are encoded at a time.
 const BATCH: usize = 32;
 
@@ -76,12 +74,25 @@ pub fn match_probability(logits: [f32; 2]) -> f64 {
 }
 
 impl Pipeline {
+    /// Up to where captions are read, as in the official evaluation of retrieval.
+    pub const LIMITS: Limits = Limits { words: 30, ids: 30 };
+
     /// Opens a model folder or a checkpoint file of pre-training or retrieval.
     ///
     /// # Errors
     /// If a file is missing or damaged, or belongs to another task.
     pub fn open(path: &Path, device: &Device) -> Result<Self> {
-        let ModelFolder { config, state, vocabulary, .. } = ModelFolder::open(path, device)?;
+        Self::open_at(path, None, device)
+    }
+
+    /// The same for pictures of `image_res` pixels along a side, a multiple of the patch size, if not
+    /// those of the model. Its position table is interpolated as for fine-tuning.
+    ///
+    /// # Errors
+    /// As [`Pipeline::open`], or if the resolution does not fit the model.
+    pub fn open_at(path: &Path, image_res: Option<usize>, device: &Device) -> Result<Self> {
+        let ModelFolder { config, state, vocabulary, .. } =
+            ModelFolder::open_at(path, image_res, device)?;
         let mut out = Self::of(state.model(&config)?, state.online, &vocabulary)?;
         out.interpolated = state.interpolated;
         Ok(out)
@@ -97,17 +108,28 @@ impl Pipeline {
         Ok(Self { model, params, tokenizer, interpolated: None, vocabulary })
     }
 
-    /// Ids of a caption as retrieval cleans and cuts it, at most 30.
+    /// A caption as retrieval cleans and cuts it ([`Pipeline::LIMITS`]).
     #[must_use]
-    pub fn tokens(&self, text: &str) -> Vec<u32> {
-        self.tokenizer.encode_truncated(&pre_caption(text, LONGEST), LONGEST)
+    pub fn caption(&self, text: &str) -> Encoded {
+        self.tokenizer.caption(text, Self::LIMITS)
     }
 
-    /// Ids of a phrase to ground, which is not cut short of the model's own limit.
+    /// The ids of [`Pipeline::caption`], at most 30.
     #[must_use]
-    pub fn phrase(&self, text: &str) -> Vec<u32> {
-        let limit = self.model.config.text.max_positions;
-        self.tokenizer.encode_truncated(&pre_caption(text, LONGEST), limit)
+    pub fn tokens(&self, text: &str) -> Vec<u32> {
+        self.caption(text).ids
+    }
+
+    /// Up to where a phrase to ground is read: it is not cut short of the model's own limit.
+    #[must_use]
+    pub fn phrase_limits(&self) -> Limits {
+        Limits { ids: self.model.config.text.max_positions, ..Self::LIMITS }
+    }
+
+    /// A phrase to ground ([`Pipeline::phrase_limits`]).
+    #[must_use]
+    pub fn phrase(&self, text: &str) -> Encoded {
+        self.tokenizer.caption(text, self.phrase_limits())
     }
 
     /// A word piece as text; empty beyond the list.

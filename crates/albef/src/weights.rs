@@ -254,7 +254,16 @@ impl ModelFolder {
     /// # Errors
     /// If a file is missing or damaged, or the weights do not fit the configuration.
     pub fn open(path: &Path, device: &Device) -> Result<Self> {
-        let ModelFiles { config, vocabulary, tensors, folder, source } = ModelFiles::open(path)?;
+        Self::open_at(path, None, device)
+    }
+
+    /// The same with position tables for another resolution ([`ModelFiles::at`]).
+    ///
+    /// # Errors
+    /// As [`ModelFolder::open`], or if the resolution does not fit the model.
+    pub fn open_at(path: &Path, image_res: Option<usize>, device: &Device) -> Result<Self> {
+        let files = ModelFiles::open(path)?.at(image_res)?;
+        let ModelFiles { config, vocabulary, tensors, folder, source } = files;
         let state = ModelState::read(&tensors, &config, device, &source, false)?;
         Ok(Self { config, state, vocabulary, path: folder })
     }
@@ -299,10 +308,7 @@ impl ModelFiles {
             published(&config, &source)?;
             (config, tensors)
         } else {
-            let text = std::fs::read_to_string(&config_path).map_err(Error::io(&config_path))?;
-            let config: ModelConfig = serde_json::from_str(&text)
-                .map_err(|e| Error::Format { path: config_path, detail: e.to_string() })?;
-            config.check()?;
+            let config = read_config(&config_path)?;
             (config, with_official_names(albef_weights::read(&file)?.tensors))
         };
         let vocab_path = folder.join("vocab.txt");
@@ -315,6 +321,37 @@ impl ModelFiles {
         check_vocabulary(&vocabulary, vocab_path, &config)?;
         Ok(Self { config, vocabulary, tensors, folder, source })
     }
+
+    /// For pictures of `image_res` pixels along a side, if given; position tables are resized when the
+    /// weights are taken.
+    ///
+    /// # Errors
+    /// If it is no multiple of the patch size, or out of range.
+    pub fn at(mut self, image_res: Option<usize>) -> Result<Self> {
+        self.config.vision.image_res = image_res.unwrap_or(self.config.vision.image_res);
+        self.config.check()?;
+        Ok(self)
+    }
+}
+
+fn read_config(path: &Path) -> Result<ModelConfig> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let config: ModelConfig = serde_json::from_str(&text)
+        .map_err(|e| Error::Format { path: path.to_owned(), detail: e.to_string() })?;
+    config.check()?;
+    Ok(config)
+}
+
+/// `config.json` and `vocab.txt` of a folder.
+///
+/// # Errors
+/// As [`ModelFiles::open`].
+pub(crate) fn read_sizes(folder: &Path) -> Result<(ModelConfig, String)> {
+    let config = read_config(&folder.join("config.json"))?;
+    let path = folder.join("vocab.txt");
+    let vocabulary = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    check_vocabulary(&vocabulary, path, &config)?;
+    Ok((config, vocabulary))
 }
 
 /// Shapes do not tell the number of heads, and another number gives other results in silence: only

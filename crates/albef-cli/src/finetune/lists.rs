@@ -1,16 +1,16 @@
 //! Lists to measure a run on, opened before it starts.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use albef::config::FinetuneConfig;
 use albef::eval::answers::RankRule;
+use albef::eval::retrieval::Options;
 use albef::eval::vqa_score::ScoreRule;
 use albef::pipeline::Pipeline;
 use albef::train::objective::Objective;
 use albef::train::trainer::Trainer;
 use albef_data::dataset::{
-    Sample, SourceSpec, Target, TaskForm, TaskRoots, open_source, read_task,
+    Contents, Sample, SourceSpec, Target, TaskForm, TaskRoots, read_source, read_task,
 };
 use albef_report::Outcomes;
 use anyhow::{Result, bail};
@@ -18,8 +18,9 @@ use serde_json::{Value, json};
 
 use crate::ask::Mode;
 use crate::corpus::{Pictures, open_model};
-use crate::evaluate::measure;
+use crate::evaluate_retrieval::{measure, named};
 use crate::grounding_cases::Cases;
+use crate::notes::tell_left_out;
 use crate::tasks::{TaskModel, answer_list};
 use crate::{evaluate_grounding, outcomes};
 
@@ -74,7 +75,7 @@ pub enum Lists {
     /// Items of a task, with the candidate answers if it is questions.
     Samples(Vec<Sample>, Vec<String>),
     /// Pictures with their captions.
-    Retrieval(Vec<Sample>),
+    Retrieval(Contents),
     /// Expressions with boxes.
     Grounding(Cases),
 }
@@ -124,18 +125,19 @@ impl Lists {
     /// Measures weights.
     pub fn measure(&self, weights: &Weights<'_>, config: &FinetuneConfig) -> Result<Found> {
         match self {
-            Self::Retrieval(samples) => {
+            Self::Retrieval(contents) => {
                 let ready = weights.ready()?;
                 let size = ready.model.config.vision.image_res;
                 let device = weights.trainer.state.online.device();
-                let pictures = Pictures::of(samples.clone(), size, device);
+                let pictures = Pictures::of_source(contents.clone(), size, device);
                 let k = config.base.k_test;
-                let (out, skipped, _) = measure(&ready, &pictures, k, false)?;
-                let mut value: BTreeMap<&str, Value> =
-                    out.itm.named().into_iter().map(|(k, v)| (k, json!(v))).collect();
-                value.insert("score", json!(out.itm.r_mean));
-                value.insert("skipped", json!(skipped.len()));
-                let outcomes = outcomes::retrieval(pictures.data.samples(), &out, k, false);
+                let options = Options { k, ..Options::default() };
+                let found = measure(&ready, &pictures, &options, false)?;
+                let out = &found.evaluation;
+                let mut value = named(&out.itm);
+                value.insert("score".into(), json!(out.itm.r_mean));
+                value.extend(found.counts(&pictures));
+                let outcomes = outcomes::retrieval(pictures.data.samples(), out, k, false);
                 Ok(Found { value: json!(value), outcomes, answers: Vec::new() })
             }
             Self::Grounding(cases) => {
@@ -158,7 +160,8 @@ impl Lists {
                 };
                 let outcomes = outcomes::measured(task, rule, samples, &out);
                 let value = if self.is_for_server() {
-                    json!({"questions": samples.len(), "skipped": out.skipped.len()})
+                    json!({"questions": samples.len(), "skipped": out.skipped.len(),
+                           "cut_texts": out.cut})
                 } else {
                     let mut value = out.json(1000);
                     value["score"] = json!(out.mean());
@@ -183,15 +186,17 @@ fn retrieval(config: &FinetuneConfig, key: &str, files: &[String]) -> Result<Lis
         );
     };
     let root = Some(&config.base.image_root).filter(|r| !r.is_empty()).map(Path::new);
-    let samples = open_source(&SourceSpec::new(file, root))?;
+    let contents = read_source(&SourceSpec::new(file, root))?;
+    tell_left_out(file, &contents.left_out);
+    let samples = &contents.samples;
     if samples.is_empty() {
         bail!("`{key}`: there is no picture in {file}");
     }
     if samples.iter().all(|s| s.captions.is_empty()) {
         bail!("`{key}`: the pictures of {file} have no captions, so there is nothing to measure");
     }
-    some_present(&samples, key, "image_root")?;
-    Ok(Lists::Retrieval(samples))
+    some_present(samples, key, "image_root")?;
+    Ok(Lists::Retrieval(contents))
 }
 
 fn samples(config: &FinetuneConfig, form: TaskForm, key: &str, files: &[String]) -> Result<Lists> {

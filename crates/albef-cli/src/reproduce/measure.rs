@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use albef::eval::answers::RankRule;
+use albef::eval::retrieval;
 use albef::eval::vqa_score::ScoreRule;
 use albef_data::dataset::{TaskForm, TaskRoots, read_task};
 use albef_report::{Outcomes, bootstrap_interval};
@@ -14,8 +15,9 @@ use serde_json::{Map, Value, json};
 
 use crate::ask::Mode;
 use crate::corpus::{Pictures, open_model};
-use crate::evaluate::{SHOWN, intervals, measure, named, tell_skipped};
+use crate::evaluate_retrieval::{intervals, measure, named};
 use crate::grounding_cases::Cases;
+use crate::notes::{tell_first, tell_skipped};
 use crate::tasks::{TaskModel, answer_list};
 use crate::{evaluate_grounding, outcomes};
 
@@ -134,23 +136,24 @@ fn retrieval(o: &Options<'_>) -> Result<Found> {
     let root = o.path("image_root")?;
     let pictures = Pictures::open(o.text("annotations")?, Some(&root), size, o.1)?;
     let k = o.number("k")?.unwrap_or(128);
-    let (out, skipped, texts) = measure(&ready, &pictures, k, false)?;
-    if skipped.len() == pictures.data.len() {
+    let options = retrieval::Options { k, ..retrieval::Options::default() };
+    let recalls = measure(&ready, &pictures, &options, false)?;
+    let out = &recalls.evaluation;
+    if recalls.skipped.len() == pictures.data.len() {
         bail!("none of the pictures of {} can be used", o.text("annotations")?);
     }
-    for name in skipped.iter().take(SHOWN) {
-        eprintln!("not usable, counted as missed: {name}");
-    }
+    tell_first("not usable, counted as missed", recalls.skipped.iter().cloned());
     // Without candidates to re-rank the contrastive score alone decides.
     let (report, ranks) =
         if k == 0 { (&out.itc, &out.itc_ranks) } else { (&out.itm, &out.itm_ranks) };
-    let mut value = Value::Object(named(report));
+    let mut value = named(report);
+    value.extend(recalls.counts(&pictures));
+    let mut value = Value::Object(value);
     value["itc"] = Value::Object(named(&out.itc));
     value["interval"] = intervals(ranks, RESAMPLES);
-    value["gallery"] = json!({"images": pictures.data.len(), "texts": texts});
+    value["gallery"] = json!({"images": pictures.data.len(), "texts": recalls.texts});
     value["k"] = json!(k);
-    value["skipped"] = json!(skipped.len());
-    let found = outcomes::retrieval(pictures.data.samples(), &out, k, false);
+    let found = outcomes::retrieval(pictures.data.samples(), out, k, false);
     Ok((value, Some(found)))
 }
 
@@ -172,7 +175,7 @@ fn vqa(o: &Options<'_>, output: &Path) -> Result<Found> {
     let text = Value::Array(out.results.clone()).to_string();
     write_atomic(&path, |f| std::io::Write::write_all(f, text.as_bytes()))?;
     let mut value = json!({"results": path, "answers": out.results.len(),
-                           "skipped": out.skipped.len()});
+                           "skipped": out.skipped.len(), "cut_texts": out.cut});
     if out.scores.is_empty() {
         return Ok((value, None));
     }

@@ -11,7 +11,8 @@ fn strip(text: &str) -> String {
         .collect()
 }
 
-fn first_words(text: &str, max_words: usize) -> String {
+/// The first words, parted by single spaces.
+pub(super) fn first_words(text: &str, max_words: usize) -> String {
     let mut words = text.split(' ');
     let kept: Vec<&str> = words.by_ref().take(max_words).collect();
     kept.join(" ")

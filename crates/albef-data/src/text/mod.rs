@@ -1,9 +1,11 @@
 //! Words: cleaning and tokenising as the official code does (spec `data` sections 4 and 6).
 
 mod clean;
+mod limits;
 mod vocabulary;
 mod wordpiece;
 
 pub use clean::{pre_caption, pre_question};
+pub use limits::{Encoded, Limits};
 pub use vocabulary::Vocabulary;
 pub use wordpiece::Tokenizer;

@@ -37,11 +37,36 @@ impl Gallery<'_> {
     }
 }
 
+/// The score of a pair in re-ranking.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Score {
+    /// The logit of "match" alone, as the official code; the cosine is not added.
+    #[default]
+    Itm,
+    /// The logit of "match" plus the cosine, as LAVIS.
+    ItmItc,
+    /// The probability of "match", as its log-odds, which order alike and do not saturate.
+    ItmProb,
+}
+
+impl Score {
+    /// Of the logits (no match, match) and, where it needs it, the cosine.
+    fn of(self, [no, yes]: [f32; 2], cosine: impl Fn() -> f32) -> f32 {
+        match self {
+            Self::Itm => yes,
+            Self::ItmItc => yes + cosine(),
+            Self::ItmProb => yes - no,
+        }
+    }
+}
+
 /// How to evaluate.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Candidates that are re-ranked; 0 for none.
     pub k: usize,
+    /// What re-ranking goes by.
+    pub score: Score,
     /// Images encoded at a time.
     pub image_batch: usize,
     /// Texts encoded at a time.
@@ -50,7 +75,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { k: 128, image_batch: 16, text_batch: 64 }
+        Self { k: 128, score: Score::Itm, image_batch: 16, text_batch: 64 }
     }
 }
 
@@ -73,7 +98,7 @@ pub struct Evaluation {
     /// Unit-length text features `[texts, E]`.
     pub text_feats: Vec<f32>,
     width: usize,
-    /// Per image its best texts by falling similarity, with their matching logits.
+    /// Per image its best texts by falling similarity, with their scores of re-ranking.
     pub i2t: Vec<Vec<(usize, f32)>>,
     /// Per text its best images.
     pub t2i: Vec<Vec<(usize, f32)>>,
@@ -226,9 +251,15 @@ fn rerank(
             .enumerate()
             .flat_map(|(slot, i)| wanted[*i].iter().map(move |t| (slot, *t)))
             .collect();
-        let scores = score_pairs(model, gallery.texts, &pairs, options.text_batch, &states)?;
+        let logits = score_pairs(model, gallery.texts, &pairs, options.text_batch, &states)?;
+        let (images, texts, width) = (&out.image_feats, &out.text_feats, out.width);
+        let row = |i: usize| i * width..(i + 1) * width;
+        let score = |(slot, t): (usize, usize), logits| {
+            let cosine = || similarities(&images[row(part[slot])], &texts[row(t)])[0];
+            options.score.of(logits, cosine)
+        };
         let place: HashMap<(usize, usize), f32> =
-            pairs.into_iter().zip(scores).map(|(p, logits)| (p, logits[1])).collect();
+            pairs.into_iter().zip(logits).map(|(p, logits)| (p, score(p, logits))).collect();
         for (slot, i) in part.iter().enumerate() {
             for (t, score) in &mut out.i2t[*i] {
                 *score = place[&(slot, *t)];
@@ -296,4 +327,54 @@ pub fn score_pairs(
         logits.extend_from_slice(found.as_chunks::<2>().0);
     }
     Ok(logits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ModelConfig;
+    use crate::init::fresh_params;
+    use crate::params::{cpu, tensor};
+
+    /// All pairs of two images and three texts, by a score.
+    fn scored(score: Score) -> Evaluation {
+        let config = ModelConfig::nano();
+        let params = fresh_params(&config, 0.07, 3, &cpu()).unwrap();
+        let model = Albef::new(&config, &params.untracked(crate::ops::Ops::for_device(&cpu())));
+        let side = config.vision.image_res;
+        let load = |which: &[usize]| -> Result<Tensor<4>> {
+            let pixel = |i: &usize, at: usize| ((i + 1) * (at % 97)) as f32 / 97.0 - 0.5;
+            let plane = 3 * side * side;
+            let pixels = which.iter().flat_map(|i| (0..plane).map(move |at| pixel(i, at)));
+            Ok(tensor(pixels.collect(), [which.len(), 3, side, side], &cpu()))
+        };
+        let texts = [vec![2, 9], vec![2, 11, 12], vec![2, 5, 6, 7]];
+        let gallery = Gallery { images: 2, texts: &texts, txt2img: &[0, 0, 1], ids: None };
+        let options = Options { k: 3, score, ..Options::default() };
+        evaluate(&model.unwrap(), &gallery, &options, &load, &mut |_| ()).unwrap()
+    }
+
+    #[test]
+    fn the_cosine_is_added_where_asked_for_in_both_directions() {
+        let (plain, sum) = (scored(Score::Itm), scored(Score::ItmItc));
+        let sims = plain.sims();
+        for (image, (was, is)) in plain.i2t.iter().zip(&sum.i2t).enumerate() {
+            for ((t, logit), (same, score)) in was.iter().zip(is) {
+                assert_eq!((t, logit + sims[image * 3 + t]), (same, *score));
+            }
+        }
+        for (text, (was, is)) in plain.t2i.iter().zip(&sum.t2i).enumerate() {
+            for ((i, logit), (same, score)) in was.iter().zip(is) {
+                assert_eq!((i, logit + sims[i * 3 + text]), (same, *score));
+            }
+        }
+    }
+
+    #[test]
+    fn the_probability_of_a_match_orders_by_both_logits() {
+        let of = |logits| Score::ItmProb.of(logits, || f32::NAN);
+        assert!(of([-3.0, 1.0]) > of([0.0, 2.0]));
+        // Far beyond where the probability itself is 1 in f32.
+        assert!(of([-60.0, 60.0]) > of([-50.0, 60.0]));
+    }
 }

@@ -40,7 +40,7 @@ impl DropoutDraws {
 
     fn next(&mut self) -> Option<Dropout> {
         self.used += 1;
-        let seed = self.seed ^ self.used.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let seed = self.seed ^ self.used.wrapping_mul(albef_random::STEP);
         (self.p > 0.0).then_some(Dropout { p: self.p, seed })
     }
 }

@@ -185,10 +185,7 @@ impl DrawState {
 /// A seed for one purpose out of the seed of a step.
 #[must_use]
 pub fn mix(seed: u64, salt: u64) -> u64 {
-    let mut z = seed ^ salt.wrapping_mul(0xd134_2543_de82_ef95);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    albef_random::scramble(seed ^ salt.wrapping_mul(albef_random::SPREAD))
 }
 
 /// The forward pass. `model` has tracked weights, `momentum` untracked ones, already moved

@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::folder;
 use super::identity::Identity;
+use super::kept::{self, Shapes};
 use super::optimizer::{Moments, Optimizer};
+use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::objectives::queue::Queues;
 use crate::params::{Params, tensor, values};
-use crate::weights::{ModelFiles, ModelFolder, ModelState, transposed};
+use crate::weights::{ModelFiles, ModelFolder, ModelState, read_sizes, transposed};
 
 /// Where a run stands. With the tensors beside it, it decides about all that follows: order, crops,
 /// masks and dropout are functions of seed and place.
@@ -81,9 +83,23 @@ struct Description {
     /// What run it is of; older checkpoints do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     run: Option<Identity>,
+    /// The lists of its weights; older checkpoints have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shapes: Option<Shapes>,
     place: Place,
     queue_ptr: usize,
     moment_steps: Vec<u64>,
+}
+
+/// The run of a checkpoint, by which it is known and goes on when nothing but its folder is left.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// What makes it this run.
+    pub identity: &'a Identity,
+    /// Sizes.
+    pub model: &'a ModelConfig,
+    /// The word pieces, one per line.
+    pub vocabulary: &'a str,
 }
 
 const FORMAT: u32 = 2;
@@ -117,14 +133,14 @@ pub fn save(folder: &Path, state: &TrainState, keep_last: usize) -> Result<PathB
     save_of_run(folder, state, None, keep_last)
 }
 
-/// The same with what [`identity`] gives back.
+/// The same with what tells its run, of which [`identity`] gives a part back.
 ///
 /// # Errors
 /// As [`save`].
 pub fn save_of_run(
     folder: &Path,
     state: &TrainState,
-    run: Option<&Identity>,
+    run: Option<Run<'_>>,
     keep_last: usize,
 ) -> Result<PathBuf> {
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
@@ -144,7 +160,7 @@ pub fn save_of_run(
     Ok(target)
 }
 
-fn write_parts(folder: &Path, state: &TrainState, run: Option<&Identity>) -> Result<()> {
+fn write_parts(folder: &Path, state: &TrainState, run: Option<Run<'_>>) -> Result<()> {
     let mut tensors = StateDict::default();
     let mut moment_steps = Vec::new();
     for (p, moments) in state.online.entries().iter().zip(state.optimizer.moments()) {
@@ -163,6 +179,9 @@ fn write_parts(folder: &Path, state: &TrainState, run: Option<&Identity>) -> Res
     let (image, text) = state.queues.rows();
     let size = state.queues.len();
     let shape = [size, image.len() / size.max(1)];
+    if let Some(Run { model, vocabulary, .. }) = run {
+        kept::write_sizes(folder, model, vocabulary)?;
+    }
     tensors.insert("queue.image".into(), HostTensor::from_f32(&shape, &image));
     tensors.insert("queue.text".into(), HostTensor::from_f32(&shape, &text));
     tensors.insert("queue.ids".into(), HostTensor::from_i64(&[size], state.queues.ids()));
@@ -170,7 +189,8 @@ fn write_parts(folder: &Path, state: &TrainState, run: Option<&Identity>) -> Res
     write_safetensors(&file, &tensors, &HashMap::new(), KeepAs::Same)?;
     let description = Description {
         format: FORMAT,
-        run: run.cloned(),
+        run: run.map(|r| r.identity.clone()),
+        shapes: run.map(|_| Shapes::of(state, shape[1])),
         place: state.place.clone(),
         queue_ptr: state.queues.ptr(),
         moment_steps,
@@ -195,11 +215,12 @@ pub fn open(path: &Path, device: &Device) -> Result<Option<ModelFolder>> {
 }
 
 /// A checkpoint as the files of a model, momentum copies and queues under their official names. `path`
-/// is the folder of a run, of which the newest checkpoint is taken, or of one of its checkpoints; sizes
-/// and word pieces come from the model that the run left. `None` if there is no checkpoint at `path`.
+/// is the folder of a run, of which the newest checkpoint is taken, or of one of its checkpoints. Sizes
+/// and word pieces lie in it; those of older versions come from the model that the run left. `None` if
+/// there is no checkpoint at `path`.
 ///
 /// # Errors
-/// If the checkpoint is damaged, or the run has left no model yet.
+/// If the checkpoint is damaged, or of an older version and the run has left no model yet.
 pub fn files(path: &Path) -> Result<Option<ModelFiles>> {
     let (run, folder) = match list(&path.join("checkpoints"))?.pop() {
         Some(newest) => (path.to_owned(), newest),
@@ -209,22 +230,29 @@ pub fn files(path: &Path) -> Result<Option<ModelFiles>> {
         }
         None => return Ok(None),
     };
-    let Some(model) = ["model", "best"].map(|f| run.join(f)).into_iter().find(|f| f.is_dir())
-    else {
-        return Err(Error::Format {
-            path: run,
-            detail:
-                "the run has neither `model` nor `best` yet, which tell sizes and word pieces; \
-                     hint: a run with a `val_file` has `best` after its first epoch"
-                    .into(),
-        });
+    let (config, vocabulary) = match kept::sizes(&folder)? {
+        Some(found) => found,
+        None => sizes_of_model(&run)?,
     };
-    let ModelFiles { config, vocabulary, .. } = ModelFiles::open(&model)?;
     let file = folder.join("state.safetensors");
     let ptr = description(&folder)?.queue_ptr;
     let tensors = official_names(&albef_weights::read(&file)?.tensors, ptr)?;
     let source = format!("`{}`", file.display());
     Ok(Some(ModelFiles { config, vocabulary, tensors, folder, source }))
+}
+
+/// Sizes and word pieces of the model that a run left.
+fn sizes_of_model(run: &Path) -> Result<(ModelConfig, String)> {
+    let Some(model) = ["model", "best"].map(|f| run.join(f)).into_iter().find(|f| f.is_dir())
+    else {
+        return Err(Error::Format {
+            path: run.to_owned(),
+            detail: "its checkpoint tells no sizes and word pieces, and it has neither `model` nor \
+                     `best`, which do; hint: a run with a `val_file` has `best` after its first epoch"
+                .into(),
+        });
+    };
+    read_sizes(&model)
 }
 
 /// The tensors of a checkpoint without the optimiser's; queues are columns, as in official files.
@@ -265,6 +293,11 @@ fn official_names(state: &StateDict, ptr: usize) -> Result<StateDict> {
 /// If its description cannot be read.
 pub fn identity(folder: &Path) -> Result<Option<Identity>> {
     Ok(description(folder)?.run)
+}
+
+/// The lists of a checkpoint's weights; `None` for those of older versions.
+pub(super) fn shapes(folder: &Path) -> Result<Option<Shapes>> {
+    Ok(description(folder)?.shapes)
 }
 
 fn description(folder: &Path) -> Result<Description> {

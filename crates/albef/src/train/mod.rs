@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod folder;
 pub mod identity;
+mod kept;
 pub mod objective;
 pub mod optimizer;
 mod report;

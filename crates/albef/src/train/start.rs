@@ -7,6 +7,7 @@ use albef_data::text::{Tokenizer, Vocabulary};
 use burn::tensor::Device;
 
 use super::checkpoint::{self, Place, TrainState};
+use super::kept::Kept;
 use super::objective::Objective;
 use super::optimizer::Optimizer;
 use crate::config::{FinetuneConfig, ModelConfig, PretrainConfig};
@@ -126,7 +127,7 @@ fn all_answered(file: &str, samples: &[Sample]) -> Result<()> {
 
 /// The files of the model that fine-tuning starts from: a model folder, a weights file, or a run or one
 /// of its checkpoints, which have momentum copies and queues too.
-pub(super) fn checkpoint_files(path: &Path) -> Result<ModelFiles> {
+fn checkpoint_files(path: &Path) -> Result<ModelFiles> {
     let Some(mut files) = checkpoint::files(path)? else { return ModelFiles::open(path) };
     // Image numbers of other data mean nothing here: stale entries are negatives of all (quirk Q11).
     let kept = files.tensors.into_iter().filter(|(name, _)| name != "idx_queue");
@@ -134,8 +135,44 @@ pub(super) fn checkpoint_files(path: &Path) -> Result<ModelFiles> {
     Ok(files)
 }
 
+/// What fine-tuning starts from, or goes on from.
+pub(super) struct TaskStart {
+    /// Sizes.
+    pub model: ModelConfig,
+    /// The word pieces, one per line.
+    pub vocabulary: String,
+    /// Weights, momentum copies, queues and optimiser.
+    pub state: TrainState,
+    /// What a user should know about it, line by line.
+    pub about: Vec<String>,
+}
+
+impl TaskStart {
+    /// The checkpoint that the configuration names.
+    pub(super) fn open(
+        config: &FinetuneConfig,
+        objective: Objective,
+        device: &Device,
+    ) -> Result<Self> {
+        let files = checkpoint_files(Path::new(&config.checkpoint))?.at(config.base.image_res)?;
+        let mut model = files.config.clone();
+        model.text.dropout = config.base.dropout as f32;
+        model.check()?;
+        let vocabulary = files.vocabulary.clone();
+        let (state, about) = task_state(config, objective, &model, files, device)?;
+        Ok(Self { model, vocabulary, state, about })
+    }
+
+    /// What the run itself has kept, to be filled from its checkpoint.
+    pub(super) fn kept(config: &FinetuneConfig, kept: Kept, device: &Device) -> Result<Self> {
+        let state = blank_state(&config.base, &kept, device)?;
+        let Kept { model, vocabulary, .. } = kept;
+        Ok(Self { model, vocabulary, state, about: Vec::new() })
+    }
+}
+
 /// The state from which a task is fine-tuned.
-pub(super) fn task_state(
+fn task_state(
     config: &FinetuneConfig,
     objective: Objective,
     model: &ModelConfig,
@@ -146,12 +183,7 @@ pub(super) fn task_state(
     let ModelFiles { tensors, source, .. } = files;
     let weights = TaskWeights::from_checkpoint(tensors, task, model, device, &source, base.seed)?;
     let mut about = weights.lines();
-    let o = &base.optimizer;
-    let optimizer = Optimizer::new(&weights.online, o.weight_decay, o.opt_betas, o.opt_eps).scaled(
-        &weights.online,
-        "text_encoder",
-        base.text_lr_scale,
-    );
+    let optimizer = optimizer(base, &weights.online);
     let contrastive = matches!(objective, Objective::Retrieval | Objective::Grounding);
     let size = if contrastive { base.queue_size } else { 0 };
     if let Some(found) = weights.queues.as_ref().filter(|q| contrastive && q.len() != size) {
@@ -166,6 +198,26 @@ pub(super) fn task_state(
     let momentum = if teaches { weights.momentum } else { Params::new(device) };
     let (online, place) = (weights.online, Place::default());
     Ok((TrainState { online, momentum, queues, optimizer, place }, about))
+}
+
+fn optimizer(config: &PretrainConfig, online: &Params) -> Optimizer {
+    let o = &config.optimizer;
+    Optimizer::new(online, o.weight_decay, o.opt_betas, o.opt_eps).scaled(
+        online,
+        "text_encoder",
+        config.text_lr_scale,
+    )
+}
+
+/// A state that a checkpoint of the run is to fill. Nothing of it comes from where the run started.
+pub(super) fn blank_state(
+    config: &PretrainConfig,
+    kept: &Kept,
+    device: &Device,
+) -> Result<TrainState> {
+    let (online, momentum, queues) = kept.blank(device)?;
+    let optimizer = optimizer(config, &online);
+    Ok(TrainState { online, momentum, queues, optimizer, place: Place::default() })
 }
 
 /// Fresh weights, or those of the models that the configuration names.
@@ -196,12 +248,7 @@ pub(super) fn starting_state(
         momentum = loaded.momentum;
     }
     let momentum = momentum.map_or_else(|| copy_for_momentum(&online), Ok)?;
-    let o = &config.optimizer;
-    let optimizer = Optimizer::new(&online, o.weight_decay, o.opt_betas, o.opt_eps).scaled(
-        &online,
-        "text_encoder",
-        config.text_lr_scale,
-    );
+    let optimizer = optimizer(config, &online);
     let queues = fresh_queues(config.queue_size, model.embed_dim, config.seed, device);
     Ok(TrainState { online, momentum, queues, optimizer, place: Place::default() })
 }

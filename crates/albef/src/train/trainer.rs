@@ -18,17 +18,16 @@ use albef_data::text::{Tokenizer, Vocabulary};
 use albef_weights::KeepAs;
 use burn::tensor::{Device, Tensor};
 
-use super::checkpoint::{self, Place, TrainState};
+use super::checkpoint::{self, Place, Run, TrainState};
 use super::identity::data_hash;
+use super::kept::{self, Kept};
 use super::objective::{Context, Features, Losses, Objective};
 use super::optimizer::update_average;
 use super::report::Pace;
 pub use super::report::{Ended, Event, StepReport};
 use super::schedule::distillation_weight;
 pub use super::start::corpus_vocabulary;
-use super::start::{
-    checkpoint_files, open_data, starting_state, task_data, task_state, vocabulary_text,
-};
+use super::start::{TaskStart, blank_state, open_data, starting_state, task_data, vocabulary_text};
 use super::step::clamp_temperature;
 use crate::config::{FinetuneConfig, Form, ModelConfig, PretrainConfig};
 use crate::error::{Error, Result};
@@ -38,6 +37,9 @@ use crate::objectives::pretrain::mix;
 use crate::ops::Ops;
 use crate::params::values;
 use crate::weights::save_model_folder;
+
+/// The folder of checkpoints in that of a run.
+const CHECKPOINTS: &str = "checkpoints";
 
 /// A training run of any task.
 ///
@@ -94,6 +96,17 @@ impl Trainer {
         Self::with_data(config, data, output, device)
     }
 
+    /// Prepares to [`Trainer::resume`] a run: from its folder alone, if there is a checkpoint, since the
+    /// models that it started from may be gone; else as [`Trainer::new`].
+    ///
+    /// # Errors
+    /// As [`Trainer::new`], or if the checkpoint is damaged.
+    pub fn resuming(config: PretrainConfig, output: &Path, device: &Device) -> Result<Self> {
+        let data = open_data(&config)?;
+        let kept = kept::newest(&output.join(CHECKPOINTS))?;
+        Self::pretraining(config, data, output, device, kept)
+    }
+
     /// The same on data at hand.
     ///
     /// # Errors
@@ -104,13 +117,30 @@ impl Trainer {
         output: &Path,
         device: &Device,
     ) -> Result<Self> {
+        Self::pretraining(config, data, output, device, None)
+    }
+
+    fn pretraining(
+        config: PretrainConfig,
+        data: Dataset,
+        output: &Path,
+        device: &Device,
+        kept: Option<Kept>,
+    ) -> Result<Self> {
         batches_per_epoch(data.len(), config.batch_size)?;
-        let vocabulary = vocabulary_text(&config, &data)?;
+        // The list that is named tells another run apart; the run's own will do where it is gone.
+        let vocabulary = match (vocabulary_text(&config, &data), &kept) {
+            (Err(_), Some(kept)) => kept.vocabulary.clone(),
+            (named, _) => named?,
+        };
         let tokenizer = Tokenizer::new(Vocabulary::from_text(&vocabulary)?);
         let mut model = config.model()?;
         model.text.vocab_size = tokenizer.vocabulary().len();
         model.text.pad_id = tokenizer.vocabulary().pad;
-        let state = starting_state(&config, &model, device)?;
+        let state = match &kept {
+            Some(kept) => blank_state(&config, kept, device)?,
+            None => starting_state(&config, &model, device)?,
+        };
         Ok(Self {
             config,
             model,
@@ -142,19 +172,41 @@ impl Trainer {
         output: &Path,
         device: &Device,
     ) -> Result<Self> {
+        Self::tuning_from(config, objective, output, device, None)
+    }
+
+    /// Prepares to [`Trainer::resume`] fine-tuning: from its folder alone, if there is a checkpoint, since
+    /// the model that it started from may be gone; else as [`Trainer::finetune`].
+    ///
+    /// # Errors
+    /// As [`Trainer::finetune`], or if the checkpoint is damaged.
+    pub fn finetune_resuming(
+        config: &FinetuneConfig,
+        objective: Objective,
+        output: &Path,
+        device: &Device,
+    ) -> Result<Self> {
+        let kept = kept::newest(&output.join(CHECKPOINTS))?;
+        Self::tuning_from(config, objective, output, device, kept)
+    }
+
+    fn tuning_from(
+        config: &FinetuneConfig,
+        objective: Objective,
+        output: &Path,
+        device: &Device,
+        kept: Option<Kept>,
+    ) -> Result<Self> {
         let data = task_data(config, objective)?;
         let mut base = config.base.clone();
         batches_per_epoch(data.len(), base.batch_size)?;
-        let files = checkpoint_files(Path::new(&config.checkpoint))?;
-        let mut model = files.config.clone();
-        model.vision.image_res = base.image_res.unwrap_or(model.vision.image_res);
-        model.text.dropout = base.dropout as f32;
-        model.check()?;
+        let TaskStart { model, vocabulary, state, about: about_start } = match kept {
+            Some(kept) => TaskStart::kept(config, kept, device)?,
+            None => TaskStart::open(config, objective, device)?,
+        };
         base.max_tokens = base.max_tokens.min(model.text.max_positions);
         base.check_lengths(model.text.max_positions)?;
-        let tokenizer = Tokenizer::new(Vocabulary::from_text(&files.vocabulary)?);
-        let vocabulary = files.vocabulary.clone();
-        let (state, about_start) = task_state(config, objective, &model, files, device)?;
+        let tokenizer = Tokenizer::new(Vocabulary::from_text(&vocabulary)?);
         Ok(Self {
             model,
             data_hash: data_hash(&data, &vocabulary),
@@ -203,7 +255,7 @@ impl Trainer {
     }
 
     fn checkpoints(&self) -> PathBuf {
-        self.output.join("checkpoints")
+        self.output.join(CHECKPOINTS)
     }
 
     /// The model's sizes.
@@ -388,9 +440,10 @@ impl Trainer {
     }
 
     fn save(&mut self, observe: &mut dyn FnMut(&Event<'_>) -> Result<()>) -> Result<()> {
-        let run = self.identity()?;
+        let run =
+            Run { identity: &self.identity()?, model: &self.model, vocabulary: &self.vocabulary };
         let (folder, keep) = (self.checkpoints(), self.config.keep_last);
-        let path = checkpoint::save_of_run(&folder, &self.state, Some(&run), keep)?;
+        let path = checkpoint::save_of_run(&folder, &self.state, Some(run), keep)?;
         self.saved = Some(self.state.place.step);
         observe(&Event::Saved(&path))
     }

@@ -8,6 +8,9 @@ use crate::error::{Error, Result};
 use crate::train::identity::Identity;
 use crate::train::{checkpoint, folder};
 
+/// Keys that name what a run starts from. Once it has a checkpoint, nothing is taken from there.
+const STARTS: [&str; 4] = ["checkpoint", "init_albef", "init_text", "init_vision"];
+
 impl Trainer {
     /// Continues from the newest whole checkpoint of the output folder. `None` if there is none;
     /// otherwise what the reader should know about it, often nothing.
@@ -31,9 +34,11 @@ impl Trainer {
         Ok(Some(notes))
     }
 
-    /// An error if a checkpoint is of another run; a note if its rates were made for another length.
-    fn compare(&self, before: &Identity) -> Result<Option<String>> {
-        let differences = before.differences(&self.identity()?);
+    /// An error if a checkpoint is of another run; notes if its rates were made for another length, or
+    /// another start is named, which is not read any more.
+    fn compare(&self, before: &Identity) -> Result<Vec<String>> {
+        let now = self.identity()?;
+        let differences = before.differences(&now);
         if !differences.is_empty() {
             return Err(Error::Config(format!(
                 "{} holds a run of another configuration: {}; hint: give the former values to \
@@ -43,11 +48,20 @@ impl Trainer {
             )));
         }
         let (was, is) = (before.config["max_steps"].as_u64(), self.config.max_steps);
-        let changed = self.config.schedular.sched == "per_step" && was.is_some_and(|w| w != is);
-        Ok(changed.then(|| {
-            let was = was.unwrap_or_default();
-            format!("`max_steps` was {was} and is {is}: the rates of `per_step` follow the new one")
-        }))
+        let mut notes = Vec::new();
+        if let Some(was) = was.filter(|was| *was != is && self.config.schedular.sched == "per_step")
+        {
+            notes.push(format!(
+                "`max_steps` was {was} and is {is}: the rates of `per_step` follow the new one"
+            ));
+        }
+        for key in STARTS {
+            let (was, is) = (&before.config[key], &now.config[key]);
+            if !was.is_null() && was != is {
+                notes.push(format!("`{key}` was {was} and is {is}: the run keeps its own weights"));
+            }
+        }
+        Ok(notes)
     }
 
     pub(super) fn identity(&self) -> Result<Identity> {

@@ -1,0 +1,48 @@
+//! What was not taken as it was given: named and counted on standard error.
+
+use albef_data::dataset::Skipped;
+use albef_data::text::Limits;
+
+/// Unusable pictures that are named one by one.
+pub const SHOWN: usize = 10;
+
+/// Names the first `lines`, and counts the others.
+pub fn tell_first(what: &str, lines: impl ExactSizeIterator<Item = String>) {
+    let all = lines.len();
+    lines.take(SHOWN).for_each(|line| eprintln!("{what}: {line}"));
+    if all > SHOWN {
+        eprintln!("and {} more", all - SHOWN);
+    }
+}
+
+/// Names the first pictures that could not be used, and counts the others.
+pub fn tell_skipped(skipped: &[Skipped]) {
+    tell_first("not usable, counted as wrong", lines(skipped));
+}
+
+/// Counts what a source left out, and names the first.
+pub fn tell_left_out(source: &str, left_out: &[Skipped]) {
+    if !left_out.is_empty() {
+        eprintln!("{source}: {} members form no sample and are left out", left_out.len());
+        tell_first("left out", lines(left_out));
+    }
+}
+
+fn lines(skipped: &[Skipped]) -> impl ExactSizeIterator<Item = String> {
+    skipped.iter().map(|s| format!("{}: {}", s.name, s.error))
+}
+
+/// Says how many of `texts` are longer than what is read of them.
+pub fn tell_cut(cut: usize, texts: usize, limits: Limits) {
+    let Limits { words, ids } = limits;
+    match (cut, texts) {
+        (0, _) => {}
+        (1, 1) => eprintln!(
+            "note: the text is longer than {words} words or {ids} word pieces; its end is not read"
+        ),
+        _ => eprintln!(
+            "note: {cut} of {texts} texts are longer than {words} words or {ids} word pieces; their \
+             ends are not read"
+        ),
+    }
+}

@@ -1,0 +1,204 @@
+//! Evaluations say what they left out, at what resolution they measured, and by which protocol.
+
+#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use common::{albef, config, data, run, settings, stderr};
+use serde_json::{Value, json};
+
+/// A model of one step: pictures of 16 pixels in patches of 8.
+fn pretrained(dir: &Path) -> PathBuf {
+    let list = data(dir, 12);
+    let output = dir.join("pretrained");
+    let mut command = albef();
+    command.args(["pretrain", &config(), "--output"]).arg(&output);
+    command.args(settings(&list, dir)).args(["--set", "max_steps=1", "--set", "vocab=bert"]);
+    run(&mut command);
+    output.join("model")
+}
+
+/// Thirty words of so many pieces that they are more than the 512 positions of the model.
+fn deep() -> String {
+    vec!["ab".repeat(49); 30].join(" ")
+}
+
+fn write(dir: &Path, name: &str, list: &Value) -> String {
+    let path = dir.join(name);
+    std::fs::write(&path, list.to_string()).unwrap();
+    path.display().to_string()
+}
+
+fn command(what: &[&str], model: &Path) -> Command {
+    let mut command = albef();
+    command.args(what).arg("--model").arg(model);
+    command
+}
+
+fn report(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", stderr(output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn texts_that_are_cut_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = pretrained(dir.path());
+    let root = dir.path().display().to_string();
+    let long = "word ".repeat(31);
+    let long = long.trim();
+    let deep = deep();
+    let picture = dir.path().join("0.png").display().to_string();
+    for (what, limit) in [
+        (&["match", &picture, long][..], "30 word pieces"),
+        (&["search", long, &root, "--top", "1", "--json"], "30 word pieces"),
+        (&["embed", "--text", long], "30 word pieces"),
+        (&["ground", &picture, &deep], "512 word pieces"),
+    ] {
+        let said = stderr(&command(what, &model).output().unwrap());
+        assert!(said.contains("the text is longer than 30 words"), "{what:?}: {said}");
+        assert!(said.contains(limit), "{what:?}: {said}");
+    }
+    let list = write(
+        dir.path(),
+        "captions.json",
+        &json!([
+            {"image": "0.png", "caption": ["a square", long]}, {"image": "1.png", "caption": "red"},
+        ]),
+    );
+    let retrieval =
+        ["evaluate", "retrieval", "--json", "--image-root", &root, "--annotations", &list];
+    let output = command(&retrieval, &model).output().unwrap();
+    assert_eq!(report(&output)["cut_texts"], 1);
+    assert!(stderr(&output).contains("1 of 3 texts are longer"), "{}", stderr(&output));
+    let boxes =
+        json!({"image": "0.png", "text": deep, "box": [0, 0, 12, 20], "boxes": [[0, 0, 12, 20]]});
+    let list = write(dir.path(), "grounding.json", &json!([boxes]));
+    let grounding =
+        ["evaluate", "grounding", "--json", "--image-root", &root, "--annotations", &list];
+    let at = ["--image-res", "24"];
+    let output = command(&grounding, &model).args(at).output().unwrap();
+    assert_eq!(report(&output)["cut_texts"], 1);
+    assert!(stderr(&output).contains("from 2 x 2 to 3 x 3"), "{}", stderr(&output));
+}
+
+#[test]
+fn tasks_count_cut_texts_and_measure_at_another_resolution() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = pretrained(dir.path());
+    let root = dir.path().display().to_string();
+    let deep = deep();
+    let answers = write(dir.path(), "answers.json", &json!(["red", "blue"]));
+    let yaml = write(dir.path(), "task.yaml", &json!({"batch_size": 1, "max_steps": 1}));
+    let ve = json!({"image": "0.png", "sentence": deep, "label": "neutral"});
+    let vqa = json!({"image": "0.png", "question": deep, "answer": ["red"]});
+    let nlvr = json!({"images": ["0.png", "1.png"], "sentence": deep, "label": "True"});
+    for (task, entry) in [("ve", ve), ("vqa", vqa), ("nlvr", nlvr)] {
+        let list = write(dir.path(), task, &json!([entry]));
+        let output = dir.path().join(format!("{task}-run"));
+        let mut finetune = albef();
+        finetune.args(["finetune", task, &yaml, "--output"]).arg(&output);
+        for setting in [
+            format!("checkpoint={}", model.display()),
+            format!("train_file=[{list}]"),
+            format!("image_root={root}"),
+            format!("vqa_root={root}"),
+        ] {
+            finetune.args(["--set", &setting]);
+        }
+        run(&mut finetune);
+        let tuned = output.join("model");
+        let mut evaluate = vec!["evaluate", task, "--json", "--image-root", &root, "--annotations"];
+        evaluate.push(&list);
+        if task == "vqa" {
+            evaluate.extend(["--answer-list", &answers]);
+        }
+        let output = command(&evaluate, &tuned).args(["--image-res", "32"]).output().unwrap();
+        assert_eq!(report(&output)["cut_texts"], 1, "{task}");
+        let said = stderr(&output);
+        assert!(said.contains("1 of 1") || said.contains("the text is longer"), "{task}: {said}");
+        assert!(said.contains("from 2 x 2 to 4 x 4"), "{task}: {said}");
+        let output = command(&evaluate, &tuned).args(["--image-res", "20"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{task}");
+        let said = stderr(&output);
+        assert!(said.contains("20 is no multiple of the patch size 8"), "{task}: {said}");
+    }
+}
+
+#[test]
+fn what_a_source_leaves_out_is_counted_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = pretrained(dir.path());
+    let archive = dir.path().join("x.tar");
+    let mut tar = tar::Builder::new(std::fs::File::create(&archive).unwrap());
+    let picture = std::fs::read(dir.path().join("0.png")).unwrap();
+    for (name, bytes) in [
+        ("0.png", &picture[..]),
+        ("0.json", br#"{"caption": "a square"}"#),
+        ("1.json", br#"{"caption": "nothing to see"}"#),
+        ("README", b"read me"),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        tar.append_data(&mut header, name, bytes).unwrap();
+    }
+    tar.into_inner().unwrap();
+    let archive = archive.display().to_string();
+    let evaluate = ["evaluate", "retrieval", "--json", "--annotations", &archive];
+    let output = command(&evaluate, &model).output().unwrap();
+    let found = report(&output);
+    assert_eq!((&found["left_out"], &found["gallery"]["images"]), (&json!(2), &json!(1)));
+    assert!(found["left_out_first"][0].as_str().unwrap().contains("1.json"), "{found}");
+    let search = command(&["search", "red", &archive, "--json"], &model).output().unwrap();
+    assert_eq!(report(&search)["left_out"], 2);
+    for output in [output, search] {
+        let said = stderr(&output);
+        for part in ["2 members form no sample", "1.json: ", "README: "] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+}
+
+#[test]
+fn retrieval_is_measured_at_a_resolution_by_a_score_and_by_a_protocol() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = pretrained(dir.path());
+    let root = dir.path().display().to_string();
+    let list = dir.path().join("list.json").display().to_string();
+    let evaluate = |more: &[&str]| {
+        let all =
+            ["evaluate", "retrieval", "--json", "--image-root", &root, "--annotations", &list];
+        command(&all, &model).args(more).output().unwrap()
+    };
+    let plain = report(&evaluate(&[]));
+    assert_eq!(
+        (&plain["image_res"], &plain["k"], &plain["protocol"]),
+        (&json!(16), &json!(128), &Value::Null)
+    );
+    let larger = evaluate(&["--image-res", "32", "--score", "itm+itc", "--k", "3"]);
+    assert!(stderr(&larger).contains("from 2 x 2 to 4 x 4"), "{}", stderr(&larger));
+    assert_eq!(report(&larger)["image_res"], 32);
+    for (size, part) in [("20", "choose for instance 16"), ("0", "between 1 and 4096")] {
+        let output = evaluate(&["--image-res", size]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    }
+
+    let direct = evaluate(&["--protocol", "direct-256"]);
+    let (found, said) = (report(&direct), stderr(&direct));
+    assert_eq!((&found["image_res"], &found["k"]), (&json!(256), &json!(128)));
+    assert_eq!(found["protocol"], "direct-256");
+    assert!(said.contains("pre-trained; 256 px; k 128") && !said.contains("warning"), "{said}");
+    let other = ["--protocol", "flickr-zeroshot-paper", "--image-res", "16", "--k", "4"];
+    let said = stderr(&evaluate(&other));
+    for part in ["the weights are pre-trained", "have 16 px", "k is 4, the protocol has 128"] {
+        assert!(said.contains("warning: not flickr-zeroshot-paper: "), "{said}");
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let unknown = evaluate(&["--protocol", "flickr"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(stderr(&unknown).contains("direct-384"), "{}", stderr(&unknown));
+}

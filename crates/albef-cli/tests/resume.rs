@@ -1,0 +1,129 @@
+//! A run goes on from its own folder, whatever became of what it started from.
+
+#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::{albef, config, data, run, settings, stderr};
+use serde_json::{Value, json};
+
+/// All that a run decides bit for bit: weights, the state of training, the log.
+fn result(output: &Path) -> [Vec<u8>; 3] {
+    let read = |name: &str| std::fs::read(output.join(name)).unwrap();
+    [
+        read("model/model.safetensors"),
+        read("checkpoints/step-0000000004/state.safetensors"),
+        read("log.jsonl"),
+    ]
+}
+
+/// Runs to step 2 and, once what it started from is `gone`, to step 4; gives what the second part said.
+fn broken(output: &Path, command: &dyn Fn(&Path, usize) -> Command, gone: &[&Path]) -> String {
+    run(&mut command(output, 2));
+    let aside = |path: &Path| path.with_extension("aside");
+    gone.iter().for_each(|path| std::fs::rename(path, aside(path)).unwrap());
+    let said = stderr(&run(command(output, 4).arg("--resume")));
+    gone.iter().for_each(|path| std::fs::rename(aside(path), path).unwrap());
+    said
+}
+
+fn with(mut command: Command, settings: &[String]) -> Command {
+    settings.iter().for_each(|setting| {
+        command.args(["--set", setting]);
+    });
+    command
+}
+
+#[test]
+fn pre_training_goes_on_without_the_model_and_the_words_that_it_started_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = data(dir.path(), 12);
+    let pretrain = |output: &Path, steps: usize, more: &[String]| {
+        let mut command = albef();
+        command.args(["pretrain", &config(), "--output"]).arg(output);
+        command.args(settings(&list, dir.path()));
+        command.args(["--set", &format!("max_steps={steps}")]);
+        with(command, more)
+    };
+    let start = dir.path().join("start");
+    run(&mut pretrain(&start, 1, &[]));
+    let (model, words) = (dir.path().join("first"), dir.path().join("words.txt"));
+    std::fs::rename(start.join("model"), &model).unwrap();
+    std::fs::copy(model.join("vocab.txt"), &words).unwrap();
+    let more = [format!("init_albef={}", model.display()), format!("vocab={}", words.display())];
+    let command = |output: &Path, steps| pretrain(output, steps, &more);
+    let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
+    run(&mut command(&whole, 4));
+    let said = broken(&parts, &command, &[&model, &words]);
+    assert!(said.contains("continuing after step 2"), "{said}");
+    assert!(result(&parts) == result(&whole), "another result");
+
+    // Other words are another run, and another start is one that is not read.
+    std::fs::write(&words, std::fs::read_to_string(&words).unwrap() + "zebra\n").unwrap();
+    let other = command(&parts, 4).arg("--resume").output().unwrap();
+    assert!(stderr(&other).contains("samples of the data are others"), "{}", stderr(&other));
+    let moved = [format!("vocab={}/vocab.txt", model.display()), "init_albef=/gone".into()];
+    let said = stderr(&run(pretrain(&parts, 4, &moved).arg("--resume")));
+    assert!(said.contains("is \"/gone\": the run keeps its own weights"), "{said}");
+}
+
+#[test]
+fn fine_tuning_goes_on_without_the_model_that_it_started_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = data(dir.path(), 12);
+    let start = dir.path().join("start");
+    let mut command = albef();
+    command.args(["pretrain", &config(), "--output"]).arg(&start);
+    command.args(settings(&list, dir.path())).args(["--set", "max_steps=1"]);
+    run(command.args(["--set", "vocab=bert"]));
+    // The checkpoint alone is a start: it tells sizes and word pieces.
+    std::fs::remove_dir_all(start.join("model")).unwrap();
+
+    let write = |name: &str, entry: &dyn Fn(usize) -> Value| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, (0..12).map(entry).collect::<Value>().to_string()).unwrap();
+        path.display().to_string()
+    };
+    let questions = write(
+        "vqa.json",
+        &|i| json!({"image": format!("{i}.png"), "question": "which?", "answer": ["red", "blue"]}),
+    );
+    let statements = write(
+        "nlvr.json",
+        &|i| json!({"images": [format!("{i}.png"), "0.png"], "sentence": "both", "label": "True"}),
+    );
+    let yaml = dir.path().join("task.yaml");
+    std::fs::write(&yaml, "batch_size: 4\nimage_res: 24\nschedular: {epochs: 2}\n").unwrap();
+    for (task, list) in [("retrieval", &list), ("vqa", &questions), ("nlvr", &statements)] {
+        let command = |output: &Path, steps: usize| {
+            let mut command = albef();
+            command.args(["finetune", task]).arg(&yaml).arg("--output").arg(output);
+            let root = dir.path().display();
+            with(
+                command,
+                &[
+                    format!("checkpoint={}", start.display()),
+                    format!("image_root={root}"),
+                    format!("vqa_root={root}"),
+                    format!("train_file=[{list}]"),
+                    format!("max_steps={steps}"),
+                ],
+            )
+        };
+        let of = |name: &str| dir.path().join(format!("{task}-{name}"));
+        run(&mut command(&of("whole"), 4));
+        let said = broken(&of("parts"), &command, &[&start]);
+        assert!(said.contains("continuing after step 2"), "{task}: {said}");
+        assert!(result(&of("parts")) == result(&of("whole")), "{task}: another result");
+
+        let seed = command(&of("parts"), 4).args(["--resume", "--set", "seed=7"]).output().unwrap();
+        assert!(stderr(&seed).contains("`seed` was"), "{task}: {}", stderr(&seed));
+        // Checkpoints of older versions do not tell what else is needed: the start is read.
+        let newest = of("parts").join("checkpoints/step-0000000004");
+        std::fs::remove_file(newest.join("vocab.txt")).unwrap();
+        run(command(&of("parts"), 4).arg("--resume"));
+    }
+}
