@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use albef::config::FinetuneConfig;
-use albef::eval::answers::RankRule;
 use albef::eval::vqa_score::ScoreRule;
 use albef::pipeline::Pipeline;
 use albef::train::objective::Objective;
@@ -152,7 +151,7 @@ impl Lists {
                 let rule = ScoreRule::Official;
                 let out = if weights.trainer.objective() == Objective::Vqa {
                     let k = config.base.k_test;
-                    model.answer_accuracy(samples, answers, k, RankRule::Official, rule)?
+                    model.answer_accuracy(samples, answers, k, config.rank, rule)?
                 } else {
                     model.accuracy(samples, task)?
                 };

@@ -12,7 +12,7 @@ use burn::tensor::Device;
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
-use crate::ask::Mode;
+use crate::ask::{Mode, Rank};
 use crate::corpus::{Pictures, open_model};
 use crate::evaluate::{SHOWN, intervals, measure, named, tell_skipped};
 use crate::grounding_cases::Cases;
@@ -44,6 +44,14 @@ impl Options<'_> {
         }
     }
 
+    fn rank(&self) -> Result<RankRule> {
+        if !self.0.contains_key("rank") {
+            return Ok(RankRule::default());
+        }
+        let given = Rank::from_str(self.text("rank")?, false);
+        given.map(RankRule::from).map_err(|e| anyhow::anyhow!("`rank`: {e}"))
+    }
+
     fn number(&self, key: &str) -> Result<Option<usize>> {
         match self.0.get(key) {
             None => Ok(None),
@@ -59,7 +67,7 @@ impl Options<'_> {
 fn known(task: &str) -> Result<&'static [&'static str]> {
     Ok(match task {
         "retrieval" => &["model", "annotations", "image_root", "k"],
-        "vqa" => &["model", "annotations", "image_root", "answer_list", "k", "results"],
+        "vqa" => &["model", "annotations", "image_root", "answer_list", "k", "rank", "results"],
         "nlvr" | "ve" => &["model", "annotations", "image_root"],
         "grounding" => {
             &["model", "annotations", "image_root", "refcoco_data", "det_file", "mode", "layer"]
@@ -165,7 +173,7 @@ fn vqa(o: &Options<'_>, output: &Path) -> Result<Found> {
     }
     let answers = answer_list(o.text("answer_list")?)?;
     let k = o.number("k")?.unwrap_or(128);
-    let (rule, score) = (RankRule::Official, ScoreRule::Official);
+    let (rule, score) = (o.rank()?, ScoreRule::Official);
     let out = model.answer_accuracy(&samples, &answers, k, rule, score)?;
     tell_skipped(&out.skipped);
     let path = output.join(o.text("results")?);

@@ -22,8 +22,8 @@ use super::checkpoint::{self, Place, TrainState};
 use super::identity::data_hash;
 use super::objective::{Context, Features, Losses, Objective};
 use super::optimizer::update_average;
-use super::report::Pace;
 pub use super::report::{Ended, Event, StepReport};
+use super::report::{Pace, PartMeans};
 use super::schedule::distillation_weight;
 pub use super::start::corpus_vocabulary;
 use super::start::{
@@ -33,6 +33,7 @@ use super::step::clamp_temperature;
 use crate::config::{FinetuneConfig, Form, ModelConfig, PretrainConfig};
 use crate::error::{Error, Result};
 use crate::model::Albef;
+use crate::objectives::distill::Part;
 use crate::objectives::mixgen::MixMode;
 use crate::objectives::pretrain::mix;
 use crate::ops::Ops;
@@ -414,11 +415,14 @@ impl Trainer {
         let mut losses: Vec<Option<f64>> = vec![None; self.objective.losses().len()];
         let mut total: Vec<Option<Tensor<1>>> = Vec::new();
         let mut features = Vec::new();
+        let mut made_of = PartMeans::default();
         for (i, part) in parts.iter().enumerate() {
             let salt = place.step * self.config.accumulate as u64 + i as u64;
             let seed = mix(self.config.seed, salt);
-            let (step_losses, gradients, feats) = self.gradients(part, alpha, seed, &place)?;
+            let (step_losses, gradients, feats, step_parts) =
+                self.gradients(part, alpha, seed, &place)?;
             features.extend(feats);
+            made_of.add(&step_parts);
             for (sum, loss) in losses.iter_mut().zip(step_losses) {
                 *sum = loss.map(|loss| sum.unwrap_or(0.0) + loss * share);
             }
@@ -456,19 +460,20 @@ impl Trainer {
             epoch: place.epoch,
             train_lr: lr,
             losses,
+            parts: made_of.means(),
             alpha,
             temp,
         })
     }
 
-    #[expect(clippy::type_complexity, reason = "losses, gradients, features for the queues")]
+    #[expect(clippy::type_complexity, reason = "losses, gradients, features for the queues, parts")]
     fn gradients(
         &self,
         part: &DataBatch,
         alpha: f64,
         seed: u64,
         place: &Place,
-    ) -> Result<(Vec<Option<f64>>, Vec<Option<Tensor<1>>>, Option<Features>)> {
+    ) -> Result<(Vec<Option<f64>>, Vec<Option<Tensor<1>>>, Option<Features>, Vec<Part>)> {
         let ops = Ops::for_device(self.state.online.device());
         let weights = self.state.online.tracked(ops.with_precision(self.config.precision));
         let context = Context {
@@ -482,9 +487,9 @@ impl Trainer {
             seed,
             step: place.step,
         };
-        let Losses { parts, features } = context.losses(self.objective, &weights, part)?;
-        let mut found = Vec::with_capacity(parts.len());
-        for (loss, value) in self.objective.losses().iter().zip(&parts) {
+        let Losses { terms, parts, features } = context.losses(self.objective, &weights, part)?;
+        let mut found = Vec::with_capacity(terms.len());
+        for (loss, value) in self.objective.losses().iter().zip(&terms) {
             let Some(value) = value else {
                 found.push(None);
                 continue;
@@ -500,7 +505,7 @@ impl Trainer {
             }
             found.push(Some(value));
         }
-        let total = parts.into_iter().flatten().reduce(|a, b| a + b);
+        let total = terms.into_iter().flatten().reduce(|a, b| a + b);
         let Some(total) = total else { return Err(Error::Config("no loss".into())) };
         let mut all = total.backward();
         let learn_temp = self.config.learn_temp;
@@ -511,7 +516,7 @@ impl Trainer {
                 leaf.value.grad_remove(&mut all)
             })
             .collect();
-        Ok((found, gradients, features))
+        Ok((found, gradients, features, parts))
     }
 
     /// Writes the trained weights as a model folder.
