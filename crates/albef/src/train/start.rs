@@ -276,7 +276,7 @@ fn take_over(
 mod tests {
     use std::collections::HashMap;
 
-    use albef_weights::KeepAs;
+    use albef_weights::{DType, HostTensor, KeepAs};
 
     use super::*;
     use crate::objectives::queue::NO_ID;
@@ -381,7 +381,11 @@ mod tests {
             let n = model.embed_dim * 6;
             queues.insert(name, &[model.embed_dim, 6], vec![0.25; n]).unwrap();
         }
-        queues.insert("queue_ptr", &[1], vec![2.0]).unwrap();
+        let ptr = 2_i64.to_le_bytes().to_vec();
+        tensors.insert(
+            "queue_ptr".into(),
+            HostTensor { dtype: DType::I64, shape: vec![1], bytes: ptr },
+        );
         for (name, tensor) in state_dict(&queues) {
             tensors.insert(name, tensor);
         }
