@@ -4,6 +4,7 @@
 
 use albef::config::ModelConfig;
 use albef::eval::answers::{Candidates, RankRule, rank};
+use albef::eval::grounding::best_box;
 use albef::init::{fresh_params, fresh_queues, fresh_task_params};
 use albef::model::{
     Albef, AnswerModel, Copy, DropoutDraws, ImageContext, ImageStates, Read, TokenBatch,
@@ -66,24 +67,14 @@ fn soft_over_positions(text: &[f32], at: usize, teacher: &[f32]) -> f64 {
     -(0..WORDS).map(term).sum::<f64>()
 }
 
-fn pretrain_step(axis: DistillAxis, online: &Params, momentum: &Params) -> Step {
-    let config = small();
-    let model = Albef::new(&config, &online.tracked(Ops::Fused(Precision::F32))).unwrap();
-    let teacher =
-        momentum_encoders(&copy_for_momentum(momentum).unwrap(), &config, Precision::F32).unwrap();
-    let batch = Batch {
-        images: images(3),
-        text: TokenBatch::packed(&texts()),
-        image_ids: vec![0, 1, 2],
-        related: Vec::new(),
-    };
-    let settings = Settings {
+fn settings() -> Settings {
+    Settings {
         alpha: ALPHA,
         ita: true,
         itm: true,
         mlm: true,
         mlm_mod: true,
-        mlm_distill_axis: axis,
+        mlm_distill_axis: DistillAxis::Vocabulary,
         hard_negatives: true,
         negative_temp: None,
         mlm_probability: 0.5,
@@ -92,22 +83,46 @@ fn pretrain_step(axis: DistillAxis, online: &Params, momentum: &Params) -> Step 
         momentum_dropout: 0.0,
         special: SpecialIds { pad: 0, cls: 2, mask: 4 },
         vocab_size: WORDS,
+    }
+}
+
+/// Weights of a model and of its teacher.
+fn pair() -> [Params; 2] {
+    [3, 4].map(|seed| loud(fresh_params(&small(), 0.07, seed, &cpu()).unwrap()))
+}
+
+/// A step on three pictures of the given ids.
+fn pretrain_step(settings: &Settings, image_ids: [i64; 3]) -> Step {
+    let config = small();
+    let [online, momentum] = pair();
+    let model = Albef::new(&config, &online.tracked(Ops::Fused(Precision::F32))).unwrap();
+    let teacher =
+        momentum_encoders(&copy_for_momentum(&momentum).unwrap(), &config, Precision::F32).unwrap();
+    let batch = Batch {
+        images: images(3),
+        text: TokenBatch::packed(&texts()),
+        image_ids: image_ids.to_vec(),
+        related: Vec::new(),
     };
     let queues = fresh_queues(7, config.embed_dim, 1, &cpu());
-    forward(&model, &teacher, &queues, &batch, &settings, Draws::Seeded(5)).unwrap()
+    forward(&model, &teacher, &queues, &batch, settings, Draws::Seeded(5)).unwrap()
 }
 
 fn part(step: &[(&'static str, f64)], name: &str) -> f64 {
     step.iter().find(|(n, _)| *n == name).unwrap().1
 }
 
+fn number(loss: &Tensor<1>) -> f64 {
+    f64::from(values(loss.clone().inner())[0])
+}
+
 #[test]
 fn masked_words_can_be_distilled_over_the_positions_of_the_padded_text() {
     let config = small();
-    let fresh = |seed| loud(fresh_params(&config, 0.07, seed, &cpu()).unwrap());
-    let (online, momentum) = (fresh(3), fresh(4));
+    let [online, _] = pair();
     let [words, positions] = [DistillAxis::Vocabulary, DistillAxis::Sequence]
-        .map(|axis| pretrain_step(axis, &online, &momentum));
+        .map(|axis| Settings { mlm_distill_axis: axis, ..settings() })
+        .map(|settings| pretrain_step(&settings, [0, 1, 2]));
     assert_eq!(words.mlm_labels, positions.mlm_labels);
     let hard = [&words, &positions].map(|s| part(&s.parts, "mlm_hard"));
     assert!((hard[0] - hard[1]).abs() < 1e-5, "{hard:?}");
@@ -148,7 +163,7 @@ fn masked_words_can_be_distilled_over_the_positions_of_the_padded_text() {
     let soft = terms.iter().sum::<f64>() / terms.len() as f64;
     let got = part(&positions.parts, "mlm_soft");
     assert!((got - soft).abs() < 1e-4 * soft, "{got} instead of {soft}");
-    let loss = f64::from(values(positions.loss_mlm.clone().inner())[0]);
+    let loss = number(&positions.loss_mlm);
     assert!((loss - ((1.0 - ALPHA) * hard[1] + ALPHA * soft)).abs() < 1e-4 * loss);
     assert!((part(&words.parts, "mlm_soft") - soft).abs() > 0.1, "the axis makes a difference");
     // Over positions there is no divergence of two distributions.
@@ -158,11 +173,9 @@ fn masked_words_can_be_distilled_over_the_positions_of_the_padded_text() {
 
 #[test]
 fn the_parts_of_contrast_make_up_its_loss() {
-    let config = small();
-    let fresh = |seed| loud(fresh_params(&config, 0.07, seed, &cpu()).unwrap());
-    let step = pretrain_step(DistillAxis::Vocabulary, &fresh(3), &fresh(4));
+    let step = pretrain_step(&settings(), [0, 1, 2]);
     let of = |name| part(&step.parts, name);
-    let loss = f64::from(values(step.loss_ita.clone().inner())[0]);
+    let loss = number(&step.loss_ita);
     assert!((loss - ((1.0 - ALPHA) * of("ita_hard") + ALPHA * of("ita_soft"))).abs() < 1e-4);
     let (mut soft, mut kl) = (0.0, 0.0);
     for (sims, sims_m) in step.sims.iter().zip(&step.sims_m) {
@@ -176,6 +189,57 @@ fn the_parts_of_contrast_make_up_its_loss() {
     }
     assert!((of("ita_soft") - soft).abs() < 1e-4 && (of("ita_kl") - kl).abs() < 1e-4);
     assert!((0.0..=1.0).contains(&of("itm_accuracy")));
+}
+
+#[test]
+fn without_a_masked_word_or_a_negative_a_step_goes_on_and_says_so() {
+    let none_masked = pretrain_step(&Settings { mlm_probability: 0.0, ..settings() }, [0, 1, 2]);
+    assert_eq!(number(&none_masked.loss_mlm), 0.0);
+    assert!(number(&none_masked.loss()).is_finite());
+    let by_id = Settings { image_index: true, ..settings() };
+    let alike = pretrain_step(&by_id, [7, 7, 7]);
+    assert_eq!(alike.itm_labels, [1, 1, 1]);
+    assert_eq!(part(&alike.parts, "itm_without_negative"), 6.0);
+    assert!(number(&alike.loss()).is_finite());
+    let apart = pretrain_step(&by_id, [7, 8, 9]);
+    assert!(apart.parts.iter().all(|(name, _)| *name != "itm_without_negative"));
+}
+
+#[test]
+fn captions_of_one_picture_are_negatives_unless_the_index_is_used() {
+    let targets = |image_index| {
+        let settings = Settings { image_index, alpha: 0.0, ..settings() };
+        values(pretrain_step(&settings, [7, 7, 8]).targets[0].clone())[..3].to_vec()
+    };
+    assert_eq!(targets(false), [1.0, 0.0, 0.0]);
+    assert_eq!(targets(true), [0.5, 0.5, 0.0]);
+}
+
+#[test]
+fn the_teacher_has_dropout_of_its_own() {
+    let [still, noisy] = [0.0, 0.1]
+        .map(|p| pretrain_step(&Settings { momentum_dropout: p, ..settings() }, [0, 1, 2]));
+    let feats = |step: &Step, i: usize| values(step.feats[i].clone().inner());
+    assert_eq!(feats(&still, 1), feats(&noisy, 1));
+    let text_m = |step: &Step| values(step.feats[3].clone());
+    assert_ne!(text_m(&still), text_m(&noisy));
+}
+
+#[test]
+fn a_queue_that_the_batch_does_not_divide_goes_on_at_its_start() {
+    let mut queues = fresh_queues(5, 2, 1, &cpu());
+    for round in 0..2_i64 {
+        let feats = |s: f32| tensor(vec![s + round as f32; 6], [3, 2], &cpu());
+        queues.push(feats(0.25), feats(0.5), &[10 * round, 10 * round + 1, 10 * round + 2]);
+    }
+    assert_eq!((queues.ids(), queues.ptr()), (&[12, 1, 2, 10, 11][..], 1));
+    assert_eq!(queues.rows().0, [1.25, 1.25, 0.25, 0.25, 0.25, 0.25, 1.25, 1.25, 1.25, 1.25]);
+}
+
+#[test]
+fn where_no_box_scores_none_is_chosen() {
+    assert_eq!(best_box(&[0.0, -1.0]), None);
+    assert_eq!(best_box(&[0.1, 0.3, 0.3]), Some(1));
 }
 
 fn answer_models() -> [AnswerModel; 2] {
@@ -224,7 +288,7 @@ fn answers_can_be_distilled_over_their_positions() {
     }
     let got = part(&positions.parts, "answer_soft");
     assert!((got - soft).abs() < 1e-4 * soft, "{got} instead of {soft}");
-    let loss = f64::from(values(positions.loss.inner())[0]);
+    let loss = number(&positions.loss);
     assert!((loss - ((1.0 - ALPHA) * hard[1] + ALPHA * soft)).abs() < 1e-4 * loss);
     assert!((part(&words.parts, "answer_soft") - soft).abs() > 0.1);
 }

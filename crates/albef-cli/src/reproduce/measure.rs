@@ -212,3 +212,23 @@ fn grounding(o: &Options<'_>) -> Result<Found> {
     out.tell();
     Ok((out.json(RESAMPLES), Some(out.outcomes(&cases))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_ranked_as_the_step_says_and_other_tasks_know_no_ranking() {
+        let device = albef::params::cpu();
+        let ranked = |options: &Value| {
+            let options = options.as_object().cloned().unwrap_or_default();
+            accepts("vqa", &options).and_then(|()| Options(&options, &device).rank())
+        };
+        assert_eq!(ranked(&json!({})).ok(), Some(RankRule::Reference));
+        assert_eq!(ranked(&json!({"rank": "chain"})).ok(), Some(RankRule::Chain));
+        let error = ranked(&json!({"rank": "length"})).err().map(|e| e.to_string());
+        assert!(error.is_some_and(|e| e.contains("`rank`")));
+        let options = json!({"rank": "chain"});
+        assert!(accepts("nlvr", options.as_object().unwrap_or(&Map::new())).is_err());
+    }
+}

@@ -408,6 +408,11 @@ pub fn forward(
     let labels: Vec<usize> = itm_labels.iter().map(|l| *l as usize).collect();
     let right = share_right(itm_logits.clone().inner(), &labels);
     parts.extend(right.map(|share| ("itm_accuracy", share)));
+    let drawn = negative_image.iter().chain(&negative_text);
+    let missing = drawn.filter(|negative| negative.is_none()).count();
+    if settings.itm && missing > 0 {
+        parts.push(("itm_without_negative", missing as f64));
+    }
 
     Ok(Step {
         loss_ita,
