@@ -37,7 +37,13 @@ fn a_run_leaves_logs_a_picture_and_a_model_that_finds_pictures() {
     let train = |extra: &[&str]| {
         let mut command = albef();
         command.args(["pretrain", &config(), "--output"]).arg(&run);
-        command.args(settings(&list, dir.path())).args(["--set", "max_steps=12"]).args(extra);
+        command.args(settings(&list, dir.path())).args([
+            "--set",
+            "max_steps=12",
+            "--set",
+            "alpha=0.4",
+        ]);
+        command.args(extra);
         command.output().unwrap()
     };
     let output = train(&[]);

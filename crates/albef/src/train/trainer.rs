@@ -40,6 +40,16 @@ use crate::ops::Ops;
 use crate::params::values;
 use crate::weights::save_model_folder;
 
+/// What both passes over a batch give.
+struct Pass {
+    /// In the order of [`Objective::losses`].
+    losses: Vec<Option<f64>>,
+    /// In the order of the parameters.
+    gradients: Vec<Option<Tensor<1>>>,
+    features: Option<Features>,
+    parts: Vec<Part>,
+}
+
 /// A training run of any task.
 ///
 /// ```no_run
@@ -419,11 +429,11 @@ impl Trainer {
         for (i, part) in parts.iter().enumerate() {
             let salt = place.step * self.config.accumulate as u64 + i as u64;
             let seed = mix(self.config.seed, salt);
-            let (step_losses, gradients, feats, step_parts) =
-                self.gradients(part, alpha, seed, &place)?;
-            features.extend(feats);
-            made_of.add(&step_parts);
-            for (sum, loss) in losses.iter_mut().zip(step_losses) {
+            let pass = self.gradients(part, alpha, seed, &place)?;
+            let gradients = pass.gradients;
+            features.extend(pass.features);
+            made_of.add(&pass.parts);
+            for (sum, loss) in losses.iter_mut().zip(pass.losses) {
                 *sum = loss.map(|loss| sum.unwrap_or(0.0) + loss * share);
             }
             if parts.len() == 1 {
@@ -466,14 +476,7 @@ impl Trainer {
         })
     }
 
-    #[expect(clippy::type_complexity, reason = "losses, gradients, features for the queues, parts")]
-    fn gradients(
-        &self,
-        part: &DataBatch,
-        alpha: f64,
-        seed: u64,
-        place: &Place,
-    ) -> Result<(Vec<Option<f64>>, Vec<Option<Tensor<1>>>, Option<Features>, Vec<Part>)> {
+    fn gradients(&self, part: &DataBatch, alpha: f64, seed: u64, place: &Place) -> Result<Pass> {
         let ops = Ops::for_device(self.state.online.device());
         let weights = self.state.online.tracked(ops.with_precision(self.config.precision));
         let context = Context {
@@ -516,7 +519,7 @@ impl Trainer {
                 leaf.value.grad_remove(&mut all)
             })
             .collect();
-        Ok((found, gradients, features, parts))
+        Ok(Pass { losses: found, gradients, features, parts })
     }
 
     /// Writes the trained weights as a model folder.
