@@ -42,8 +42,8 @@ pub struct AskArguments {
     /// Candidates that are scored in full.
     #[arg(long, default_value_t = 128)]
     k: usize,
-    /// How candidates are scored; the official way counts the first token twice.
-    #[arg(long, default_value = "official")]
+    /// How candidates are scored.
+    #[arg(long, default_value = "reference")]
     rank: Rank,
     #[command(flatten)]
     device: Where,
@@ -56,16 +56,21 @@ pub struct AskArguments {
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum Rank {
     /// As the official code: the first token counts twice.
-    Official,
+    #[value(alias = "official")]
+    Reference,
     /// Each token counts once.
-    Corrected,
+    #[value(alias = "corrected")]
+    Chain,
+    /// Each token counts once, and the sum is divided by their number.
+    Normalised,
 }
 
 impl From<Rank> for RankRule {
     fn from(rank: Rank) -> Self {
         match rank {
-            Rank::Official => Self::Official,
-            Rank::Corrected => Self::Corrected,
+            Rank::Reference => Self::Reference,
+            Rank::Chain => Self::Chain,
+            Rank::Normalised => Self::Normalised,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use albef::config::ModelConfig;
 use albef::init::{fresh_params, fresh_queues};
 use albef::model::{Albef, DropoutDraws, ImageContext, ImageStates, Read, Sequence, TokenBatch};
+use albef::objectives::distill::DistillAxis;
 use albef::objectives::masking::SpecialIds;
 use albef::objectives::pretrain::{Batch, Draws, Settings, forward};
 use albef::ops::{Ops, Precision, index};
@@ -135,6 +136,7 @@ impl Training {
             itm: true,
             mlm: true,
             mlm_mod: true,
+            mlm_distill_axis: DistillAxis::Vocabulary,
             hard_negatives: true,
             negative_temp: None,
             mlm_probability: 0.15,

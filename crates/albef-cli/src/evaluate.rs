@@ -72,8 +72,8 @@ pub struct VqaArguments {
     /// Candidates that are scored in full.
     #[arg(long, default_value_t = 128)]
     k: usize,
-    /// How candidates are scored; the official way counts the first token twice.
-    #[arg(long, default_value = "official")]
+    /// How candidates are scored.
+    #[arg(long, default_value = "reference")]
     rank: Rank,
     /// By the current rules of the challenge instead of those of the method's tool.
     #[arg(long)]

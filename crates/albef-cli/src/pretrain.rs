@@ -322,6 +322,9 @@ impl Logs {
                 self.events.scalar(step, &curve.name, *loss)?;
             }
         }
+        for (name, value) in &report.parts {
+            self.events.scalar(step, name, *value)?;
+        }
         self.events.scalar(step, "train_lr", report.train_lr)?;
         report.temp.map_or(Ok(()), |temp| self.events.scalar(step, "temp", temp))
     }

@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{albef, config, data, settings, stderr};
+use common::{albef, config, data, parts_make_up_losses, settings, stderr};
 use serde_json::Value;
 
 fn golden() -> String {
@@ -37,7 +37,13 @@ fn a_run_leaves_logs_a_picture_and_a_model_that_finds_pictures() {
     let train = |extra: &[&str]| {
         let mut command = albef();
         command.args(["pretrain", &config(), "--output"]).arg(&run);
-        command.args(settings(&list, dir.path())).args(["--set", "max_steps=12"]).args(extra);
+        command.args(settings(&list, dir.path())).args([
+            "--set",
+            "max_steps=12",
+            "--set",
+            "alpha=0.4",
+        ]);
+        command.args(extra);
         command.output().unwrap()
     };
     let output = train(&[]);
@@ -60,6 +66,8 @@ fn a_run_leaves_logs_a_picture_and_a_model_that_finds_pictures() {
     for key in ["train_loss_mlm", "train_loss_ita", "train_loss_itm", "train_lr"] {
         assert!(first[key].as_f64().unwrap().is_finite(), "{key}");
     }
+    parts_make_up_losses(&log, &[("train_loss_ita", "ita"), ("train_loss_mlm", "mlm")]);
+    assert!(first["itm_accuracy"].as_f64().is_some_and(|share| (0.0..=1.0).contains(&share)));
     // A second run into the same folder loses nothing.
     let again = train(&[]);
     assert_eq!(again.status.code(), Some(2));

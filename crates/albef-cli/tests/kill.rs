@@ -19,6 +19,8 @@ fn command(list: &str, root: &Path, output: &Path) -> Command {
     command.args(["pretrain", &config(), "--resume", "--output"]).arg(output);
     command.args(settings(list, root));
     command.args(["--set", &format!("max_steps={STEPS}"), "--set", "checkpoint_every=3"]);
+    // With a teacher, so that it and the parts of the losses come back too.
+    command.args(["--set", "alpha=0.4", "--set", "momentum_dropout=0.1"]);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command
 }

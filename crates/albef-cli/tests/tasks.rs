@@ -6,7 +6,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{albef, config, data, out, run, settings, stderr};
+use common::{albef, config, data, out, parts_make_up_losses, run, settings, stderr};
 use serde_json::{Value, json};
 
 /// A model of a few steps, and the folder with its pictures.
@@ -70,13 +70,15 @@ fn questions_are_learnt_ranked_and_asked() {
     ];
     let tuned = finetune(dir.path(), "vqa", &model, &more);
     assert!(dir.path().join("vqa/best/score.json").is_file());
+    let log = std::fs::read_to_string(dir.path().join("vqa/log.jsonl")).unwrap();
+    parts_make_up_losses(&log, &[("train_loss", "answer")]);
     let results = dir.path().join("results.json");
     let mut command = albef();
     command.args(["evaluate", "vqa", "--json", "--annotations", &list, "--answer-list", &answers]);
     command.arg("--image-root").arg(dir.path()).arg("--model").arg(&tuned);
     let saved = dir.path().join("outcomes.json");
     command.arg("--results").arg(&results).arg("--save").arg(&saved);
-    command.args(["--text-baseline", &list]);
+    command.args(["--text-baseline", &list, "--rank", "normalised"]);
     let report = out(&mut command);
     let outcomes: Value = serde_json::from_slice(&std::fs::read(&saved).unwrap()).unwrap();
     let items = outcomes["sets"][0]["items"].as_array().unwrap();
@@ -134,6 +136,8 @@ fn entailment_is_learnt_and_measured_with_a_broken_picture() {
         .collect();
     let list = write(dir.path(), "ve.json", &json!(list));
     let tuned = finetune(dir.path(), "ve", &model, &[format!("train_file={list}")]);
+    let log = std::fs::read_to_string(dir.path().join("ve/log.jsonl")).unwrap();
+    parts_make_up_losses(&log, &[("train_loss", "class")]);
     std::fs::write(dir.path().join("3.png"), b"no picture").unwrap();
     let mut command = albef();
     command.args(["evaluate", "ve", "--json", "--annotations", &list, "--image-root"]);

@@ -1,6 +1,8 @@
 //! The weights of a task's model out of a checkpoint of the same or an earlier stage (spec `model`
 //! sections 6 and 7).
 
+use std::collections::HashSet;
+
 use albef_weights::{
     StateDict, Task, TaskReport, TaskWeight, for_task, inspect, task_keys, with_bert_level,
 };
@@ -21,6 +23,8 @@ pub struct TaskWeights {
     /// Momentum copies; where the checkpoint has none they equal the trained weights. Copied after
     /// loading, unlike in the official code for statements about two images.
     pub momentum: Params,
+    /// Those of them that the checkpoint does not have, by name.
+    pub copied: Vec<String>,
     /// Queues of the checkpoint.
     pub queues: Option<Queues>,
     /// What the task leaves aside of the checkpoint, what starts fresh, and what differs that should
@@ -112,8 +116,11 @@ impl TaskWeights {
         fill(&mut online, &keys.weights, &state, &fresh)?;
         let mut momentum = copy_for_momentum(&online)?;
         fill(&mut momentum, &keys.momentum, &state, &fresh)?;
+        let had: HashSet<&str> = keys.momentum.iter().map(|w| w.name.as_str()).collect();
+        let names = momentum.entries().iter().map(|p| p.name.clone());
+        let copied = names.filter(|name| !had.contains(name.as_str())).collect();
         let queues = if task == Task::Retrieval { queues(&state, config, device)? } else { None };
-        Ok(Self { online, momentum, queues, report: keys.report, interpolated })
+        Ok(Self { online, momentum, copied, queues, report: keys.report, interpolated })
     }
 
     /// What a user should know about the checkpoint, one line for each kind of fact.

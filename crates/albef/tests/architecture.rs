@@ -1,4 +1,6 @@
-//! ARCHITECTURE.md tells the truth about where things are.
+//! Documents tell the truth about where things are.
+
+#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
 use std::path::Path;
 
@@ -13,4 +15,33 @@ fn every_file_of_the_paper_table_exists() {
         let file = row.split('`').nth(1).unwrap();
         assert!(root.join(file).is_file(), "{file} is in the table and not in the tree");
     }
+}
+
+/// The sources of tests and of what they stand beside, one after another.
+fn sources(folder: &Path, text: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("target") {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            text.push_str(&std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_test_that_the_table_of_quirks_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let table = std::fs::read_to_string(root.join("docs/quirks.md")).unwrap();
+    let mut code = String::new();
+    sources(&root.join("crates"), &mut code);
+    let mut seen = 0;
+    for row in table.lines().filter(|line| line.starts_with("| Q")) {
+        let tests = row.rsplit('|').nth(1).unwrap();
+        for name in tests.split('`').skip(1).step_by(2).filter(|name| name.len() > 20) {
+            assert!(code.contains(&format!("fn {name}()")), "{name} in {row}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "{seen}");
 }

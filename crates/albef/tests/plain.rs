@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use albef::config::ModelConfig;
 use albef::init::{fresh_params, fresh_queues};
 use albef::model::{Albef, TokenBatch};
+use albef::objectives::distill::DistillAxis;
 use albef::objectives::masking::SpecialIds;
 use albef::objectives::pretrain::{Batch, Draws, Settings, forward};
 use albef::ops::{Ops, Precision};
@@ -51,6 +52,7 @@ fn step_with(ops: Ops, alpha: f64, mlm_mod: bool, device: &Device) -> (Vec<f32>,
         itm: true,
         mlm: true,
         mlm_mod,
+        mlm_distill_axis: DistillAxis::Vocabulary,
         hard_negatives: true,
         negative_temp: None,
         mlm_probability: 0.4,

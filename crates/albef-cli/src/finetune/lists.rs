@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use albef::config::FinetuneConfig;
-use albef::eval::answers::RankRule;
 use albef::eval::retrieval::Options;
 use albef::eval::vqa_score::ScoreRule;
 use albef::pipeline::Pipeline;
@@ -154,7 +153,7 @@ impl Lists {
                 let rule = ScoreRule::Official;
                 let out = if weights.trainer.objective() == Objective::Vqa {
                     let k = config.base.k_test;
-                    model.answer_accuracy(samples, answers, k, RankRule::Official, rule)?
+                    model.answer_accuracy(samples, answers, k, config.rank, rule)?
                 } else {
                     model.accuracy(samples, task)?
                 };

@@ -13,7 +13,7 @@ use burn::tensor::Device;
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
-use crate::ask::Mode;
+use crate::ask::{Mode, Rank};
 use crate::corpus::{Pictures, open_model};
 use crate::evaluate_retrieval::{intervals, measure, named};
 use crate::grounding_cases::Cases;
@@ -46,6 +46,14 @@ impl Options<'_> {
         }
     }
 
+    fn rank(&self) -> Result<RankRule> {
+        if !self.0.contains_key("rank") {
+            return Ok(RankRule::default());
+        }
+        let given = Rank::from_str(self.text("rank")?, false);
+        given.map(RankRule::from).map_err(|e| anyhow::anyhow!("`rank`: {e}"))
+    }
+
     fn number(&self, key: &str) -> Result<Option<usize>> {
         match self.0.get(key) {
             None => Ok(None),
@@ -61,7 +69,7 @@ impl Options<'_> {
 fn known(task: &str) -> Result<&'static [&'static str]> {
     Ok(match task {
         "retrieval" => &["model", "annotations", "image_root", "k"],
-        "vqa" => &["model", "annotations", "image_root", "answer_list", "k", "results"],
+        "vqa" => &["model", "annotations", "image_root", "answer_list", "k", "rank", "results"],
         "nlvr" | "ve" => &["model", "annotations", "image_root"],
         "grounding" => {
             &["model", "annotations", "image_root", "refcoco_data", "det_file", "mode", "layer"]
@@ -168,7 +176,7 @@ fn vqa(o: &Options<'_>, output: &Path) -> Result<Found> {
     }
     let answers = answer_list(o.text("answer_list")?)?;
     let k = o.number("k")?.unwrap_or(128);
-    let (rule, score) = (RankRule::Official, ScoreRule::Official);
+    let (rule, score) = (o.rank()?, ScoreRule::Official);
     let out = model.answer_accuracy(&samples, &answers, k, rule, score)?;
     tell_skipped(&out.skipped);
     let path = output.join(o.text("results")?);
@@ -206,4 +214,24 @@ fn grounding(o: &Options<'_>) -> Result<Found> {
     let out = evaluate_grounding::measure(&ready, &cases, mode, o.number("layer")?)?;
     out.tell();
     Ok((out.json(RESAMPLES), Some(out.outcomes(&cases))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_ranked_as_the_step_says_and_other_tasks_know_no_ranking() {
+        let device = albef::params::cpu();
+        let ranked = |options: &Value| {
+            let options = options.as_object().cloned().unwrap_or_default();
+            accepts("vqa", &options).and_then(|()| Options(&options, &device).rank())
+        };
+        assert_eq!(ranked(&json!({})).ok(), Some(RankRule::Reference));
+        assert_eq!(ranked(&json!({"rank": "chain"})).ok(), Some(RankRule::Chain));
+        let error = ranked(&json!({"rank": "length"})).err().map(|e| e.to_string());
+        assert!(error.is_some_and(|e| e.contains("`rank`")));
+        let options = json!({"rank": "chain"});
+        assert!(accepts("nlvr", options.as_object().unwrap_or(&Map::new())).is_err());
+    }
 }

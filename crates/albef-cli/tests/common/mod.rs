@@ -34,6 +34,34 @@ pub fn out(command: &mut Command) -> Value {
     serde_json::from_slice(&run(command).stdout).unwrap()
 }
 
+/// Checks that the parts of losses, named with a common beginning, stand in exactly those lines of a log
+/// in which the teacher takes part, and there make up the loss.
+pub fn parts_make_up_losses(log: &str, losses: &[(&str, &str)]) {
+    let mut taught = 0;
+    for line in log.lines() {
+        let step: Value = serde_json::from_str(line).unwrap();
+        let alpha = step["alpha"].as_f64().unwrap();
+        for (loss, part) in losses {
+            let of = |what: &str| step[format!("{part}_{what}")].as_f64();
+            if alpha == 0.0 {
+                assert!(of("hard").is_none() && of("soft").is_none(), "{line}");
+                continue;
+            }
+            // A batch in which no word is masked has no parts.
+            let (Some(hard), Some(soft), Some(kl)) = (of("hard"), of("soft"), of("kl")) else {
+                assert_eq!(step[*loss], 0.0, "{line}");
+                continue;
+            };
+            let whole = (1.0 - alpha) * hard + alpha * soft;
+            let loss = step[*loss].as_f64().unwrap();
+            assert!((whole - loss).abs() < 1e-4 * loss.max(1.0), "{line}");
+            assert!(kl > -1e-4 && kl <= soft + 1e-4, "{line}");
+            taught += 1;
+        }
+    }
+    assert!(taught > 0, "{log}");
+}
+
 /// Writes `n` coloured pictures with captions and their list; gives the list's path.
 pub fn data(folder: &Path, n: usize) -> String {
     let colours = [("red", [200, 30, 30]), ("green", [30, 160, 60]), ("blue", [40, 60, 200])];

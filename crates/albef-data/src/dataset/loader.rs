@@ -483,3 +483,15 @@ fn by_sample(failed: BTreeMap<(usize, usize), Skipped>) -> Vec<(usize, Skipped)>
     let together = |(index, failures)| Some((index, Skipped::together(failures)?));
     samples.into_iter().filter_map(together).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_is_told_by_whole_words_only() {
+        let says = |caption: &str| says_side(&[caption.to_owned()]);
+        assert!(says("a cat left of a dog") && says("Right, a dog"));
+        assert!(!says("leftovers in bright light"));
+    }
+}

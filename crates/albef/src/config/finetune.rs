@@ -5,8 +5,21 @@ use serde_json::Value;
 
 use super::pretrain::{Files, Parsed, PretrainConfig, parse_config};
 use crate::error::{Error, Result};
+use crate::eval::answers::RankRule;
 use crate::objectives::mixgen::MixMode;
 use crate::train::objective::Objective;
+
+/// From what a momentum model starts that the checkpoint does not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TeacherInit {
+    /// The trained weights, once they are loaded.
+    #[default]
+    Loaded,
+    /// Fresh weights, and those of the BERT that `init_text` names: in the official code the copy is
+    /// made before the checkpoint is read.
+    Reference,
+}
 
 /// Everything that decides about a fine-tuning run. Keys that pre-training knows too keep their
 /// meaning; their values there are in `base`.
@@ -31,6 +44,13 @@ pub struct FinetuneConfig {
     pub distill: bool,
     /// Whether the distillation weight rises over the first epoch.
     pub warm_up: bool,
+    /// How answers are ranked when measuring: `reference`, `chain` or `normalised` (quirk Q19).
+    pub rank: RankRule,
+    /// Whether the queues start anew instead of with the checkpoint's (quirk Q11).
+    pub queue_reset: bool,
+    /// From what the momentum model of statements starts where the checkpoint has none: `loaded` or
+    /// `reference` (quirk Q12).
+    pub teacher_init: TeacherInit,
     /// Ends an answer.
     pub eos: String,
     /// Accepted and not read, as in the official code.
@@ -50,13 +70,12 @@ pub struct FinetuneConfig {
 }
 
 /// Keys that no fine-tuning reads: sizes, word pieces and temperature come with the checkpoint.
-const NEVER_READ: [&str; 14] = [
+const NEVER_READ: [&str; 13] = [
     "preset",
     "vision_width",
     "embed_dim",
     "bert_config",
     "vocab",
-    "init_text",
     "init_vision",
     "init_albef",
     "temp",
@@ -68,8 +87,9 @@ const NEVER_READ: [&str; 14] = [
 ];
 
 /// Keys that only the objectives with contrast read.
-const OF_CONTRAST: [&str; 7] = [
+const OF_CONTRAST: [&str; 8] = [
     "queue_size",
+    "queue_reset",
     "image_index",
     "losses",
     "mixgen",
@@ -81,14 +101,19 @@ const OF_CONTRAST: [&str; 7] = [
 /// Keys that only the objectives with a teacher read.
 const OF_TEACHERS: [&str; 5] = ["distill", "warm_up", "alpha", "momentum", "momentum_dropout"];
 
+/// Keys that only question answering reads.
+const OF_ANSWERS: [&str; 6] =
+    ["vqa_root", "vg_root", "answer_list", "eos", "rank", "mlm_distill_axis"];
+
 /// Whether fine-tuning for a task looks at a key.
 fn reads(objective: Objective, key: &str) -> bool {
-    use Objective::{Assignment, Grounding, Retrieval, Vqa};
+    use Objective::{Assignment, Grounding, Nlvr, Retrieval, Vqa};
     match key {
         _ if NEVER_READ.contains(&key) => false,
         _ if OF_CONTRAST.contains(&key) => matches!(objective, Retrieval | Grounding),
         _ if OF_TEACHERS.contains(&key) => objective != Assignment,
-        "vqa_root" | "vg_root" | "answer_list" | "eos" => objective == Vqa,
+        _ if OF_ANSWERS.contains(&key) => objective == Vqa,
+        "teacher_init" | "init_text" => objective == Nlvr,
         "image_root" => objective != Vqa,
         "batch_size_test" => !matches!(objective, Retrieval | Grounding | Assignment),
         "k_test" => matches!(objective, Retrieval | Vqa),
@@ -129,6 +154,9 @@ impl Default for FinetuneConfig {
             batch_size_test: 32,
             distill: true,
             warm_up: true,
+            rank: RankRule::default(),
+            queue_reset: false,
+            teacher_init: TeacherInit::default(),
             eos: "[SEP]".into(),
             eval_ema: false,
             refcoco_data: String::new(),
@@ -171,6 +199,7 @@ impl FinetuneConfig {
                     .into(),
             ));
         }
+        parsed.check_teacher(objective)?;
         let contrastive = matches!(objective, Objective::Retrieval);
         if parsed.base.mixgen.mode != MixMode::Off && !contrastive {
             return Err(Error::Config(
@@ -181,6 +210,17 @@ impl FinetuneConfig {
             return Err(Error::Config(format!("`eos` is `{}`; only [SEP] is known", parsed.eos)));
         }
         Ok(parsed)
+    }
+
+    fn check_teacher(&self, objective: Objective) -> Result<()> {
+        let fresh = self.teacher_init == TeacherInit::Reference;
+        if objective == Objective::Nlvr && !self.base.init_text.is_empty() && !fresh {
+            return Err(Error::Config(
+                "`init_text` names a BERT for the momentum model and needs `teacher_init: reference`"
+                    .into(),
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -259,5 +299,39 @@ mod tests {
         assert_eq!(unread(text, Objective::Vqa), [&sizes[..], &more[..]].concat());
         assert!(unread("train_weights: []\nvocab: bert", Objective::Vqa).is_empty());
         assert_eq!(unread("alpha: 0.1", Objective::Assignment), ["alpha"]);
+        for (key, task) in [
+            ("rank: chain", Objective::Vqa),
+            ("mlm_distill_axis: sequence", Objective::Vqa),
+            ("queue_reset: true", Objective::Retrieval),
+            ("teacher_init: reference", Objective::Nlvr),
+        ] {
+            assert!(unread(key, task).is_empty(), "{key}");
+            let name = key.split(':').next().unwrap();
+            assert_eq!(unread(key, Objective::Entailment), [name]);
+        }
+    }
+
+    #[test]
+    fn switches_for_errors_of_the_official_code_have_named_values() {
+        let failed = |text: &str, objective: Objective| {
+            let settings = ["checkpoint=x".to_owned()];
+            FinetuneConfig::parse(text, &settings, objective).unwrap_err().to_string()
+        };
+        for (key, value) in [
+            ("rank", "`normalised`"),
+            ("teacher_init", "`loaded`"),
+            ("mlm_distill_axis", "`vocabulary`"),
+            ("optimizer.decay_rule", "`clean`"),
+        ] {
+            let text = match key.split_once('.') {
+                Some((above, key)) => format!("{above}: {{{key}: other}}"),
+                None => format!("{key}: other"),
+            };
+            let error = failed(&text, Objective::Vqa);
+            assert!(error.contains(&format!("`{key}`")) && error.contains(value), "{error}");
+        }
+        assert!(failed("init_text: b.safetensors", Objective::Nlvr).contains("teacher_init"));
+        let error = PretrainConfig::parse("", &["rank=chain".to_owned()]).unwrap_err();
+        assert!(error.to_string().contains("unknown key `rank`"), "{error}");
     }
 }

@@ -5,7 +5,7 @@ mod infer;
 mod model;
 mod pretrain;
 
-pub use finetune::FinetuneConfig;
+pub use finetune::{FinetuneConfig, TeacherInit};
 pub use model::{ModelConfig, TextConfig, VisionConfig};
 pub use pretrain::{
     AugmentConfig, Files, Form, LossConfig, OptimizerConfig, PretrainConfig, ScheduleConfig,

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 pub(super) use self::parse::{Parsed, parse_config};
 use super::model::ModelConfig;
 use crate::error::{Error, Result};
+use crate::objectives::distill::DistillAxis;
 use crate::objectives::mixgen::{MixGen, MixMode};
 use crate::ops::Precision;
+use crate::train::optimizer::DecayRule;
 use crate::train::schedule::CosineSchedule;
 
 /// The names of precisions in configurations.
@@ -55,12 +57,20 @@ pub struct OptimizerConfig {
     pub opt_eps: f64,
     /// Decay rates of the moments.
     pub opt_betas: (f64, f64),
+    /// Which parameters decay: `reference` or `clean` (quirk Q7).
+    pub decay_rule: DecayRule,
 }
 
 impl Default for OptimizerConfig {
     fn default() -> Self {
-        let opt = "adamW".into();
-        Self { opt, lr: 1e-4, weight_decay: 0.02, opt_eps: 1e-8, opt_betas: (0.9, 0.999) }
+        Self {
+            opt: "adamW".into(),
+            lr: 1e-4,
+            weight_decay: 0.02,
+            opt_eps: 1e-8,
+            opt_betas: (0.9, 0.999),
+            decay_rule: DecayRule::default(),
+        }
     }
 }
 
@@ -186,6 +196,9 @@ pub struct PretrainConfig {
     pub momentum: f64,
     /// Weight of the momentum model's pseudo-targets.
     pub alpha: f64,
+    /// Over what the soft part of masked words and answers normalises: `vocabulary`, or `sequence` as
+    /// the official code did before March 2022 (quirk Q1).
+    pub mlm_distill_axis: DistillAxis,
     /// Whether pairs of one image id are positives of each other (quirk Q42).
     pub image_index: bool,
     /// Which losses take part.
@@ -274,6 +287,7 @@ impl Default for PretrainConfig {
             queue_size: 65_536,
             momentum: 0.995,
             alpha: 0.4,
+            mlm_distill_axis: DistillAxis::default(),
             image_index: false,
             losses: LossConfig::default(),
             mixgen: MixGen::default(),

@@ -1,20 +1,38 @@
 //! Ranking candidate answers (spec `evaluation` 2).
 
 use burn::tensor::{Tensor, activation};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::model::{AnswerModel, DropoutDraws, ImageStates, TokenBatch};
 use crate::ops::index;
 use crate::params::values;
 
-/// How a candidate is scored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How a candidate is scored (quirk Q19).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum RankRule {
-    /// As the official code: the first token's probability counts twice.
+    /// The log-probability of its tokens, `[SEP]` included, plus that of the first token once more, as
+    /// in the official code.
     #[default]
-    Official,
-    /// Each token counts once.
-    Corrected,
+    Reference,
+    /// The log-probability of its tokens: the chain rule.
+    Chain,
+    /// The same divided by the number of tokens, so that long answers are not held back.
+    Normalised,
+}
+
+impl RankRule {
+    /// The score of a candidate of `tokens` tokens after `[CLS]` from the log-probabilities of its first
+    /// token and of all.
+    #[must_use]
+    pub fn score(self, first: f64, all: f64, tokens: usize) -> f64 {
+        match self {
+            Self::Reference => first + all,
+            Self::Chain => all,
+            Self::Normalised => all / tokens.max(1) as f64,
+        }
+    }
 }
 
 /// The best candidates of one question.
@@ -67,8 +85,8 @@ impl Candidates {
 }
 
 /// Ranks the candidates for each question, about the image `image_of[question]`. Of all candidates
-/// the `k` with the most probable first token are scored in full (all, if there are fewer); equal
-/// ones keep the order of the list.
+/// the `k` with the most probable first token are scored in full (all, if there are fewer). Of equal
+/// ones that with the lower number goes first, at this cut and in the ranking.
 ///
 /// # Errors
 /// If questions and images do not fit the model.
@@ -100,15 +118,15 @@ pub fn rank(
         let score: Vec<f64> = order
             .iter()
             .zip(&log_probabilities)
-            .map(|(c, l)| match rule {
-                RankRule::Official => f64::from(first_token[*c]).ln() + f64::from(*l),
-                RankRule::Corrected => f64::from(*l),
+            .map(|(c, all)| {
+                let first = f64::from(first_token[*c]).ln();
+                rule.score(first, f64::from(*all), candidates.tokens[*c].len() - 1)
             })
             .collect();
         let top = score.iter().copied().fold(f64::MIN, f64::max);
         let sum: f64 = score.iter().map(|s| (s - top).exp()).sum();
         let mut best: Vec<usize> = (0..order.len()).collect();
-        best.sort_by(|a, b| score[*b].total_cmp(&score[*a]));
+        best.sort_by(|a, b| score[*b].total_cmp(&score[*a]).then(order[*a].cmp(&order[*b])));
         rankings.push(Ranking {
             candidates: best.iter().map(|i| order[*i]).collect(),
             probabilities: best.iter().map(|i| ((score[*i] - top).exp() / sum) as f32).collect(),

@@ -13,8 +13,9 @@ use crate::eval::vqa_score::{
     ScoreRule, accuracy, clean, digits_and_articles, punctuation, totals,
 };
 use crate::model::{AnswerModel, Copy, DropoutDraws, Memory, Read, TextTrace, TokenBatch};
-use crate::objectives::answers::{AnswerBatch, forward};
+use crate::objectives::answers::{AnswerBatch, AnswerSettings, forward};
 use crate::objectives::classify::picked;
+use crate::objectives::distill::DistillAxis;
 use crate::ops::index;
 use crate::params::{tensor, values};
 
@@ -139,7 +140,8 @@ fn step(
         .then(|| AnswerModel::new(&run.config, &run.teacher(), Copy::Momentum))
         .transpose()?;
     let none = || DropoutDraws::none();
-    let out = forward(&model, teacher.as_ref(), &batch, run.alpha, [none(), none()])?;
+    let settings = AnswerSettings { alpha: run.alpha, axis: DistillAxis::Vocabulary, pad: 0 };
+    let out = forward(&model, teacher.as_ref(), &batch, settings, [none(), none()])?;
     let grads = gradients(&run.weights.online, &weights, &out.loss);
     let mut answer_loss = vec![0.0; total];
     for (answer, loss) in out.answer_of.iter().zip(values(out.token_loss.clone())) {
@@ -195,7 +197,7 @@ pub(super) fn ranking(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let own: Vec<usize> = (0..questions.len()).collect();
     let k = fixture["params"]["k"].as_u64().unwrap_or(1) as usize;
     let candidates = Candidates::new(tokens)?;
-    let found = rank(&model, &images, &own, &questions, &candidates, k, RankRule::Official)?;
+    let found = rank(&model, &images, &own, &questions, &candidates, k, RankRule::Reference)?;
 
     let flat = |f: fn(&crate::eval::answers::Ranking) -> Vec<f32>| {
         found.iter().flat_map(f).collect::<Vec<f32>>()

@@ -13,6 +13,7 @@ use crate::model::{
 };
 use crate::objectives::assignment::{self, AssignmentDraw};
 use crate::objectives::classify::distilled_cross_entropy;
+use crate::objectives::distill::DistillAxis;
 use crate::objectives::pretrain::{Batch, Draws, Settings, forward};
 use crate::objectives::queue::{NO_ID, Queues};
 use crate::ops::{Ops, Precision};
@@ -109,6 +110,7 @@ fn retrieval_step(
         itm: true,
         mlm: false,
         mlm_mod: true,
+        mlm_distill_axis: DistillAxis::Vocabulary,
         hard_negatives: true,
         negative_temp: None,
         mlm_probability: 0.0,
@@ -249,8 +251,8 @@ fn classification<M: Classifier>(
         let teacher = M::read(&run.config, &run.teacher(), Copy::Momentum)?;
         prediction_m = Some(teacher.classify(images, tokens)?);
     }
-    let loss =
-        distilled_cross_entropy(prediction.clone(), prediction_m.clone(), &labels, run.alpha);
+    let teacher = prediction_m.clone();
+    let loss = distilled_cross_entropy(prediction.clone(), teacher, &labels, run.alpha).loss;
     let grads = gradients(&run.weights.online, &weights, &loss);
     for name in expected.names() {
         let got = match (name.as_str(), &prediction_m) {

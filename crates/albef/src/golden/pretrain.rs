@@ -11,6 +11,7 @@ use super::{Comparison, GoldenSet, Outcome};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::model::{Albef, TokenBatch, Weights};
+use crate::objectives::distill::DistillAxis;
 use crate::objectives::masking::MaskDraw;
 use crate::objectives::pretrain::{Batch, Draws, Settings, Step, forward};
 use crate::objectives::queue::Queues;
@@ -61,6 +62,7 @@ fn settings(set: &GoldenSet, config: &ModelConfig, alpha: f64) -> Result<Setting
         itm: true,
         mlm: true,
         mlm_mod: true,
+        mlm_distill_axis: DistillAxis::Vocabulary,
         hard_negatives: true,
         negative_temp: None,
         mlm_probability: set.mlm_probability()?,

@@ -56,6 +56,19 @@ impl TokenBatch {
         Self { ids: ids.to_vec(), sequences }
     }
 
+    /// The same with every sequence filled up with `pad` to the rows of the longest.
+    #[must_use]
+    pub fn filled(&self, pad: u32) -> Self {
+        let width = self.sequences.iter().map(|s| s.rows).max().unwrap_or(0);
+        let lengths: Vec<usize> = self.sequences.iter().map(|s| s.visible).collect();
+        let mut ids = Vec::with_capacity(width * self.len());
+        for s in &self.sequences {
+            ids.extend_from_slice(&self.ids[s.range()]);
+            ids.resize(ids.len() + width - s.rows, pad);
+        }
+        Self::padded(&ids, width, &lengths)
+    }
+
     /// Number of sequences.
     #[must_use]
     pub fn len(&self) -> usize {

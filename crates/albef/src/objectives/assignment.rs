@@ -3,7 +3,7 @@
 
 use burn::tensor::{Tensor, activation};
 
-use super::classify::distilled_cross_entropy;
+use super::classify::hard_cross_entropy;
 use super::negatives::sample_negatives;
 use crate::error::{Error, Result};
 use crate::model::{AssignmentModel, DropoutDraws, TokenBatch};
@@ -83,6 +83,6 @@ pub fn forward(
         labels.push(label);
     }
     let logits = model.logits(&states, &pairs, texts, dropout)?;
-    let loss = distilled_cross_entropy(logits.clone(), None, &labels, 0.0);
+    let loss = hard_cross_entropy(activation::log_softmax(logits.clone(), 1), &labels);
     Ok(AssignmentStep { loss, logits, labels, weights })
 }

@@ -1,6 +1,9 @@
 //! Classification with momentum distillation: entailment and statements (spec `losses` 9).
 
-use burn::tensor::{Int, Tensor, TensorData, activation};
+use burn::tensor::{Int, Tensor, TensorData};
+
+use super::distill::{Distilled, distilled};
+use crate::params::values;
 
 /// Mean over rows of `-log_p[row, label]`.
 #[must_use]
@@ -18,35 +21,38 @@ pub fn picked(log_p: Tensor<2>, labels: &[usize]) -> Tensor<1> {
     log_p.gather(1, labels).reshape([n])
 }
 
-/// Per row: `(1 - alpha)` cross-entropy with the label plus `alpha` cross-entropy with the
-/// teacher's distribution. Without a teacher `alpha` plays no part.
-#[must_use]
-pub fn distilled_rows(
-    logits: Tensor<2>,
-    teacher: Option<Tensor<2>>,
-    labels: &[usize],
-    alpha: f64,
-) -> Tensor<1> {
-    let rows = labels.len();
-    let log_p = activation::log_softmax(logits, 1);
-    let hard = picked(log_p.clone(), labels).neg();
-    match teacher.filter(|_| alpha > 0.0) {
-        None => hard,
-        Some(teacher) => {
-            let soft = Tensor::from_inner(activation::softmax(teacher, 1));
-            let soft = (log_p * soft).sum_dim(1).reshape([rows]).neg();
-            hard * (1.0 - alpha) + soft * alpha
-        }
-    }
-}
-
-/// The mean of [`distilled_rows`]; `teacher` is untracked.
+/// The mean over rows of [`distilled`], with the parts of that mean; `teacher` is untracked.
 #[must_use]
 pub fn distilled_cross_entropy(
     logits: Tensor<2>,
     teacher: Option<Tensor<2>>,
     labels: &[usize],
     alpha: f64,
-) -> Tensor<1> {
-    distilled_rows(logits, teacher, labels, alpha).mean()
+) -> Distilled {
+    distilled(logits, teacher, None, labels, alpha).mean()
+}
+
+/// The share of rows of `logits` whose largest entry, the first of equal ones, is the label's; `None`
+/// without rows.
+#[must_use]
+pub fn share_right(logits: Tensor<2>, labels: &[usize]) -> Option<f64> {
+    let classes = logits.dims()[1].max(1);
+    let rows = values(logits);
+    let first_best = |row: &[f32]| (0..row.len()).rev().max_by(|a, b| row[*a].total_cmp(&row[*b]));
+    let right = rows.chunks(classes).zip(labels).filter(|(row, l)| first_best(row) == Some(**l));
+    (!labels.is_empty()).then(|| right.count() as f64 / labels.len() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::{cpu, tensor};
+
+    #[test]
+    fn of_equal_entries_the_first_is_chosen() {
+        let logits = tensor(vec![1.0, 1.0, 0.0, 2.0, 3.0, -3.0], [3, 2], &cpu());
+        assert_eq!(share_right(logits.clone(), &[0, 1, 0]), Some(1.0));
+        assert_eq!(share_right(logits, &[1, 1, 1]), Some(1.0 / 3.0));
+        assert_eq!(share_right(tensor(Vec::new(), [0, 2], &cpu()), &[]), None);
+    }
 }

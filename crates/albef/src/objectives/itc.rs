@@ -2,7 +2,9 @@
 //!
 //! Letters: `B` batch, `E` joint width, `Q` queue length.
 
-use burn::tensor::{Tensor, activation};
+use burn::tensor::Tensor;
+
+use super::distill::{Split, entropy};
 
 /// Similarities of one direction over `[this batch | queue]`, divided by the temperature:
 /// `[B, B + Q]` from `feat` `[B, E]`, the other side's momentum features `[B, E]` and its queue
@@ -22,19 +24,33 @@ pub fn similarities(
     all / temp.unsqueeze()
 }
 
-/// `alpha * softmax(momentum similarities) + (1 - alpha) * positives`, rows of a distribution.
+/// `alpha * teacher + (1 - alpha) * positives`, rows of a distribution; without a teacher the positives.
 #[must_use]
-pub fn soft_targets(momentum: Tensor<2>, positives: Tensor<2>, alpha: f64) -> Tensor<2> {
-    if alpha == 0.0 {
-        return positives;
+pub fn soft_targets(teacher: Option<Tensor<2>>, positives: Tensor<2>, alpha: f64) -> Tensor<2> {
+    match teacher {
+        None => positives,
+        Some(teacher) => teacher * alpha + positives * (1.0 - alpha),
     }
-    activation::softmax(momentum, 1) * alpha + positives * (1.0 - alpha)
 }
 
-/// Mean over rows of the cross-entropy of `log_softmax(similarities)` with `targets`.
+/// Mean over rows of the cross-entropy of log-probabilities with `targets`, `[1]`.
 #[must_use]
-pub fn cross_entropy(similarities: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
-    (activation::log_softmax(similarities, 1) * targets).sum_dim(1).mean().neg()
+pub fn cross_entropy(log_p: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
+    (log_p * targets).sum_dim(1).mean().neg()
+}
+
+/// What the loss of one direction is made of, `[1]` each: `log_p` the online log-probabilities, `teacher`
+/// the soft-max of the similarities `sims_m`, all `[B, B + Q]` and untracked.
+#[must_use]
+pub fn split(
+    log_p: Tensor<2>,
+    teacher: Tensor<2>,
+    sims_m: Tensor<2>,
+    positives: Tensor<2>,
+) -> Split<1> {
+    let soft = cross_entropy(log_p.clone(), teacher.clone());
+    let kl = soft.clone() - entropy(teacher, sims_m).mean();
+    Split { hard: cross_entropy(log_p, positives), soft, kl: Some(kl) }
 }
 
 /// The rows of positives `[B, B + Q]`: one-hot without ids; with ids every candidate of the same

@@ -4,6 +4,7 @@
 pub mod answers;
 pub mod assignment;
 pub mod classify;
+pub mod distill;
 pub mod itc;
 pub mod masking;
 pub mod mixgen;

@@ -8,7 +8,8 @@
 
 use burn::tensor::{Tensor, activation};
 
-use super::classify::hard_cross_entropy;
+use super::classify::{hard_cross_entropy, share_right};
+use super::distill::{DistillAxis, Part, Split, distilled, log_softmax_over_positions};
 use super::itc;
 use super::masking::{MaskDraw, SpecialIds, mask_tokens};
 use super::negatives::sample_negatives;
@@ -44,6 +45,8 @@ pub struct Settings {
     pub mlm: bool,
     /// Whether masked words learn from the momentum model too; the paper's Table 1 has a row without.
     pub mlm_mod: bool,
+    /// Over what their soft part normalises.
+    pub mlm_distill_axis: DistillAxis,
     /// Whether negatives for matching are drawn by similarity; else all are equally likely.
     pub hard_negatives: bool,
     /// Temperature of these draws; `None` for the learned one, as in the official code.
@@ -88,6 +91,8 @@ pub struct Step {
     pub loss_itm: Tensor<1>,
     /// Masked language modelling loss `[1]`.
     pub loss_mlm: Tensor<1>,
+    /// What the losses are made of, and how often matching is right.
+    pub parts: Vec<Part>,
     /// Contrastive loss image to text `[1]`.
     pub loss_i2t: Tensor<1>,
     /// Contrastive loss text to image `[1]`.
@@ -182,6 +187,20 @@ impl DrawState {
     }
 }
 
+/// The rows of a batch at which `wanted[text]`, counted from the text's start, lie.
+fn masked_rows(batch: &TokenBatch, wanted: &[Vec<usize>]) -> Vec<usize> {
+    let texts = batch.sequences.iter().zip(wanted);
+    texts.flat_map(|(s, wanted)| wanted.iter().map(|i| s.start + i)).collect()
+}
+
+/// The parts of contrast and of masked words under their names in logs.
+fn named(splits: [Option<Split<1>>; 2]) -> Vec<Part> {
+    let [ita, mlm] = splits;
+    let ita = ita.map(|split| split.named(["ita_hard", "ita_soft", "ita_kl"]));
+    let mlm = mlm.map(|split| split.named(["mlm_hard", "mlm_soft", "mlm_kl"]));
+    ita.into_iter().chain(mlm).flatten().collect()
+}
+
 /// A seed for one purpose out of the seed of a step.
 #[must_use]
 pub fn mix(seed: u64, salt: u64) -> u64 {
@@ -247,10 +266,19 @@ pub fn forward(
     let ids = settings.image_index.then_some((&batch.image_ids[..], queues.ids()));
     let rows = itc::positives(size, ids, queues.len());
     let positives: Tensor<2> = tensor(rows, [size, size + queues.len()], &plain);
-    let targets = sims_m.clone().map(|s| itc::soft_targets(s, positives.clone(), settings.alpha));
+    let taught = settings.alpha != 0.0;
+    let predicted = sims_m.clone().map(|s| taught.then(|| activation::softmax(s, 1)));
+    let targets =
+        predicted.clone().map(|q| itc::soft_targets(q, positives.clone(), settings.alpha));
+    let log_p = sims.clone().map(|s| activation::log_softmax(s, 1));
     let cross =
-        |i: usize| itc::cross_entropy(sims[i].clone(), Tensor::from_inner(targets[i].clone()));
+        |i: usize| itc::cross_entropy(log_p[i].clone(), Tensor::from_inner(targets[i].clone()));
     let (loss_i2t, loss_t2i) = (cross(0), cross(1));
+    let split_of = |i: usize| {
+        let q = predicted[i].clone().filter(|_| settings.ita)?;
+        Some(itc::split(log_p[i].clone().inner(), q, sims_m[i].clone(), positives.clone()))
+    };
+    let ita_split = split_of(0).zip(split_of(1)).map(|(a, b)| a.mean_with(b));
     let loss_ita = if settings.ita {
         (loss_i2t.clone() + loss_t2i.clone()) / 2.0
     } else {
@@ -278,7 +306,12 @@ pub fn forward(
     if !settings.mlm {
         mlm_labels.fill(None);
     }
-    let masked = TokenBatch { ids: masked_ids, sequences: tokens.sequences.clone() };
+    let mut masked = TokenBatch { ids: masked_ids.clone(), sequences: tokens.sequences.clone() };
+    let over_positions =
+        taught && settings.mlm_mod && settings.mlm_distill_axis == DistillAxis::Sequence;
+    if over_positions {
+        masked = masked.filled(settings.special.pad);
+    }
     let targets_of: Vec<Vec<usize>> = tokens
         .sequences
         .iter()
@@ -312,11 +345,13 @@ pub fn forward(
         } else {
             Tensor::cat(vec![states, masked_states], 0)
         };
-        for (b, s) in tokens.sequences.iter().enumerate() {
+        for (b, s) in masked.sequences.iter().enumerate() {
             sequences.push(Sequence { start: rows.len() + s.start, ..*s });
             image_of.push(b);
+            // Over positions the head sees every row, as that of the official code does.
+            let wanted = || targets_of[b].clone();
+            read.push(if over_positions { (0..s.rows).collect() } else { wanted() });
         }
-        read.extend(targets_of.iter().cloned());
     }
     // Without matching and masked words no pair is fused.
     let mut fused = Tensor::zeros([0, text.dims()[1]], &device);
@@ -338,11 +373,12 @@ pub fn forward(
 
     // Masked language modelling.
     let mut mlm_logits = None;
+    let mut mlm_split = None;
     let mut loss_mlm = Tensor::zeros([1], &device);
     if any_masked {
-        let count: usize = targets_of.iter().map(Vec::len).sum();
         let head = online.mlm_head.as_ref().ok_or(Error::NoMlmHead)?;
-        let logits = head.forward(fused.narrow(0, pairs.len(), count));
+        let count = fused.dims()[0] - pairs.len();
+        let mut logits = head.forward(fused.narrow(0, pairs.len(), count));
         let own: Vec<usize> = (0..size).collect();
         let context = ImageContext { states: &image_m, image_of: &own, visible: None };
         let read = Read::Rows(&targets_of);
@@ -351,22 +387,35 @@ pub fn forward(
         let head_m = momentum.mlm_head.as_ref().ok_or(Error::NoMlmHead)?;
         let logits_m = head_m.forward(states_m);
         let labels: Vec<usize> = mlm_labels.iter().flatten().map(|l| *l as usize).collect();
-        let log_p = activation::log_softmax(logits.clone(), 1);
-        let hard = hard_cross_entropy(log_p.clone(), &labels);
-        loss_mlm = if settings.alpha == 0.0 || !settings.mlm_mod {
-            hard
-        } else {
-            let soft = Tensor::from_inner(activation::softmax(logits_m.clone(), 1));
-            let soft = (log_p * soft).sum_dim(1).mean().neg();
-            hard * (1.0 - settings.alpha) + soft * settings.alpha
-        };
+        let mut other = None;
+        if over_positions {
+            let at = index(&masked_rows(&masked, &targets_of), &device);
+            let log_p = log_softmax_over_positions(logits.clone(), size);
+            other = Some(log_p.select(0, at.clone()));
+            logits = logits.select(0, at);
+        }
+        let teacher = (taught && settings.mlm_mod).then(|| logits_m.clone());
+        let out = distilled(logits.clone(), teacher, other, &labels, settings.alpha).mean();
+        loss_mlm = out.loss;
+        mlm_split = out.split;
         mlm_logits = Some([logits, logits_m]);
+    }
+
+    let mut parts = named([ita_split, mlm_split]);
+    let labels: Vec<usize> = itm_labels.iter().map(|l| *l as usize).collect();
+    let right = share_right(itm_logits.clone().inner(), &labels);
+    parts.extend(right.map(|share| ("itm_accuracy", share)));
+    let drawn = negative_image.iter().chain(&negative_text);
+    let missing = drawn.filter(|negative| negative.is_none()).count();
+    if settings.itm && missing > 0 {
+        parts.push(("itm_without_negative", missing as f64));
     }
 
     Ok(Step {
         loss_ita,
         loss_itm,
         loss_mlm,
+        parts,
         loss_i2t,
         loss_t2i,
         image_embeds: image.tokens,
@@ -378,7 +427,7 @@ pub fn forward(
         targets,
         itm_logits,
         itm_labels,
-        masked_ids: masked.ids,
+        masked_ids,
         mlm_labels,
         mlm_logits,
     })

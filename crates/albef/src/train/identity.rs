@@ -9,7 +9,7 @@ use super::objective::Objective;
 /// Keys that may change between two sessions of a run. They say how long it goes on, how it is stored,
 /// what is measured, or are not read; where data and first weights lie may change as well, since the
 /// data itself is compared and the weights are those of the run.
-const FREE: [&str; 30] = [
+const FREE: [&str; 31] = [
     "max_steps",
     "workers",
     "checkpoint_every",
@@ -22,6 +22,7 @@ const FREE: [&str; 30] = [
     "test_file",
     "val_file",
     "k_test",
+    "rank",
     "answer_list",
     "refcoco_data",
     "det_file",

@@ -14,9 +14,10 @@ use crate::model::{
     Albef, AnswerModel, AssignmentModel, Copy, DropoutDraws, EntailmentModel, PairModel,
     TokenBatch, Weights,
 };
-use crate::objectives::answers::{self, AnswerBatch};
+use crate::objectives::answers::{self, AnswerBatch, AnswerSettings};
 use crate::objectives::assignment::{self, AssignmentDraw};
 use crate::objectives::classify::distilled_cross_entropy;
+use crate::objectives::distill::Part;
 use crate::objectives::masking::SpecialIds;
 use crate::objectives::pretrain::{Batch, Draws, Settings, forward, mix};
 use crate::objectives::queue::Queues;
@@ -104,9 +105,12 @@ const MIXED: i64 = 1 << 40;
 /// Features for the queues: images, texts, image ids.
 pub(super) type Features = (Tensor<2>, Tensor<2>, Vec<i64>);
 
-/// Losses in the order of [`Objective::losses`], to be summed; `None` where one takes no part.
+/// What a forward pass gives.
 pub(super) struct Losses {
-    pub parts: Vec<Option<Tensor<1>>>,
+    /// In the order of [`Objective::losses`], to be summed; `None` where one takes no part.
+    pub terms: Vec<Option<Tensor<1>>>,
+    /// What they are made of.
+    pub parts: Vec<Part>,
     pub features: Option<Features>,
 }
 
@@ -159,6 +163,7 @@ impl Context<'_> {
             itm: c.losses.itm && !aligning,
             mlm: mlm && c.losses.mlm && !aligning,
             mlm_mod: c.losses.mlm_mod,
+            mlm_distill_axis: c.mlm_distill_axis,
             hard_negatives: c.hard_negatives,
             negative_temp: (c.negative_temp > 0.0).then_some(c.negative_temp),
             mlm_probability: c.mlm_probability as f32,
@@ -198,12 +203,12 @@ impl Context<'_> {
         let draws = Draws::Seeded(self.seed);
         let step = forward(&model, &teacher, self.queues, &batch, &settings, draws)?;
         let [_, _, image, text] = step.feats;
-        let mut parts =
+        let mut terms =
             vec![settings.ita.then_some(step.loss_ita), settings.itm.then_some(step.loss_itm)];
         if mlm {
-            parts.insert(0, settings.mlm.then_some(step.loss_mlm));
+            terms.insert(0, settings.mlm.then_some(step.loss_mlm));
         }
-        Ok(Losses { parts, features: Some((image, text, image_ids)) })
+        Ok(Losses { terms, parts: step.parts, features: Some((image, text, image_ids)) })
     }
 
     fn answers(&self, weights: &Weights, part: &DataBatch) -> Result<Losses> {
@@ -234,8 +239,13 @@ impl Context<'_> {
         let read = || AnswerModel::new(self.model, &self.teacher(), Copy::Momentum);
         let teacher = self.distill.then(read).transpose()?;
         let dropout = [self.dropout(), self.momentum_dropout()];
-        let step = answers::forward(&model, teacher.as_ref(), &batch, self.alpha, dropout)?;
-        Ok(Losses { parts: vec![Some(step.loss)], features: None })
+        let settings = AnswerSettings {
+            alpha: self.alpha,
+            axis: self.config.mlm_distill_axis,
+            pad: self.tokenizer.vocabulary().pad,
+        };
+        let step = answers::forward(&model, teacher.as_ref(), &batch, settings, dropout)?;
+        Ok(Losses { terms: vec![Some(step.loss)], parts: step.parts, features: None })
     }
 
     fn assignment(&self, weights: &Weights, part: &DataBatch) -> Result<Losses> {
@@ -247,7 +257,7 @@ impl Context<'_> {
         let texts = TokenBatch::packed(&part.token_ids);
         let images = self.images(part);
         let step = assignment::forward(&model, &images, &texts, draw, &mut self.dropout())?;
-        Ok(Losses { parts: vec![Some(step.loss)], features: None })
+        Ok(Losses { terms: vec![Some(step.loss)], parts: Vec::new(), features: None })
     }
 
     fn classes(&self, two: bool, weights: &Weights, part: &DataBatch) -> Result<Losses> {
@@ -275,7 +285,9 @@ impl Context<'_> {
             .distill
             .then(|| run(&self.teacher(), Copy::Momentum, images, self.momentum_dropout()))
             .transpose()?;
-        let loss = distilled_cross_entropy(logits, teacher, &labels, self.alpha);
-        Ok(Losses { parts: vec![Some(loss)], features: None })
+        let out = distilled_cross_entropy(logits, teacher, &labels, self.alpha);
+        let names = ["class_hard", "class_soft", "class_kl"];
+        let parts = out.split.map_or_else(Vec::new, |split| split.named(names));
+        Ok(Losses { terms: vec![Some(out.loss)], parts, features: None })
     }
 }

@@ -2,18 +2,35 @@
 
 use albef_kernels as kernels;
 use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
 use crate::ops;
 use crate::params::{Params, take_values, tensor};
 use crate::weights::momentum_name;
 
-/// Which parameters decay.
-///
-/// The reference rule exempts tensors of one axis and names ending in `.bias`; everything else
-/// decays, the temperature, class token and position table included (quirk Q7).
-#[must_use]
-pub fn decays(name: &str, shape: &[usize]) -> bool {
-    !(shape.len() == 1 || name.ends_with(".bias"))
+/// Which parameters decay (quirk Q7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecayRule {
+    /// All but tensors of one axis and names ending in `.bias`: temperature, class token, position
+    /// table and embeddings decay.
+    #[default]
+    Reference,
+    /// The factors of products only: those decay neither.
+    Clean,
+}
+
+impl DecayRule {
+    /// Whether a parameter of this name and shape decays.
+    #[must_use]
+    pub fn decays(self, name: &str, shape: &[usize]) -> bool {
+        let factor = || {
+            let table = ["cls_token", "pos_embed"].iter().any(|t| name.ends_with(t));
+            shape.len() > 1 && !table && !name.contains("embeddings.")
+        };
+        let exempt = shape.len() == 1 || name.ends_with(".bias");
+        !exempt && (self == Self::Reference || factor())
+    }
 }
 
 /// Moments of one parameter.
@@ -42,13 +59,28 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// A fresh optimiser for these parameters.
+    /// A fresh optimiser for these parameters, decaying by the reference rule.
     #[must_use]
     pub fn new(params: &Params, weight_decay: f64, betas: (f64, f64), eps: f64) -> Self {
-        let decay = params.entries().iter().map(|p| decays(&p.name, &p.shape)).collect();
+        let rule = DecayRule::Reference;
+        let decay = params.entries().iter().map(|p| rule.decays(&p.name, &p.shape)).collect();
         let moments = vec![None; params.entries().len()];
         let scale = vec![1.0; params.entries().len()];
         Self { weight_decay, betas, eps, decay, scale, moments }
+    }
+
+    /// The same with another rule of decay.
+    #[must_use]
+    pub fn decaying(mut self, params: &Params, rule: DecayRule) -> Self {
+        let decay = params.entries().iter().map(|p| rule.decays(&p.name, &p.shape));
+        self.decay = decay.collect();
+        self
+    }
+
+    /// Which parameters decay, by position.
+    #[must_use]
+    pub fn decay(&self) -> &[bool] {
+        &self.decay
     }
 
     /// The same with a factor on the learning rate of tensors whose names begin with `prefix`.

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::objectives::distill::Part;
+
 /// What one optimiser step reports, under the official names.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepReport {
@@ -17,6 +19,9 @@ pub struct StepReport {
     /// The losses that take part, by name.
     #[serde(flatten)]
     pub losses: BTreeMap<&'static str, f64>,
+    /// What they are made of, by name (docs/log.md).
+    #[serde(flatten)]
+    pub parts: BTreeMap<&'static str, f64>,
     /// Distillation weight.
     pub alpha: f64,
     /// Temperature after the step, for models that have one.
@@ -57,6 +62,24 @@ pub enum Ended {
     /// The step given to [`Trainer::pause_at`](super::trainer::Trainer::pause_at) is done;
     /// [`Trainer::run`](super::trainer::Trainer::run) goes on from there.
     Paused,
+}
+
+/// Means by name over the batches of a step that have them.
+#[derive(Default)]
+pub(super) struct PartMeans(BTreeMap<&'static str, (f64, usize)>);
+
+impl PartMeans {
+    pub fn add(&mut self, parts: &[Part]) {
+        for (name, value) in parts {
+            let (sum, n) = self.0.entry(name).or_default();
+            *sum += value;
+            *n += 1;
+        }
+    }
+
+    pub fn means(self) -> BTreeMap<&'static str, f64> {
+        self.0.into_iter().map(|(name, (sum, n))| (name, sum / n as f64)).collect()
+    }
 }
 
 /// Pairs per second over the last steps.

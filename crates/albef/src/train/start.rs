@@ -4,16 +4,17 @@ use std::path::Path;
 
 use albef_data::dataset::{Dataset, Sample, SourceSpec, Target, TaskForm, TaskRoots, read_task};
 use albef_data::text::{Tokenizer, Vocabulary};
+use albef_weights::Task;
 use burn::tensor::Device;
 
 use super::checkpoint::{self, Place, TrainState};
 use super::kept::Kept;
 use super::objective::Objective;
 use super::optimizer::Optimizer;
-use crate::config::{FinetuneConfig, ModelConfig, PretrainConfig};
+use crate::config::{FinetuneConfig, ModelConfig, PretrainConfig, TeacherInit};
 use crate::error::{Error, Result};
-use crate::init::{fresh_params, fresh_queues};
-use crate::params::Params;
+use crate::init::{fresh_params, fresh_queues, fresh_task_params};
+use crate::params::{Params, values};
 use crate::task_weights::TaskWeights;
 use crate::weights::{BERT_VOCABULARY, ModelFiles, ModelState, copy_for_momentum};
 
@@ -181,14 +182,22 @@ fn task_state(
 ) -> Result<(TrainState, Vec<String>)> {
     let (base, task) = (&config.base, objective.task());
     let ModelFiles { tensors, source, .. } = files;
-    let weights = TaskWeights::from_checkpoint(tensors, task, model, device, &source, base.seed)?;
+    let mut weights =
+        TaskWeights::from_checkpoint(tensors, task, model, device, &source, base.seed)?;
     let mut about = weights.lines();
+    if objective == Objective::Nlvr && config.teacher_init == TeacherInit::Reference {
+        about.extend(start_apart(&mut weights, base, model, device)?);
+    }
     let optimizer = optimizer(base, &weights.online);
     let contrastive = matches!(objective, Objective::Retrieval | Objective::Grounding);
     let size = if contrastive { base.queue_size } else { 0 };
+    if config.queue_reset {
+        weights.queues = None;
+    }
     if let Some(found) = weights.queues.as_ref().filter(|q| contrastive && q.len() != size) {
         about.push(format!(
-            "the checkpoint's queues of {} entries are kept; `queue_size` {size} is not used",
+            "the checkpoint's queues of {} entries are kept; `queue_size` {size} is not used, but \
+             would be with `queue_reset: true`",
             found.len()
         ));
     }
@@ -200,13 +209,12 @@ fn task_state(
     Ok((TrainState { online, momentum, queues, optimizer, place }, about))
 }
 
+/// The optimiser that a configuration asks for.
 fn optimizer(config: &PretrainConfig, online: &Params) -> Optimizer {
     let o = &config.optimizer;
-    Optimizer::new(online, o.weight_decay, o.opt_betas, o.opt_eps).scaled(
-        online,
-        "text_encoder",
-        config.text_lr_scale,
-    )
+    Optimizer::new(online, o.weight_decay, o.opt_betas, o.opt_eps)
+        .decaying(online, o.decay_rule)
+        .scaled(online, "text_encoder", config.text_lr_scale)
 }
 
 /// A state that a checkpoint of the run is to fill. Nothing of it comes from where the run started.
@@ -218,6 +226,36 @@ pub(super) fn blank_state(
     let (online, momentum, queues) = kept.blank(device)?;
     let optimizer = optimizer(config, &online);
     Ok(TrainState { online, momentum, queues, optimizer, place: Place::default() })
+}
+
+/// Puts fresh weights, and those of a BERT if one is named, in the place of the momentum copies that the
+/// checkpoint does not have, as the official code does for statements (quirk Q12). Fresh heads are the
+/// online model's own ones.
+fn start_apart(
+    weights: &mut TaskWeights,
+    base: &PretrainConfig,
+    model: &ModelConfig,
+    device: &Device,
+) -> Result<Option<String>> {
+    let mut fresh = fresh_task_params(Task::Nlvr, model, base.temp, base.seed, device)?;
+    if !base.init_text.is_empty() {
+        let path = Path::new(&base.init_text);
+        let bert = albef_weights::from_bert(albef_weights::read(path)?.tensors);
+        let body = bert.into_iter().filter_map(|(name, tensor)| {
+            let name = name.strip_prefix("text_encoder.bert.")?;
+            Some((format!("text_encoder.{name}"), tensor))
+        });
+        take_over(&mut fresh, &body.collect(), path, "text_encoder.")?;
+    }
+    let fresh = copy_for_momentum(&fresh)?;
+    for name in &weights.copied {
+        if let Some(p) = fresh.get(name) {
+            weights.momentum.insert(name, &p.shape, values(p.value.clone()))?;
+        }
+    }
+    let n = weights.copied.len();
+    Ok((n > 0)
+        .then(|| format!("the momentum model starts apart from the trained one: {n} weights")))
 }
 
 /// Fresh weights, or those of the models that the configuration names.
@@ -284,7 +322,128 @@ fn take_over(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use albef_weights::{DType, HostTensor, KeepAs};
+
     use super::*;
+    use crate::objectives::queue::NO_ID;
+    use crate::params::cpu;
+    use crate::weights::state_dict;
+
+    fn nano() -> ModelConfig {
+        let mut model = ModelConfig::nano();
+        model.text.vocab_size = 40;
+        model
+    }
+
+    /// The start of a task from weights, by a configuration text.
+    fn start(
+        objective: Objective,
+        tensors: albef_weights::StateDict,
+        text: &str,
+    ) -> (TrainState, Vec<String>) {
+        let setting = ["checkpoint=x".to_owned()];
+        let config = FinetuneConfig::parse(text, &setting, objective).unwrap();
+        let files = ModelFiles {
+            tensors,
+            config: nano(),
+            vocabulary: String::new(),
+            source: "the checkpoint".into(),
+            folder: ".".into(),
+        };
+        task_state(&config, objective, &nano(), files, &cpu()).unwrap()
+    }
+
+    fn of(params: &Params, name: &str) -> Vec<f32> {
+        values(params.get(name).unwrap().value.clone())
+    }
+
+    #[test]
+    fn the_rule_of_decay_is_the_configured_one() {
+        let params = fresh_params(&nano(), 0.07, 1, &cpu()).unwrap();
+        let decaying = |text: &str| {
+            let config = PretrainConfig::parse(text, &[]).unwrap();
+            let decay = optimizer(&config, &params).decay().to_vec();
+            let all = params.entries().iter().zip(decay).filter(|(_, decays)| *decays);
+            all.map(|(p, _)| p.name.clone()).collect::<Vec<_>>()
+        };
+        let (reference, clean) = (decaying(""), decaying("optimizer: {decay_rule: clean}"));
+        let spared: Vec<&String> = reference.iter().filter(|n| !clean.contains(n)).collect();
+        let embeddings = |part: &str| format!("text_encoder.bert.embeddings.{part}.weight");
+        for name in [
+            "temp".to_owned(),
+            "visual_encoder.cls_token".to_owned(),
+            "visual_encoder.pos_embed".to_owned(),
+            embeddings("word_embeddings"),
+            embeddings("position_embeddings"),
+            embeddings("token_type_embeddings"),
+        ] {
+            assert!(spared.contains(&&name), "{name}: {spared:?}");
+        }
+        assert_eq!(spared.len(), 6);
+        assert!(clean.contains(&"visual_encoder.patch_embed.proj.weight".to_owned()));
+        assert!(clean.iter().all(|n| reference.contains(n) && n.ends_with(".weight")));
+    }
+
+    #[test]
+    fn a_teacher_of_statements_can_start_apart_from_the_loaded_weights() {
+        let prepared = fresh_task_params(Task::Ta, &nano(), 0.07, 1, &cpu()).unwrap();
+        let start = |text: &str| start(Objective::Nlvr, state_dict(&prepared), text);
+        let query = "encoder.layer.0.attention.self.query.weight";
+        let online = format!("text_encoder.{query}");
+        let momentum = format!("text_encoder_m.{query}");
+        let (loaded, _) = start("");
+        assert_eq!(of(&loaded.momentum, &momentum), of(&loaded.online, &online));
+        let (apart, about) = start("teacher_init: reference");
+        assert!(about.iter().any(|line| line.contains("starts apart")), "{about:?}");
+        assert_eq!(of(&apart.online, &online), of(&loaded.online, &online));
+        assert_ne!(of(&apart.momentum, &momentum), of(&apart.online, &online));
+        let head = |state: &TrainState| {
+            (of(&state.online, "cls_head.0.weight"), of(&state.momentum, "cls_head_m.0.weight"))
+        };
+        let (online_head, own_head) = head(&apart);
+        assert_eq!(online_head, own_head, "both start from one fresh head");
+
+        // A BERT knows no cross-attention.
+        let bert = fresh_task_params(Task::Nlvr, &nano(), 0.07, 9, &cpu()).unwrap();
+        let body = state_dict(&bert).into_iter().filter_map(|(name, tensor)| {
+            let name = name.strip_prefix("text_encoder.")?;
+            (!name.contains("crossattention")).then(|| (format!("bert.{name}"), tensor))
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bert.safetensors");
+        albef_weights::write_safetensors(&path, &body.collect(), &HashMap::new(), KeepAs::Same)
+            .unwrap();
+        let text = format!("teacher_init: reference\ninit_text: {}", path.display());
+        assert_eq!(of(&start(&text).0.momentum, &momentum), of(&bert, &online));
+    }
+
+    #[test]
+    fn queues_of_a_checkpoint_are_kept_unless_they_are_reset() {
+        let model = nano();
+        let pretrained = fresh_params(&model, 0.07, 1, &cpu()).unwrap();
+        let mut tensors = state_dict(&pretrained);
+        let mut queues = Params::new(&cpu());
+        for name in ["image_queue", "text_queue"] {
+            let n = model.embed_dim * 6;
+            queues.insert(name, &[model.embed_dim, 6], vec![0.25; n]).unwrap();
+        }
+        let ptr = 2_i64.to_le_bytes().to_vec();
+        tensors.insert(
+            "queue_ptr".into(),
+            HostTensor { dtype: DType::I64, shape: vec![1], bytes: ptr },
+        );
+        for (name, tensor) in state_dict(&queues) {
+            tensors.insert(name, tensor);
+        }
+        let start = |text: &str| start(Objective::Retrieval, tensors.clone(), text).0.queues;
+        let kept = start("queue_size: 4");
+        assert_eq!((kept.len(), kept.ptr(), kept.rows().0[0]), (6, 2, 0.25));
+        let anew = start("queue_size: 4\nqueue_reset: true");
+        assert_eq!((anew.len(), anew.ptr()), (4, 0));
+        assert!(anew.rows().0[0] != 0.25 && anew.ids() == [NO_ID; 4]);
+    }
 
     #[test]
     fn a_question_without_an_answer_to_learn_is_found_at_the_start() {

@@ -15,3 +15,19 @@ pub fn clamp_temperature(online: &mut Params) {
         *temp = tensor(value, [n], &device);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::{cpu, values};
+
+    #[test]
+    fn a_temperature_comes_back_into_its_bounds_and_one_within_stays() {
+        for (given, want) in [(0.0, 0.001), (0.07, 0.07), (3.0, 0.5)] {
+            let mut params = Params::new(&cpu());
+            params.insert("temp", &[], vec![given]).unwrap();
+            clamp_temperature(&mut params);
+            assert_eq!(values(params.entries()[0].value.clone()), [want]);
+        }
+    }
+}

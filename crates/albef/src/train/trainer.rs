@@ -23,8 +23,8 @@ use super::identity::data_hash;
 use super::kept::{self, Kept};
 use super::objective::{Context, Features, Losses, Objective};
 use super::optimizer::update_average;
-use super::report::Pace;
 pub use super::report::{Ended, Event, StepReport};
+use super::report::{Pace, PartMeans};
 use super::schedule::distillation_weight;
 pub use super::start::corpus_vocabulary;
 use super::start::{TaskStart, blank_state, open_data, starting_state, task_data, vocabulary_text};
@@ -32,6 +32,7 @@ use super::step::clamp_temperature;
 use crate::config::{FinetuneConfig, Form, ModelConfig, PretrainConfig};
 use crate::error::{Error, Result};
 use crate::model::Albef;
+use crate::objectives::distill::Part;
 use crate::objectives::mixgen::MixMode;
 use crate::objectives::pretrain::mix;
 use crate::ops::Ops;
@@ -40,6 +41,16 @@ use crate::weights::save_model_folder;
 
 /// The folder of checkpoints in that of a run.
 const CHECKPOINTS: &str = "checkpoints";
+
+/// What both passes over a batch give.
+struct Pass {
+    /// In the order of [`Objective::losses`].
+    losses: Vec<Option<f64>>,
+    /// In the order of the parameters.
+    gradients: Vec<Option<Tensor<1>>>,
+    features: Option<Features>,
+    parts: Vec<Part>,
+}
 
 /// A training run of any task.
 ///
@@ -467,12 +478,15 @@ impl Trainer {
         let mut losses: Vec<Option<f64>> = vec![None; self.objective.losses().len()];
         let mut total: Vec<Option<Tensor<1>>> = Vec::new();
         let mut features = Vec::new();
+        let mut made_of = PartMeans::default();
         for (i, part) in parts.iter().enumerate() {
             let salt = place.step * self.config.accumulate as u64 + i as u64;
             let seed = mix(self.config.seed, salt);
-            let (step_losses, gradients, feats) = self.gradients(part, alpha, seed, &place)?;
-            features.extend(feats);
-            for (sum, loss) in losses.iter_mut().zip(step_losses) {
+            let pass = self.gradients(part, alpha, seed, &place)?;
+            let gradients = pass.gradients;
+            features.extend(pass.features);
+            made_of.add(&pass.parts);
+            for (sum, loss) in losses.iter_mut().zip(pass.losses) {
                 *sum = loss.map(|loss| sum.unwrap_or(0.0) + loss * share);
             }
             if parts.len() == 1 {
@@ -509,19 +523,13 @@ impl Trainer {
             epoch: place.epoch,
             train_lr: lr,
             losses,
+            parts: made_of.means(),
             alpha,
             temp,
         })
     }
 
-    #[expect(clippy::type_complexity, reason = "losses, gradients, features for the queues")]
-    fn gradients(
-        &self,
-        part: &DataBatch,
-        alpha: f64,
-        seed: u64,
-        place: &Place,
-    ) -> Result<(Vec<Option<f64>>, Vec<Option<Tensor<1>>>, Option<Features>)> {
+    fn gradients(&self, part: &DataBatch, alpha: f64, seed: u64, place: &Place) -> Result<Pass> {
         let ops = Ops::for_device(self.state.online.device());
         let weights = self.state.online.tracked(ops.with_precision(self.config.precision));
         let context = Context {
@@ -535,9 +543,9 @@ impl Trainer {
             seed,
             step: place.step,
         };
-        let Losses { parts, features } = context.losses(self.objective, &weights, part)?;
-        let mut found = Vec::with_capacity(parts.len());
-        for (loss, value) in self.objective.losses().iter().zip(&parts) {
+        let Losses { terms, parts, features } = context.losses(self.objective, &weights, part)?;
+        let mut found = Vec::with_capacity(terms.len());
+        for (loss, value) in self.objective.losses().iter().zip(&terms) {
             let Some(value) = value else {
                 found.push(None);
                 continue;
@@ -553,7 +561,7 @@ impl Trainer {
             }
             found.push(Some(value));
         }
-        let total = parts.into_iter().flatten().reduce(|a, b| a + b);
+        let total = terms.into_iter().flatten().reduce(|a, b| a + b);
         let Some(total) = total else { return Err(Error::Config("no loss".into())) };
         let mut all = total.backward();
         let learn_temp = self.config.learn_temp;
@@ -564,7 +572,7 @@ impl Trainer {
                 leaf.value.grad_remove(&mut all)
             })
             .collect();
-        Ok((found, gradients, features))
+        Ok(Pass { losses: found, gradients, features, parts })
     }
 
     /// Writes the trained weights as a model folder.

@@ -1,0 +1,327 @@
+//! Switches for errors of the official code do what that code did; the defaults do not (docs/quirks.md).
+
+#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
+
+use albef::config::ModelConfig;
+use albef::eval::answers::{Candidates, RankRule, rank};
+use albef::eval::grounding::best_box;
+use albef::init::{fresh_params, fresh_queues, fresh_task_params};
+use albef::model::{
+    Albef, AnswerModel, Copy, DropoutDraws, ImageContext, ImageStates, Read, TokenBatch,
+};
+use albef::objectives::answers::{self, AnswerBatch, AnswerSettings};
+use albef::objectives::distill::DistillAxis;
+use albef::objectives::masking::SpecialIds;
+use albef::objectives::pretrain::{Batch, Draws, Settings, Step, forward};
+use albef::ops::{Ops, Precision};
+use albef::params::{Params, cpu, tensor, values};
+use albef::weights::{copy_for_momentum, momentum_encoders};
+use albef_weights::Task;
+use burn::tensor::Tensor;
+
+const WORDS: usize = 90;
+const ALPHA: f64 = 0.4;
+
+fn small() -> ModelConfig {
+    let mut config = ModelConfig::nano();
+    config.vision.image_res = 32;
+    config.text.vocab_size = WORDS;
+    config.text.max_positions = 32;
+    config.embed_dim = 24;
+    config
+}
+
+fn images(n: usize) -> Tensor<4> {
+    let pixels = (0..n * 3 * 32 * 32).map(|i| (i as f32 * 0.017).sin()).collect();
+    tensor(pixels, [n, 3, 32, 32], &cpu())
+}
+
+fn texts() -> Vec<Vec<u32>> {
+    vec![vec![2, 30, 31, 32, 40, 41], vec![2, 50, 51], vec![2, 60, 61, 62]]
+}
+
+/// Weights that predict something: fresh ones are near zero.
+fn loud(mut params: Params) -> Params {
+    for (name, value) in params.values_mut() {
+        if name.ends_with(".weight") && !name.contains("orm") {
+            *value = value.clone() * 4.0;
+        }
+    }
+    params
+}
+
+fn log_softmax(row: &[f32]) -> Vec<f64> {
+    let top = row.iter().fold(f64::MIN, |m, v| m.max(f64::from(*v)));
+    let sum: f64 = row.iter().map(|v| (f64::from(*v) - top).exp()).sum();
+    row.iter().map(|v| f64::from(*v) - top - sum.ln()).collect()
+}
+
+/// `- sum over words of softmax(teacher) log softmax(logits over positions)` at a position of a text,
+/// whose logits are `[length, WORDS]`.
+fn soft_over_positions(text: &[f32], at: usize, teacher: &[f32]) -> f64 {
+    let teacher = log_softmax(teacher);
+    let term = |w: usize| {
+        let column: Vec<f32> = text.chunks(WORDS).map(|row| row[w]).collect();
+        teacher[w].exp() * log_softmax(&column)[at]
+    };
+    -(0..WORDS).map(term).sum::<f64>()
+}
+
+fn settings() -> Settings {
+    Settings {
+        alpha: ALPHA,
+        ita: true,
+        itm: true,
+        mlm: true,
+        mlm_mod: true,
+        mlm_distill_axis: DistillAxis::Vocabulary,
+        hard_negatives: true,
+        negative_temp: None,
+        mlm_probability: 0.5,
+        image_index: false,
+        dropout: 0.0,
+        momentum_dropout: 0.0,
+        special: SpecialIds { pad: 0, cls: 2, mask: 4 },
+        vocab_size: WORDS,
+    }
+}
+
+/// Weights of a model and of its teacher.
+fn pair() -> [Params; 2] {
+    [3, 4].map(|seed| loud(fresh_params(&small(), 0.07, seed, &cpu()).unwrap()))
+}
+
+/// A step on three pictures of the given ids.
+fn pretrain_step(settings: &Settings, image_ids: [i64; 3]) -> Step {
+    let config = small();
+    let [online, momentum] = pair();
+    let model = Albef::new(&config, &online.tracked(Ops::Fused(Precision::F32))).unwrap();
+    let teacher =
+        momentum_encoders(&copy_for_momentum(&momentum).unwrap(), &config, Precision::F32).unwrap();
+    let batch = Batch {
+        images: images(3),
+        text: TokenBatch::packed(&texts()),
+        image_ids: image_ids.to_vec(),
+        related: Vec::new(),
+    };
+    let queues = fresh_queues(7, config.embed_dim, 1, &cpu());
+    forward(&model, &teacher, &queues, &batch, settings, Draws::Seeded(5)).unwrap()
+}
+
+fn part(step: &[(&'static str, f64)], name: &str) -> f64 {
+    step.iter().find(|(n, _)| *n == name).unwrap().1
+}
+
+fn number(loss: &Tensor<1>) -> f64 {
+    f64::from(values(loss.clone().inner())[0])
+}
+
+#[test]
+fn masked_words_can_be_distilled_over_the_positions_of_the_padded_text() {
+    let config = small();
+    let [online, _] = pair();
+    let [words, positions] = [DistillAxis::Vocabulary, DistillAxis::Sequence]
+        .map(|axis| Settings { mlm_distill_axis: axis, ..settings() })
+        .map(|settings| pretrain_step(&settings, [0, 1, 2]));
+    assert_eq!(words.mlm_labels, positions.mlm_labels);
+    let hard = [&words, &positions].map(|s| part(&s.parts, "mlm_hard"));
+    assert!((hard[0] - hard[1]).abs() < 1e-5, "{hard:?}");
+
+    // Logits of every position of the masked captions, padded to the longest.
+    let lengths = texts().iter().map(Vec::len).collect::<Vec<_>>();
+    let width = *lengths.iter().max().unwrap();
+    let mut ids = Vec::new();
+    let mut row = 0;
+    for n in &lengths {
+        ids.extend_from_slice(&positions.masked_ids[row..row + n]);
+        ids.resize(ids.len() + width - n, 0);
+        row += n;
+    }
+    let padded = TokenBatch::padded(&ids, width, &lengths);
+    let model = Albef::new(&config, &online.untracked(Ops::Fused(Precision::F32))).unwrap();
+    let encoders = &model.encoders;
+    let states = encoders.visual_encoder.forward(images(3)).unwrap();
+    let context = ImageContext { states: &states, image_of: &[0, 1, 2], visible: None };
+    let none = &mut DropoutDraws::none();
+    let hidden =
+        encoders.text_encoder.multi_modal(&padded, context, Read::All, none, None).unwrap();
+    let logits = values(encoders.mlm_head.as_ref().unwrap().forward(hidden));
+    let teacher = values(positions.mlm_logits.clone().unwrap()[1].clone().inner());
+
+    let mut terms = Vec::new();
+    let mut row = 0;
+    for (b, n) in lengths.iter().enumerate() {
+        for at in 0..*n {
+            if positions.mlm_labels[row + at].is_some() {
+                let text = &logits[b * width * WORDS..][..width * WORDS];
+                let teacher = &teacher[terms.len() * WORDS..][..WORDS];
+                terms.push(soft_over_positions(text, at, teacher));
+            }
+        }
+        row += n;
+    }
+    let soft = terms.iter().sum::<f64>() / terms.len() as f64;
+    let got = part(&positions.parts, "mlm_soft");
+    assert!((got - soft).abs() < 1e-4 * soft, "{got} instead of {soft}");
+    let loss = number(&positions.loss_mlm);
+    assert!((loss - ((1.0 - ALPHA) * hard[1] + ALPHA * soft)).abs() < 1e-4 * loss);
+    assert!((part(&words.parts, "mlm_soft") - soft).abs() > 0.1, "the axis makes a difference");
+    // Over positions there is no divergence of two distributions.
+    assert!(words.parts.iter().any(|(n, _)| *n == "mlm_kl"));
+    assert!(positions.parts.iter().all(|(n, _)| *n != "mlm_kl"));
+}
+
+#[test]
+fn the_parts_of_contrast_make_up_its_loss() {
+    let step = pretrain_step(&settings(), [0, 1, 2]);
+    let of = |name| part(&step.parts, name);
+    let loss = number(&step.loss_ita);
+    assert!((loss - ((1.0 - ALPHA) * of("ita_hard") + ALPHA * of("ita_soft"))).abs() < 1e-4);
+    let (mut soft, mut kl) = (0.0, 0.0);
+    for (sims, sims_m) in step.sims.iter().zip(&step.sims_m) {
+        let (p, q) = (values(sims.clone().inner()), values(sims_m.clone()));
+        for (p, q) in p.chunks(10).zip(q.chunks(10)) {
+            for (p, q) in log_softmax(p).into_iter().zip(log_softmax(q)) {
+                soft -= q.exp() * p / 6.0;
+                kl += q.exp() * (q - p) / 6.0;
+            }
+        }
+    }
+    assert!((of("ita_soft") - soft).abs() < 1e-4 && (of("ita_kl") - kl).abs() < 1e-4);
+    assert!((0.0..=1.0).contains(&of("itm_accuracy")));
+}
+
+#[test]
+fn without_a_masked_word_or_a_negative_a_step_goes_on_and_says_so() {
+    let none_masked = pretrain_step(&Settings { mlm_probability: 0.0, ..settings() }, [0, 1, 2]);
+    assert_eq!(number(&none_masked.loss_mlm), 0.0);
+    assert!(number(&none_masked.loss()).is_finite());
+    let by_id = Settings { image_index: true, ..settings() };
+    let alike = pretrain_step(&by_id, [7, 7, 7]);
+    assert_eq!(alike.itm_labels, [1, 1, 1]);
+    assert_eq!(part(&alike.parts, "itm_without_negative"), 6.0);
+    assert!(number(&alike.loss()).is_finite());
+    let apart = pretrain_step(&by_id, [7, 8, 9]);
+    assert!(apart.parts.iter().all(|(name, _)| *name != "itm_without_negative"));
+}
+
+#[test]
+fn captions_of_one_picture_are_negatives_unless_the_index_is_used() {
+    let targets = |image_index| {
+        let settings = Settings { image_index, alpha: 0.0, ..settings() };
+        values(pretrain_step(&settings, [7, 7, 8]).targets[0].clone())[..3].to_vec()
+    };
+    assert_eq!(targets(false), [1.0, 0.0, 0.0]);
+    assert_eq!(targets(true), [0.5, 0.5, 0.0]);
+}
+
+#[test]
+fn the_teacher_has_dropout_of_its_own() {
+    let [still, noisy] = [0.0, 0.1]
+        .map(|p| pretrain_step(&Settings { momentum_dropout: p, ..settings() }, [0, 1, 2]));
+    let feats = |step: &Step, i: usize| values(step.feats[i].clone().inner());
+    assert_eq!(feats(&still, 1), feats(&noisy, 1));
+    let text_m = |step: &Step| values(step.feats[3].clone());
+    assert_ne!(text_m(&still), text_m(&noisy));
+}
+
+#[test]
+fn a_queue_that_the_batch_does_not_divide_goes_on_at_its_start() {
+    let mut queues = fresh_queues(5, 2, 1, &cpu());
+    for round in 0..2_i64 {
+        let feats = |s: f32| tensor(vec![s + round as f32; 6], [3, 2], &cpu());
+        queues.push(feats(0.25), feats(0.5), &[10 * round, 10 * round + 1, 10 * round + 2]);
+    }
+    assert_eq!((queues.ids(), queues.ptr()), (&[12, 1, 2, 10, 11][..], 1));
+    assert_eq!(queues.rows().0, [1.25, 1.25, 0.25, 0.25, 0.25, 0.25, 1.25, 1.25, 1.25, 1.25]);
+}
+
+#[test]
+fn where_no_box_scores_none_is_chosen() {
+    assert_eq!(best_box(&[0.0, -1.0]), None);
+    assert_eq!(best_box(&[0.1, 0.3, 0.3]), Some(1));
+}
+
+fn answer_models() -> [AnswerModel; 2] {
+    let config = small();
+    let fresh = |seed| loud(fresh_task_params(Task::Vqa, &config, 0.07, seed, &cpu()).unwrap());
+    let ops = Ops::Fused(Precision::F32);
+    let momentum = copy_for_momentum(&fresh(8)).unwrap().untracked(ops);
+    [
+        AnswerModel::new(&config, &fresh(7).tracked(ops), Copy::Online).unwrap(),
+        AnswerModel::new(&config, &momentum, Copy::Momentum).unwrap(),
+    ]
+}
+
+#[test]
+fn answers_can_be_distilled_over_their_positions() {
+    let [model, teacher] = answer_models();
+    let answers: Vec<Vec<u32>> = vec![vec![2, 70, 3], vec![2, 71, 72, 73, 3], vec![2, 74, 3]];
+    let batch = AnswerBatch {
+        images: images(2),
+        questions: TokenBatch::packed(&texts()[..2]),
+        answers: TokenBatch::packed(&answers),
+        question_of: vec![0, 0, 1],
+        weights: vec![0.7, 0.3, 1.0],
+    };
+    let run = |axis| {
+        let settings = AnswerSettings { alpha: ALPHA, axis, pad: 0 };
+        let none = [DropoutDraws::none(), DropoutDraws::none()];
+        answers::forward(&model, Some(&teacher), &batch, settings, none).unwrap()
+    };
+    let [words, positions] = [DistillAxis::Vocabulary, DistillAxis::Sequence].map(run);
+    let hard = [&words, &positions].map(|s| part(&s.parts, "answer_hard"));
+    assert!((hard[0] - hard[1]).abs() < 1e-4, "{hard:?}");
+    let width = 5;
+    let logits = values(model.head.forward(positions.decoder_states.clone()).inner());
+    let taught = values(teacher.head.forward(positions.teacher_states.clone().unwrap()));
+    assert_eq!(logits.len(), 3 * width * WORDS);
+    let mut soft = 0.0;
+    for (i, answer) in answers.iter().enumerate() {
+        // The last position predicts nothing and is dropped before.
+        let text = &logits[i * width * WORDS..][..(width - 1) * WORDS];
+        for at in 0..answer.len() - 1 {
+            let teacher = &taught[(i * width + at) * WORDS..][..WORDS];
+            let weight = f64::from(batch.weights[i]) / 2.0;
+            soft += weight * soft_over_positions(text, at, teacher);
+        }
+    }
+    let got = part(&positions.parts, "answer_soft");
+    assert!((got - soft).abs() < 1e-4 * soft, "{got} instead of {soft}");
+    let loss = number(&positions.loss);
+    assert!((loss - ((1.0 - ALPHA) * hard[1] + ALPHA * soft)).abs() < 1e-4 * loss);
+    assert!((part(&words.parts, "answer_soft") - soft).abs() > 0.1);
+}
+
+#[test]
+fn answers_are_ranked_by_the_rule_and_equal_ones_by_their_number() {
+    let config = small();
+    let params = loud(fresh_task_params(Task::Vqa, &config, 0.07, 7, &cpu()).unwrap());
+    let weights = params.untracked(Ops::Fused(Precision::F32));
+    let model = AnswerModel::new(&config, &weights, Copy::Online).unwrap();
+    let states: ImageStates = model.visual_encoder.forward(images(1)).unwrap();
+    let questions = TokenBatch::packed(&texts()[..1]);
+    let (long, short) = (vec![2, 71, 72, 73, 3], vec![2, 70, 3]);
+    let tokens = vec![long.clone(), short.clone(), short.clone(), long.clone()];
+    let lengths: Vec<f64> = tokens.iter().map(|t| t.len() as f64 - 1.0).collect();
+    let candidates = Candidates::new(tokens).unwrap();
+    let of = |k: usize, rule| {
+        rank(&model, &states, &[0], &questions, &candidates, k, rule).unwrap().remove(0)
+    };
+    let [reference, chain, normalised] =
+        [RankRule::Reference, RankRule::Chain, RankRule::Normalised].map(|rule| of(4, rule));
+    assert_eq!(reference.picked, chain.picked);
+    for (i, c) in reference.picked.iter().enumerate() {
+        let once = chain.scores[i];
+        assert!((reference.scores[i] - once - reference.first_token[*c].ln()).abs() < 1e-4);
+        assert!((f64::from(normalised.scores[i]) - f64::from(once) / lengths[*c]).abs() < 1e-5);
+    }
+    for ranking in [&reference, &chain, &normalised] {
+        let place = |c: usize| ranking.candidates.iter().position(|x| *x == c).unwrap();
+        assert!(place(0) < place(3) && place(1) < place(2), "{:?}", ranking.candidates);
+    }
+    // The cut falls between two that are equal.
+    let first = reference.picked[0];
+    assert_eq!(of(1, RankRule::Reference).candidates, [first]);
+    assert!(first < 2);
+}
