@@ -67,6 +67,8 @@ pub enum ScoreName {
     ItmItc,
     /// The probability of a match.
     ItmProb,
+    /// The log-odds of "match" plus the cosine over the learned temperature
+    Posterior,
 }
 
 impl ScoreName {
@@ -76,6 +78,7 @@ impl ScoreName {
             Self::Itm => "itm",
             Self::ItmItc => "itm+itc",
             Self::ItmProb => "itm-prob",
+            Self::Posterior => "posterior",
         }
     }
 }
@@ -86,6 +89,7 @@ impl From<ScoreName> for Score {
             ScoreName::Itm => Self::Itm,
             ScoreName::ItmItc => Self::ItmItc,
             ScoreName::ItmProb => Self::ItmProb,
+            ScoreName::Posterior => Self::Posterior,
         }
     }
 }

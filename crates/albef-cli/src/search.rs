@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use albef::eval::retrieval::{score_pairs, similarities, top_k};
+use albef::eval::retrieval::{Score, score_pairs, similarities, top_k};
+use albef::params::values;
 use albef::pipeline::{Match, Pipeline, match_probability};
 use albef_data::image::DecodeOptions;
 use albef_data::text::Encoded;
@@ -12,6 +13,7 @@ use serde_json::json;
 use crate::Answer;
 use crate::corpus::{Pictures, open_model};
 use crate::device::Where;
+use crate::evaluate_retrieval::ScoreName;
 use crate::notes::tell_cut;
 
 #[derive(clap::Args)]
@@ -29,11 +31,21 @@ pub struct SearchArguments {
     /// Candidates that are re-ranked by the matching head.
     #[arg(long, default_value_t = 64)]
     k: usize,
+    /// What the order goes by.
+    #[arg(long, value_enum, default_value = "posterior")]
+    score: ScoreName,
     #[command(flatten)]
     device: Where,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
+}
+
+struct Hit {
+    image: String,
+    cosine: f32,
+    probability: f64,
+    score: f32,
 }
 
 #[derive(clap::Args)]
@@ -69,6 +81,7 @@ pub fn search(a: &SearchArguments) -> Result<Answer> {
     let query = ready.embed_text(&a.text)?;
     let rows: Vec<f32> = feats.iter().flat_map(|(_, f)| f.iter().copied()).collect();
     let cosines = similarities(&query, &rows);
+    let (order, temp) = (Score::from(a.score), values(model.temp.clone())[0]);
     let candidates = top_k(&cosines, a.k.max(a.top));
     let mut hits = Vec::new();
     for part in candidates.chunks(16) {
@@ -78,26 +91,34 @@ pub fn search(a: &SearchArguments) -> Result<Answer> {
         let pairs: Vec<(usize, usize)> = (0..part.len()).map(|i| (i, 0)).collect();
         let logits = score_pairs(model, std::slice::from_ref(&tokens), &pairs, 1, &states)?;
         for ((c, i), l) in part.iter().zip(which).zip(logits) {
-            hits.push((pictures.data.samples()[i].name.clone(), cosines[*c], match_probability(l)));
+            hits.push(Hit {
+                image: pictures.data.samples()[i].name.clone(),
+                cosine: cosines[*c],
+                probability: match_probability(l),
+                score: order.of(l, temp, || cosines[*c]),
+            });
         }
     }
-    hits.sort_by(|x, y| y.2.total_cmp(&x.2).then(y.1.total_cmp(&x.1)));
+    hits.sort_by(|x, y| y.score.total_cmp(&x.score).then(y.cosine.total_cmp(&x.cosine)));
     hits.truncate(a.top);
     if a.json {
         let results: Vec<_> = hits
             .iter()
-            .map(|(image, cosine, p)| json!({"image": image, "cosine": cosine, "probability": p}))
+            .map(|h| {
+                json!({"image": h.image, "cosine": h.cosine, "probability": h.probability,
+                       "score": h.score})
+            })
             .collect();
         println!(
             "{}",
-            json!({"query": a.text, "results": results, "gallery": feats.len(),
+            json!({"query": a.text, "order": a.score.name(), "results": results, "gallery": feats.len(),
                    "skipped": skipped.len(), "left_out": pictures.left_out.len(),
                    "cut_texts": usize::from(cut)})
         );
     } else {
         println!("match   cosine  picture");
-        for (image, cosine, p) in &hits {
-            println!("{p:>5.3}  {cosine:>7.3}  {image}");
+        for h in &hits {
+            println!("{:>5.3}  {:>7.3}  {}", h.probability, h.cosine, h.image);
         }
     }
     Ok(Answer::Yes)

@@ -78,7 +78,10 @@ fn a_run_leaves_logs_a_picture_and_a_model_that_finds_pictures() {
     let search = ["search", "a red square", &root, "--model", &model, "--top", "3", "--json"];
     let output = albef().args(search).output().unwrap();
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(found["results"].as_array().unwrap().len(), 3);
+    let results = found["results"].as_array().unwrap();
+    assert_eq!(results.len(), 3);
+    let score = |i: usize| results[i]["score"].as_f64().unwrap();
+    assert!(score(0) >= score(1) && score(1) >= score(2), "{found}");
     assert_eq!(found["gallery"], 24);
     let picture = dir.path().join("0.png").display().to_string();
     let output =
@@ -191,6 +194,31 @@ fn options_of_pre_training_run_together_and_the_best_epoch_is_kept() {
     let score = std::fs::read_to_string(run.join("best/score.json")).unwrap();
     assert!(serde_json::from_str::<Value>(&score).unwrap()["r_mean"].is_number());
     assert!(run.join("best/model.safetensors").is_file());
+}
+
+#[test]
+fn negatives_become_hard_at_the_step_that_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = data(dir.path(), 16);
+    let losses = |name: &str, setting: &str| {
+        let run_folder = dir.path().join(name);
+        let mut command = albef();
+        command.args(["pretrain", &config(), "--output"]).arg(&run_folder);
+        command.args(settings(&list, dir.path())).args(["--set", "max_steps=4", "--set", setting]);
+        common::run(&mut command);
+        let log = std::fs::read_to_string(run_folder.join("log.jsonl")).unwrap();
+        let itm = |line: &str| {
+            let step: Value = serde_json::from_str(line).unwrap();
+            step["train_loss_itm"].as_f64().unwrap()
+        };
+        log.lines().map(itm).collect::<Vec<f64>>()
+    };
+    let even = losses("even", "hard_negatives=false");
+    let hard = losses("hard", "hard_negatives_from=0");
+    let later = losses("later", "hard_negatives_from=2");
+    assert_ne!(even[0], hard[0]);
+    assert_eq!(even[..2], later[..2]);
+    assert_ne!(even[2..], later[2..]);
 }
 
 #[test]

@@ -87,13 +87,14 @@ const NEVER_READ: [&str; 13] = [
 ];
 
 /// Keys that only the objectives with contrast read.
-const OF_CONTRAST: [&str; 8] = [
+const OF_CONTRAST: [&str; 9] = [
     "queue_size",
     "queue_reset",
     "image_index",
     "losses",
     "mixgen",
     "hard_negatives",
+    "hard_negatives_from",
     "negative_temp",
     "learn_temp",
 ];

@@ -210,6 +210,9 @@ pub struct PretrainConfig {
     pub align_steps: u64,
     /// Whether negatives for matching are drawn by similarity.
     pub hard_negatives: bool,
+    /// Optimiser step from which they are; before it they are drawn evenly. Fresh fusion layers learn what
+    /// matching is from even ones in a few hundred steps, from hard ones alone much later.
+    pub hard_negatives_from: u64,
     /// Temperature of these draws; 0 for the learned one. On a small set the learned one soon falls so
     /// low that every negative is the nearest neighbour, often another name of the same thing.
     pub negative_temp: f64,
@@ -293,6 +296,7 @@ impl Default for PretrainConfig {
             mixgen: MixGen::default(),
             align_steps: 0,
             hard_negatives: true,
+            hard_negatives_from: 0,
             negative_temp: 0.0,
             text_lr_scale: 1.0,
             dropout: 0.1,

@@ -47,15 +47,20 @@ pub enum Score {
     ItmItc,
     /// The probability of "match", as its log-odds, which order alike and do not saturate.
     ItmProb,
+    /// The log-odds of "match" plus the cosine over the learned temperature. Hard negatives are drawn with
+    /// the probabilities of contrast, so matching learns what contrast leaves open, and the product of
+    /// both is the posterior over candidates. Neither the paper nor LAVIS has it.
+    Posterior,
 }
 
 impl Score {
-    /// Of the logits (no match, match) and, where it needs it, the cosine.
-    fn of(self, [no, yes]: [f32; 2], cosine: impl Fn() -> f32) -> f32 {
+    /// Of the logits (no match, match) and, where it needs it, the cosine; `temp` is the learned temperature.
+    pub fn of(self, [no, yes]: [f32; 2], temp: f32, cosine: impl Fn() -> f32) -> f32 {
         match self {
             Self::Itm => yes,
             Self::ItmItc => yes + cosine(),
             Self::ItmProb => yes - no,
+            Self::Posterior => yes - no + cosine() / temp,
         }
     }
 }
@@ -243,6 +248,7 @@ fn rerank(
         texts.dedup();
     }
     let all: Vec<usize> = (0..gallery.images).collect();
+    let temp = values(model.temp.clone().inner())[0];
     let mut done = 0;
     for part in all.chunks(options.image_batch.max(1)) {
         let states = model.encoders.visual_encoder.forward(load(part)?)?;
@@ -256,7 +262,7 @@ fn rerank(
         let row = |i: usize| i * width..(i + 1) * width;
         let score = |(slot, t): (usize, usize), logits| {
             let cosine = || similarities(&images[row(part[slot])], &texts[row(t)])[0];
-            options.score.of(logits, cosine)
+            options.score.of(logits, temp, cosine)
         };
         let place: HashMap<(usize, usize), f32> =
             pairs.into_iter().zip(logits).map(|(p, logits)| (p, score(p, logits))).collect();
@@ -372,8 +378,10 @@ mod tests {
 
     #[test]
     fn the_probability_of_a_match_orders_by_both_logits() {
-        let of = |logits| Score::ItmProb.of(logits, || f32::NAN);
+        let of = |logits| Score::ItmProb.of(logits, f32::NAN, || f32::NAN);
         assert!(of([-3.0, 1.0]) > of([0.0, 2.0]));
+        let sum = Score::Posterior.of([-3.0, 1.0], 0.05, || 0.4);
+        assert!((sum - 12.0).abs() < 1e-5, "log-odds of 4 and a cosine of 0.4 over 0.05: {sum}");
         // Far beyond where the probability itself is 1 in f32.
         assert!(of([-60.0, 60.0]) > of([-50.0, 60.0]));
     }

@@ -164,7 +164,7 @@ impl Context<'_> {
             mlm: mlm && c.losses.mlm && !aligning,
             mlm_mod: c.losses.mlm_mod,
             mlm_distill_axis: c.mlm_distill_axis,
-            hard_negatives: c.hard_negatives,
+            hard_negatives: c.hard_negatives && self.step >= c.hard_negatives_from,
             negative_temp: (c.negative_temp > 0.0).then_some(c.negative_temp),
             mlm_probability: c.mlm_probability as f32,
             image_index: c.image_index,
