@@ -23,8 +23,8 @@ if ! compgen -G '/usr/share/vulkan/icd.d/*.json' && ! compgen -G '/etc/vulkan/ic
     "${as_root[@]}" apt-get install -y -q --no-install-recommends mesa-vulkan-drivers
 fi
 
-cargo build --release --locked -p albef-cli --features vulkan --target-dir "$target"
-albef=$target/release/albef
+cargo build --profile device-check --locked -p albef-cli --features vulkan --target-dir "$target"
+albef=$target/device-check/albef
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -77,6 +77,6 @@ used() { # DEVICE
 paste -d ' ' <(used "$device") <(used cpu) | compare match
 if [ -n "${LIBRARY_TESTS:-}" ]; then
     echo "== the library's tests of devices"
-    cargo test --release --locked -p albef --features vulkan --test plain --target-dir "$target" devices
+    cargo test --profile device-check --locked -p albef --features vulkan --test plain --target-dir "$target" devices
 fi
 echo "$device agrees with the cpu"
