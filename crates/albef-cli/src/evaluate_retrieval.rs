@@ -65,7 +65,7 @@ pub enum ScoreName {
     /// The matching logit plus the cosine, as LAVIS.
     #[value(name = "itm+itc")]
     ItmItc,
-    /// The probability of a match.
+    /// The probability of a match, as its log-odds.
     ItmProb,
     /// The log-odds of "match" plus the cosine over the learned temperature
     Posterior,
@@ -101,7 +101,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let k = a.k.or(a.protocol.map(|p| p.k)).unwrap_or(128);
     let ready = open_model_at(&path, image_res, &device)?;
     if let Some(protocol) = a.protocol {
-        protocol.tell(&path, &ready, k, a.score.name());
+        protocol.tell(&path, &ready, k, a.score.name(), a.by_id);
     }
     let size = ready.model.config.vision.image_res;
     let list = a.annotations.display().to_string();

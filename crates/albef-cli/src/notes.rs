@@ -35,13 +35,15 @@ fn lines(skipped: &[Skipped]) -> impl ExactSizeIterator<Item = String> {
 /// Says how many of `texts` are longer than what is read of them.
 pub fn tell_cut(cut: usize, texts: usize, limits: Limits) {
     let Limits { words, ids } = limits;
+    // `[CLS]` is no piece of the text.
+    let pieces = ids.saturating_sub(1);
     match (cut, texts) {
         (0, _) => {}
         (1, 1) => eprintln!(
-            "note: the text is longer than {words} words or {ids} word pieces; its end is not read"
+            "note: the text is longer than {words} words or {pieces} word pieces; its end is not read"
         ),
         _ => eprintln!(
-            "note: {cut} of {texts} texts are longer than {words} words or {ids} word pieces; their \
+            "note: {cut} of {texts} texts are longer than {words} words or {pieces} word pieces; their \
              ends are not read"
         ),
     }

@@ -326,6 +326,7 @@ impl Logs {
             self.events.scalar(step, name, *value)?;
         }
         self.events.scalar(step, "train_lr", report.train_lr)?;
+        self.events.scalar(step, "alpha", report.alpha)?;
         report.temp.map_or(Ok(()), |temp| self.events.scalar(step, "temp", temp))
     }
 

@@ -66,6 +66,9 @@ const PROTOCOLS: [Protocol; 3] = [
     },
 ];
 
+/// Pixels along a side in the paper's pre-training.
+const PRETRAINED_RES: usize = 256;
+
 /// What all of them re-rank by.
 const SCORE: &str = "itm";
 
@@ -78,12 +81,23 @@ pub fn parser() -> impl TypedValueParser<Value = &'static Protocol> {
 
 impl Protocol {
     /// Says what is measured, and in what it is not the protocol.
-    pub fn tell(&self, path: &Path, model: &Pipeline, k: usize, score: &str) {
+    pub fn tell(&self, path: &Path, model: &Pipeline, k: usize, score: &str, by_id: bool) {
         let (found, size) = (Kind::of(model), model.model.config.vision.image_res);
         eprintln!("protocol {}: {}", self.name, self.about);
         eprintln!("measured: {}, {}; {size} px; k {k}", path.display(), found.words());
         for difference in self.differences(found, size, k, score) {
             eprintln!("warning: not {}: {difference}", self.name);
+        }
+        if by_id {
+            eprintln!("warning: not {}: hits are counted by image_id, not by picture", self.name);
+        }
+        let made_for = model.interpolated.map_or(size, |(from, to)| from * size / to.max(1));
+        if self.weights == Kind::Pretrained && made_for != PRETRAINED_RES {
+            eprintln!(
+                "warning: not {}: the model was made for {made_for} px, the published one for \
+                 {PRETRAINED_RES}",
+                self.name
+            );
         }
     }
 

@@ -116,9 +116,10 @@ pub fn search(a: &SearchArguments) -> Result<Answer> {
                    "cut_texts": usize::from(cut)})
         );
     } else {
-        println!("match   cosine  picture");
+        println!("  score  match   cosine  picture");
         for h in &hits {
-            println!("{:>5.3}  {:>7.3}  {}", h.probability, h.cosine, h.image);
+            let Hit { score, probability, cosine, image } = h;
+            println!("{score:>7.2}  {probability:>5.3}  {cosine:>7.3}  {image}");
         }
     }
     Ok(Answer::Yes)

@@ -53,10 +53,10 @@ fn texts_that_are_cut_are_counted() {
     let deep = deep();
     let picture = dir.path().join("0.png").display().to_string();
     for (what, limit) in [
-        (&["match", &picture, long][..], "30 word pieces"),
-        (&["search", long, &root, "--top", "1", "--json"], "30 word pieces"),
-        (&["embed", "--text", long], "30 word pieces"),
-        (&["ground", &picture, &deep], "512 word pieces"),
+        (&["match", &picture, long][..], "29 word pieces"),
+        (&["search", long, &root, "--top", "1", "--json"], "29 word pieces"),
+        (&["embed", "--text", long], "29 word pieces"),
+        (&["ground", &picture, &deep], "511 word pieces"),
     ] {
         let said = stderr(&command(what, &model).output().unwrap());
         assert!(said.contains("the text is longer than 30 words"), "{what:?}: {said}");
@@ -178,9 +178,11 @@ fn retrieval_is_measured_at_a_resolution_by_a_score_and_by_a_protocol() {
         (&plain["image_res"], &plain["k"], &plain["protocol"]),
         (&json!(16), &json!(128), &Value::Null)
     );
+    assert_eq!(plain["score"], "itm");
     let larger = evaluate(&["--image-res", "32", "--score", "itm+itc", "--k", "3"]);
     assert!(stderr(&larger).contains("from 2 x 2 to 4 x 4"), "{}", stderr(&larger));
-    assert_eq!(report(&larger)["image_res"], 32);
+    let larger = report(&larger);
+    assert_eq!((&larger["image_res"], &larger["score"]), (&json!(32), &json!("itm+itc")));
     for (size, part) in [("20", "choose for instance 16"), ("0", "between 1 and 4096")] {
         let output = evaluate(&["--image-res", size]);
         assert_eq!(output.status.code(), Some(2));
@@ -191,7 +193,11 @@ fn retrieval_is_measured_at_a_resolution_by_a_score_and_by_a_protocol() {
     let (found, said) = (report(&direct), stderr(&direct));
     assert_eq!((&found["image_res"], &found["k"]), (&json!(256), &json!(128)));
     assert_eq!(found["protocol"], "direct-256");
-    assert!(said.contains("pre-trained; 256 px; k 128") && !said.contains("warning"), "{said}");
+    assert!(said.contains("pre-trained; 256 px; k 128"), "{said}");
+    assert_eq!(said.matches("warning").count(), 1, "{said}");
+    assert!(said.contains("the model was made for 16 px"), "{said}");
+    let said = stderr(&evaluate(&["--protocol", "direct-256", "--by-id"]));
+    assert!(said.contains("hits are counted by image_id"), "{said}");
     let other = ["--protocol", "flickr-zeroshot-paper", "--image-res", "16", "--k", "4"];
     let said = stderr(&evaluate(&other));
     for part in ["the weights are pre-trained", "have 16 px", "k is 4, the protocol has 128"] {
@@ -201,4 +207,45 @@ fn retrieval_is_measured_at_a_resolution_by_a_score_and_by_a_protocol() {
     let unknown = evaluate(&["--protocol", "flickr"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(stderr(&unknown).contains("direct-384"), "{}", stderr(&unknown));
+}
+
+#[test]
+fn a_run_or_a_checkpoint_in_the_place_of_a_model_is_named_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = pretrained(dir.path());
+    let run = model.parent().unwrap();
+    let checkpoint = std::fs::read_dir(run.join("checkpoints")).unwrap().next().unwrap().unwrap();
+    let picture = dir.path().join("0.png").display().to_string();
+    for place in [run.to_owned(), checkpoint.path(), checkpoint.path().join("state.safetensors")] {
+        for what in
+            [&["match", &picture, "red"][..], &["ask", &picture, "red?", "--answers", "a,b"]]
+        {
+            let output = command(what, &place).output().unwrap();
+            assert_eq!(output.status.code(), Some(2));
+            let said = stderr(&output);
+            assert!(said.contains("belongs to a training run"), "{said}");
+            assert!(said.contains(&model.display().to_string()), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_search_is_ordered_by_the_score_that_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = pretrained(dir.path());
+    let root = dir.path().display().to_string();
+    for (score, tolerance) in [("itm", 0.0), ("itm+itc", 1e-5)] {
+        let search = ["search", "red", &root, "--json", "--score", score];
+        let found = report(&command(&search, &model).output().unwrap());
+        assert_eq!(found["order"], score);
+        let results = found["results"].as_array().unwrap();
+        let of = |i: usize, key: &str| results[i][key].as_f64().unwrap();
+        assert!((1..results.len()).all(|i| of(i - 1, "score") >= of(i, "score")), "{found}");
+        let image = results[0]["image"].as_str().unwrap();
+        let file = dir.path().join(image).display().to_string();
+        let pair = report(&command(&["match", &file, "red", "--json"], &model).output().unwrap());
+        let cosine = if score == "itm" { 0.0 } else { of(0, "cosine") };
+        let expected = pair["itm_logit"].as_f64().unwrap() + cosine;
+        assert!((expected - of(0, "score")).abs() <= tolerance, "{score}: {found} {pair}");
+    }
 }

@@ -1,5 +1,5 @@
 //! SplitMix64 (Steele, Lea and Flood, 2014), the generator behind every draw. Data, kernels and report
-//! share nothing else, so it is a crate of its own, without dependencies.
+//! share no other crate that models do not need too, so it is one of its own, without dependencies.
 //!
 //! No number that it gives may ever change: runs are resumed, and tests pinned, by them.
 

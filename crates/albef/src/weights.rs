@@ -294,6 +294,7 @@ impl ModelFiles {
     /// If a file is missing or damaged, sizes are out of range, or `vocab.txt` has more word pieces
     /// than the model.
     pub fn open(path: &Path) -> Result<Self> {
+        refuse_run(path)?;
         let (folder, file) = if path.is_dir() {
             (path.to_owned(), path.join("model.safetensors"))
         } else {
@@ -332,6 +333,26 @@ impl ModelFiles {
         self.config.check()?;
         Ok(self)
     }
+}
+
+/// A run and its checkpoints hold more than a model, under other names.
+fn refuse_run(path: &Path) -> Result<()> {
+    let checkpoint = if path.ends_with("state.safetensors") { path.parent() } else { Some(path) };
+    let checkpoint = checkpoint.filter(|folder| folder.join("state.safetensors").is_file());
+    let run = match checkpoint {
+        Some(folder) => folder.ancestors().nth(2).unwrap_or(folder),
+        None if path.join("model.safetensors").exists() => return Ok(()),
+        None if path.join("checkpoints").is_dir() => path,
+        None => return Ok(()),
+    };
+    Err(Error::Format {
+        path: path.to_owned(),
+        detail: format!(
+            "this belongs to a training run and is not a model; hint: a finished run leaves its model in \
+             `{}`",
+            run.join("model").display()
+        ),
+    })
 }
 
 fn read_config(path: &Path) -> Result<ModelConfig> {

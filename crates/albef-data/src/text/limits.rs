@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cut_text_is_read_as_before_and_told() {
+    fn a_text_is_read_up_to_its_limits_and_told() {
         let words = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\n##b\n";
         let tokenizer = Tokenizer::new(Vocabulary::from_text(words).unwrap());
         for (text, words, ids, cut) in [
@@ -62,13 +62,13 @@ mod tests {
             ("a", 1, 0, true),
         ] {
             let found = tokenizer.caption(text, Limits { words, ids });
-            let before = tokenizer.encode_truncated(&pre_caption(text, words), ids);
-            assert_eq!(found, Encoded { ids: before, cut }, "{text}");
+            let truncated = tokenizer.encode_truncated(&pre_caption(text, words), ids);
+            assert_eq!(found, Encoded { ids: truncated, cut }, "{text}");
         }
         // Runs of spaces in a question count as words.
         let limits = Limits { words: 2, ids: 9 };
         let found = tokenizer.question("a  b?", limits);
-        let before = tokenizer.encode_truncated(&pre_question("a  b?", 2), 9);
-        assert_eq!(found, Encoded { ids: before, cut: true });
+        let truncated = tokenizer.encode_truncated(&pre_question("a  b?", 2), 9);
+        assert_eq!(found, Encoded { ids: truncated, cut: true });
     }
 }
