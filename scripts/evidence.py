@@ -245,16 +245,18 @@ def easy_vqa(s):
     names = [line.strip() for line in (s.data / "answers.txt").read_text().splitlines() if line.strip()]
     (s.out / "answers.json").write_text(json.dumps(names))
     shapes = {"circle", "rectangle", "triangle"}
-    questions, said = {"train": [], "val": [], "test": []}, {}
+    questions, said, told = {"train": [], "val": [], "test": []}, {}, {}
     for folder in ["train", "test"]:
         for i, (question, answer, image) in enumerate(listed(s.data / folder / "questions.json")):
             # The package has no split to choose by: a tenth of the training pictures is one.
             split = "val" if folder == "train" and image % 10 == 0 else folder
             questions[split].append({"dataset": "vqa", "image": f"{folder}/images/{image}.png", "question": question,
                                      "question_id": i, "answer": [answer]})
-            # What the answers to open questions say, as captions to pre-train on.
-            if split == "train" and question.startswith("what"):
-                said.setdefault(image, set()).add(answer)
+            # Captions to pre-train on: what the answers to open questions say, then questions with answers.
+            if split == "train":
+                told.setdefault(image, []).append(f"{question.rstrip('?')} {answer}")
+                if question.startswith("what"):
+                    said.setdefault(image, set()).add(answer)
     for split, entries in questions.items():
         (s.out / f"{split}.json").write_text(json.dumps(entries))
     pairs = []
@@ -265,18 +267,25 @@ def easy_vqa(s):
             pairs.append({"image": f"train/images/{image}.png", "image_id": text,
                           "caption": [f"a {text}", f"the shape is a {shape}", f"the shape is a {text}"]})
     (s.out / "captions.json").write_text(json.dumps(pairs))
+    (s.out / "told.json").write_text(json.dumps([
+        {"image": f"train/images/{image}.png", "image_id": image, "caption": texts} for image, texts in told.items()]))
     texts = {t for p in pairs for t in p["caption"]} | set(names) | {q["question"] for q in questions["train"]}
     # Their own size: at half of it a small circle is a small rectangle.
     size = 64
     vocab = s.vocabulary(texts, pairs[0]["image"], s.data, size)
-    start = s.train("pretrained", ["pretrain"], "nano.yaml", {
-        "train_file": f"[{s.out / 'captions.json'}]", "image_root": s.data, "image_res": size, "vocab": vocab,
-        "hard_negatives": False, "max_steps": 800, "optimizer.lr": 1e-3, "mlm_probability": 0.4, "flip": True,
-        "crop_scale": "[0.8, 1.0]",
+    common = {"image_root": s.data, "image_res": size, "vocab": vocab, "mlm_probability": 0.4, "flip": True,
+              "crop_scale": "[0.8, 1.0]"}
+    things = s.train("pretrained", ["pretrain"], "nano.yaml", {
+        **common, "train_file": f"[{s.out / 'captions.json'}]", "hard_negatives": False, "max_steps": 800,
+        "optimizer.lr": 1e-3,
+    })
+    start = s.train("told", ["pretrain"], "nano.yaml", {
+        **common, "train_file": f"[{s.out / 'told.json'}]", "init_albef": things, "losses.ita": False,
+        "losses.itm": False, "max_steps": 1600, "optimizer.lr": 5e-4,
     })
     model = s.train("vqa", ["finetune", "vqa"], "vqa.yaml", {
         "checkpoint": start, "train_file": f"[{s.out / 'train.json'}]", "vqa_root": s.data, "vg_root": s.data,
-        "image_res": size, "max_steps": 4000, "optimizer.lr": 6e-4, "distill": False, "flip": True,
+        "image_res": size, "max_steps": 1100, "optimizer.lr": 3e-4, "distill": False, "flip": True,
     })
     lines = list(ACCURACY)
     for split, what in [("val", "held-out training pictures"), ("test", "its test split")]:
