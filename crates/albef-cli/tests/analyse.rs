@@ -90,8 +90,13 @@ fn what_cannot_be_measured_is_said() {
     assert!(failed(&run, &["--mlm-probability", "0"]).contains("--mlm-probability"));
     std::fs::remove_dir_all(run.join("model")).unwrap();
     assert!(mi(dir.path(), &list, &run, &[]).status.success(), "the checkpoint tells sizes");
-    // Those of older versions did not.
     let checkpoint = std::fs::read_dir(run.join("checkpoints")).unwrap().next().unwrap().unwrap();
     std::fs::remove_file(checkpoint.path().join("vocab.txt")).unwrap();
+    assert!(failed(&run, &[]).contains("vocab.txt: the checkpoint lacks this file"));
+    // Those of older versions did not, nor did they list weights.
+    let state = checkpoint.path().join("state.json");
+    let mut old: Value = serde_json::from_slice(&std::fs::read(&state).unwrap()).unwrap();
+    old.as_object_mut().unwrap().remove("shapes").unwrap();
+    std::fs::write(&state, old.to_string()).unwrap();
     assert!(failed(&run, &[]).contains("neither `model` nor `best`"));
 }

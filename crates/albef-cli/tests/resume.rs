@@ -59,15 +59,49 @@ fn pre_training_goes_on_without_the_model_and_the_words_that_it_started_from() {
     run(&mut command(&whole, 4));
     let said = broken(&parts, &command, &[&model, &words]);
     assert!(said.contains("continuing after step 2"), "{said}");
+    assert!(said.contains("words.txt and cannot be read"), "{said}");
+    assert!(said.contains("the run keeps its own word pieces"), "{said}");
     assert!(result(&parts) == result(&whole), "another result");
 
     // Other words are another run, and another start is one that is not read.
     std::fs::write(&words, std::fs::read_to_string(&words).unwrap() + "zebra\n").unwrap();
     let other = command(&parts, 4).arg("--resume").output().unwrap();
     assert!(stderr(&other).contains("samples of the data are others"), "{}", stderr(&other));
+    // Only a list that is gone may be done without.
+    std::fs::write(&words, b"\xff\xfe").unwrap();
+    let torn = command(&parts, 4).arg("--resume").output().unwrap();
+    assert!(!torn.status.success() && stderr(&torn).contains("words.txt: "), "{}", stderr(&torn));
     let moved = [format!("vocab={}/vocab.txt", model.display()), "init_albef=/gone".into()];
     let said = stderr(&run(pretrain(&parts, 4, &moved).arg("--resume")));
     assert!(said.contains("is \"/gone\": the run keeps its own weights"), "{said}");
+    assert!(!said.contains("word pieces"), "{said}");
+}
+
+/// Checks that the checkpoint of a run of 4 steps names a file that it lacks, and without the lists of
+/// its weights, which older versions did not write, goes on from the start of the run alone.
+fn needs_its_start_in_older_versions(command: &dyn Fn() -> Command, run_of: &Path, start: &Path) {
+    let resume = || command().arg("--resume").output().unwrap();
+    let fails = |part: &str| {
+        let output = resume();
+        let said = stderr(&output);
+        assert!(!output.status.success() && said.contains(part), "{part}: {said}");
+    };
+    let newest = run_of.join("checkpoints/step-0000000004");
+    std::fs::remove_file(newest.join("vocab.txt")).unwrap();
+    fails("step-0000000004/vocab.txt: the checkpoint lacks this file");
+
+    let path = newest.join("state.json");
+    let mut state: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for key in ["shapes", "files"] {
+        state.as_object_mut().unwrap().remove(key).unwrap();
+    }
+    std::fs::write(&path, state.to_string()).unwrap();
+    let said = stderr(&run(command().arg("--resume")));
+    assert!(said.contains("continuing after step 4"), "{said}");
+    let aside = start.with_extension("aside");
+    std::fs::rename(start, &aside).unwrap();
+    fails(&start.display().to_string());
+    std::fs::rename(&aside, start).unwrap();
 }
 
 #[test]
@@ -121,9 +155,6 @@ fn fine_tuning_goes_on_without_the_model_that_it_started_from() {
 
         let seed = command(&of("parts"), 4).args(["--resume", "--set", "seed=7"]).output().unwrap();
         assert!(stderr(&seed).contains("`seed` was"), "{task}: {}", stderr(&seed));
-        // Checkpoints of older versions do not tell what else is needed: the start is read.
-        let newest = of("parts").join("checkpoints/step-0000000004");
-        std::fs::remove_file(newest.join("vocab.txt")).unwrap();
-        run(command(&of("parts"), 4).arg("--resume"));
+        needs_its_start_in_older_versions(&|| command(&of("parts"), 4), &of("parts"), &start);
     }
 }

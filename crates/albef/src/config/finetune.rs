@@ -170,12 +170,8 @@ impl Default for FinetuneConfig {
 }
 
 impl FinetuneConfig {
-    /// Reads a configuration text (YAML) and applies `key=value` settings, nested keys with dots.
-    ///
-    /// # Errors
-    /// Names an unknown key with the nearest known one, or the key whose value does not fit. Sizes are
-    /// checked once the checkpoint is known.
-    pub fn parse(text: &str, settings: &[String], objective: Objective) -> Result<Self> {
+    /// The defaults of a task.
+    pub(crate) fn of(objective: Objective) -> Self {
         let mut defaults = Self::default();
         match objective {
             Objective::Vqa => defaults.base.max_tokens = 25,
@@ -186,8 +182,17 @@ impl FinetuneConfig {
             Objective::Grounding => defaults.base.crop_scale = (1.0, 1.0),
             _ => {}
         }
+        defaults
+    }
+
+    /// Reads a configuration text (YAML) and applies `key=value` settings, nested keys with dots.
+    ///
+    /// # Errors
+    /// Names an unknown key with the nearest known one, or the key whose value does not fit. Sizes are
+    /// checked once the checkpoint is known.
+    pub fn parse(text: &str, settings: &[String], objective: Objective) -> Result<Self> {
         let Parsed { config: mut parsed, given, defaults } =
-            parse_config(text, settings, &defaults)?;
+            parse_config(text, settings, &Self::of(objective))?;
         parsed.unread = unread(&given, &defaults, objective);
         if let Some(size) = parsed.batch_size_train {
             parsed.base.batch_size = size;

@@ -5,6 +5,8 @@ mod infer;
 mod model;
 mod pretrain;
 
+pub(crate) use pretrain::merge;
+
 pub use finetune::{FinetuneConfig, TeacherInit};
 pub use model::{ModelConfig, TextConfig, VisionConfig};
 pub use pretrain::{

@@ -4,6 +4,7 @@ mod parse;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::parse::merge;
 pub(super) use self::parse::{Parsed, parse_config};
 use super::model::ModelConfig;
 use crate::error::{Error, Result};

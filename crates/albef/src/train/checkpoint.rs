@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::folder;
 use super::identity::Identity;
-use super::kept::{self, Shapes};
+use super::kept::{self, Hashes, Shapes};
 use super::optimizer::{Moments, Optimizer};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -77,15 +77,19 @@ mod exact {
     }
 }
 
+/// What `state.json` says.
 #[derive(Serialize, Deserialize)]
-struct Description {
+pub(super) struct Description {
     format: u32,
     /// What run it is of; older checkpoints do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     run: Option<Identity>,
     /// The lists of its weights; older checkpoints have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    shapes: Option<Shapes>,
+    pub(super) shapes: Option<Shapes>,
+    /// The files of sizes and word pieces; older checkpoints do not tell.
+    #[serde(default, skip_serializing_if = "Hashes::is_empty")]
+    pub(super) files: Hashes,
     place: Place,
     queue_ptr: usize,
     moment_steps: Vec<u64>,
@@ -179,9 +183,10 @@ fn write_parts(folder: &Path, state: &TrainState, run: Option<Run<'_>>) -> Resul
     let (image, text) = state.queues.rows();
     let size = state.queues.len();
     let shape = [size, image.len() / size.max(1)];
-    if let Some(Run { model, vocabulary, .. }) = run {
-        kept::write_sizes(folder, model, vocabulary)?;
-    }
+    let files = match run {
+        Some(Run { model, vocabulary, .. }) => kept::write_sizes(folder, model, vocabulary)?,
+        None => Hashes::new(),
+    };
     tensors.insert("queue.image".into(), HostTensor::from_f32(&shape, &image));
     tensors.insert("queue.text".into(), HostTensor::from_f32(&shape, &text));
     tensors.insert("queue.ids".into(), HostTensor::from_i64(&[size], state.queues.ids()));
@@ -191,6 +196,7 @@ fn write_parts(folder: &Path, state: &TrainState, run: Option<Run<'_>>) -> Resul
         format: FORMAT,
         run: run.map(|r| r.identity.clone()),
         shapes: run.map(|_| Shapes::of(state, shape[1])),
+        files,
         place: state.place.clone(),
         queue_ptr: state.queues.ptr(),
         moment_steps,
@@ -230,13 +236,13 @@ pub fn files(path: &Path) -> Result<Option<ModelFiles>> {
         }
         None => return Ok(None),
     };
-    let (config, vocabulary) = match kept::sizes(&folder)? {
+    let description = description(&folder)?;
+    let (config, vocabulary) = match kept::sizes(&folder, &description)? {
         Some(found) => found,
         None => sizes_of_model(&run)?,
     };
     let file = folder.join("state.safetensors");
-    let ptr = description(&folder)?.queue_ptr;
-    let tensors = official_names(&albef_weights::read(&file)?.tensors, ptr)?;
+    let tensors = official_names(&albef_weights::read(&file)?.tensors, description.queue_ptr)?;
     let source = format!("`{}`", file.display());
     Ok(Some(ModelFiles { config, vocabulary, tensors, folder, source }))
 }
@@ -295,12 +301,7 @@ pub fn identity(folder: &Path) -> Result<Option<Identity>> {
     Ok(description(folder)?.run)
 }
 
-/// The lists of a checkpoint's weights; `None` for those of older versions.
-pub(super) fn shapes(folder: &Path) -> Result<Option<Shapes>> {
-    Ok(description(folder)?.shapes)
-}
-
-fn description(folder: &Path) -> Result<Description> {
+pub(super) fn description(folder: &Path) -> Result<Description> {
     let path = folder.join("state.json");
     let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
     let wrong = |detail: String| Error::Format { path: path.clone(), detail };
@@ -317,6 +318,12 @@ fn description(folder: &Path) -> Result<Description> {
 /// If it is damaged or of another model.
 pub fn load(folder: &Path, state: &mut TrainState, device: &Device) -> Result<()> {
     let description = description(folder)?;
+    // Without its steps the optimiser would start anew in silence.
+    let (steps, weights) = (&description.moment_steps, state.online.entries().len());
+    if steps.len() != weights {
+        let detail = format!("`moment_steps` has {} entries for {weights} weights", steps.len());
+        return Err(Error::Format { path: folder.join("state.json"), detail });
+    }
     let file = folder.join("state.safetensors");
     let tensors = albef_weights::read(&file)?.tensors;
     let get = |name: &str, shape: &[usize]| -> Result<Vec<f32>> {
@@ -331,9 +338,8 @@ pub fn load(folder: &Path, state: &mut TrainState, device: &Device) -> Result<()
         Ok(host.to_f32()?)
     };
     let mut online = Params::new(device);
-    for (i, p) in state.online.entries().iter().enumerate() {
+    for (i, (p, &steps)) in state.online.entries().iter().zip(steps).enumerate() {
         online.insert(&p.name, &p.shape, get(&p.name, &p.shape)?)?;
-        let steps = description.moment_steps.get(i).copied().unwrap_or(0);
         if steps > 0 {
             let moment = |kind: &str| -> Result<_> {
                 let values = get(&format!("{kind}.{}", p.name), &p.shape)?;
@@ -405,6 +411,24 @@ mod tests {
         load(&newest, &mut back, &cpu()).unwrap();
         assert_eq!(back.place, state(3).place);
         assert!(identity(&newest).unwrap().is_none());
+    }
+
+    #[test]
+    fn an_optimiser_without_its_steps_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = save(dir.path(), &state(1), 1).unwrap();
+        let path = folder.join("state.json");
+        let whole: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let failed = |text: String| {
+            fs::write(&path, text).unwrap();
+            load(&folder, &mut state(0), &cpu()).unwrap_err().to_string()
+        };
+        let (mut short, mut missing) = (whole.clone(), whole);
+        short["moment_steps"] = serde_json::json!([]);
+        missing.as_object_mut().unwrap().remove("moment_steps").unwrap();
+        for error in [failed(short.to_string()), failed(missing.to_string())] {
+            assert!(error.contains("state.json: ") && error.contains("`moment_steps`"), "{error}");
+        }
     }
 
     #[test]

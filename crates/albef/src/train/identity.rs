@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::objective::Objective;
+use crate::config::{FinetuneConfig, PretrainConfig, merge};
 
 /// Keys that may change between two sessions of a run. They say how long it goes on, how it is stored,
 /// what is measured, or are not read; where data and first weights lie may change as well, since the
@@ -65,7 +66,10 @@ impl Identity {
             let name = |task: Objective| format!("{task:?}").to_lowercase();
             found.push(format!("the task was {}, is {}", name(self.task), name(now.task)));
         }
-        compare(&as_stored(&self.config), &as_stored(&now.config), "", &mut found);
+        // A key that the run did not know yet had no other effect than its default has.
+        let mut was = defaults(self.task);
+        merge(&mut was, self.config.clone());
+        compare(&as_stored(&was), &as_stored(&now.config), "", &mut found);
         if self.samples != now.samples {
             found.push(format!("the data had {} samples, has {}", self.samples, now.samples));
         } else if self.data != now.data {
@@ -83,7 +87,16 @@ fn as_stored(value: &Value) -> Value {
     serde_json::from_str(&value.to_string()).unwrap_or_default()
 }
 
-/// A key that one side lacks belongs to another version of the program and is passed over.
+/// All keys of a task at their defaults.
+fn defaults(task: Objective) -> Value {
+    let all = match task {
+        Objective::Pretrain => serde_json::to_value(PretrainConfig::default()),
+        _ => serde_json::to_value(FinetuneConfig::of(task)),
+    };
+    all.unwrap_or_default()
+}
+
+/// A key that is not known any more is passed over.
 fn compare(was: &Value, is: &Value, above: &str, found: &mut Vec<String>) {
     if let (Some(was), Some(is)) = (was.as_object(), is.as_object()) {
         for (key, was) in was {
@@ -99,15 +112,32 @@ fn compare(was: &Value, is: &Value, above: &str, found: &mut Vec<String>) {
     }
 }
 
-/// FNV-1a over the data, whatever folder it lies in.
-pub(super) fn data_hash(data: &Dataset, vocabulary: &str) -> String {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut take = |bytes: &[u8]| {
+/// FNV-1a: tells mistakes, not malice.
+pub(super) struct Hash(u64);
+
+impl Default for Hash {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hash {
+    pub fn take(&mut self, bytes: &[u8]) {
         // The length keeps neighbours apart.
         for byte in bytes.iter().chain(&bytes.len().to_le_bytes()) {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
-    };
+    }
+
+    pub fn text(&self) -> String {
+        format!("{:016x}", self.0)
+    }
+}
+
+/// Over the data, whatever folder it lies in.
+pub(super) fn data_hash(data: &Dataset, vocabulary: &str) -> String {
+    let mut hash = Hash::default();
+    let mut take = |bytes: &[u8]| hash.take(bytes);
     take(vocabulary.as_bytes());
     for (samples, weight) in data.sources() {
         take(&samples.to_le_bytes());
@@ -132,7 +162,7 @@ pub(super) fn data_hash(data: &Dataset, vocabulary: &str) -> String {
             }),
         }
     }
-    format!("{hash:016x}")
+    hash.text()
 }
 
 #[cfg(test)]
@@ -156,6 +186,30 @@ mod tests {
         assert!(was.differences(&was).is_empty());
         let other = Identity { data: "1".into(), task: Objective::Nlvr, ..was.clone() };
         assert_eq!(was.differences(&other).len(), 2);
+    }
+
+    #[test]
+    fn a_key_that_the_run_did_not_know_counts_as_its_default() {
+        let now = |setting: &str| {
+            let settings = ["checkpoint=x".to_owned(), setting.to_owned()];
+            let config = FinetuneConfig::parse("", &settings, Objective::Vqa).unwrap();
+            identity(serde_json::to_value(config).unwrap())
+        };
+        let mut was = now("seed=42");
+        let config = was.config.as_object_mut().unwrap();
+        for key in ["rank", "max_tokens", "image_index", "mlm_distill_axis"] {
+            config.remove(key).unwrap();
+        }
+        config["optimizer"].as_object_mut().unwrap().remove("decay_rule").unwrap();
+        assert!(was.differences(&now("seed=42")).is_empty());
+        assert!(was.differences(&now("workers=7")).is_empty());
+        for (setting, found) in [
+            ("mlm_distill_axis=sequence", r#"`mlm_distill_axis` was "vocabulary", is "sequence""#),
+            ("optimizer.decay_rule=clean", r#"`optimizer.decay_rule` was "reference", is "clean""#),
+            ("max_tokens=30", "`max_tokens` was 25, is 30"),
+        ] {
+            assert_eq!(was.differences(&now(setting)), [found]);
+        }
     }
 
     #[test]

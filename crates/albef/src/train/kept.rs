@@ -1,6 +1,7 @@
 //! What a checkpoint keeps beside its tensors, so that a run goes on from its own folder alone: sizes,
 //! word pieces, and the lists of its weights.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -9,8 +10,9 @@ use albef_weights::write_atomic;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::{self, TrainState};
+use super::checkpoint::{self, Description, TrainState};
 use super::folder;
+use super::identity::Hash;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::objectives::queue::Queues;
@@ -38,15 +40,21 @@ impl Shapes {
         }
     }
 
-    /// Bytes of the tensors; `None` beyond all measure.
+    /// Bytes of the tensors, the ids of queue entries included; `None` beyond all measure.
     fn bytes(&self) -> Option<usize> {
         let size = |shape: &[usize]| {
             shape.iter().try_fold(4_usize, |product, side| product.checked_mul(*side))
         };
         let weights = self.online.iter().chain(&self.momentum).map(|(_, shape)| size(shape));
+        let ids = self.queues[0].checked_mul(size_of::<i64>());
         weights
-            .chain([size(&self.queues), size(&self.queues)])
+            .chain([size(&self.queues), size(&self.queues), ids])
             .try_fold(0_usize, |sum, bytes| sum.checked_add(bytes?))
+    }
+
+    /// Whether a file of `stored` bytes can hold the tensors.
+    fn fit_in(&self, stored: u64) -> bool {
+        self.bytes().is_some_and(|bytes| bytes as u64 <= stored)
     }
 }
 
@@ -83,38 +91,90 @@ impl Kept {
 pub(super) fn newest(checkpoints: &Path) -> Result<Option<Kept>> {
     folder::recover(checkpoints)?;
     let Some(folder) = checkpoint::list(checkpoints)?.pop() else { return Ok(None) };
-    let Some(shapes) = checkpoint::shapes(&folder)? else { return Ok(None) };
-    let Some((model, vocabulary)) = sizes(&folder)? else { return Ok(None) };
+    let description = checkpoint::description(&folder)?;
+    let Some((model, vocabulary)) = sizes(&folder, &description)? else { return Ok(None) };
+    let Some(shapes) = description.shapes else { return Ok(None) };
     let file = folder.join("state.safetensors");
     let stored = fs::metadata(&file).map_err(Error::io(&file))?.len();
-    if shapes.bytes().is_none_or(|bytes| bytes as u64 > stored) {
+    if !shapes.fit_in(stored) {
         let detail = "it lists more weights than `state.safetensors` beside it can hold".into();
         return Err(Error::Format { path: folder.join("state.json"), detail });
     }
     Ok(Some(Kept { model, vocabulary, shapes }))
 }
 
+/// The files of sizes and word pieces.
+const FILES: [&str; 2] = ["config.json", "vocab.txt"];
+
+/// Hashes of [`FILES`] by name. Shapes do not tell all sizes: another number of heads would give other
+/// results in silence.
+pub(super) type Hashes = BTreeMap<String, String>;
+
 /// Sizes and word pieces in a checkpoint's folder; `None` in those of older versions.
-pub(super) fn sizes(folder: &Path) -> Result<Option<(ModelConfig, String)>> {
-    let there = ["config.json", "vocab.txt"].iter().all(|file| folder.join(file).is_file());
-    there.then(|| read_sizes(folder)).transpose()
+pub(super) fn sizes(
+    folder: &Path,
+    description: &Description,
+) -> Result<Option<(ModelConfig, String)>> {
+    let older = description.shapes.is_none();
+    if older && FILES.iter().any(|file| !folder.join(file).is_file()) {
+        return Ok(None);
+    }
+    FILES.iter().try_for_each(|file| check_file(folder, file, &description.files))?;
+    read_sizes(folder).map(Some)
 }
 
-/// Writes what [`sizes`] reads.
-pub(super) fn write_sizes(folder: &Path, model: &ModelConfig, vocabulary: &str) -> Result<()> {
-    let path = folder.join("config.json");
-    let sizes = serde_json::to_string_pretty(model)
-        .map_err(|e| Error::Format { path: path.clone(), detail: e.to_string() })?;
-    for (path, text) in [(path, sizes.as_str()), (folder.join("vocab.txt"), vocabulary)] {
-        write_atomic(&path, |f| f.write_all(text.as_bytes()))?;
+/// An error unless a file is there, and the one that the run wrote.
+fn check_file(folder: &Path, file: &str, hashes: &Hashes) -> Result<()> {
+    let path = folder.join(file);
+    let fail = |what: &str| Error::Format {
+        path: path.clone(),
+        detail: format!(
+            "{what}; hint: put the checkpoint's own file back, or remove the checkpoint to take the one \
+             before it"
+        ),
+    };
+    if !path.is_file() {
+        return Err(fail("the checkpoint lacks this file"));
     }
-    Ok(())
+    let bytes = fs::read(&path).map_err(Error::io(&path))?;
+    match hashes.get(file) {
+        Some(hash) if *hash != hash_of(&bytes) => {
+            Err(fail("this is not the file that the run wrote into its checkpoint"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn hash_of(bytes: &[u8]) -> String {
+    let mut hash = Hash::default();
+    hash.take(bytes);
+    hash.text()
+}
+
+/// Writes what [`sizes`] reads, and gives the hashes by which it is known again.
+pub(super) fn write_sizes(folder: &Path, model: &ModelConfig, vocabulary: &str) -> Result<Hashes> {
+    let sizes = serde_json::to_string_pretty(model)
+        .map_err(|e| Error::Format { path: folder.join(FILES[0]), detail: e.to_string() })?;
+    let mut hashes = Hashes::new();
+    for (file, text) in FILES.into_iter().zip([sizes.as_str(), vocabulary]) {
+        write_atomic(&folder.join(file), |f| f.write_all(text.as_bytes()))?;
+        hashes.insert(file.to_owned(), hash_of(text.as_bytes()));
+    }
+    Ok(hashes)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use serde_json::json;
+
     use super::*;
     use crate::params::cpu;
+    use crate::train::checkpoint::{Place, Run};
+    use crate::train::identity::Identity;
+    use crate::train::objective::Objective;
+    use crate::train::optimizer::Optimizer;
 
     fn kept(shape: &[usize]) -> Kept {
         let shapes = Shapes {
@@ -131,12 +191,78 @@ mod tests {
         let (online, momentum, queues) = of.blank(&cpu()).unwrap();
         let names: Vec<&str> = online.entries().iter().map(|p| p.name.as_str()).collect();
         assert_eq!((names, momentum.count(), queues.len()), (vec!["b", "a"], 20, 3));
-        assert_eq!(of.shapes.bytes(), Some(4 * (20 + 2 + 20 + 6 + 6)));
+        let bytes = 4 * (20 + 2 + 20 + 6 + 6) + 8 * 3;
+        assert_eq!(of.shapes.bytes(), Some(bytes));
+        assert!(of.shapes.fit_in(bytes as u64) && !of.shapes.fit_in(bytes as u64 - 1));
     }
 
     #[test]
     fn sizes_beyond_all_measure_are_no_size() {
         assert_eq!(kept(&[usize::MAX, 2]).shapes.bytes(), None);
         assert_eq!(kept(&[usize::MAX / 4]).shapes.bytes(), None);
+        // Entries without width have ids all the same.
+        for entries in [1_000_000_000_000, usize::MAX / 16, usize::MAX] {
+            let shapes = Shapes { queues: [entries, 0], ..kept(&[2]).shapes };
+            assert!(!shapes.fit_in(1 << 40), "{entries}");
+        }
+    }
+
+    /// A checkpoint below `folder`.
+    fn saved(folder: &Path) -> PathBuf {
+        let mut model = ModelConfig::nano();
+        model.text.vocab_size = 1;
+        let of = kept(&[4, 5]);
+        let (online, momentum, queues) = of.blank(&cpu()).unwrap();
+        let optimizer = Optimizer::new(&online, 0.0, (0.9, 0.999), 1e-8);
+        let state = TrainState { online, momentum, queues, optimizer, place: Place::default() };
+        let config = serde_json::Value::Null;
+        let (task, data) = (Objective::Retrieval, String::new());
+        let identity = Identity { task, config, samples: 0, data };
+        let run = Run { identity: &identity, model: &model, vocabulary: "[PAD]\n" };
+        checkpoint::save_of_run(folder, &state, Some(run), 1).unwrap()
+    }
+
+    /// Changes `state.json` of a checkpoint.
+    fn tamper(checkpoint: &Path, change: impl Fn(&mut serde_json::Value)) {
+        let path = checkpoint.join("state.json");
+        let mut state = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        change(&mut state);
+        fs::write(&path, state.to_string()).unwrap();
+    }
+
+    #[test]
+    fn queues_beyond_the_file_are_an_error_before_memory_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoint = saved(dir.path());
+        assert!(newest(dir.path()).unwrap().is_some());
+        for entries in [1_000_000_000_000_u64, 1 << 60] {
+            tamper(&checkpoint, |state| state["shapes"]["queues"] = json!([entries, 0]));
+            let error = newest(dir.path()).unwrap_err().to_string();
+            assert!(error.contains("state.json") && error.contains("more weights"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_changed_or_absent_file_of_sizes_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoint = saved(dir.path());
+        let error = || newest(dir.path()).unwrap_err().to_string();
+        let path = checkpoint.join("config.json");
+        let own = fs::read_to_string(&path).unwrap();
+        let mut other: ModelConfig = serde_json::from_str(&own).unwrap();
+        other.text.heads *= 2;
+        fs::write(&path, serde_json::to_string(&other).unwrap()).unwrap();
+        let changed = error();
+        assert!(changed.contains("config.json") && changed.contains("not the file"), "{changed}");
+        assert!(checkpoint::files(&checkpoint).is_err(), "nor is it a start");
+        fs::write(&path, own).unwrap();
+        fs::write(checkpoint.join("vocab.txt"), "[UNK]\n").unwrap();
+        assert!(error().contains("vocab.txt"), "{}", error());
+        fs::remove_file(checkpoint.join("vocab.txt")).unwrap();
+        assert!(error().contains("vocab.txt: the checkpoint lacks this file"), "{}", error());
+
+        // Checkpoints of older versions have neither hashes nor these files.
+        tamper(&checkpoint, |state| state["shapes"] = serde_json::Value::Null);
+        assert!(newest(dir.path()).unwrap().is_none());
     }
 }

@@ -64,21 +64,29 @@ pub enum Ended {
     Paused,
 }
 
-/// Means by name over the batches of a step that have them.
+/// Means by name over the batches of a step. A batch without a part counts as 0, as its loss does, so
+/// that the means of parts make up the mean loss.
 #[derive(Default)]
-pub(super) struct PartMeans(BTreeMap<&'static str, (f64, usize)>);
+pub(super) struct PartMeans {
+    sums: BTreeMap<&'static str, (f64, usize)>,
+    batches: usize,
+}
 
 impl PartMeans {
     pub fn add(&mut self, parts: &[Part]) {
+        self.batches += 1;
         for (name, value) in parts {
-            let (sum, n) = self.0.entry(name).or_default();
+            let (sum, n) = self.sums.entry(name).or_default();
             *sum += value;
             *n += 1;
         }
     }
 
     pub fn means(self) -> BTreeMap<&'static str, f64> {
-        self.0.into_iter().map(|(name, (sum, n))| (name, sum / n as f64)).collect()
+        // A share of nothing is no share: accuracy is a mean over the batches that have one.
+        let divisor = |name: &str, n| if name == "itm_accuracy" { n } else { self.batches };
+        let mean = |(name, (sum, n))| (name, sum / divisor(name, n) as f64);
+        self.sums.into_iter().map(mean).collect()
     }
 }
 
@@ -96,5 +104,24 @@ impl Pace {
         }
         let (n, t) = self.recent.iter().fold((0, 0.0), |(n, t), (a, b)| (n + a, t + b));
         n as f64 / t.max(1e-9)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_of_parts_make_up_the_mean_loss_over_all_batches() {
+        let alpha = 0.25;
+        let loss = |hard: f64, soft: f64| (1.0 - alpha) * hard + alpha * soft;
+        let mut means = PartMeans::default();
+        means.add(&[("mlm_hard", 6.0), ("mlm_soft", 2.0), ("itm_accuracy", 0.5)]);
+        // No word is masked, so the loss is 0.
+        means.add(&[("itm_without_negative", 3.0)]);
+        let means = means.means();
+        let train_loss_mlm = (loss(6.0, 2.0) + 0.0) / 2.0;
+        assert_eq!(loss(means["mlm_hard"], means["mlm_soft"]), train_loss_mlm);
+        assert_eq!((means["itm_accuracy"], means["itm_without_negative"]), (0.5, 1.5));
     }
 }

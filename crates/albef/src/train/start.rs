@@ -1,5 +1,6 @@
 //! What a run starts from: its data and its first weights.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use albef_data::dataset::{Dataset, Sample, SourceSpec, Target, TaskForm, TaskRoots, read_task};
@@ -44,6 +45,25 @@ pub fn corpus_vocabulary<'a>(captions: impl Iterator<Item = &'a str>) -> Result<
     }
     text.push('\n');
     Ok(text)
+}
+
+/// The word list that a configuration names, for a run that has its own one already: that list tells
+/// another run apart, and where its file is gone the run's own will do. With a note then.
+pub(super) fn vocabulary_beside(
+    config: &PretrainConfig,
+    data: &Dataset,
+    own: &str,
+) -> Result<(String, Option<String>)> {
+    match vocabulary_text(config, data) {
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            let note = format!(
+                "`vocab` is {} and cannot be read ({source}): the run keeps its own word pieces",
+                config.vocab
+            );
+            Ok((own.to_owned(), Some(note)))
+        }
+        named => Ok((named?, None)),
+    }
 }
 
 /// The word list that a configuration names.
@@ -185,8 +205,15 @@ fn task_state(
     let mut weights =
         TaskWeights::from_checkpoint(tensors, task, model, device, &source, base.seed)?;
     let mut about = weights.lines();
-    if objective == Objective::Nlvr && config.teacher_init == TeacherInit::Reference {
-        about.extend(start_apart(&mut weights, base, model, device)?);
+    let teaches = objective.has_teacher(config.distill);
+    let apart = objective == Objective::Nlvr && config.teacher_init == TeacherInit::Reference;
+    if teaches && apart {
+        about.push(match start_apart(&mut weights, base, model, device)? {
+            0 => {
+                "the checkpoint has its own momentum copies: `teacher_init` changes nothing".into()
+            }
+            n => format!("the momentum model starts apart from the trained one: {n} weights"),
+        });
     }
     let optimizer = optimizer(base, &weights.online);
     let contrastive = matches!(objective, Objective::Retrieval | Objective::Grounding);
@@ -203,7 +230,6 @@ fn task_state(
     }
     let fresh = || fresh_queues(size, model.embed_dim, base.seed, device);
     let queues = weights.queues.unwrap_or_else(fresh);
-    let teaches = objective.has_teacher(config.distill);
     let momentum = if teaches { weights.momentum } else { Params::new(device) };
     let (online, place) = (weights.online, Place::default());
     Ok((TrainState { online, momentum, queues, optimizer, place }, about))
@@ -230,13 +256,13 @@ pub(super) fn blank_state(
 
 /// Puts fresh weights, and those of a BERT if one is named, in the place of the momentum copies that the
 /// checkpoint does not have, as the official code does for statements (quirk Q12). Fresh heads are the
-/// online model's own ones.
+/// online model's own ones. Gives the number of weights that became others.
 fn start_apart(
     weights: &mut TaskWeights,
     base: &PretrainConfig,
     model: &ModelConfig,
     device: &Device,
-) -> Result<Option<String>> {
+) -> Result<usize> {
     let mut fresh = fresh_task_params(Task::Nlvr, model, base.temp, base.seed, device)?;
     if !base.init_text.is_empty() {
         let path = Path::new(&base.init_text);
@@ -248,14 +274,16 @@ fn start_apart(
         take_over(&mut fresh, &body.collect(), path, "text_encoder.")?;
     }
     let fresh = copy_for_momentum(&fresh)?;
+    let mut changed = 0;
     for name in &weights.copied {
-        if let Some(p) = fresh.get(name) {
-            weights.momentum.insert(name, &p.shape, values(p.value.clone()))?;
+        let Some(p) = fresh.get(name) else { continue };
+        let value = values(p.value.clone());
+        if weights.momentum.get(name).is_none_or(|own| values(own.value.clone()) != value) {
+            weights.momentum.insert(name, &p.shape, value)?;
+            changed += 1;
         }
     }
-    let n = weights.copied.len();
-    Ok((n > 0)
-        .then(|| format!("the momentum model starts apart from the trained one: {n} weights")))
+    Ok(changed)
 }
 
 /// Fresh weights, or those of the models that the configuration names.
@@ -417,6 +445,40 @@ mod tests {
             .unwrap();
         let text = format!("teacher_init: reference\ninit_text: {}", path.display());
         assert_eq!(of(&start(&text).0.momentum, &momentum), of(&bert, &online));
+    }
+
+    #[test]
+    fn an_init_of_the_teacher_without_effect_is_not_said_to_have_one() {
+        let mut prepared = fresh_task_params(Task::Nlvr, &nano(), 0.07, 1, &cpu()).unwrap();
+        for p in copy_for_momentum(&prepared).unwrap().entries() {
+            prepared.insert(&p.name, &p.shape, values(p.value.clone())).unwrap();
+        }
+        let start = |text: &str| start(Objective::Nlvr, state_dict(&prepared), text);
+        let (state, about) = start("teacher_init: reference");
+        let own = "the checkpoint has its own momentum copies: `teacher_init` changes nothing";
+        assert!(about.iter().any(|line| line == own), "{about:?}");
+        let name = "text_encoder_m.encoder.layer.0.attention.self.query.weight";
+        assert_eq!(of(&state.momentum, name), of(&prepared, name));
+
+        // Without a teacher the BERT is not read.
+        let text = "teacher_init: reference\ndistill: false\ninit_text: /gone.safetensors";
+        let (state, about) = start(text);
+        assert!(state.momentum.entries().is_empty());
+        assert!(!about.iter().any(|line| line.contains("momentum") && line.contains("apart")));
+        assert!(!about.iter().any(|line| line.contains("teacher_init")), "{about:?}");
+    }
+
+    #[test]
+    fn the_weights_of_a_teacher_that_become_others_are_counted() {
+        let prepared = fresh_task_params(Task::Ta, &nano(), 0.07, 1, &cpu()).unwrap();
+        let start = |text: &str| start(Objective::Nlvr, state_dict(&prepared), text);
+        let (loaded, _) = start("");
+        let (apart, about) = start("teacher_init: reference");
+        let all = loaded.momentum.entries();
+        let differs = |name: &str| of(&loaded.momentum, name) != of(&apart.momentum, name);
+        let n = all.iter().filter(|p| differs(&p.name)).count();
+        assert!(0 < n && n < all.len(), "heads and fresh biases are the same: {n}");
+        assert!(about.iter().any(|line| line.ends_with(&format!(": {n} weights"))), "{about:?}");
     }
 
     #[test]

@@ -27,7 +27,10 @@ pub use super::report::{Ended, Event, StepReport};
 use super::report::{Pace, PartMeans};
 use super::schedule::distillation_weight;
 pub use super::start::corpus_vocabulary;
-use super::start::{TaskStart, blank_state, open_data, starting_state, task_data, vocabulary_text};
+use super::start::{
+    TaskStart, blank_state, open_data, starting_state, task_data, vocabulary_beside,
+    vocabulary_text,
+};
 use super::step::clamp_temperature;
 use crate::config::{FinetuneConfig, Form, ModelConfig, PretrainConfig};
 use crate::error::{Error, Result};
@@ -89,6 +92,8 @@ pub struct Trainer {
     warm_up: bool,
     pause: u64,
     about_start: Vec<String>,
+    /// What to say of the word pieces when the run goes on.
+    about_words: Option<String>,
     tuning: Option<FinetuneConfig>,
     data_hash: String,
     /// Step of the newest checkpoint.
@@ -139,10 +144,9 @@ impl Trainer {
         kept: Option<Kept>,
     ) -> Result<Self> {
         batches_per_epoch(data.len(), config.batch_size)?;
-        // The list that is named tells another run apart; the run's own will do where it is gone.
-        let vocabulary = match (vocabulary_text(&config, &data), &kept) {
-            (Err(_), Some(kept)) => kept.vocabulary.clone(),
-            (named, _) => named?,
+        let (vocabulary, about_words) = match &kept {
+            Some(kept) => vocabulary_beside(&config, &data, &kept.vocabulary)?,
+            None => (vocabulary_text(&config, &data)?, None),
         };
         let tokenizer = Tokenizer::new(Vocabulary::from_text(&vocabulary)?);
         let mut model = config.model()?;
@@ -168,6 +172,7 @@ impl Trainer {
             pause: u64::MAX,
             tuning: None,
             about_start: Vec::new(),
+            about_words,
             saved: None,
             state,
         })
@@ -233,6 +238,7 @@ impl Trainer {
             pause: u64::MAX,
             tuning: Some(config.clone()),
             about_start,
+            about_words: None,
             saved: None,
             config: base,
             state,

@@ -107,7 +107,8 @@ fn leaves<'a>(given: &'a Value, defaults: &Value, above: &str) -> Vec<(String, &
         .collect()
 }
 
-fn merge(under: &mut Value, over: Value) {
+/// Puts values over others, key by key.
+pub(crate) fn merge(under: &mut Value, over: Value) {
     match (under, over) {
         (Value::Object(under), Value::Object(over)) => {
             for (key, value) in over {

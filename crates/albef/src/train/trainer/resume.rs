@@ -20,7 +20,7 @@ impl Trainer {
     pub fn resume(&mut self) -> Result<Option<Vec<String>>> {
         folder::recover(&self.checkpoints())?;
         let Some(newest) = checkpoint::list(&self.checkpoints())?.pop() else { return Ok(None) };
-        let mut notes = Vec::new();
+        let mut notes: Vec<String> = self.about_words.iter().cloned().collect();
         match checkpoint::identity(&newest)? {
             Some(before) => notes.extend(self.compare(&before)?),
             None => notes.push(
