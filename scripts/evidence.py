@@ -283,10 +283,12 @@ def easy_vqa(s):
         **common, "train_file": f"[{s.out / 'told.json'}]", "init_albef": things, "losses.ita": False,
         "losses.itm": False, "max_steps": 1600, "optimizer.lr": 5e-4,
     })
-    model = s.train("vqa", ["finetune", "vqa"], "vqa.yaml", {
-        "checkpoint": start, "train_file": f"[{s.out / 'train.json'}]", "vqa_root": s.data, "vg_root": s.data,
-        "image_res": size, "max_steps": 1100, "optimizer.lr": 3e-4, "distill": False, "flip": True,
-    })
+    model = start
+    for name, steps in [("vqa", 1100), ("vqa-more", 1300)]:
+        model = s.train(name, ["finetune", "vqa"], "vqa.yaml", {
+            "checkpoint": model, "train_file": f"[{s.out / 'train.json'}]", "vqa_root": s.data, "vg_root": s.data,
+            "image_res": size, "max_steps": steps, "optimizer.lr": 3e-4, "distill": False, "flip": True,
+        })
     lines = list(ACCURACY)
     for split, what in [("val", "held-out training pictures"), ("test", "its test split")]:
         found = s.evaluate(split, "vqa", "--model", model, "--annotations", s.out / f"{split}.json", "--image-root", s.data,
