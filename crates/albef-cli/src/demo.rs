@@ -171,7 +171,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         for (stage, report, ranks) in [
             ("cosine", &out.itc, &out.itc_ranks),
             ("re-ranked by matching", &out.itm, &out.itm_ranks),
-            ("by both, as `search` does", &both.itm, &both.itm_ranks),
+            ("by both, as search does", &both.itm, &both.itm_ranks),
         ] {
             let i = intervals(ranks, 1000);
             let cell = |value: f64, key: &str| {
