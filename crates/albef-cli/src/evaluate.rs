@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use crate::Answer;
 use crate::ask::Rank;
-use crate::device::Where;
 use crate::notes::tell_skipped;
+use crate::outcomes::{self, Reporting};
 use crate::tasks::{Measured, TaskModel, answer_list};
-use crate::{outcomes, text_baseline};
+use crate::text_baseline;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -49,17 +49,8 @@ pub struct ListArguments {
     /// Training lists of the task: print what their texts alone would score, no picture seen.
     #[arg(long, num_args = 1.., value_name = "TRAIN_LIST")]
     text_baseline: Vec<PathBuf>,
-    /// Resamples of the bootstrap interval.
-    #[arg(long, default_value_t = 1000)]
-    resamples: usize,
     #[command(flatten)]
-    device: Where,
-    /// Write what was found item by item here, for `albef compare`.
-    #[arg(long, value_name = "FILE", value_parser = outcomes::place)]
-    save: Option<PathBuf>,
-    /// One JSON object on standard output.
-    #[arg(long)]
-    json: bool,
+    reporting: Reporting,
 }
 
 #[derive(clap::Args)]
@@ -93,10 +84,11 @@ fn print(
     rule: ScoreRule,
 ) -> Result<()> {
     let train = &list.text_baseline;
-    let baseline = text_baseline::measure(train, form, rule, samples, &out.scores, list.resamples)?;
+    let baseline =
+        text_baseline::measure(train, form, rule, samples, &out.scores, list.reporting.resamples)?;
     tell_skipped(&out.skipped);
-    let mut value = out.json(list.resamples);
-    if list.json {
+    let mut value = out.json(list.reporting.resamples);
+    if list.reporting.json {
         if let Some(baseline) = baseline {
             value["text_baseline"] = baseline;
         }
@@ -119,14 +111,14 @@ fn print(
 }
 
 fn classes(a: &ListArguments, task: Task, form: TaskForm) -> Result<Answer> {
-    let model = TaskModel::open_at(&a.model, task, a.image_res, &a.device.open()?)?;
+    let model = TaskModel::open_at(&a.model, task, a.image_res, &a.reporting.device.open()?)?;
     let roots = TaskRoots { image_root: a.image_root.clone(), ..TaskRoots::default() };
     let samples = read_task(&a.annotations, form, &roots)?;
     if samples.is_empty() {
         bail!("{} holds nothing to measure", a.annotations.display());
     }
     let out = model.accuracy(&samples, task)?;
-    outcomes::save_if(a.save.as_deref(), || {
+    outcomes::save_if(a.reporting.save.as_deref(), || {
         outcomes::measured(task, ScoreRule::Official, &samples, &out)
     })?;
     print(&out, a, &samples, form, ScoreRule::Official)?;
@@ -135,7 +127,7 @@ fn classes(a: &ListArguments, task: Task, form: TaskForm) -> Result<Answer> {
 
 fn vqa(a: &VqaArguments) -> Result<Answer> {
     let list = &a.list;
-    let device = list.device.open()?;
+    let device = list.reporting.device.open()?;
     let model = TaskModel::open_at(&list.model, Task::Vqa, list.image_res, &device)?;
     let root = || list.image_root.clone();
     let roots = TaskRoots { image_root: root(), vqa_root: root(), vg_root: root() };
@@ -169,14 +161,14 @@ fn vqa(a: &VqaArguments) -> Result<Answer> {
                 list.annotations.display()
             );
         }
-        if list.save.is_some() || !list.text_baseline.is_empty() {
+        if list.reporting.save.is_some() || !list.text_baseline.is_empty() {
             eprintln!(
                 "the questions have no answers to compare with: nothing is saved or compared"
             );
         }
         return Ok(Answer::Yes);
     }
-    outcomes::save_if(list.save.as_deref(), || {
+    outcomes::save_if(list.reporting.save.as_deref(), || {
         outcomes::measured(Task::Vqa, score, &samples, &out)
     })?;
     print(&out, list, &samples, TaskForm::Vqa, score)?;

@@ -16,10 +16,9 @@ use serde_json::{Value, json};
 use crate::Answer;
 use crate::ask::Mode;
 use crate::corpus::{Pictures, model_path, open_model_at};
-use crate::device::Where;
 use crate::grounding_cases::{Case, Cases};
 use crate::notes::{tell_cut, tell_first, tell_skipped};
-use crate::outcomes;
+use crate::outcomes::{self, Reporting};
 use crate::tasks::refuse_if_none;
 
 /// Share of the area under both boxes from which a choice counts as right.
@@ -57,17 +56,8 @@ pub struct Arguments {
     /// block (the last).
     #[arg(long)]
     layer: Option<usize>,
-    /// Resamples of the bootstrap interval.
-    #[arg(long, default_value_t = 1000)]
-    resamples: usize,
     #[command(flatten)]
-    device: Where,
-    /// Write what was found item by item here, for `albef compare`.
-    #[arg(long, value_name = "FILE", value_parser = outcomes::place)]
-    save: Option<PathBuf>,
-    /// One JSON object on standard output.
-    #[arg(long)]
-    json: bool,
+    reporting: Reporting,
 }
 
 /// What came of the expressions, each list in their order.
@@ -149,12 +139,12 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         _ => bail!("--refcoco-data and --det-file belong together"),
     };
     let path = model_path(a.model.as_deref())?;
-    let ready = open_model_at(&path, a.image_res, &a.device.open()?)?;
+    let ready = open_model_at(&path, a.image_res, &a.reporting.device.open()?)?;
     let out = measure(&ready, &cases, a.mode, a.layer)?;
     out.tell();
-    outcomes::save_if(a.save.as_deref(), || out.outcomes(&cases))?;
-    let value = out.json(a.resamples);
-    if a.json {
+    outcomes::save_if(a.reporting.save.as_deref(), || out.outcomes(&cases))?;
+    let value = out.json(a.reporting.resamples);
+    if a.reporting.json {
         println!("{value}");
         return Ok(Answer::Yes);
     }

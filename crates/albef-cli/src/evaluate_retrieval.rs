@@ -11,11 +11,11 @@ use albef_report::bootstrap_interval;
 use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 
+use crate::Answer;
 use crate::corpus::{Pictures, model_path, open_model_at};
-use crate::device::Where;
 use crate::notes::{SHOWN, tell_cut, tell_first};
+use crate::outcomes::{self, Reporting};
 use crate::protocol::{self, Protocol};
-use crate::{Answer, outcomes};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -44,17 +44,8 @@ pub struct Arguments {
     /// Count a hit by `image_id` (concept) instead of by picture.
     #[arg(long)]
     by_id: bool,
-    /// Resamples of the bootstrap intervals.
-    #[arg(long, default_value_t = 1000)]
-    resamples: usize,
     #[command(flatten)]
-    device: Where,
-    /// Write what was found item by item here, for `albef compare`.
-    #[arg(long, value_name = "FILE", value_parser = outcomes::place)]
-    save: Option<PathBuf>,
-    /// One JSON object on standard output.
-    #[arg(long)]
-    json: bool,
+    reporting: Reporting,
 }
 
 /// Scores of a pair in re-ranking.
@@ -95,7 +86,7 @@ impl From<ScoreName> for Score {
 }
 
 pub fn run(a: &Arguments) -> Result<Answer> {
-    let device = a.device.open()?;
+    let device = a.reporting.device.open()?;
     let path = model_path(a.model.as_deref())?;
     let image_res = a.image_res.or(a.protocol.map(|p| p.image_res));
     let k = a.k.or(a.protocol.map(|p| p.k)).unwrap_or(128);
@@ -113,10 +104,10 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     if found.skipped.len() == gallery {
         bail!("none of the {gallery} pictures can be used; is --image-root the right folder?");
     }
-    outcomes::save_if(a.save.as_deref(), || {
+    outcomes::save_if(a.reporting.save.as_deref(), || {
         outcomes::retrieval(pictures.data.samples(), out, k, a.by_id)
     })?;
-    if a.json {
+    if a.reporting.json {
         let mut report = named(&out.itm);
         report.insert("queries".into(), json!({"txt": gallery, "img": texts}));
         report.insert("gallery".into(), json!({"images": gallery, "texts": texts}));
@@ -125,7 +116,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         report.insert("image_res".into(), json!(size));
         report.insert("protocol".into(), json!(a.protocol.map(|p| p.name)));
         report.insert("itc".into(), Value::Object(named(&out.itc)));
-        report.insert("interval".into(), intervals(&out.itm_ranks, a.resamples));
+        report.insert("interval".into(), intervals(&out.itm_ranks, a.reporting.resamples));
         report.extend(found.counts(&pictures));
         println!("{}", Value::Object(report));
         return Ok(Answer::Yes);
@@ -135,7 +126,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     for (name, report, ranks) in
         [("cosine (ITC)", &out.itc, &out.itc_ranks), (&reranked, &out.itm, &out.itm_ranks)]
     {
-        let i = intervals(ranks, a.resamples);
+        let i = intervals(ranks, a.reporting.resamples);
         println!(
             "{name:<16} image to text R@1 {:.2} [{:.2}, {:.2}] R@5 {:.2} R@10 {:.2}   \
              text to image R@1 {:.2} [{:.2}, {:.2}] R@5 {:.2} R@10 {:.2}   mean {:.2}",

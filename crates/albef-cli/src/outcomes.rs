@@ -10,7 +10,24 @@ use albef_report::{Kind, OutcomeSet, Outcomes};
 use albef_weights::{Task, write_atomic};
 use anyhow::{Context, Result};
 
+use crate::device::Where;
 use crate::tasks::Measured;
+
+/// Where an evaluation computes, and what becomes of what it finds.
+#[derive(clap::Args)]
+pub struct Reporting {
+    /// Resamples of the bootstrap intervals.
+    #[arg(long, default_value_t = 1000)]
+    pub resamples: usize,
+    #[command(flatten)]
+    pub device: Where,
+    /// Write what was found item by item here, for `albef compare`.
+    #[arg(long, value_name = "FILE", value_parser = place)]
+    pub save: Option<PathBuf>,
+    /// One JSON object on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// The file of outcomes in a run's folder.
 pub const IN_A_RUN: &str = "outcomes.json";

@@ -4,22 +4,11 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{albef, config, data, run, settings, stderr};
+use common::{albef, pretrained, run, stderr};
 use serde_json::{Value, json};
-
-/// A model of one step: pictures of 16 pixels in patches of 8.
-fn pretrained(dir: &Path) -> PathBuf {
-    let list = data(dir, 12);
-    let output = dir.join("pretrained");
-    let mut command = albef();
-    command.args(["pretrain", &config(), "--output"]).arg(&output);
-    command.args(settings(&list, dir)).args(["--set", "max_steps=1", "--set", "vocab=bert"]);
-    run(&mut command);
-    output.join("model")
-}
 
 /// Thirty words of so many pieces that they are more than the 512 positions of the model.
 fn deep() -> String {

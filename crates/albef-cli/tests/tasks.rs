@@ -6,20 +6,8 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{albef, config, data, out, parts_make_up_losses, run, settings, stderr};
+use common::{albef, data, out, parts_make_up_losses, pretrained, run, stderr};
 use serde_json::{Value, json};
-
-/// A model of a few steps, and the folder with its pictures.
-fn pretrained(dir: &Path) -> PathBuf {
-    let list = data(dir, 12);
-    let output = dir.join("pretrained");
-    let mut command = albef();
-    command.args(["pretrain", &config(), "--output"]).arg(&output);
-    // All word pieces, so that answers and statements have theirs.
-    command.args(settings(&list, dir)).args(["--set", "max_steps=2", "--set", "vocab=bert"]);
-    run(&mut command);
-    output.join("model")
-}
 
 fn write(dir: &Path, name: &str, list: &Value) -> String {
     let path = dir.join(name);

@@ -5,7 +5,7 @@
 
 pub mod official;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use albef_data::image::RgbImage;
@@ -27,6 +27,17 @@ pub fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     output
+}
+
+/// A model of two steps with all word pieces, on twelve pictures of 16 pixels in patches of 8.
+pub fn pretrained(dir: &Path) -> PathBuf {
+    let list = data(dir, 12);
+    let output = dir.join("pretrained");
+    let mut command = albef();
+    command.args(["pretrain", &config(), "--output"]).arg(&output);
+    command.args(settings(&list, dir)).args(["--set", "max_steps=2", "--set", "vocab=bert"]);
+    run(&mut command);
+    output.join("model")
 }
 
 /// The JSON that a command prints, which must succeed.
