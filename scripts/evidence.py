@@ -284,7 +284,8 @@ def easy_vqa(s):
         "losses.itm": False, "max_steps": 1600, "optimizer.lr": 5e-4,
     })
     model = start
-    for name, steps in [("vqa", 1100), ("vqa-more", 1300)]:
+    # Larger at the end, as in the paper: more patches for a shape of ten pixels.
+    for name, size, steps in [("vqa", size, 1100), ("vqa-more", 96, 1300)]:
         model = s.train(name, ["finetune", "vqa"], "vqa.yaml", {
             "checkpoint": model, "train_file": f"[{s.out / 'train.json'}]", "vqa_root": s.data, "vg_root": s.data,
             "image_res": size, "max_steps": steps, "optimizer.lr": 3e-4, "distill": False, "flip": True,

@@ -123,7 +123,7 @@ fn masked_words_can_be_distilled_over_the_positions_of_the_padded_text() {
     let [words, positions] = [DistillAxis::Vocabulary, DistillAxis::Sequence]
         .map(|axis| Settings { mlm_distill_axis: axis, ..settings() })
         .map(|settings| pretrain_step(&settings, [0, 1, 2]));
-    assert_eq!(words.mlm_labels, positions.mlm_labels);
+    assert_eq!(words.masked.labels, positions.masked.labels);
     let hard = [&words, &positions].map(|s| part(&s.parts, "mlm_hard"));
     assert!((hard[0] - hard[1]).abs() < 1e-5, "{hard:?}");
 
@@ -133,7 +133,7 @@ fn masked_words_can_be_distilled_over_the_positions_of_the_padded_text() {
     let mut ids = Vec::new();
     let mut row = 0;
     for n in &lengths {
-        ids.extend_from_slice(&positions.masked_ids[row..row + n]);
+        ids.extend_from_slice(&positions.masked.ids[row..row + n]);
         ids.resize(ids.len() + width - n, 0);
         row += n;
     }
@@ -146,13 +146,13 @@ fn masked_words_can_be_distilled_over_the_positions_of_the_padded_text() {
     let hidden =
         encoders.text_encoder.multi_modal(&padded, context, Read::All, none, None).unwrap();
     let logits = values(encoders.mlm_head.as_ref().unwrap().forward(hidden));
-    let teacher = values(positions.mlm_logits.clone().unwrap()[1].clone().inner());
+    let teacher = values(positions.mlm_logits_m.clone().unwrap());
 
     let mut terms = Vec::new();
     let mut row = 0;
     for (b, n) in lengths.iter().enumerate() {
         for at in 0..*n {
-            if positions.mlm_labels[row + at].is_some() {
+            if positions.masked.labels[row + at].is_some() {
                 let text = &logits[b * width * WORDS..][..width * WORDS];
                 let teacher = &teacher[terms.len() * WORDS..][..WORDS];
                 terms.push(soft_over_positions(text, at, teacher));

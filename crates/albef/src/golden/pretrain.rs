@@ -10,7 +10,7 @@ use super::set::{Tensors, checksum, checksums, parameter};
 use super::{Comparison, GoldenSet, Outcome};
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::model::{Albef, TokenBatch, Weights};
+use crate::model::{Albef, DropoutDraws, TokenBatch, Weights};
 use crate::objectives::distill::DistillAxis;
 use crate::objectives::masking::MaskDraw;
 use crate::objectives::pretrain::{Batch, Draws, Settings, Step, forward};
@@ -111,6 +111,15 @@ impl Run {
         self.queues.push(image, text, &batch.image_ids);
         Ok((step, weights))
     }
+
+    /// The momentum model's word logits, which a step without distillation leaves out.
+    fn teacher_words(&self, step: &Step) -> Option<Tensor<2>> {
+        let computed = || {
+            let teacher = momentum_encoders(&self.momentum, &self.config, Precision::F32)?;
+            step.masked.teacher(&teacher, &step.image_m, &mut DropoutDraws::none())
+        };
+        step.mlm_logits_m.clone().or_else(|| computed().ok())
+    }
 }
 
 /// Gradients by name; `None` where a tensor took no part.
@@ -179,8 +188,8 @@ fn one_step(
                 "itm_labels" => step.itm_labels.clone(),
                 "queue_ptr" => vec![run.queues.ptr() as i64],
                 _ if !with_padding => continue,
-                "masked_input_ids" => step.masked_ids.iter().map(|i| i64::from(*i)).collect(),
-                _ => step.mlm_labels.iter().map(|l| l.map_or(-100, i64::from)).collect(),
+                "masked_input_ids" => step.masked.ids.iter().map(|i| i64::from(*i)).collect(),
+                _ => step.masked.labels.iter().map(|l| l.map_or(-100, i64::from)).collect(),
             };
             c.integers(&name, &got, &expected.integers(&name)?);
             continue;
@@ -279,8 +288,8 @@ fn computed(name: &str, step: &Step, loss: &Tensor<1>, run: &Run) -> Option<Vec<
         "loss_mlm" => values(step.loss_mlm.clone()),
         "loss_i2t" => values(step.loss_i2t.clone()),
         "loss_t2i" => values(step.loss_t2i.clone()),
-        "image_embeds" => values(step.image_embeds.clone()),
-        "image_embeds_m" => values(step.image_embeds_m.clone()),
+        "image_embeds" => values(step.image.tokens.clone()),
+        "image_embeds_m" => values(step.image_m.tokens.clone()),
         "text_embeds" => values(step.text_embeds.clone()),
         "image_feat" => values(step.feats[0].clone()),
         "text_feat" => values(step.feats[1].clone()),
@@ -297,8 +306,8 @@ fn computed(name: &str, step: &Step, loss: &Tensor<1>, run: &Run) -> Option<Vec<
             crate::objectives::itc::positives(rows, None, columns - rows)
         }
         "vl_output" => values(step.itm_logits.clone()),
-        "mlm_logits" => values(step.mlm_logits.clone()?[0].clone()),
-        "mlm_logits_m" => values(step.mlm_logits.clone()?[1].clone()),
+        "mlm_logits" => values(step.mlm_logits.clone()?),
+        "mlm_logits_m" => values(run.teacher_words(step)?),
         "weights_i2t" => negatives(&step.sims[0]),
         "weights_t2i" => negatives(&step.sims[1]),
         "image_queue" => queue(true),
