@@ -52,7 +52,8 @@ def data(o):
         (out / f"{name}.json").write_text(json.dumps(found))
     scenes = out / "scenes"
     if not (scenes / "train_captions.json").exists():
-        run(o.albef, "data", "scenes", "--output", scenes, "--scenes", 2400, "--size", 128, "--seed", 7, log=out / "log.txt")
+        run(o.albef, "data", "scenes", "--output", scenes, "--scenes", 2400, "--size", 128, "--seed", 7, "--concepts", 160,
+            log=out / "log.txt")
     found = [{**e, "image": str((scenes / e["image"]).resolve())} for e in listed(scenes / "train_captions.json")]
     (out / "scenes.json").write_text(json.dumps(found))
     say(f"{len(fit)} pictures and {len(found)} scenes to train on, {len(aside)} to choose by, in {out}")

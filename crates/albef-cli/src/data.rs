@@ -26,7 +26,7 @@ pub struct ScenesArguments {
     /// Folder for pictures and lists.
     #[arg(long)]
     output: PathBuf,
-    /// Scenes of each task to train on; `val` and `test` have a fifth of it.
+    /// Scenes of each task to train on; the other splits have a fifth of it.
     #[arg(long, default_value_t = 1000)]
     scenes: usize,
     /// Side of the pictures.
@@ -42,7 +42,8 @@ pub struct ScenesArguments {
     /// Style of the cut-outs that only `test` shows; the last one by name if not given.
     #[arg(long, requires = "sprites")]
     unseen: Option<String>,
-    /// Only so many concepts, drawn by the seed.
+    /// Concepts of `train`, `val` and `test`, drawn by the seed; as many others at most make the split `concept`. Nine
+    /// tenths if not given.
     #[arg(long, value_name = "N")]
     concepts: Option<usize>,
 }
@@ -158,7 +159,8 @@ fn check_source(a: &CheckArguments) -> Result<Answer> {
     Ok(if report.is_clean() && report.samples > 0 { Answer::Yes } else { Answer::No })
 }
 
-fn sprites(a: &ScenesArguments) -> Result<Sprites> {
+/// The concepts to train on, and those that are held out.
+fn sprites(a: &ScenesArguments) -> Result<(Sprites, Option<Sprites>)> {
     let all = match &a.sprites {
         None => Sprites::embedded()?,
         Some(folder) => {
@@ -167,10 +169,7 @@ fn sprites(a: &ScenesArguments) -> Result<Sprites> {
             sprites
         }
     };
-    Ok(match a.concepts {
-        Some(n) => all.choose(n, a.seed)?,
-        None => all,
-    })
+    Ok(all.choose(a.concepts, a.seed)?)
 }
 
 pub fn run(command: &Command) -> Result<Answer> {
@@ -184,7 +183,8 @@ pub fn run(command: &Command) -> Result<Answer> {
     if a.output.join("answers.json").exists() {
         bail!("{} already holds scenes; choose another folder", a.output.display());
     }
-    let splits = build_tasks(&sprites(a)?, a.seed, a.size, a.scenes)?;
+    let (trained, others) = sprites(a)?;
+    let splits = build_tasks(&trained, others.as_ref(), a.seed, a.size, a.scenes)?;
     write_tasks(&splits, &a.output)
         .with_context(|| format!("cannot write scenes to {}", a.output.display()))?;
     for s in &splits {

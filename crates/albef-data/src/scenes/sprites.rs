@@ -27,6 +27,7 @@ const LONGEST: u32 = 8192;
 const LARGEST: usize = 256;
 
 /// A square picture to lay over others.
+#[derive(Clone)]
 struct CutOut {
     /// Colours, already weighed by the cover.
     colours: RgbImage,
@@ -185,12 +186,15 @@ impl Sprites {
         Ok((Self { concepts, styles, trained }, left_out))
     }
 
-    /// Only so many of the concepts, drawn by the seed.
+    /// So many concepts, drawn by the seed, and as many others at most, of other names; no others if
+    /// fewer than twelve remain. Without a number nine tenths, or all if a tenth is fewer than twelve.
     ///
     /// # Errors
     /// If there are not so many, or fewer than twelve are asked for.
-    pub fn choose(mut self, concepts: usize, seed: u64) -> Result<Self> {
+    pub fn choose(self, concepts: Option<usize>, seed: u64) -> Result<(Self, Option<Self>)> {
         let all = self.concepts.len();
+        let tenth = Some(all / 10).filter(|tenth| *tenth >= FEWEST);
+        let concepts = concepts.unwrap_or(all - tenth.unwrap_or(0));
         if !(FEWEST..=all).contains(&concepts) {
             return Err(DataError::Argument(format!(
                 "{concepts} concepts are asked for; from {FEWEST} to {all} can be had"
@@ -198,18 +202,30 @@ impl Sprites {
         }
         let mut order: Vec<usize> = (0..all).collect();
         let mut stream = Stream::new(seed, "concepts", &[]);
-        for i in 0..concepts {
+        for i in 0..all {
             let j = i + stream.below(all - i);
             order.swap(i, j);
         }
-        let kept: BTreeSet<usize> = order[..concepts].iter().copied().collect();
-        let mut at = 0..all;
-        self.concepts.retain(|_| at.next().is_some_and(|i| kept.contains(&i)));
-        for style in &mut self.styles {
-            let mut at = 0..all;
-            style.cells.retain(|_| at.next().is_some_and(|i| kept.contains(&i)));
+        let (chosen, rest) = order.split_at(concepts);
+        let name = |concept: &usize| &self.concepts[*concept].1[0];
+        let taken: BTreeSet<&String> = chosen.iter().map(name).collect();
+        let rest = rest.iter().filter(|c| !taken.contains(name(c))).take(concepts);
+        let [chosen, rest]: [BTreeSet<usize>; 2] =
+            [chosen.iter().copied().collect(), rest.copied().collect()];
+        let others = (rest.len() >= FEWEST).then(|| self.only(&rest));
+        Ok((self.only(&chosen), others))
+    }
+
+    fn only(&self, kept: &BTreeSet<usize>) -> Self {
+        let styles = self.styles.iter().map(|style| Style {
+            name: style.name.clone(),
+            cells: kept.iter().map(|c| style.cells[*c].clone()).collect(),
+        });
+        Self {
+            concepts: kept.iter().map(|c| self.concepts[*c].clone()).collect(),
+            styles: styles.collect(),
+            trained: self.trained,
         }
-        Ok(self)
     }
 
     /// Styles that are trained on: the first ones.

@@ -1,10 +1,13 @@
 //! Scenes for every task in the official annotation formats.
 //!
-//! Text alone must not give the answers away: each statement about two pictures is once true and
-//! once false, each sentence of entailment appears under all three labels, each yes-no question is
-//! asked of as many pictures with yes as with no. `train` and `val` are of the trained styles, `val`
-//! with pairs of concepts that never meet in `train`; `test` is of a style that is never seen.
+//! Neither text alone nor pictures alone may give the answers away: each statement about two pictures
+//! is once true and once false, of equal pictures as often as of different ones; each sentence of
+//! entailment appears under all three labels, always with one half of the picture hidden; each yes-no
+//! question is asked of as many pictures with yes as with no. `train` and `val` are of the trained
+//! styles, `val` with pairs of concepts that never meet in `train`; `test` is of a style that is never
+//! seen; `concept` is of concepts that no other split shows or names.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -21,6 +24,8 @@ use crate::random::Stream;
 const COPIES: usize = 4;
 /// Draws after which a concept that fits is taken to be too rare to wait for.
 const PATIENCE: usize = 10_000;
+/// Split of the concepts that no other one shows.
+const CONCEPT: &str = "concept";
 /// Grey of the curtain that hides half of a picture.
 const CURTAIN: [u8; 3] = [120, 120, 120];
 
@@ -45,10 +50,21 @@ pub struct TaskCorpus {
     pub grounding: Vec<Value>,
 }
 
+/// Which pairs of concepts a split shows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pairs {
+    /// Those to train on.
+    Trained,
+    /// Those that never meet in training.
+    Held,
+    /// All.
+    Any,
+}
+
 struct Builder<'a> {
     sprites: &'a Sprites,
     styles: Vec<usize>,
-    held: bool,
+    pairs: Pairs,
     size: usize,
     seed: u64,
     out: TaskCorpus,
@@ -63,9 +79,15 @@ impl Builder<'_> {
         &self.sprites.concepts[concept].1[0]
     }
 
-    fn held(&self, a: usize, b: usize) -> bool {
+    /// Whether the split shows the two together.
+    fn meet(&self, a: usize, b: usize) -> bool {
         let pair = a.min(b) * self.sprites.concepts.len() + a.max(b);
-        Stream::new(self.seed, "task pair", &[pair as u64]).below(8) == 0
+        let held = Stream::new(self.seed, "task pair", &[pair as u64]).below(8) == 0;
+        match self.pairs {
+            Pairs::Trained => !held,
+            Pairs::Held => held,
+            Pairs::Any => true,
+        }
     }
 
     /// Two different concepts whose pair belongs to this split, and a style.
@@ -74,7 +96,7 @@ impl Builder<'_> {
         let style = self.styles[s.below(self.styles.len())];
         for _ in 0..PATIENCE {
             let (a, b) = (s.below(n), s.below(n));
-            if a != b && self.name(a) != self.name(b) && self.held(a, b) == self.held {
+            if a != b && self.name(a) != self.name(b) && self.meet(a, b) {
                 return Ok(((a, b), style));
             }
         }
@@ -95,7 +117,7 @@ impl Builder<'_> {
                 continue;
             }
             third = c;
-            if attempt >= PATIENCE / 2 || self.held(pair.0, c) == self.held {
+            if attempt >= PATIENCE / 2 || self.meet(pair.0, c) {
                 break;
             }
         }
@@ -111,7 +133,7 @@ impl Builder<'_> {
             let all = [pair.0, pair.1, s.below(n), s.below(n)];
             let mut pairs = (0..4).flat_map(|i| (0..i).map(move |j| (all[i], all[j])));
             let fits = |(a, b): (usize, usize)| {
-                self.name(a) != self.name(b) && (self.held || !self.held(a, b))
+                self.name(a) != self.name(b) && (self.pairs != Pairs::Trained || self.meet(a, b))
             };
             if pairs.all(fits) {
                 let mut order = all;
@@ -191,18 +213,18 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// A statement about two pictures, once true and once false.
+    /// A statement about two pictures, once true and once false. Two equal pictures make one kind
+    /// true and another false, so that it tells nothing that they are equal.
     fn statements(&mut self, i: usize) -> Result<()> {
         let mut s = self.stream("nlvr", i);
-        let (pair, style) = self.pair(&mut s)?;
-        let third = self.other(&mut s, pair);
-        let (x, y) = (pair.0, pair.1);
+        let ((x, y), style) = self.pair(&mut s)?;
         let name = with_article(self.name(x));
+        let mixed = if s.below(2) == 0 { [x, y] } else { [y, x] };
         // The concepts of the four pictures: true pair, then false pair.
         let (sentence, shown) = match i % 3 {
-            0 => (format!("both pictures show {name}"), [[x, x], [x, y]]),
+            0 => (format!("both pictures show {name}"), [[x, x], mixed]),
             1 => (format!("only the left picture shows {name}"), [[x, y], [y, x]]),
-            _ => (format!("one of the pictures shows {name}"), [[y, x], [y, third]]),
+            _ => (format!("only one of the pictures shows {name}"), [mixed, [x, x]]),
         };
         for (concepts, label) in shown.into_iter().zip(["True", "False"]) {
             let mut files = Vec::new();
@@ -215,7 +237,8 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// A sentence that one picture entails, one contradicts, and one with a curtain leaves open.
+    /// A sentence that one picture entails, one contradicts, and one leaves open: a curtain hides the
+    /// half that the sentence speaks of, in the other two the other half.
     fn sentences(&mut self, i: usize) -> Result<()> {
         let mut s = self.stream("ve", i);
         let (pair, style) = self.pair(&mut s)?;
@@ -229,19 +252,10 @@ impl Builder<'_> {
         let order = |meant: usize| if left { (meant, pair.1) } else { (pair.1, meant) };
         for label in ["entailment", "contradiction", "neutral"] {
             let shown = if label == "contradiction" { third } else { pair.0 };
-            let mut a: Arranged =
+            let Arranged { mut image, .. } =
                 self.sprites.two(order(shown), style, Some(true), self.size, &mut s);
-            if label == "neutral" {
-                let half = self.size / 2;
-                let columns = if left { 0..half } else { half..self.size };
-                for y in 0..self.size {
-                    for x in columns.clone() {
-                        let at = (y * self.size + x) * 3;
-                        a.image.pixels[at..at + 3].copy_from_slice(&CURTAIN);
-                    }
-                }
-            }
-            let file = self.add(a.image);
+            draw_curtain(&mut image, left == (label == "neutral"));
+            let file = self.add(image);
             self.out.ve.push(json!({"image": file, "sentence": sentence, "label": label}));
         }
         Ok(())
@@ -264,29 +278,48 @@ impl Builder<'_> {
     }
 }
 
-/// Builds `train`, `val` and, if there is a style that is held out, `test`; `scenes` is the number of
-/// scenes of each task in `train`, the others have a fifth of it.
+/// Hides the left or the right half.
+fn draw_curtain(image: &mut RgbImage, left: bool) {
+    let half = image.width / 2;
+    let columns = if left { 0..half } else { half..image.width };
+    for row in image.pixels.chunks_exact_mut(image.width * 3) {
+        for pixel in row[columns.start * 3..columns.end * 3].chunks_exact_mut(3) {
+            pixel.copy_from_slice(&CURTAIN);
+        }
+    }
+}
+
+/// Builds `train`, `val`, `test` if there is a style that is held out, and `concept` if there are
+/// concepts that are; `scenes` is the number of scenes of each task in `train`, the others have a fifth
+/// of it.
 ///
 /// # Errors
 /// If the concepts are too few to form the splits.
 pub fn build_tasks(
     sprites: &Sprites,
+    held_concepts: Option<&Sprites>,
     seed: u64,
     size: usize,
     scenes: usize,
 ) -> Result<Vec<TaskCorpus>> {
     let trained: Vec<usize> = (0..sprites.trained()).collect();
     let unseen: Vec<usize> = sprites.unseen().collect();
-    let mut splits =
-        vec![("train", trained.clone(), false, scenes), ("val", trained, true, scenes.div_ceil(5))];
+    let few = scenes.div_ceil(5);
+    let mut splits = vec![
+        ("train", sprites, trained.clone(), Pairs::Trained, scenes),
+        ("val", sprites, trained.clone(), Pairs::Held, few),
+    ];
     if !unseen.is_empty() {
-        splits.push(("test", unseen, true, scenes.div_ceil(5)));
+        splits.push(("test", sprites, unseen, Pairs::Held, few));
+    }
+    if let Some(others) = held_concepts {
+        splits.push((CONCEPT, others, trained, Pairs::Any, few));
     }
     splits
         .into_iter()
-        .map(|(name, styles, held, count)| {
+        .map(|(name, sprites, styles, pairs, count)| {
             let out = TaskCorpus { name: name.into(), ..TaskCorpus::default() };
-            let mut builder = Builder { sprites, styles, held, size, seed, out };
+            let mut builder = Builder { sprites, styles, pairs, size, seed, out };
             for i in 0..count {
                 builder.caption(i)?;
                 builder.questions(i)?;
@@ -301,9 +334,9 @@ pub fn build_tasks(
 }
 
 /// Writes pictures and the lists `SPLIT_things.json`, `SPLIT_captions.json`, `SPLIT_vqa.json`, `SPLIT_nlvr.json`,
-/// `SPLIT_ve.json`, `SPLIT_grounding.json`, and the candidate answers `answers.json`. Image paths are
-/// relative to `folder`. The lists come after all pictures, `answers.json` last, each whole or not at
-/// all, so none names a file that is not there.
+/// `SPLIT_ve.json`, `SPLIT_grounding.json`, and the candidate answers: `answers.json`, for `concept`
+/// `concept_answers.json`. Image paths are relative to `folder`. The lists come after all pictures,
+/// `answers.json` last, each whole or not at all, so none names a file that is not there.
 ///
 /// # Errors
 /// If a file cannot be written.
@@ -316,7 +349,7 @@ pub fn write_tasks(splits: &[TaskCorpus], folder: &Path) -> Result<()> {
             fs::write(&file, png(image)?).map_err(DataError::io(&file))?;
         }
     }
-    let mut answers = std::collections::BTreeSet::new();
+    let mut answers = BTreeSet::new();
     for split in splits {
         for (task, list) in [
             ("things", &split.things),
@@ -329,7 +362,13 @@ pub fn write_tasks(splits: &[TaskCorpus], folder: &Path) -> Result<()> {
             let text = Value::Array(list.clone()).to_string();
             write_whole(&folder.join(format!("{}_{task}.json", split.name)), text.as_bytes())?;
         }
-        answers.extend(split.vqa.iter().filter_map(|q| q["answer"][0].as_str().map(str::to_owned)));
+        let said = split.vqa.iter().filter_map(|q| q["answer"][0].as_str());
+        if split.name == CONCEPT {
+            let own = json!(said.collect::<BTreeSet<_>>()).to_string();
+            write_whole(&folder.join("concept_answers.json"), own.as_bytes())?;
+        } else {
+            answers.extend(said);
+        }
     }
     write_whole(&folder.join("answers.json"), json!(answers).to_string().as_bytes())
 }
@@ -340,9 +379,13 @@ mod tests {
 
     use super::*;
 
+    fn build(sprites: &Sprites, seed: u64, size: usize, scenes: usize) -> Vec<TaskCorpus> {
+        build_tasks(sprites, None, seed, size, scenes).unwrap()
+    }
+
     #[test]
     fn text_alone_gives_nothing_away() {
-        for split in build_tasks(&Sprites::embedded().unwrap(), 1, 32, 30).unwrap() {
+        for split in build(&Sprites::embedded().unwrap(), 1, 32, 30) {
             let mut labels: BTreeMap<String, Vec<String>> = BTreeMap::new();
             for entry in split.nlvr.iter().chain(&split.ve) {
                 let sentence = entry["sentence"].as_str().unwrap().to_owned();
@@ -357,17 +400,88 @@ mod tests {
         }
     }
 
+    /// One concept in one flat colour, so that two pictures of it share a colour.
+    fn flat_concepts(folder: &Path) -> Sprites {
+        for i in 0..13_u8 {
+            let mut cut_out =
+                image::RgbaImage::from_pixel(8, 8, image::Rgba([i * 19, 7, 255 - i * 19, 255]));
+            cut_out.put_pixel(0, 0, image::Rgba([0, 0, 0, 0]));
+            cut_out.save(folder.join(format!("thing-{i}.png"))).unwrap();
+        }
+        Sprites::from_folder(folder, None).unwrap().0
+    }
+
+    #[test]
+    fn pictures_alone_give_nothing_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let splits = build(&flat_concepts(folder.path()), 2, 32, 30);
+        for split in &splits {
+            let pictures: BTreeMap<_, _> =
+                split.pictures.iter().map(|(name, image)| (name.as_str(), image)).collect();
+            let of = |file: &Value| pictures[file.as_str().unwrap()];
+            // The edges of the art are blended; its inside is not.
+            let colour = |image: &RgbImage| {
+                let mut seen: BTreeMap<&[u8], usize> = BTreeMap::new();
+                let art = image.pixels.chunks_exact(3).filter(|p| p[1] == 7);
+                art.for_each(|p| *seen.entry(p).or_default() += 1);
+                seen.into_iter().max_by_key(|(_, n)| *n).unwrap().0.to_vec()
+            };
+            let mut equal = BTreeMap::new();
+            for entry in &split.nlvr {
+                let same = colour(of(&entry["images"][0])) == colour(of(&entry["images"][1]));
+                *equal.entry((same, entry["label"].to_string())).or_insert(0) += 1;
+            }
+            for same in [true, false] {
+                let count = |label: &str| equal[&(same, format!("\"{label}\""))];
+                assert_eq!(count("True"), count("False"), "{}, same: {same}", split.name);
+            }
+            let mut curtains = BTreeMap::new();
+            for entry in &split.ve {
+                let image = of(&entry["image"]);
+                let row = &image.pixels[..image.width * 3];
+                let sides = [&row[..3], &row[row.len() - 3..]].map(|pixel| pixel == CURTAIN);
+                assert_ne!(sides[0], sides[1], "one half is hidden");
+                *curtains.entry((sides[0], entry["label"].to_string())).or_insert(0) += 1;
+            }
+            let one = curtains.values().next().unwrap();
+            assert!(curtains.len() == 6 && curtains.values().all(|n| n == one), "{curtains:?}");
+        }
+    }
+
+    #[test]
+    fn concepts_of_their_own_split_are_nowhere_else() {
+        let (sprites, others) = Sprites::embedded().unwrap().choose(Some(24), 3).unwrap();
+        let others = others.unwrap();
+        let splits = build_tasks(&sprites, Some(&others), 3, 16, 20).unwrap();
+        let (last, rest) = splits.split_last().unwrap();
+        assert_eq!(last.name, "concept");
+        let named = |split: &TaskCorpus| -> BTreeSet<String> {
+            split.grounding.iter().map(|e| e["text"].to_string()).collect()
+        };
+        assert!(rest.iter().all(|split| named(split).is_disjoint(&named(last))));
+        let folder = tempfile::tempdir().unwrap();
+        write_tasks(&splits, folder.path()).unwrap();
+        let answers = |name: &str| -> BTreeSet<String> {
+            serde_json::from_str(&fs::read_to_string(folder.path().join(name)).unwrap()).unwrap()
+        };
+        let shared: Vec<String> = answers("answers.json")
+            .intersection(&answers("concept_answers.json"))
+            .cloned()
+            .collect();
+        assert_eq!(shared, ["no", "yes"]);
+    }
+
     #[test]
     fn few_concepts_still_give_every_task() {
-        let sprites = Sprites::embedded().unwrap().choose(12, 5).unwrap();
-        for split in build_tasks(&sprites, 5, 32, 20).unwrap() {
+        let sprites = Sprites::embedded().unwrap().choose(Some(12), 5).unwrap().0;
+        for split in build(&sprites, 5, 32, 20) {
             let names: std::collections::BTreeSet<_> =
                 split.grounding.iter().map(|e| e["text"].to_string()).collect();
             assert!(names.len() <= 12 && names.len() > 4, "{}", split.name);
             assert_eq!(split.grounding.len() % 4, 0);
         }
-        assert!(Sprites::embedded().unwrap().choose(11, 5).is_err());
-        assert!(Sprites::embedded().unwrap().choose(161, 5).is_err());
+        assert!(Sprites::embedded().unwrap().choose(Some(11), 5).is_err());
+        assert!(Sprites::embedded().unwrap().choose(Some(161), 5).is_err());
     }
 
     #[test]
@@ -393,13 +507,12 @@ mod tests {
             assert!(said.contains(part), "{part} in {said}");
         }
         assert_eq!(left_out.len(), 3);
-        let splits = build_tasks(&sprites, 1, 32, 5).unwrap();
+        let splits = build(&sprites, 1, 32, 5);
         let styles: Vec<&str> =
             splits.iter().filter_map(|s| s.captions[0]["style"].as_str()).collect();
         assert_eq!(styles, ["round", "round", "plain"]);
         let alone = Sprites::from_folder(&folder.path().join("round"), None).unwrap().0;
-        let names: Vec<_> =
-            build_tasks(&alone, 1, 32, 5).unwrap().into_iter().map(|s| s.name).collect();
+        let names: Vec<_> = build(&alone, 1, 32, 5).into_iter().map(|s| s.name).collect();
         assert_eq!(names, ["train", "val"]);
         let refused = |path: &Path, unseen| Sprites::from_folder(path, unseen).err().unwrap();
         assert!(refused(folder.path(), Some("round-")).to_string().contains("plain, round"));
@@ -411,7 +524,7 @@ mod tests {
 
     #[test]
     fn lists_follow_all_pictures_and_answers_come_last() {
-        let splits = build_tasks(&Sprites::embedded().unwrap(), 3, 16, 1).unwrap();
+        let splits = build(&Sprites::embedded().unwrap(), 3, 16, 1);
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         fs::write(at("test"), "no folder").unwrap();
@@ -431,9 +544,9 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_files() {
-        let build = |seed| build_tasks(&Sprites::embedded().unwrap(), seed, 32, 4).unwrap();
-        let (a, b) = (build(3), build(3));
+        let of_seed = |seed| build(&Sprites::embedded().unwrap(), seed, 32, 4);
+        let (a, b) = (of_seed(3), of_seed(3));
         assert!(a.iter().zip(&b).all(|(a, b)| a.pictures == b.pictures && a.vqa == b.vqa));
-        assert_ne!(a[0].pictures, build(4)[0].pictures);
+        assert_ne!(a[0].pictures, of_seed(4)[0].pictures);
     }
 }
