@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use albef::config::ModelConfig;
 use albef::eval::answers::RankRule;
 use albef::eval::grounding::{best_box, box_score, region_box, resize_map, within};
 use albef::eval::retrieval::{score_pairs, similarities};
@@ -149,7 +150,8 @@ pub struct GroundArguments {
     /// Which score is explained.
     #[arg(long, default_value = "itm")]
     mode: Mode,
-    /// Text layer (itm; the third fusion layer, if there is one) or image block (itc; the last).
+    /// Text layer (itm; the third fusion layer, or the last if there are fewer, with --words the one before it) or
+    /// image block (itc; the last).
     #[arg(long)]
     layer: Option<usize>,
     /// A map for each word as well, in `--output` or `--json` (itm only).
@@ -312,6 +314,14 @@ fn for_word(path: &Path, number: usize, word: &str) -> PathBuf {
     path.with_file_name(format!("{stem}-{number}-{word}.png"))
 }
 
+/// The fusion layer that is shown if none is named: the third one, as in the paper, or the last if there are
+/// fewer; for single words one that is not the last, if there is one.
+fn fusion_layer(config: &ModelConfig, words: bool) -> usize {
+    let first = config.text.fusion_layer;
+    let last = config.text.layers.saturating_sub(1 + usize::from(words));
+    (first + 2).min(last.max(first))
+}
+
 pub fn ground(a: &GroundArguments) -> Result<Answer> {
     if a.words && a.mode == Mode::Itc {
         eprintln!("note: the contrastive score has one map for the whole phrase, none for words");
@@ -328,8 +338,13 @@ pub fn ground(a: &GroundArguments) -> Result<Answer> {
     let texts = TokenBatch::packed(std::slice::from_ref(&tokens));
     let maps: AttentionMaps = match a.mode {
         Mode::Itm => {
-            let third = (config.text.fusion_layer + 2).min(config.text.layers - 1);
-            let layer = a.layer.unwrap_or(third);
+            let layer = a.layer.unwrap_or(fusion_layer(config, a.words));
+            if a.words && layer + 1 == config.text.layers {
+                eprintln!(
+                    "note: words have no maps at layer {layer}: of the last one only `[CLS]` is read; \
+                     choose a lower --layer"
+                );
+            }
             matching_maps(config, &ready.params, pixels, &texts, layer)?
         }
         Mode::Itc => {

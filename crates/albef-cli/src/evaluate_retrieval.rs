@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use albef::eval::metrics::{MISSED, RecallReport};
 use albef::eval::retrieval::{Evaluation, Gallery, Options, Score, evaluate};
 use albef::pipeline::Pipeline;
-use albef_report::bootstrap_interval;
+use albef_report::joint_interval;
 use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 
@@ -151,16 +151,29 @@ pub fn named(report: &RecallReport) -> Map<String, Value> {
     report.named().into_iter().map(|(k, v)| (k.to_owned(), json!(v))).collect()
 }
 
-/// 95 % bootstrap intervals over queries, in percent.
+/// 95 % bootstrap intervals over queries, in percent, of each recall and of their means.
 pub fn intervals(ranks: &[Vec<usize>; 2], resamples: usize) -> Value {
+    const KS: [usize; 3] = [1, 5, 10];
+    let interval = |queries: &[&[f64]]| {
+        let (low, high) = joint_interval(queries, resamples, 42);
+        json!([low, high])
+    };
+    let hit = |rank: usize, k: usize| if rank < k { 100.0 } else { 0.0 };
     let mut out = Map::new();
-    for (side, ranks) in ["txt", "img"].into_iter().zip(ranks) {
-        for k in [1, 5, 10] {
-            let hits: Vec<f64> = ranks.iter().map(|r| if *r < k { 100.0 } else { 0.0 }).collect();
-            let (low, high) = bootstrap_interval(&hits, resamples, 42);
-            out.insert(format!("{side}_r{k}"), json!([low, high]));
+    let means: Vec<Vec<f64>> = ranks
+        .iter()
+        .map(|ranks| {
+            ranks.iter().map(|r| KS.map(|k| hit(*r, k)).iter().sum::<f64>() / 3.0).collect()
+        })
+        .collect();
+    for ((side, ranks), mean) in ["txt", "img"].into_iter().zip(ranks).zip(&means) {
+        for k in KS {
+            let hits: Vec<f64> = ranks.iter().map(|r| hit(*r, k)).collect();
+            out.insert(format!("{side}_r{k}"), interval(&[&hits]));
         }
+        out.insert(format!("{side}_r_mean"), interval(&[mean]));
     }
+    out.insert("r_mean".into(), interval(&[&means[0], &means[1]]));
     Value::Object(out)
 }
 

@@ -206,7 +206,19 @@ fn the_model_shows_where_it_looks_and_chooses_classes() {
         let grid = report["grid"].as_u64().unwrap();
         assert_eq!(report["map"].as_array().unwrap().len() as u64, grid * grid);
         assert!(image_size(&overlay) == (24, 20));
+        let words = report["words"].as_array().unwrap();
+        assert_eq!(words.is_empty(), mode == "itc");
+        let speaks = |map: &Value| map.as_array().unwrap().iter().any(|v| v.as_f64() != Some(0.0));
+        assert!(words.iter().all(|word| speaks(&word["map"])), "{words:?}");
+        for (i, word) in words.iter().enumerate() {
+            let name = format!("{mode}-{}-{}.png", i + 1, word["word"].as_str().unwrap());
+            assert!(image_size(&dir.path().join(&name)) == (24, 20), "{name}");
+        }
     }
+    let mut command = albef();
+    command.arg("ground").arg(&picture).args(["red", "--words", "--json", "--layer", "3"]);
+    let noted = command.arg("--model").arg(&model).output().unwrap();
+    assert!(stderr(&noted).contains("no maps at layer 3"), "{}", stderr(&noted));
     let boxes = write(dir.path(), "boxes.json", &json!([[0, 0, 5, 5], [100, 3, 5, 5]]));
     let mut command = albef();
     command.arg("ground").arg(&picture).args(["red", "--boxes", &boxes, "--model"]).arg(&model);

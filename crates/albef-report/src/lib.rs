@@ -15,6 +15,7 @@ pub use html::{Report, SearchExample, SearchResult, Table, data_uri, escape};
 pub use jsonl::JsonLines;
 pub use outcomes::{Column, Kind, Outcome, OutcomeSet, Outcomes, OutcomesError};
 pub use stats::{
-    Sum, bootstrap_interval, cluster_interval, mcnemar, sign_flip, standard_deviation,
+    Sum, bootstrap_interval, cluster_interval, joint_interval, mcnemar, sign_flip,
+    standard_deviation,
 };
 pub use tensorboard::EventWriter;

@@ -21,14 +21,23 @@ fn percentiles(mut values: Vec<f64>) -> (f64, f64) {
 /// A percentile bootstrap interval of the mean of `values` at 95 %, seeded.
 #[must_use]
 pub fn bootstrap_interval(values: &[f64], resamples: usize, seed: u64) -> (f64, f64) {
-    if values.is_empty() || resamples == 0 {
+    joint_interval(&[values], resamples, seed)
+}
+
+/// The same of the mean of the means of several groups, drawn independently of each other.
+#[must_use]
+pub fn joint_interval(groups: &[&[f64]], resamples: usize, seed: u64) -> (f64, f64) {
+    if groups.is_empty() || groups.iter().any(|g| g.is_empty()) || resamples == 0 {
         return (f64::NAN, f64::NAN);
     }
     let mut draws = SplitMix64::new(seed);
-    let n = values.len();
-    let mean =
-        |draws: &mut SplitMix64| (0..n).map(|_| values[below(draws, n)]).sum::<f64>() / n as f64;
-    percentiles((0..resamples).map(|_| mean(&mut draws)).collect())
+    let mut mean = |values: &[f64]| {
+        let n = values.len();
+        (0..n).map(|_| values[below(&mut draws, n)]).sum::<f64>() / n as f64
+    };
+    let resampled = (0..resamples)
+        .map(|_| groups.iter().map(|group| mean(group)).sum::<f64>() / groups.len() as f64);
+    percentiles(resampled.collect())
 }
 
 /// A sum over some items and how many they are.

@@ -23,8 +23,8 @@ use crate::{evaluate_grounding, outcomes};
 
 const RESAMPLES: usize = 1000;
 
-/// The options of an evaluation, and where it computes.
-struct Options<'a>(&'a Map<String, Value>, &'a Device);
+/// The options of an evaluation.
+struct Options<'a>(&'a Map<String, Value>);
 
 impl Options<'_> {
     fn text(&self, key: &str) -> Result<&str> {
@@ -54,6 +54,11 @@ impl Options<'_> {
         given.map(RankRule::from).map_err(|e| anyhow::anyhow!("`rank`: {e}"))
     }
 
+    fn mode(&self) -> Result<Mode> {
+        let given = Mode::from_str(self.text("mode")?, false);
+        given.map_err(|e| anyhow::anyhow!("`mode`: {e}"))
+    }
+
     fn number(&self, key: &str) -> Result<Option<usize>> {
         match self.0.get(key) {
             None => Ok(None),
@@ -78,15 +83,21 @@ fn known(task: &str) -> Result<&'static [&'static str]> {
     })
 }
 
-/// Whether all options are known to the task.
+/// Whether all options are known to the task and hold what it can read.
 pub fn accepts(task: &str, options: &Map<String, Value>) -> Result<()> {
     let known = known(task)?;
-    match options.keys().find(|k| !known.contains(&k.as_str())) {
-        Some(strange) => {
-            bail!("evaluate {task} has no option `{strange}`; it has {}", known.join(", "))
-        }
-        None => Ok(()),
+    if let Some(strange) = options.keys().find(|k| !known.contains(&k.as_str())) {
+        bail!("evaluate {task} has no option `{strange}`; it has {}", known.join(", "));
     }
+    let o = Options(options);
+    for key in ["k", "layer"] {
+        o.number(key)?;
+    }
+    o.rank()?;
+    if task == "grounding" {
+        o.mode()?;
+    }
+    Ok(())
 }
 
 /// Where what a step found item by item is kept, for `albef compare`.
@@ -103,13 +114,13 @@ pub fn run(
     device: &Device,
 ) -> Result<Value> {
     accepts(task, options)?;
-    let o = Options(options, device);
+    let o = Options(options);
     let (value, found) = match task {
-        "retrieval" => retrieval(&o)?,
-        "vqa" => vqa(&o, output)?,
-        "nlvr" => classes(&o, Task::Nlvr, TaskForm::Nlvr)?,
-        "ve" => classes(&o, Task::Ve, TaskForm::Entailment)?,
-        _ => grounding(&o)?,
+        "retrieval" => retrieval(&o, device)?,
+        "vqa" => vqa(&o, output, device)?,
+        "nlvr" => classes(&o, Task::Nlvr, TaskForm::Nlvr, device)?,
+        "ve" => classes(&o, Task::Ve, TaskForm::Entailment, device)?,
+        _ => grounding(&o, device)?,
     };
     if let Some(found) = found {
         outcomes::save(&saved(output, step), &found)?;
@@ -138,11 +149,11 @@ pub fn command(task: &str, step: &str, options: &Map<String, Value>, output: &Pa
     out
 }
 
-fn retrieval(o: &Options<'_>) -> Result<Found> {
-    let ready = open_model(Some(&o.path("model")?), o.1)?;
+fn retrieval(o: &Options<'_>, device: &Device) -> Result<Found> {
+    let ready = open_model(Some(&o.path("model")?), device)?;
     let size = ready.model.config.vision.image_res;
     let root = o.path("image_root")?;
-    let pictures = Pictures::open(o.text("annotations")?, Some(&root), size, o.1)?;
+    let pictures = Pictures::open(o.text("annotations")?, Some(&root), size, device)?;
     let k = o.number("k")?.unwrap_or(128);
     let options = retrieval::Options { k, ..retrieval::Options::default() };
     let recalls = measure(&ready, &pictures, &options, false)?;
@@ -165,8 +176,8 @@ fn retrieval(o: &Options<'_>) -> Result<Found> {
     Ok((value, Some(found)))
 }
 
-fn vqa(o: &Options<'_>, output: &Path) -> Result<Found> {
-    let model = TaskModel::open(&o.path("model")?, Task::Vqa, o.1)?;
+fn vqa(o: &Options<'_>, output: &Path, device: &Device) -> Result<Found> {
+    let model = TaskModel::open(&o.path("model")?, Task::Vqa, device)?;
     let root = o.path("image_root")?;
     let roots = TaskRoots { image_root: root.clone(), vqa_root: root.clone(), vg_root: root };
     let list = o.path("annotations")?;
@@ -192,8 +203,8 @@ fn vqa(o: &Options<'_>, output: &Path) -> Result<Found> {
     Ok((value, Some(outcomes::measured(Task::Vqa, score, &samples, &out))))
 }
 
-fn classes(o: &Options<'_>, task: Task, form: TaskForm) -> Result<Found> {
-    let model = TaskModel::open(&o.path("model")?, task, o.1)?;
+fn classes(o: &Options<'_>, task: Task, form: TaskForm, device: &Device) -> Result<Found> {
+    let model = TaskModel::open(&o.path("model")?, task, device)?;
     let roots = TaskRoots { image_root: o.path("image_root")?, ..TaskRoots::default() };
     let list = o.path("annotations")?;
     let samples = read_task(&list, form, &roots)?;
@@ -206,11 +217,11 @@ fn classes(o: &Options<'_>, task: Task, form: TaskForm) -> Result<Found> {
     Ok((out.json(RESAMPLES), Some(found)))
 }
 
-fn grounding(o: &Options<'_>) -> Result<Found> {
+fn grounding(o: &Options<'_>, device: &Device) -> Result<Found> {
     let (lists, root) = (o.paths("annotations")?, o.path("image_root")?);
     let cases = Cases::of_refcoco(&lists, &root, &o.path("refcoco_data")?, &o.path("det_file")?)?;
-    let mode = Mode::from_str(o.text("mode")?, false).map_err(anyhow::Error::msg)?;
-    let ready = open_model(Some(&o.path("model")?), o.1)?;
+    let mode = o.mode()?;
+    let ready = open_model(Some(&o.path("model")?), device)?;
     let out = evaluate_grounding::measure(&ready, &cases, mode, o.number("layer")?)?;
     out.tell();
     Ok((out.json(RESAMPLES), Some(out.outcomes(&cases))))
@@ -222,10 +233,9 @@ mod tests {
 
     #[test]
     fn answers_are_ranked_as_the_step_says_and_other_tasks_know_no_ranking() {
-        let device = albef::params::cpu();
         let ranked = |options: &Value| {
             let options = options.as_object().cloned().unwrap_or_default();
-            accepts("vqa", &options).and_then(|()| Options(&options, &device).rank())
+            accepts("vqa", &options).and_then(|()| Options(&options).rank())
         };
         assert_eq!(ranked(&json!({})).ok(), Some(RankRule::Reference));
         assert_eq!(ranked(&json!({"rank": "chain"})).ok(), Some(RankRule::Chain));
@@ -233,5 +243,17 @@ mod tests {
         assert!(error.is_some_and(|e| e.contains("`rank`")));
         let options = json!({"rank": "chain"});
         assert!(accepts("nlvr", options.as_object().unwrap_or(&Map::new())).is_err());
+    }
+
+    #[test]
+    fn what_a_step_cannot_read_is_refused_before_anything_is_trained() {
+        for (task, options, key) in [
+            ("retrieval", json!({"k": "abc"}), "`k`"),
+            ("grounding", json!({"mode": "foo"}), "`mode`"),
+            ("grounding", json!({"mode": "itm", "layer": -1}), "`layer`"),
+        ] {
+            let error = accepts(task, options.as_object().unwrap_or(&Map::new())).err();
+            assert!(error.is_some_and(|e| e.to_string().contains(key)), "{task}: {key}");
+        }
     }
 }

@@ -86,8 +86,9 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         return Ok(if good { Answer::Yes } else { Answer::No });
     }
     let mut record = match Record::read(&output)? {
-        Some(record) if a.resume => {
+        Some(mut record) if a.resume => {
             record.must_fit(&plan)?;
+            record.changed.clone_from(&plan.changed);
             record
         }
         Some(_) => bail!(

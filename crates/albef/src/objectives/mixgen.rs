@@ -18,6 +18,74 @@ pub enum MixMode {
     Batch,
 }
 
+/// The weight of the first picture: a number, or `beta(A)` for a draw of its own for each mixed row.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Given", into = "Given")]
+pub enum Lambda {
+    /// The same for all.
+    Fixed(f64),
+    /// Drawn from the beta distribution with both parameters `A`.
+    Beta(f64),
+}
+
+/// How a weight is written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Given {
+    Number(f64),
+    Text(String),
+}
+
+impl TryFrom<Given> for Lambda {
+    type Error = String;
+
+    fn try_from(given: Given) -> std::result::Result<Self, String> {
+        match given {
+            Given::Number(weight) => Ok(Self::Fixed(weight)),
+            Given::Text(text) => text
+                .strip_prefix("beta(")
+                .and_then(|rest| rest.strip_suffix(')')?.trim().parse().ok())
+                .map(Self::Beta)
+                .ok_or_else(|| format!("`{text}` is neither a number nor `beta(A)`")),
+        }
+    }
+}
+
+impl From<Lambda> for Given {
+    fn from(lambda: Lambda) -> Self {
+        match lambda {
+            Lambda::Fixed(weight) => Self::Number(weight),
+            Lambda::Beta(a) => Self::Text(format!("beta({a})")),
+        }
+    }
+}
+
+impl Lambda {
+    fn draw(self, stream: &mut Stream) -> f64 {
+        match self {
+            Self::Fixed(weight) => weight,
+            // Two powers of uniform draws whose sum is at most 1, by Johnk.
+            Self::Beta(a) => loop {
+                let [x, y] = [(); 2].map(|()| stream.uniform().powf(1.0 / a));
+                if x + y <= 1.0 && x + y > 0.0 {
+                    break x / (x + y);
+                }
+            },
+        }
+    }
+}
+
+/// A row to mix.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mixed {
+    /// The row that changes.
+    pub row: usize,
+    /// The row that is mixed in.
+    pub partner: usize,
+    /// Weight of the first.
+    pub weight: f64,
+}
+
 /// The configuration key `mixgen`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -27,16 +95,26 @@ pub struct MixGen {
     /// Share of the batch that `fixed` mixes, at most one half.
     pub ratio: f64,
     /// Weight of the first picture.
-    pub lambda: f64,
+    pub lambda: Lambda,
     /// Tokens that are kept of captions, joined or not.
     pub max_tokens: usize,
     /// Whether a mixed row and its partner are never negatives of each other in matching.
     pub mask_partners: bool,
+    /// Whether `batch` reads rows that are mixed already, and doubles the caption of a row that the
+    /// permutation leaves in place, as its authors' code does (spec `relatives`, M2).
+    pub in_place: bool,
 }
 
 impl Default for MixGen {
     fn default() -> Self {
-        Self { mode: MixMode::Off, ratio: 0.25, lambda: 0.5, max_tokens: 25, mask_partners: false }
+        Self {
+            mode: MixMode::Off,
+            ratio: 0.25,
+            lambda: Lambda::Fixed(0.5),
+            max_tokens: 25,
+            mask_partners: false,
+            in_place: false,
+        }
     }
 }
 
@@ -50,8 +128,16 @@ impl MixGen {
         if self.mode == MixMode::Fixed && !(0.0..=0.5).contains(&self.ratio) {
             return fail(format!("`mixgen.ratio` is {}; it must lie within 0 to 0.5", self.ratio));
         }
-        if !(0.0..=1.0).contains(&self.lambda) {
-            return fail(format!("`mixgen.lambda` is {}; it must lie within 0 to 1", self.lambda));
+        match self.lambda {
+            Lambda::Fixed(weight) if !(0.0..=1.0).contains(&weight) => {
+                return fail(format!("`mixgen.lambda` is {weight}; it must lie within 0 to 1"));
+            }
+            Lambda::Beta(a) if !(0.01..=4.0).contains(&a) => {
+                return fail(format!(
+                    "`mixgen.lambda` is beta({a}); its parameter must lie within 0.01 to 4"
+                ));
+            }
+            _ => {}
         }
         if self.max_tokens == 0 {
             return fail("`mixgen.max_tokens` must be at least 1".into());
@@ -59,10 +145,11 @@ impl MixGen {
         Ok(())
     }
 
-    /// Rows to mix with their partners. A row that the permutation leaves in place stays unmixed.
+    /// Rows to mix with their partners. A row that the permutation leaves in place stays unmixed, but
+    /// for `in_place`.
     #[must_use]
-    pub fn pairs(&self, batch: usize, stream: &mut Stream) -> Vec<(usize, usize)> {
-        match self.mode {
+    pub fn pairs(&self, batch: usize, stream: &mut Stream) -> Vec<Mixed> {
+        let pairs: Vec<(usize, usize)> = match self.mode {
             MixMode::Off => Vec::new(),
             MixMode::Fixed => {
                 let count = (self.ratio * batch as f64) as usize;
@@ -72,29 +159,33 @@ impl MixGen {
                 let mut order: Vec<u32> = (0..batch as u32).collect();
                 stream.shuffle(&mut order);
                 let pairs = order.iter().enumerate().map(|(i, p)| (i, *p as usize));
-                pairs.filter(|(i, p)| i != p).collect()
+                pairs.filter(|(i, p)| i != p || self.in_place).collect()
             }
-        }
+        };
+        let mixed = |(row, partner)| Mixed { row, partner, weight: self.lambda.draw(stream) };
+        pairs.into_iter().map(mixed).collect()
     }
 
     /// Mixes the rows of `images` (`plane` values each) and joins their token sequences, `[CLS]` of
-    /// the second left out. Partners are read as they were before any mixing.
-    pub fn mix(
-        &self,
-        pairs: &[(usize, usize)],
-        images: &mut [f32],
-        plane: usize,
-        texts: &mut [Vec<u32>],
-    ) {
-        let before = images.to_vec();
-        let words = texts.to_vec();
-        let (first, second) = (self.lambda as f32, (1.0 - self.lambda) as f32);
-        for (row, partner) in pairs {
-            let other = &before[partner * plane..(partner + 1) * plane];
+    /// the second left out. Partners are read as they were before any mixing, but for `in_place`.
+    pub fn mix(&self, pairs: &[Mixed], images: &mut [f32], plane: usize, texts: &mut [Vec<u32>]) {
+        let before = (!self.in_place).then(|| (images.to_vec(), texts.to_vec()));
+        for Mixed { row, partner, weight } in pairs {
+            let (first, second) = (*weight as f32, (1.0 - weight) as f32);
+            let pixels = partner * plane..(partner + 1) * plane;
+            let read = |images: &[f32], texts: &[Vec<u32>]| {
+                (images[pixels.clone()].to_vec(), texts[*partner].clone())
+            };
+            let (other, words) = match &before {
+                Some((images, texts)) => read(images, texts),
+                None => read(images, texts),
+            };
             for (v, o) in images[row * plane..(row + 1) * plane].iter_mut().zip(other) {
                 *v = first * *v + second * o;
             }
-            texts[*row].extend_from_slice(words[*partner].get(1..).unwrap_or_default());
+            texts[*row].extend_from_slice(words.get(1..).unwrap_or_default());
+        }
+        for Mixed { row, .. } in pairs {
             texts[*row].truncate(self.max_tokens);
         }
     }
@@ -112,7 +203,7 @@ mod tests {
     fn a_mixed_row_holds_both_and_the_others_stay() {
         let fixed = of(MixMode::Fixed);
         let pairs = fixed.pairs(4, &mut Stream::new(1, "mix", &[]));
-        assert_eq!(pairs, [(0, 1)]);
+        assert_eq!(pairs, [Mixed { row: 0, partner: 1, weight: 0.5 }]);
         let mut images = vec![0.0, 1.0, 2.0, 3.0, 4.0, 4.0, 0.0, -1.0, 7.0, 7.0, 7.0, 7.0];
         images.extend([9.0; 4]);
         let mut texts = vec![vec![2, 10, 11], vec![2, 20, 21], vec![2, 30], vec![2, 40]];
@@ -124,16 +215,57 @@ mod tests {
 
     #[test]
     fn partners_are_read_before_they_are_mixed() {
-        let batch = of(MixMode::Batch);
-        let mut images = vec![1.0, 2.0, 4.0];
-        let mut texts = vec![vec![2, 1], vec![2, 2], vec![2, 3]];
-        batch.mix(&[(0, 2), (1, 0), (2, 1)], &mut images, 1, &mut texts);
+        let order = [(0, 2), (1, 0), (2, 1)];
+        let pairs = order.map(|(row, partner)| Mixed { row, partner, weight: 0.5 });
+        let mixed = |batch: MixGen| {
+            let mut images = vec![1.0, 2.0, 4.0];
+            let mut texts = vec![vec![2, 1], vec![2, 2], vec![2, 3]];
+            batch.mix(&pairs, &mut images, 1, &mut texts);
+            (images, texts)
+        };
+        let (images, texts) = mixed(of(MixMode::Batch));
         assert_eq!(images, [2.5, 1.5, 3.0]);
         assert_eq!(texts, [vec![2, 1, 3], vec![2, 2, 1], vec![2, 3, 2]]);
-        let quarter = MixGen { lambda: 0.25, ..of(MixMode::Fixed) };
+        let (images, texts) = mixed(MixGen { in_place: true, ..of(MixMode::Batch) });
+        assert_eq!(images, [2.5, 2.25, 3.125]);
+        assert_eq!(texts, [vec![2, 1, 3], vec![2, 2, 1, 3], vec![2, 3, 2, 1, 3]]);
+        let quarter = MixGen { lambda: Lambda::Fixed(0.25), ..of(MixMode::Fixed) };
         let mut images = vec![0.0, 4.0];
-        quarter.mix(&[(0, 1)], &mut images, 1, &mut [vec![2, 5], vec![2, 6]]);
+        let pairs = quarter.pairs(2, &mut Stream::new(1, "mix", &[]));
+        assert_eq!(pairs.len(), 0, "a quarter of two rows is none");
+        let pairs = quarter.pairs(4, &mut Stream::new(1, "mix", &[]));
+        quarter.mix(&pairs, &mut images, 1, &mut [vec![2, 5], vec![2, 6]]);
         assert_eq!(images[0], 3.0);
+    }
+
+    #[test]
+    fn only_the_authors_way_mixes_a_row_with_itself() {
+        let pairs = |in_place| {
+            let batch = MixGen { in_place, ..of(MixMode::Batch) };
+            (0..20).map(|i| batch.pairs(4, &mut Stream::new(i, "mix", &[]))).collect::<Vec<_>>()
+        };
+        assert!(pairs(false).iter().flatten().all(|m| m.row != m.partner));
+        assert!(pairs(true).iter().all(|p| p.len() == 4));
+        assert!(pairs(true).iter().flatten().any(|m| m.row == m.partner));
+    }
+
+    #[test]
+    fn weights_can_be_drawn_from_a_beta_distribution() {
+        let parse = |text: &str| serde_json::from_str::<Lambda>(text);
+        assert_eq!(parse("0.3").unwrap(), Lambda::Fixed(0.3));
+        assert_eq!(parse("\"beta(0.1)\"").unwrap(), Lambda::Beta(0.1));
+        assert!(parse("\"gamma(1)\"").is_err());
+        assert_eq!(serde_json::to_string(&Lambda::Beta(0.1)).unwrap(), "\"beta(0.1)\"");
+        assert!(MixGen { lambda: Lambda::Beta(0.0), ..MixGen::default() }.check().is_err());
+        for a in [0.1, 1.0, 3.0] {
+            let mut stream = Stream::new(1, "beta", &[]);
+            let drawn: Vec<f64> = (0..4000).map(|_| Lambda::Beta(a).draw(&mut stream)).collect();
+            let mean = drawn.iter().sum::<f64>() / 4000.0;
+            let spread = drawn.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 4000.0;
+            assert!((mean - 0.5).abs() < 0.03, "{a}: {mean}");
+            // The variance of the distribution is 1 / (4 (2 a + 1)).
+            assert!((spread * 4.0 * (2.0 * a + 1.0) - 1.0).abs() < 0.1, "{a}: {spread}");
+        }
     }
 
     #[test]

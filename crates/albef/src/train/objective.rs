@@ -19,6 +19,7 @@ use crate::objectives::assignment::{self, AssignmentDraw};
 use crate::objectives::classify::distilled_cross_entropy;
 use crate::objectives::distill::Part;
 use crate::objectives::masking::SpecialIds;
+use crate::objectives::mixgen::Mixed;
 use crate::objectives::pretrain::{Batch, Draws, Settings, forward, mix};
 use crate::objectives::queue::Queues;
 use crate::ops::Ops;
@@ -180,7 +181,7 @@ impl Context<'_> {
         let res = self.model.vision.image_res;
         c.mixgen.mix(&pairs, &mut pixels, 3 * res * res, &mut texts);
         let mut related = Vec::new();
-        for (row, partner) in &pairs {
+        for Mixed { row, partner, .. } in &pairs {
             if c.mixgen.mask_partners || c.image_index {
                 related.push((*row, *partner));
             }
