@@ -1,10 +1,11 @@
 //! `albef doctor`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use albef::device::{Kind, found};
 use albef::golden::{self, Replayed};
-use albef::ops::{AttentionSpec, Ops, Segment};
+use albef::ops::{AttentionSpec, Bf16Unit, Ops, Segment, bf16_unit, features};
 use albef::params::{cpu, tensor, values};
 use anyhow::Result;
 use burn::tensor::Device;
@@ -41,6 +42,8 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     if !a.json {
         println!("albef {}", env!("CARGO_PKG_VERSION"));
         println!("kernels: {isa}, {} threads", rayon::current_num_threads());
+        println!("instructions: {}", instructions());
+        println!("bf16: {}", bf16());
         print_devices();
         println!("device: {}", a.device.device);
         let verdict = if healthy { "ok" } else { "FAILED" };
@@ -68,6 +71,8 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         let fixtures: Vec<_> = replayed.iter().map(as_json).collect();
         let report = json!({
             "version": env!("CARGO_PKG_VERSION"), "kernels": isa, "device": a.device.device,
+            "instructions": BTreeMap::from_iter(features()),
+            "bf16": bf16_unit().map(|unit| format!("{unit:?}")),
             "devices": Kind::ALL.map(kind_json), "tolerance_factor": slack,
             "threads": rayon::current_num_threads(), "self_test": healthy,
             "difference": difference, "fixtures": fixtures, "failed": failed,
@@ -77,6 +82,24 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         println!("{} fixtures, {failed} failed", replayed.len());
     }
     Ok(if healthy && failed == 0 { Answer::Yes } else { Answer::No })
+}
+
+/// The instructions for which there are kernels, as far as this processor has them.
+fn instructions() -> String {
+    let (there, missing): (Vec<_>, Vec<_>) = features().into_iter().partition(|(_, has)| *has);
+    let names = |list: Vec<(&str, bool)>| match list.is_empty() {
+        true => "none".to_owned(),
+        false => list.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(", "),
+    };
+    format!("{}; missing: {}", names(there), names(missing))
+}
+
+fn bf16() -> &'static str {
+    match bf16_unit() {
+        Some(Bf16Unit::Amx) => "AMX tiles",
+        Some(Bf16Unit::Avx512) => "AVX512-BF16",
+        None => "no unit; `precision: bf16` computes in f32",
+    }
 }
 
 /// What this build can compute on, and what of it this machine has.

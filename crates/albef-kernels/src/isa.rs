@@ -47,6 +47,26 @@ fn available() -> Isa {
     Isa::Portable
 }
 
+/// Instructions that kernels are written for, and whether this processor has them. Which are used is
+/// [`detected`], for bf16 [`crate::bf16_unit`].
+#[must_use]
+pub fn features() -> Vec<(&'static str, bool)> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        vec![
+            ("avx2", is_x86_feature_detected!("avx2")),
+            ("fma", is_x86_feature_detected!("fma")),
+            ("avx512f", is_x86_feature_detected!("avx512f")),
+            ("avx512bw", is_x86_feature_detected!("avx512bw")),
+            ("avx512dq", is_x86_feature_detected!("avx512dq")),
+            ("avx512vl", is_x86_feature_detected!("avx512vl")),
+            ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
+        ]
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    Vec::new()
+}
+
 /// Compiles one body for each set of instructions and runs the best that the processor has.
 macro_rules! for_each_isa {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {

@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-pub use albef_kernels::{Bf16Unit, Dropout, Isa, Precision, Segment, bf16_unit, detected};
+pub use albef_kernels::{
+    Bf16Unit, Dropout, Isa, Precision, Segment, bf16_unit, detected, features,
+};
 pub use fused::Op;
 pub use spec::AttentionSpec;
 
