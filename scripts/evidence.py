@@ -33,6 +33,8 @@ SHORT = {
     "schedular.warmup_steps": 30, "schedular.warmup_lr": 1e-5, "dropout": 0, "momentum_dropout": 0, "momentum": 0.98,
     "rand_augment": "[0, 0]", "flip": False, "crop_scale": "[0.9, 1.0]", "checkpoint_every": 300,
 }
+# Configurations that already say all that.
+OWN = ["scenes.yaml", "scenes_task.yaml"]
 
 
 class Study:
@@ -54,9 +56,11 @@ class Study:
         if not (folder / "done").exists():
             say(f"training {name}")
             began = time.time()
-            own = {"batch_size_train": SHORT["batch_size"]} if command[0] == "finetune" else {}
+            short = {} if config in OWN else SHORT
+            if short and command[0] == "finetune":
+                short = {**short, "batch_size_train": short["batch_size"]}
             self.albef(*command, CONFIGS / config, "--output", folder, "--resume",
-                       *settings({**SHORT, **own, **values, "seed": self.o.seed}))
+                       *settings({**short, **values, "seed": self.o.seed}))
             (folder / "done").write_text(f"{time.time() - began:.0f}\n")
         best = folder / "best"
         return best if best.exists() else folder / "model"
@@ -102,9 +106,7 @@ def accuracy(name, r):
 
 
 ACCURACY = ["| task | samples | accuracy | most frequent | text alone |", "| --- | --- | --- | --- | --- |"]
-# Side of the composed pictures.
-SIZE = 32
-SPLITS = {"val": "pairs that never met", "test": "unseen style"}
+SPLITS = {"val": "pairs that never met", "test": "unseen style", "concept": "unseen things"}
 
 
 def recall(name, r):
@@ -127,51 +129,46 @@ RECALL = [
 
 def scenes_start(s):
     """Pictures for every task, and a model pre-trained on their captions."""
-    folder, size = s.out / "pictures", SIZE
+    folder = s.out / "pictures"
     if not (folder / "answers.json").exists():
-        s.albef("data", "scenes", "--output", folder, "--scenes", 1500, "--size", size, "--concepts", 24)
-    lists = [listed(folder / f"train_{task}.json") for task in ["captions", "things"]]
-    texts = {text for pairs in lists for pair in pairs for text in pair["caption"]}
-    for task, key in [("vqa", "question"), ("nlvr", "sentence"), ("ve", "sentence"), ("grounding", "text")]:
-        texts |= {entry[key] for entry in listed(folder / f"train_{task}.json")}
-    texts |= {answer for entry in listed(folder / "train_vqa.json") for answer in entry["answer"]}
-    vocab = s.vocabulary(texts, lists[0][0]["image"], folder, size)
-    common = {"image_root": folder, "image_res": size, "vocab": vocab}
-    things = s.train("things", ["pretrain"], "nano.yaml", {
-        **common, "train_file": f"[{folder / 'train_things.json'}]", "hard_negatives": False,
-        "max_steps": 200, "optimizer.lr": 1e-3,
-    })
-    start = s.train("pretrained", ["pretrain"], "nano.yaml", {
-        **common, "train_file": f"[{folder / 'train_captions.json'}]", "init_albef": things, "queue_size": 256,
-        "hard_negatives": False, "max_steps": 400, "optimizer.lr": 8e-4,
+        s.albef("data", "scenes", "--output", folder, "--scenes", 1500, "--size", 32, "--concepts", 24)
+    lists = [folder / f"train_{name}.json" for name in ["things", "captions"]]
+    start = s.train("pretrained", ["pretrain"], "scenes.yaml", {
+        "image_root": folder, "train_file": f"[{lists[0]}, {lists[1]}]", "vocab": folder / "vocab.txt",
     })
     return folder, start
 
 
+def scenes_task(s, name, command, folder, start, values):
+    """A model fine-tuned on the scenes."""
+    return s.train(name, ["finetune", command], "scenes_task.yaml", {
+        "checkpoint": start, "image_root": folder, "vqa_root": folder, "vg_root": folder, **values,
+    })
+
+
 def scenes(s):
     folder, start = scenes_start(s)
-    common = {"checkpoint": start, "image_root": folder, "vqa_root": folder, "vg_root": folder, "image_res": SIZE,
-              "max_steps": 300, "optimizer.lr": 6e-4, "distill": False}
-    lines = [f"`nano`, {SIZE} px, seed {s.o.seed}, 1,500 scenes of 24 things a task.", "", *ACCURACY]
+    lines = [f"`nano`, 32 px, seed {s.o.seed}, 1,500 scenes of 24 things a task.", "", *ACCURACY]
     for task in ["vqa", "nlvr", "ve"]:
         train = folder / f"train_{task}.json"
-        values = {**common, "train_file": f"[{train}]"}
+        values, begin = {"train_file": f"[{train}]"}, start
         if task == "vqa":
             # The answer decoder has the longest way to the picture.
             values["max_steps"] = 1000
         if task == "nlvr":
-            values["checkpoint"] = s.train("nlvr-ta", ["finetune", "nlvr-ta"], "nlvr_ta.yaml", {
-                **values, "train_file": f"[{folder / 'train_captions.json'}]", "max_steps": 100,
+            begin = scenes_task(s, "nlvr-ta", "nlvr-ta", folder, start, {
+                "train_file": f"[{folder / 'train_captions.json'}]", "max_steps": 100,
             })
-        model = s.train(task, ["finetune", task], f"{task}.yaml", values)
+        model = scenes_task(s, task, task, folder, begin, values)
         for split, name in SPLITS.items():
-            more = ["--answer-list", folder / "answers.json", "--k", 16] if task == "vqa" else []
+            answers = folder / ("concept_answers.json" if split == "concept" else "answers.json")
+            more = ["--answer-list", answers, "--k", 16] if task == "vqa" else []
             found = s.evaluate(f"{task}-{split}", task, "--model", model, "--annotations",
                                folder / f"{split}_{task}.json", "--image-root", folder, "--text-baseline", train, *more)
             lines.append(accuracy(f"{task}, {name}", found))
     lines += ["", "Retrieval, R@1 / R@10:", "", *RECALL]
-    tuned = s.train("retrieval", ["finetune", "retrieval"], "retrieval_flickr.yaml", {
-        **common, "train_file": f"[{folder / 'train_captions.json'}]", "queue_size": 256, "hard_negatives": False,
+    tuned = scenes_task(s, "retrieval", "retrieval", folder, start, {
+        "train_file": f"[{folder / 'train_captions.json'}]", "queue_size": 256, "hard_negatives": False,
     })
     for name, model in [("pre-trained", start), ("fine-tuned", tuned)]:
         for split, what in SPLITS.items():
@@ -184,10 +181,9 @@ def scenes(s):
 def grounding(s):
     base = argparse.Namespace(**{**vars(s.o), "what": "scenes"})
     folder, start = scenes_start(Study(base))
-    tuned = s.train("grounding", ["finetune", "grounding"], "grounding.yaml", {
-        "checkpoint": start, "train_file": f"[{folder / 'train_grounding.json'}]", "image_root": folder,
-        "image_res": SIZE, "max_steps": 300, "optimizer.lr": 6e-4, "distill": False, "queue_size": 256,
-        "hard_negatives": False, "crop_scale": "[1.0, 1.0]",
+    tuned = scenes_task(s, "grounding", "grounding", folder, start, {
+        "train_file": f"[{folder / 'train_grounding.json'}]", "queue_size": 256, "hard_negatives": False,
+        "crop_scale": "[1.0, 1.0]",
     })
     lines = [
         f"Four boxes to choose from, never a box in training; seed {s.o.seed}. Layers are chosen on `val`, `test` is of "

@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use albef::train::corpus_vocabulary;
 use albef_data::dataset::{
     CheckOptions, Contents, SourceSpec, Target, TaskForm, TaskRoots, check_samples, read_source,
     read_task,
 };
-use albef_data::scenes::{Sprites, build_tasks, write_tasks};
+use albef_data::scenes::{Sprites, TaskCorpus, build_tasks, write_tasks};
+use albef_weights::write_atomic;
 use anyhow::{Context, Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Answer;
 use crate::notes::tell_first;
@@ -172,6 +174,20 @@ fn sprites(a: &ScenesArguments) -> Result<(Sprites, Option<Sprites>)> {
     Ok(all.choose(a.concepts, a.seed)?)
 }
 
+/// All texts of the lists, answers included.
+fn texts(splits: &[TaskCorpus]) -> impl Iterator<Item = &str> {
+    let lists = splits
+        .iter()
+        .flat_map(|s| [&s.things, &s.captions, &s.vqa, &s.nlvr, &s.ve, &s.grounding])
+        .flatten();
+    lists.flat_map(|entry| {
+        let single =
+            ["question", "sentence", "text"].into_iter().filter_map(|key| entry[key].as_str());
+        let several = ["caption", "answer"].into_iter().filter_map(|key| entry[key].as_array());
+        single.chain(several.flatten().filter_map(Value::as_str))
+    })
+}
+
 pub fn run(command: &Command) -> Result<Answer> {
     let a = match command {
         Command::Scenes(a) => a,
@@ -185,8 +201,12 @@ pub fn run(command: &Command) -> Result<Answer> {
     }
     let (trained, others) = sprites(a)?;
     let splits = build_tasks(&trained, others.as_ref(), a.seed, a.size, a.scenes)?;
-    write_tasks(&splits, &a.output)
-        .with_context(|| format!("cannot write scenes to {}", a.output.display()))?;
+    let cannot = || format!("cannot write scenes to {}", a.output.display());
+    std::fs::create_dir_all(&a.output).with_context(cannot)?;
+    let vocab = corpus_vocabulary(texts(&splits))?;
+    write_atomic(&a.output.join("vocab.txt"), |f| std::io::Write::write_all(f, vocab.as_bytes()))
+        .with_context(cannot)?;
+    write_tasks(&splits, &a.output).with_context(cannot)?;
     for s in &splits {
         println!(
             "{}: {} pictures, {} of single things, {} of captioned scenes, {} questions, {} \

@@ -11,3 +11,5 @@ pub mod schedule;
 mod start;
 pub mod step;
 pub mod trainer;
+
+pub use start::corpus_vocabulary;

@@ -1,0 +1,58 @@
+//! The commands of the README's walk from pictures to answers run as they stand there.
+
+#![cfg(unix)]
+
+mod common;
+
+use std::path::Path;
+
+use common::{albef, run};
+
+/// The words of a line; quotes hold words together.
+fn words(line: &str) -> Vec<String> {
+    let quoted = line.split('"').enumerate();
+    let words = quoted.flat_map(|(i, part)| match i % 2 {
+        1 => vec![part.to_owned()],
+        _ => part.split_whitespace().map(str::to_owned).collect(),
+    });
+    words.collect()
+}
+
+/// The same on less data and for two steps.
+fn shortened(mut words: Vec<String>) -> Vec<String> {
+    for (option, value) in [("--scenes", "4"), ("--concepts", "12")] {
+        if let Some(at) = words.iter().position(|word| word == option) {
+            words[at + 1] = value.into();
+        }
+    }
+    let batch = match words[0].as_str() {
+        "pretrain" => "batch_size=4",
+        "finetune" => "batch_size_train=4",
+        _ => return words,
+    };
+    words.extend(["--set", "max_steps=2", "--set", batch].map(str::to_owned));
+    words
+}
+
+#[test]
+fn the_walk_from_pictures_to_answers_runs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let page = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let (_, walk) = page.split_once("## Train one of your own").unwrap();
+    let block = walk.split("```").nth(1).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(root.join("configs"), folder.path().join("configs")).unwrap();
+    let mut ran = 0;
+    for line in block.lines().filter_map(|line| line.strip_prefix("albef ")) {
+        let mut command = albef();
+        command.args(shortened(words(line))).current_dir(folder.path());
+        let output = command.output().unwrap();
+        // What two steps have learnt may answer no.
+        assert!(output.status.code().is_some_and(|code| code < 2), "{line}: {output:?}");
+        ran += 1;
+    }
+    assert_eq!(ran, 9);
+    assert!(folder.path().join("map.png").is_file());
+    let mut command = albef();
+    run(command.args(["inspect", "runs/ve/model"]).current_dir(folder.path()));
+}
