@@ -7,9 +7,10 @@ Pictures are composed scenes (`albef data scenes`), the model is `nano`. The pap
 know pictures and words (DeiT, BERT); here all rows of a seed start from one model that has learnt single things
 with their names (all losses, random negatives). Each row then pre-trains on scenes and is measured by
 retrieval on scenes whose pairs of things never met in training; momentum distillation is also tried in fine-tuning
-on questions about scenes. Rows differ in nothing but the settings named in ROWS. Everything that is there
-already is kept, so an interrupted run goes on. Writes OUT/ablations.json and OUT/ablations.md; the tests
-are those of `albef compare`. Needs nothing beyond Python's own library.
+for entailment. Rows differ in nothing but the settings named in ROWS. The models of the first seed are also asked
+for the mutual information of their views (`albef analyse mi`). Everything that is there already is kept, so an
+interrupted run goes on. Writes OUT/ablations.json and OUT/ablations.md; the tests are those of `albef compare`. Needs
+nothing beyond Python's own library.
 """
 import argparse
 import json
@@ -32,6 +33,7 @@ ROWS = {
 NOISY = {"40 % shuffled": "+ hard negatives", "40 % shuffled, MoD": "+ MoD in pre-training"}
 DISTILLED = "+ MoD in pre-training"
 DOWNSTREAM = "+ MoD downstream"
+EVERY = [*ROWS, DOWNSTREAM, *NOISY]
 # What is compared with what, in the paper's order.
 PAIRS = [
     ("MLM + ITM", "+ ITC"),
@@ -61,7 +63,6 @@ class Study:
         self.out = Path(options.output)
         self.scenes = self.out / "scenes"
         self.gallery = self.out / "gallery.json"
-        self.vocabulary = self.out / "vocab.txt"
         self.starting = threading.Lock()
         (self.out / "outcomes").mkdir(parents=True, exist_ok=True)
 
@@ -71,7 +72,6 @@ class Study:
                 self.o.albef, "data", "scenes", "--output", self.scenes, "--scenes", self.o.scenes,
                 "--size", self.o.size, "--concepts", self.o.concepts, log=self.out / "log" / "scenes.txt",
             )
-        self.write_vocabulary()
         for seed in range(1, self.o.seeds + 1):
             if not self.noisy(seed).exists():
                 shuffled(self.scenes / "train_captions.json", self.noisy(seed), 0.4, seed)
@@ -81,27 +81,6 @@ class Study:
 
     def noisy(self, seed):
         return self.out / f"shuffled-{seed}.json"
-
-    def write_vocabulary(self):
-        """The word pieces of captions and questions; other words, such as yes and no, are spelt with them."""
-        if self.vocabulary.exists():
-            return
-        lists = [json.loads((self.scenes / f"train_{task}.json").read_text()) for task in ["captions", "things"]]
-        texts = {text for pairs in lists for pair in pairs for text in pair["caption"]}
-        texts |= {q["question"] for q in json.loads((self.scenes / "train_vqa.json").read_text())}
-        words = self.out / "words.json"
-        picture = lists[1][0]["image"]
-        words.write_text(json.dumps([{"image": picture, "caption": sorted(texts), "image_id": 0}] * 2))
-        folder = self.out / "runs" / "words"
-        run(
-            self.o.albef, "pretrain", CONFIGS / "nano.yaml", "--output", folder, "--resume",
-            *settings({
-                "train_file": f"[{words}]", "image_root": self.scenes, "batch_size": 2, "max_steps": 1,
-                "queue_size": 2, "image_res": self.o.size,
-            }),
-            log=self.out / "log" / "words.txt",
-        )
-        self.vocabulary.write_text((folder / "model" / "vocab.txt").read_text())
 
     def threads(self):
         return ["--threads", 1] if self.o.jobs > 1 else []
@@ -118,7 +97,7 @@ class Study:
             "image_root": self.scenes, "seed": seed, "batch_size": 64, "image_res": self.o.size,
             "max_steps": steps, "schedular.epochs": 100000, "schedular.warmup_steps": 30,
             "precision": self.o.precision, "checkpoint_every": 100000, "flip": False,
-            "crop_scale": "[0.9, 1.0]", "vocab": self.vocabulary,
+            "crop_scale": "[0.9, 1.0]", "vocab": self.scenes / "vocab.txt",
         })
 
     def start(self, seed):
@@ -163,35 +142,37 @@ class Study:
             *self.threads(), log=self.log(row, seed),
         ))
 
-    def questions(self, row, seed):
-        saved = self.saved(row, seed, "vqa")
+    def entailment(self, row, seed):
+        saved = self.saved(row, seed, "ve")
 
         def make():
             model = self.pretrain(DISTILLED if row == DOWNSTREAM else row, seed)
-            folder = self.out / "runs" / f"{slug(row)}-{seed}-vqa"
+            folder = self.out / "runs" / f"{slug(row)}-{seed}-ve"
             run(
-                self.o.albef, "finetune", "vqa", CONFIGS / "vqa.yaml", "--output", folder, "--resume",
+                self.o.albef, "finetune", "ve", CONFIGS / "scenes_task.yaml", "--output", folder, "--resume",
                 *self.threads(),
                 *settings({
-                    "checkpoint": model, "train_file": f"[{self.scenes / 'train_vqa.json'}]",
-                    "vqa_root": self.scenes, "vg_root": self.scenes, "image_res": self.o.size,
-                    "batch_size_train": 64, "max_steps": self.o.tune_steps, "schedular.sched": "per_step",
-                    "schedular.epochs": 1000, "schedular.warmup_steps": 20, "schedular.warmup_lr": 1e-5,
-                    "optimizer.lr": 6e-4, "dropout": 0, "momentum_dropout": 0, "momentum": 0.98,
-                    "distill": row == DOWNSTREAM, "seed": seed, "precision": self.o.precision,
-                    "checkpoint_every": 100000, "rand_augment": "[0, 0]", "flip": False,
-                    "crop_scale": "[1.0, 1.0]",
+                    "checkpoint": model, "train_file": f"[{self.scenes / 'train_ve.json'}]", "image_root": self.scenes,
+                    "image_res": self.o.size, "max_steps": self.o.tune_steps, "distill": row == DOWNSTREAM,
+                    "seed": seed, "precision": self.o.precision,
                 }),
                 log=self.log(row, seed),
             )
             return run(
-                self.o.albef, "evaluate", "vqa", "--model", folder / "model", "--annotations",
-                self.scenes / "val_vqa.json", "--image-root", self.scenes, "--answer-list",
-                self.scenes / "answers.json", "--k", 16, "--json", "--save", saved, *self.threads(),
+                self.o.albef, "evaluate", "ve", "--model", folder / "model", "--annotations",
+                self.scenes / "val_ve.json", "--image-root", self.scenes, "--json", "--save", saved, *self.threads(),
                 log=self.log(row, seed),
             )
 
         return kept(saved.with_suffix(".result.json"), make)
+
+    def information(self, row, seed):
+        """Bounds on the mutual information of the views of a row's model."""
+        folder = self.out / "runs" / f"{slug(row)}-{seed}"
+        return kept(self.out / f"{slug(row)}-{seed}-mi.json", lambda: run(
+            self.o.albef, "analyse", "mi", "--model", folder, "--annotations", self.scenes / "val_captions.json",
+            "--image-root", self.scenes, "--batch", 48, "--json", *self.threads(), log=self.log(row, seed),
+        ))
 
     def measure(self, row, seed):
         """The results of a row by task."""
@@ -199,7 +180,7 @@ class Study:
         if row != DOWNSTREAM:
             found["retrieval"] = self.retrieval(row, seed)
         if row in (DISTILLED, DOWNSTREAM):
-            found["vqa"] = self.questions(row, seed)
+            found["ve"] = self.entailment(row, seed)
         say(f"seed {seed}: {row}")
         return found
 
@@ -221,9 +202,9 @@ def table(study, found, seeds):
     o = study.o
     lines = [
         f"Mean ± deviation over {len(seeds)} seeds; `nano` at {o.size} px on {o.scenes} scenes of {o.concepts} things, "
-        f"{o.start_steps} steps on single things, {o.steps} on scenes (64 pairs each), then {o.tune_steps} steps of 64 questions; gallery of {o.gallery} scenes.",
+        f"{o.start_steps} steps on single things, {o.steps} on scenes (64 pairs each), then {o.tune_steps} of entailment; gallery of {o.gallery} scenes.",
         "",
-        "| pre-training | TR@1 cosine | IR@1 cosine | TR@1 matching | IR@1 matching | questions |",
+        "| pre-training | TR@1 cosine | IR@1 cosine | TR@1 matching | IR@1 matching | entailment |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for row, by_seed in found.items():
@@ -232,30 +213,49 @@ def table(study, found, seeds):
             for key in ["txt_r1", "img_r1"]:
                 values = [stage(r["retrieval"])[key] for r in by_seed if "retrieval" in r]
                 cells.append(spread(values) if values else "as above")
-        values = [r["vqa"]["accuracy"] for r in by_seed if "vqa" in r]
+        values = [r["ve"]["accuracy"] for r in by_seed if "ve" in r]
         cells.append(spread(values) if values else "—")
         lines.append("| " + " | ".join(cells) + " |")
-    majority = statistics.mean(r["vqa"]["majority"] for r in found[DISTILLED])
-    return [*lines, "", f"Chance R@1 {100 / o.gallery:.1f}; always the most frequent answer {majority:.1f}.", ""]
+    return [*lines, "", f"Chance R@1 {100 / o.gallery:.1f}; of entailment 33.3.", ""]
 
 
 def tests(study, found, seeds):
     lines = ["| from | to | metric | difference | 95 % interval | p |", "| --- | --- | --- | --- | --- | --- |"]
     record = []
     for first, second in PAIRS:
-        for task in ["retrieval", "vqa"]:
-            if not all(task in found[row][0] for row in (first, second)):
+        for task in ["retrieval", "ve"]:
+            if not all(row in found and task in found[row][0] for row in (first, second)):
                 continue
             files = [[study.saved(row, seed, task) for seed in seeds] for row in (first, second)]
             for metric, d in study.compare(*files).items():
                 record.append({"from": first, "to": second, "task": task, "metric": metric, **d})
-                if task == "vqa" or metric.endswith("r1"):
+                if task == "ve" or metric.endswith("r1"):
                     low, high = d["interval"]
                     lines.append(
                         f"| {first} | {second} | {metric} | {d['difference']:+.1f} | "
                         f"[{low:+.1f}, {high:+.1f}] | {d['p']:.4f} |"
                     )
     return record, lines
+
+
+def information(views):
+    """The mutual-information bounds of models side by side, in nats."""
+    if not views:
+        return []
+    lines = ["| first seed, in nats | " + " | ".join(views) + " |", "| --- |" + " --- |" * len(views)]
+
+    def line(name, cell):
+        lines.append(f"| {name} | " + " | ".join(cell(v) for v in views.values()) + " |")
+
+    line("bound by contrast (its ceiling)", lambda v: f"{v['itc']['mean']['bound']:.2f} ({v['itc']['ceiling']:.2f})")
+    for name, key in [("own image", "own_image"), ("another image", "other_image")]:
+        line(f"bound by masked words, {name}", lambda v, key=key: f"{v['mlm'][key]['bound']:.2f}")
+    line("what the image tells about a masked word", lambda v: "{:.3f} [{:.3f}, {:.3f}]".format(
+        v["mlm"]["difference"], *v["mlm"]["difference_interval"]))
+    line("effective number of views of the teacher, image to text",
+         lambda v: f"{v['itc']['i2t']['teacher']['effective_views']:.0f}")
+    line("effective number of words of the teacher", lambda v: f"{v['mlm']['teacher']['effective_views']:.0f}")
+    return [*lines, ""]
 
 
 def main():
@@ -265,17 +265,18 @@ def main():
     a.add_argument("--seeds", type=int, default=3)
     a.add_argument("--start-steps", type=int, default=160, help="steps on single things")
     a.add_argument("--steps", type=int, default=200, help="steps of pre-training, 64 pairs each")
-    a.add_argument("--tune-steps", type=int, default=150, help="steps of fine-tuning, 64 questions each")
+    a.add_argument("--tune-steps", type=int, default=300, help="steps of fine-tuning, 64 sentences each")
     a.add_argument("--scenes", type=int, default=1200)
     a.add_argument("--concepts", type=int, default=24, help="things that the scenes show")
     a.add_argument("--size", type=int, default=32, help="side of the pictures")
     a.add_argument("--gallery", type=int, default=120)
+    a.add_argument("--rows", nargs="+", choices=EVERY, default=EVERY, metavar="ROW", help="only these rows of the table")
     a.add_argument("--jobs", type=int, default=1, help="runs beside each other, one thread each if several")
     a.add_argument("--precision", default="f32", choices=["f32", "bf16"])
     study = Study(a.parse_args())
     study.prepare()
     seeds = range(1, study.o.seeds + 1)
-    rows = [*ROWS, DOWNSTREAM, *NOISY]
+    rows = [row for row in EVERY if row in study.o.rows]
     with ThreadPoolExecutor(study.o.jobs) as pool:
         # Seed by seed, so that an early end leaves whole rows. A run that needs another one's model
         # comes after it.
@@ -297,7 +298,10 @@ def main():
             raise
     record, lines = tests(study, found, seeds)
     lines = table(study, found, seeds) + lines
-    (study.out / "ablations.json").write_text(json.dumps({"rows": found, "tests": record}, indent=1))
+    views = {row: study.information(row, seeds[0]) for row in ["+ hard negatives", DISTILLED] if row in rows}
+    lines += ["", *information(views)]
+    (study.out / "ablations.json").write_text(
+        json.dumps({"rows": found, "tests": record, "mutual_information": views}, indent=1))
     (study.out / "ablations.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
