@@ -20,6 +20,7 @@ use crate::Answer;
 use crate::corpus::Pictures;
 use crate::device::Where;
 use crate::notes::tell_cut;
+use crate::output::say;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -174,9 +175,9 @@ fn mi(a: &MiArguments) -> Result<Answer> {
         interval: [interval.0, interval.1],
     };
     if a.json {
-        println!("{}", as_json(&report, &about)?);
+        say!("{}", as_json(&report, &about)?)?;
     } else {
-        print(&report, &about);
+        print(&report, &about)?;
     }
     Ok(Answer::Yes)
 }
@@ -210,52 +211,58 @@ fn as_json(report: &Report, about: &About) -> Result<Value> {
     Ok(value)
 }
 
-fn print(report: &Report, about: &About) {
+fn print(report: &Report, about: &About) -> Result<()> {
     let itc = &report.itc;
-    println!(
+    say!(
         "{} pairs ({} left out of whole batches); teacher: {}; all in nats",
-        report.pairs, about.left_out, about.teacher
-    );
-    println!("contrast over {} candidates ({} of them of the queue)", itc.candidates, about.queue);
-    println!("{:<34}{:>16}{:>16}{:>10}", "", "image to text", "text to image", "mean");
-    let row = |name: &str, values: [f64; 2]| {
+        report.pairs,
+        about.left_out,
+        about.teacher
+    )?;
+    say!("contrast over {} candidates ({} of them of the queue)", itc.candidates, about.queue)?;
+    say!("{:<34}{:>16}{:>16}{:>10}", "", "image to text", "text to image", "mean")?;
+    let row = |name: &str, values: [f64; 2]| -> Result<()> {
         let mean = (values[0] + values[1]) / 2.0;
-        println!("{name:<34}{:>16.4}{:>16.4}{mean:>10.4}", values[0], values[1]);
+        say!("{name:<34}{:>16.4}{:>16.4}{mean:>10.4}", values[0], values[1])
     };
     let (a, b) = (&itc.i2t, &itc.t2i);
-    row("hard ITC loss", [a.bound.loss, b.bound.loss]);
-    row(&format!("MI bound (at most {:.4})", itc.ceiling), [a.bound.bound, b.bound.bound]);
-    row("teacher entropy H(q)", [a.teacher.entropy, b.teacher.entropy]);
+    row("hard ITC loss", [a.bound.loss, b.bound.loss])?;
+    row(&format!("MI bound (at most {:.4})", itc.ceiling), [a.bound.bound, b.bound.bound])?;
+    row("teacher entropy H(q)", [a.teacher.entropy, b.teacher.entropy])?;
     let views = [a.teacher.effective_views, b.teacher.effective_views];
-    println!("{:<34}{:>16.4}{:>16.4}", "effective number of views", views[0], views[1]);
-    row("KL(q||p)", [a.teacher.kl, b.teacher.kl]);
-    row("teacher mass on the own pair", [a.teacher.mass_on_label, b.teacher.mass_on_label]);
+    say!("{:<34}{:>16.4}{:>16.4}", "effective number of views", views[0], views[1])?;
+    row("KL(q||p)", [a.teacher.kl, b.teacher.kl])?;
+    row("teacher mass on the own pair", [a.teacher.mass_on_label, b.teacher.mass_on_label])?;
     row(
         &format!("multi-positive loss (from {:.4})", itc.multi_positive_floor),
         [a.multi_positive_loss, b.multi_positive_loss],
-    );
-    println!("{:<34}{:>16.4}", "positives in the batch, by image_id", itc.positives);
+    )?;
+    say!("{:<34}{:>16.4}", "positives in the batch, by image_id", itc.positives)?;
     let Some(mlm) = &report.mlm else {
-        println!(
+        say!(
             "masked words: {}",
             if about.head { "none was masked" } else { "the weights have no vocabulary head" }
-        );
-        return;
+        )?;
+        return Ok(());
     };
-    println!("masked language modelling, {} words", mlm.words);
-    println!("{:<34}{:>16}{:>16}", "", "own image", "other image");
-    let row = |name: &str, values: [f64; 2]| {
-        println!("{name:<34}{:>16.4}{:>16.4}", values[0], values[1]);
+    say!("masked language modelling, {} words", mlm.words)?;
+    say!("{:<34}{:>16}{:>16}", "", "own image", "other image")?;
+    let row = |name: &str, values: [f64; 2]| -> Result<()> {
+        say!("{name:<34}{:>16.4}{:>16.4}", values[0], values[1])
     };
-    row("hard MLM loss", [mlm.own_image.loss, mlm.other_image.loss]);
+    row("hard MLM loss", [mlm.own_image.loss, mlm.other_image.loss])?;
     let bounds = [mlm.own_image.bound, mlm.other_image.bound];
-    row(&format!("MI bound (at most {:.4})", mlm.ceiling), bounds);
-    println!(
+    row(&format!("MI bound (at most {:.4})", mlm.ceiling), bounds)?;
+    say!(
         "{:<34}{:>16.4} [{:.4}, {:.4}]",
-        "what the image tells (difference)", mlm.difference, about.interval[0], about.interval[1]
-    );
-    println!("{:<34}{:>16.4}", "teacher entropy H(q)", mlm.teacher.entropy);
-    println!("{:<34}{:>16.4}", "effective number of views", mlm.teacher.effective_views);
-    println!("{:<34}{:>16.4}", "KL(q||p)", mlm.teacher.kl);
-    println!("{:<34}{:>16.4}", "teacher mass on the word", mlm.teacher.mass_on_label);
+        "what the image tells (difference)",
+        mlm.difference,
+        about.interval[0],
+        about.interval[1]
+    )?;
+    say!("{:<34}{:>16.4}", "teacher entropy H(q)", mlm.teacher.entropy)?;
+    say!("{:<34}{:>16.4}", "effective number of views", mlm.teacher.effective_views)?;
+    say!("{:<34}{:>16.4}", "KL(q||p)", mlm.teacher.kl)?;
+    say!("{:<34}{:>16.4}", "teacher mass on the word", mlm.teacher.mass_on_label)?;
+    Ok(())
 }

@@ -21,6 +21,7 @@ use crate::Answer;
 use crate::corpus::{Pictures, open_model};
 use crate::device::Where;
 use crate::notes::tell_cut;
+use crate::output::say;
 use crate::overlay::{draw_box, overlay};
 use crate::tasks::{Answered, Seen, TaskModel, answer_list, sample};
 
@@ -184,10 +185,10 @@ pub fn ask(a: &AskArguments) -> Result<Answer> {
             .iter()
             .map(|a| json!({"answer": answers[a.candidate], "probability": a.p}))
             .collect();
-        println!("{}", json!({"question": a.question, "answers": list}));
+        say!("{}", json!({"question": a.question, "answers": list}))?;
     } else {
         for Answered { candidate, p } in top {
-            println!("{p:>6.3}  {}", answers[candidate]);
+            say!("{p:>6.3}  {}", answers[candidate])?;
         }
     }
     Ok(Answer::Yes)
@@ -210,10 +211,10 @@ pub fn entail(a: &EntailArguments) -> Result<Answer> {
     if a.json {
         let p: serde_json::Map<String, Value> =
             classes.iter().zip(row).map(|(c, p)| ((*c).to_owned(), json!(p))).collect();
-        println!("{}", json!({"label": classes[best], "probabilities": p}));
+        say!("{}", json!({"label": classes[best], "probabilities": p}))?;
     } else {
         for (class, p) in classes.iter().zip(row) {
-            println!("{p:>6.3}  {class}");
+            say!("{p:>6.3}  {class}")?;
         }
     }
     Ok(Answer::Yes)
@@ -226,9 +227,9 @@ pub fn reason(a: &ReasonArguments) -> Result<Answer> {
     let Some(row) = rows.first().filter(|r| !r.is_empty()) else { return unusable(&skipped) };
     let (truth, p) = (row[1] > row[0], row[1]);
     if a.json {
-        println!("{}", json!({"label": truth, "probability": p}));
+        say!("{}", json!({"label": truth, "probability": p}))?;
     } else {
-        println!("{}, with probability {p:.3} of being true", if truth { "true" } else { "false" });
+        say!("{}, with probability {p:.3} of being true", if truth { "true" } else { "false" })?;
     }
     Ok(Answer::Yes)
 }
@@ -294,12 +295,12 @@ pub fn classify(a: &ClassifyArguments) -> Result<Answer> {
                        "cosine": cosines[*i], "match_probability": matches[*i]})
             })
             .collect();
-        println!("{}", json!({"classes": list}));
+        say!("{}", json!({"classes": list}))?;
     } else {
-        println!("share   cosine  match   class");
+        say!("share   cosine  match   class")?;
         for i in order {
             let share = exp[i] / sum;
-            println!("{share:>5.3}  {:>7.3}  {:>5.3}   {}", cosines[i], matches[i], a.labels[i]);
+            say!("{share:>5.3}  {:>7.3}  {:>5.3}   {}", cosines[i], matches[i], a.labels[i])?;
         }
     }
     Ok(Answer::Yes)
@@ -391,15 +392,15 @@ pub fn ground(a: &GroundArguments) -> Result<Answer> {
         } else {
             Vec::new()
         };
-        println!(
+        say!(
             "{}",
             json!({"phrase": a.phrase, "grid": maps.grid, "map": whole, "words": per_word,
                    "box": chosen, "boxes": boxes, "box_scores": scores, "scores": maps.scores})
-        );
+        )?;
     } else {
         match chosen {
-            Some([x, y, w, h]) => println!("box: left {x:.0}, top {y:.0}, {w:.0} x {h:.0} pixels"),
-            None => println!("no region speaks for it"),
+            Some([x, y, w, h]) => say!("box: left {x:.0}, top {y:.0}, {w:.0} x {h:.0} pixels")?,
+            None => say!("no region speaks for it")?,
         }
     }
     Ok(if chosen.is_some() { Answer::Yes } else { Answer::No })

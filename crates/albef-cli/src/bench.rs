@@ -20,6 +20,7 @@ use serde_json::json;
 
 use crate::Answer;
 use crate::device::Where;
+use crate::output::say;
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Work {
@@ -245,10 +246,10 @@ pub fn run(a: &Arguments) -> Result<Answer> {
             continue;
         }
         if a.json {
-            println!("{}", json!({"seconds": seconds, "pairs": pairs, "peak_mib": peak_mib()}));
+            say!("{}", json!({"seconds": seconds, "pairs": pairs, "peak_mib": peak_mib()}))?;
         } else {
             let rate = pairs as f64 / seconds;
-            println!("{seconds:.4} s, {pairs} pairs, {rate:.1} a second, peak {} MiB", peak_mib());
+            say!("{seconds:.4} s, {pairs} pairs, {rate:.1} a second, peak {} MiB", peak_mib())?;
         }
     }
     Ok(Answer::Yes)

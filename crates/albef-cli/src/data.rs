@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::Answer;
 use crate::notes::tell_first;
+use crate::output::say;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -121,7 +122,7 @@ fn check_source(a: &CheckArguments) -> Result<Answer> {
         _ => 0,
     };
     if a.json {
-        println!(
+        say!(
             "{}",
             json!({"samples": report.samples, "captions": report.captions,
                    "distinct_images": report.distinct_images, "missing": report.missing,
@@ -131,12 +132,14 @@ fn check_source(a: &CheckArguments) -> Result<Answer> {
                    "repeated_captions": report.repeated_captions, "left_out": report.left_out,
                    "without_answers": unanswered, "problems": report.problems,
                    "clean": report.is_clean()})
-        );
+        )?;
     } else {
-        println!(
+        say!(
             "{} samples, {} texts, {} different pictures",
-            report.samples, report.captions, report.distinct_images
-        );
+            report.samples,
+            report.captions,
+            report.distinct_images
+        )?;
         for (count, what) in [
             (report.missing, "samples whose picture is missing"),
             (report.unusable, "samples whose picture cannot be used"),
@@ -148,11 +151,11 @@ fn check_source(a: &CheckArguments) -> Result<Answer> {
             (unanswered, "questions without answers, as in a test list"),
         ] {
             if count > 0 {
-                println!("{count} {what}");
+                say!("{count} {what}")?;
             }
         }
         for problem in &report.problems {
-            println!("  {problem}");
+            say!("  {problem}")?;
         }
     }
     Ok(if report.is_clean() && report.samples > 0 { Answer::Yes } else { Answer::No })
@@ -188,7 +191,7 @@ pub fn run(command: &Command) -> Result<Answer> {
     write_tasks(&splits, &a.output)
         .with_context(|| format!("cannot write scenes to {}", a.output.display()))?;
     for s in &splits {
-        println!(
+        say!(
             "{}: {} pictures, {} of single things, {} of captioned scenes, {} questions, {} \
              statements, {} sentences, {} expressions",
             s.name,
@@ -199,7 +202,7 @@ pub fn run(command: &Command) -> Result<Answer> {
             s.nlvr.len(),
             s.ve.len(),
             s.grounding.len()
-        );
+        )?;
     }
     Ok(Answer::Yes)
 }

@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::corpus::{Pictures, open_model};
 use crate::evaluate_retrieval::{intervals, measure};
+use crate::output::say;
 use crate::{Answer, pretrain};
 
 #[derive(clap::Args)]
@@ -202,7 +203,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let out = a.output.display();
     // As it was called, so that the commands below can be pasted.
     let program = std::env::args().next().unwrap_or_else(|| "albef".into());
-    println!("{}", path.display());
+    say!("{}", path.display())?;
     eprintln!(
         "\ndone in {:.0} s; the report is {}",
         started.elapsed().as_secs_f64(),

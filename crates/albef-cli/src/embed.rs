@@ -13,6 +13,7 @@ use crate::corpus::{Pictures, open_model};
 use crate::device::Where;
 use crate::notes::tell_cut;
 use crate::outcomes;
+use crate::output::say;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -99,7 +100,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
                     Kind::Image => "image",
                     Kind::Text => "text",
                 };
-                println!("{}", json!({kind: name, "feature": feature}));
+                say!("{}", json!({kind: name, "feature": feature}))?;
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::Answer;
 use crate::ask::Rank;
 use crate::notes::tell_skipped;
 use crate::outcomes::{self, Reporting};
+use crate::output::say;
 use crate::tasks::{Measured, TaskModel, answer_list};
 use crate::text_baseline;
 
@@ -92,19 +93,19 @@ fn print(
         if let Some(baseline) = baseline {
             value["text_baseline"] = baseline;
         }
-        println!("{value}");
+        say!("{value}")?;
     } else {
         let bound = |i: usize| value["interval"][i].as_f64().unwrap_or(f64::NAN);
-        println!(
+        say!(
             "accuracy {:.2} [{:.2}, {:.2}] on {} samples; always the most frequent: {:.2}",
             out.mean(),
             bound(0),
             bound(1),
             out.scores.len(),
             out.majority
-        );
+        )?;
         if let Some(baseline) = baseline {
-            text_baseline::print(&baseline);
+            text_baseline::print(&baseline)?;
         }
     }
     Ok(())

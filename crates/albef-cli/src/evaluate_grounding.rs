@@ -19,6 +19,7 @@ use crate::corpus::{Pictures, model_path, open_model_at};
 use crate::grounding_cases::{Case, Cases};
 use crate::notes::{tell_cut, tell_first, tell_skipped};
 use crate::outcomes::{self, Reporting};
+use crate::output::say;
 use crate::tasks::refuse_if_none;
 
 /// Share of the area under both boxes from which a choice counts as right.
@@ -145,12 +146,12 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     outcomes::save_if(a.reporting.save.as_deref(), || out.outcomes(&cases))?;
     let value = out.json(a.reporting.resamples);
     if a.reporting.json {
-        println!("{value}");
+        say!("{value}")?;
         return Ok(Answer::Yes);
     }
-    let line = |name: &str, v: &Value| {
+    let line = |name: &str, v: &Value| -> Result<()> {
         let number = |v: &Value| v.as_f64().unwrap_or(f64::NAN);
-        println!(
+        say!(
             "{name}accuracy {:.2} [{:.2}, {:.2}] on {} expressions (layer {}); a random box {:.2}, \
              the box nearest to the centre {:.2}",
             number(&v["accuracy"]),
@@ -160,14 +161,14 @@ pub fn run(a: &Arguments) -> Result<Answer> {
             out.layer,
             number(&v["random_box"]),
             number(&v["centre_box"])
-        );
+        )
     };
     match value["splits"].as_object() {
-        Some(splits) => splits.iter().for_each(|(name, v)| line(&format!("{name}: "), v)),
-        None => line("", &value),
+        Some(splits) => splits.iter().try_for_each(|(name, v)| line(&format!("{name}: "), v))?,
+        None => line("", &value)?,
     }
     if out.undecided > 0 {
-        println!("undecided, counted as wrong: {}", out.undecided);
+        say!("undecided, counted as wrong: {}", out.undecided)?;
     }
     Ok(Answer::Yes)
 }

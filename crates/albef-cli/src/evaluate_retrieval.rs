@@ -15,6 +15,7 @@ use crate::Answer;
 use crate::corpus::{Pictures, model_path, open_model_at};
 use crate::notes::{SHOWN, tell_cut, tell_first};
 use crate::outcomes::{self, Reporting};
+use crate::output::say;
 use crate::protocol::{self, Protocol};
 
 #[derive(clap::Args)]
@@ -118,16 +119,16 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         report.insert("itc".into(), Value::Object(named(&out.itc)));
         report.insert("interval".into(), intervals(&out.itm_ranks, a.reporting.resamples));
         report.extend(found.counts(&pictures));
-        println!("{}", Value::Object(report));
+        say!("{}", Value::Object(report))?;
         return Ok(Answer::Yes);
     }
-    println!("{gallery} pictures, {texts} texts; re-ranked: the best {k}");
+    say!("{gallery} pictures, {texts} texts; re-ranked: the best {k}")?;
     let reranked = format!("re-ranked ({})", a.score.name().to_uppercase());
     for (name, report, ranks) in
         [("cosine (ITC)", &out.itc, &out.itc_ranks), (&reranked, &out.itm, &out.itm_ranks)]
     {
         let i = intervals(ranks, a.reporting.resamples);
-        println!(
+        say!(
             "{name:<16} image to text R@1 {:.2} [{:.2}, {:.2}] R@5 {:.2} R@10 {:.2}   \
              text to image R@1 {:.2} [{:.2}, {:.2}] R@5 {:.2} R@10 {:.2}   mean {:.2}",
             report.txt_r1,
@@ -141,7 +142,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
             report.img_r5,
             report.img_r10,
             report.r_mean
-        );
+        )?;
     }
     Ok(Answer::Yes)
 }

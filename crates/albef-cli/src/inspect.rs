@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::Answer;
 use crate::corpus::note_inferred;
+use crate::output::say;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -49,28 +50,35 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let (vision, text) = (&files.config.vision, &files.config.text);
     let weights: usize = files.tensors.iter().map(|(_, t)| t.len()).sum();
     if a.json {
-        println!(
+        say!(
             "{}",
             json!({"task": task_name(found.task), "tensors": found.tensors, "values": weights,
                    "momentum": found.momentum, "queues": found.queues,
                    "word_pieces": files.vocabulary.lines().count(), "config": files.config})
-        );
+        )?;
     } else {
         let has = |b: bool| if b { "yes" } else { "no" };
-        println!("model for      {}", task_name(found.task));
-        println!("tensors        {}, {:.1} million values", found.tensors, weights as f64 / 1e6);
-        println!(
+        say!("model for      {}", task_name(found.task))?;
+        say!("tensors        {}, {:.1} million values", found.tensors, weights as f64 / 1e6)?;
+        say!(
             "image encoder  {} wide, {} blocks, {} heads, {} px in patches of {}",
-            vision.width, vision.depth, vision.heads, vision.image_res, vision.patch
-        );
-        println!(
+            vision.width,
+            vision.depth,
+            vision.heads,
+            vision.image_res,
+            vision.patch
+        )?;
+        say!(
             "text encoder   {} wide, {} layers, {} heads, fusion from layer {}",
-            text.hidden, text.layers, text.heads, text.fusion_layer
-        );
-        println!("word pieces    {} of {}", files.vocabulary.lines().count(), text.vocab_size);
-        println!("joint space    {}", files.config.embed_dim);
-        println!("momentum       {}", has(found.momentum));
-        println!("queues         {}", has(found.queues));
+            text.hidden,
+            text.layers,
+            text.heads,
+            text.fusion_layer
+        )?;
+        say!("word pieces    {} of {}", files.vocabulary.lines().count(), text.vocab_size)?;
+        say!("joint space    {}", files.config.embed_dim)?;
+        say!("momentum       {}", has(found.momentum))?;
+        say!("queues         {}", has(found.queues))?;
     }
     if let Some(folder) = &a.export {
         export(a, &files, folder)?;

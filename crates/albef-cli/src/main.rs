@@ -1,6 +1,8 @@
 //! The `albef` program: parses, calls the library, prints. Data goes to standard output, everything
 //! else to standard error; it exits with 0 when done, 1 for a negative answer, 2 for an error.
 
+#![warn(clippy::print_stdout, reason = "`output::say` makes a full disk an error")]
+
 mod analyse;
 mod ask;
 mod bench;
@@ -20,6 +22,7 @@ mod grounding_cases;
 mod inspect;
 mod notes;
 mod outcomes;
+mod output;
 mod overlay;
 mod pretrain;
 mod protocol;

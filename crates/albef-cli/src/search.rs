@@ -15,6 +15,7 @@ use crate::corpus::{Pictures, open_model};
 use crate::device::Where;
 use crate::evaluate_retrieval::ScoreName;
 use crate::notes::tell_cut;
+use crate::output::say;
 
 #[derive(clap::Args)]
 pub struct SearchArguments {
@@ -109,17 +110,17 @@ pub fn search(a: &SearchArguments) -> Result<Answer> {
                        "score": h.score})
             })
             .collect();
-        println!(
+        say!(
             "{}",
             json!({"query": a.text, "order": a.score.name(), "results": results, "gallery": feats.len(),
                    "skipped": skipped.len(), "left_out": pictures.left_out.len(),
                    "cut_texts": usize::from(cut)})
-        );
+        )?;
     } else {
-        println!("  score  match   cosine  picture");
+        say!("  score  match   cosine  picture")?;
         for h in &hits {
             let Hit { score, probability, cosine, image } = h;
-            println!("{score:>7.2}  {probability:>5.3}  {cosine:>7.3}  {image}");
+            say!("{score:>7.2}  {probability:>5.3}  {cosine:>7.3}  {image}")?;
         }
     }
     Ok(Answer::Yes)
@@ -135,9 +136,9 @@ pub fn match_pair(a: &MatchArguments) -> Result<Answer> {
         bail!("the model gave no score");
     };
     if a.json {
-        println!("{}", json!({"cosine": cosine, "itm_logit": itm_logit, "probability": p}));
+        say!("{}", json!({"cosine": cosine, "itm_logit": itm_logit, "probability": p}))?;
     } else {
-        println!("cosine {cosine:.3}, match probability {p:.3} (logit {itm_logit:.3})");
+        say!("cosine {cosine:.3}, match probability {p:.3} (logit {itm_logit:.3})")?;
     }
     Ok(Answer::Yes)
 }

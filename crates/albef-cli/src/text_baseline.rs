@@ -9,6 +9,8 @@ use albef_report::bootstrap_interval;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
+use crate::output::say;
+
 /// Baselines of training lists for a list that the model scored with `scores`; `None` if no
 /// training list is named.
 pub fn measure(
@@ -52,16 +54,16 @@ pub fn measure(
 }
 
 /// The same for people.
-pub fn print(baseline: &Value) {
+pub fn print(baseline: &Value) -> Result<()> {
     let number = |v: &Value| v.as_f64().unwrap_or(f64::NAN);
-    println!(
+    say!(
         "without the picture, from {} training texts ({:.2} % of the texts are among them):",
         baseline["train_texts"],
         number(&baseline["seen"])
-    );
+    )?;
     for way in Guess::ALL {
         let b = &baseline[way.name()];
-        println!(
+        say!(
             "  {:<42}{:>6.2} [{:.2}, {:.2}]; the model leads by {:+.2} [{:+.2}, {:+.2}]",
             match way {
                 Guess::Majority => "the most frequent answer",
@@ -74,6 +76,7 @@ pub fn print(baseline: &Value) {
             number(&b["lead"]),
             number(&b["lead_interval"][0]),
             number(&b["lead_interval"][1]),
-        );
+        )?;
     }
+    Ok(())
 }
