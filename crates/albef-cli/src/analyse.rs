@@ -12,12 +12,13 @@ use albef::train::checkpoint;
 use albef::weights::{ModelFolder, momentum_encoders};
 use albef_data::random::Stream;
 use albef_report::cluster_interval;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use burn::tensor::Tensor;
 use serde_json::{Value, json};
 
 use crate::Answer;
-use crate::corpus::Pictures;
+use crate::arguments::at_least_one;
+use crate::corpus::{Pictures, of_another_task};
 use crate::device::Where;
 use crate::notes::tell_cut;
 use crate::output::say;
@@ -57,7 +58,7 @@ pub struct MiArguments {
     #[arg(long, default_value_t = 42)]
     seed: u64,
     /// Resamples of the bootstrap interval.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = at_least_one)]
     resamples: usize,
     #[command(flatten)]
     device: Where,
@@ -80,19 +81,19 @@ fn mi(a: &MiArguments) -> Result<Answer> {
         bail!("--mlm-probability is {}; it must be above 0 and at most 1", a.mlm_probability);
     }
     let device = a.device.open()?;
-    let folder = match checkpoint::open(&a.model, &device)? {
-        Some(folder) => folder,
-        None => ModelFolder::open(&a.model, &device)
-            .with_context(|| format!("cannot open the model {}", a.model.display()))?,
+    let open = || match checkpoint::open(&a.model, &device)? {
+        Some(folder) => Ok(folder),
+        None => ModelFolder::open(&a.model, &device),
     };
+    let folder = open().map_err(|e| of_another_task(&a.model, e))?;
     let (config, state) = (&folder.config, &folder.state);
+    let model = state.model(config).map_err(|e| of_another_task(&a.model, e))?;
     let teacher = state
         .momentum
         .as_ref()
         .map(|m| momentum_encoders(m, config, Precision::F32))
         .transpose()?;
-    let ready =
-        Pipeline::of(state.model(config)?, state.online.clone(), folder.vocabulary.as_str())?;
+    let ready = Pipeline::of(model, state.online.clone(), folder.vocabulary.as_str())?;
     let v = ready.tokenizer.vocabulary();
     let parts = Parts {
         model: &ready.model,

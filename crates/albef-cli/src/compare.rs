@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 
 use crate::Answer;
+use crate::arguments::at_least_one;
 use crate::outcomes::IN_A_RUN;
 use crate::output::say;
 
@@ -26,7 +27,7 @@ pub struct Arguments {
     #[arg(long, num_args = 1.., value_name = "FILE", requires = "a")]
     b: Vec<PathBuf>,
     /// Resamples of the bootstrap intervals and of the permutation tests.
-    #[arg(long, default_value_t = 5000)]
+    #[arg(long, default_value_t = 5000, value_parser = at_least_one)]
     resamples: usize,
     /// Seed of both.
     #[arg(long, default_value_t = 42)]
@@ -56,9 +57,6 @@ pub fn run(arguments: &Arguments) -> Result<Answer> {
             bail!("two files are needed: `albef compare A.json B.json`, or lists with --a and --b")
         }
     };
-    if arguments.resamples == 0 {
-        bail!("--resamples must be at least 1");
-    }
     let all = |paths: &[PathBuf]| paths.iter().map(|p| read(p)).collect::<Result<Vec<_>>>();
     let (a, b) = (all(&a)?, all(&b)?);
     let draw = Draw { resamples: arguments.resamples, seed: arguments.seed };

@@ -4,15 +4,17 @@ use std::path::{Path, PathBuf};
 
 use albef_data::dataset::{
     CheckOptions, Contents, SourceSpec, Target, TaskForm, TaskRoots, check_samples, read_source,
-    read_task,
+    read_task, repeated_ids,
 };
 use albef_data::scenes::{Sprites, build_tasks, write_tasks};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::Answer;
+use crate::grounding_cases::box_faults;
 use crate::notes::tell_first;
 use crate::output::say;
+use crate::whole_folder::write_folder;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -117,6 +119,21 @@ fn check_source(a: &CheckArguments) -> Result<Answer> {
         // A picture with several questions, or a question asked of several, is no repetition.
         report.repeated_captions = 0;
     }
+    let list = Path::new(&a.source);
+    let numbered = match a.task {
+        Form::Vqa => repeated_ids(&contents.samples),
+        _ => Vec::new(),
+    };
+    let boxes = match a.task {
+        Form::Grounding => box_faults(list, &contents.samples, !a.quick)?,
+        _ => Vec::new(),
+    };
+    let again = numbered.iter().map(|(again, first)| {
+        format!("entry {again}: its `question_id` stands at entry {first} already")
+    });
+    let room = a.show.saturating_sub(report.problems.len());
+    report.problems.extend(again.chain(boxes.iter().cloned()).take(room));
+    let clean = report.is_clean() && numbered.is_empty() && boxes.is_empty();
     let unanswered = match a.task {
         Form::Vqa => contents.samples.iter().filter(|s| s.task.target == Target::None).count(),
         _ => 0,
@@ -130,8 +147,8 @@ fn check_source(a: &CheckArguments) -> Result<Answer> {
                    "without_captions": report.without_captions,
                    "repeated_samples": report.repeated_samples,
                    "repeated_captions": report.repeated_captions, "left_out": report.left_out,
-                   "without_answers": unanswered, "problems": report.problems,
-                   "clean": report.is_clean()})
+                   "repeated_question_ids": numbered.len(), "unusable_boxes": boxes.len(),
+                   "without_answers": unanswered, "problems": report.problems, "clean": clean})
         )?;
     } else {
         say!(
@@ -148,6 +165,8 @@ fn check_source(a: &CheckArguments) -> Result<Answer> {
             (report.repeated_samples, "samples that repeat an earlier one"),
             (report.repeated_captions, "captions repeated within a sample"),
             (report.left_out, "members of archives that form no sample"),
+            (numbered.len(), "questions with the `question_id` of an earlier one"),
+            (boxes.len(), "boxes that cannot be used"),
             (unanswered, "questions without answers, as in a test list"),
         ] {
             if count > 0 {
@@ -158,7 +177,7 @@ fn check_source(a: &CheckArguments) -> Result<Answer> {
             say!("  {problem}")?;
         }
     }
-    Ok(if report.is_clean() && report.samples > 0 { Answer::Yes } else { Answer::No })
+    Ok(if clean { Answer::Yes } else { Answer::No })
 }
 
 fn sprites(a: &ScenesArguments) -> Result<Sprites> {
@@ -188,7 +207,8 @@ pub fn run(command: &Command) -> Result<Answer> {
         bail!("{} already holds scenes; choose another folder", a.output.display());
     }
     let splits = build_tasks(&sprites(a)?, a.seed, a.size, a.scenes)?;
-    write_tasks(&splits, &a.output)
+    // The last file says that the others are there.
+    write_folder(&a.output, "answers.json", |folder| Ok(write_tasks(&splits, folder)?))
         .with_context(|| format!("cannot write scenes to {}", a.output.display()))?;
     for s in &splits {
         say!(

@@ -14,8 +14,8 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use crate::Answer;
-use crate::ask::Mode;
 use crate::corpus::{Pictures, model_path, open_model_at};
+use crate::ground::Mode;
 use crate::grounding_cases::{Case, Cases};
 use crate::notes::{tell_cut, tell_first, tell_skipped};
 use crate::outcomes::{self, Reporting};
@@ -143,11 +143,17 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let ready = open_model_at(&path, a.image_res, &a.reporting.device.open()?)?;
     let out = measure(&ready, &cases, a.mode, a.layer)?;
     out.tell();
-    outcomes::save_if(a.reporting.save.as_deref(), || out.outcomes(&cases))?;
-    let value = out.json(a.reporting.resamples);
-    if a.reporting.json {
-        say!("{value}")?;
-        return Ok(Answer::Yes);
+    // The figures first: they are not lost where saving fails.
+    let printed = print(&out, &a.reporting);
+    let saved = outcomes::save_if(a.reporting.save.as_deref(), || out.outcomes(&cases));
+    printed.and(saved)?;
+    Ok(Answer::Yes)
+}
+
+fn print(out: &Outcome, reporting: &Reporting) -> Result<()> {
+    let value = out.json(reporting.resamples);
+    if reporting.json {
+        return say!("{value}");
     }
     let line = |name: &str, v: &Value| -> Result<()> {
         let number = |v: &Value| v.as_f64().unwrap_or(f64::NAN);
@@ -170,7 +176,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     if out.undecided > 0 {
         say!("undecided, counted as wrong: {}", out.undecided)?;
     }
-    Ok(Answer::Yes)
+    Ok(())
 }
 
 /// Chooses a box for every expression by the model's attention map.

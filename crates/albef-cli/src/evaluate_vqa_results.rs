@@ -9,6 +9,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::Answer;
+use crate::arguments::at_least_one;
 use crate::output::say;
 
 #[derive(clap::Args)]
@@ -26,7 +27,7 @@ pub struct Arguments {
     #[arg(long)]
     challenge_rules: bool,
     /// Resamples of the bootstrap interval.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = at_least_one)]
     resamples: usize,
     /// One JSON object on standard output.
     #[arg(long)]

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::Answer;
 use crate::corpus::note_inferred;
 use crate::output::say;
+use crate::whole_folder::write_folder;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -86,8 +87,11 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     Ok(Answer::Yes)
 }
 
+/// The file that makes a folder a model.
+const WEIGHTS: &str = "model.safetensors";
+
 fn export(a: &Arguments, files: &ModelFiles, folder: &Path) -> Result<()> {
-    if folder.join("model.safetensors").exists() {
+    if folder.join(WEIGHTS).exists() {
         bail!("{} already holds a model; choose another folder", folder.display());
     }
     let keep = match a.keep {
@@ -110,17 +114,18 @@ fn export(a: &Arguments, files: &ModelFiles, folder: &Path) -> Result<()> {
         files.source,
         tensors.len()
     );
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("cannot create {}", folder.display()))?;
     let config = serde_json::to_string_pretty(&files.config)?;
-    for (name, text) in
-        [("config.json", &config), ("vocab.txt", &files.vocabulary), ("README.md", &card)]
-    {
-        write_atomic(&folder.join(name), |f| std::io::Write::write_all(f, text.as_bytes()))?;
-    }
     // The weights last: a folder that has them is whole.
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    write_safetensors(&folder.join("model.safetensors"), &tensors, &metadata, keep)?;
+    write_folder(folder, WEIGHTS, |folder| {
+        for (name, text) in
+            [("config.json", &config), ("vocab.txt", &files.vocabulary), ("README.md", &card)]
+        {
+            write_atomic(&folder.join(name), |f| std::io::Write::write_all(f, text.as_bytes()))?;
+        }
+        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        Ok(write_safetensors(&folder.join(WEIGHTS), &tensors, &metadata, keep)?)
+    })
+    .with_context(|| format!("cannot export to {}", folder.display()))?;
     eprintln!("wrote {}", folder.display());
     Ok(())
 }

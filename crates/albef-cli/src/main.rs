@@ -4,6 +4,7 @@
 #![warn(clippy::print_stdout, reason = "`output::say` makes a full disk an error")]
 
 mod analyse;
+mod arguments;
 mod ask;
 mod bench;
 mod compare;
@@ -18,6 +19,7 @@ mod evaluate_grounding;
 mod evaluate_retrieval;
 mod evaluate_vqa_results;
 mod finetune;
+mod ground;
 mod grounding_cases;
 mod inspect;
 mod notes;
@@ -30,6 +32,7 @@ mod reproduce;
 mod search;
 mod tasks;
 mod text_baseline;
+mod whole_folder;
 
 use std::process::ExitCode;
 
@@ -40,7 +43,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// ALBEF: align images and text before fusing them.
 #[derive(Parser)]
-#[command(version, about, propagate_version = true)]
+#[command(name = "albef", version, propagate_version = true)]
 struct Arguments {
     /// Threads of computation; all cores if not given.
     #[arg(long, global = true)]
@@ -69,7 +72,7 @@ enum Command {
     /// Choose among classes without training for them.
     Classify(ask::ClassifyArguments),
     /// Show where in a picture the model finds a phrase.
-    Ground(ask::GroundArguments),
+    Ground(ground::Arguments),
     /// Measure a model.
     #[command(subcommand)]
     Evaluate(evaluate::Command),
@@ -149,7 +152,7 @@ fn main() -> ExitCode {
         Command::Entail(a) => ask::entail(&a),
         Command::Reason(a) => ask::reason(&a),
         Command::Classify(a) => ask::classify(&a),
-        Command::Ground(a) => ask::ground(&a),
+        Command::Ground(a) => ground::run(&a),
         Command::Evaluate(a) => evaluate::run(&a),
         Command::Reproduce(a) => reproduce::run(&a),
         Command::Analyse(a) => analyse::run(&a),

@@ -11,16 +11,8 @@ use serde_json::{Map, Value, json};
 
 use crate::output::say;
 
-/// Baselines of training lists for a list that the model scored with `scores`; `None` if no
-/// training list is named.
-pub fn measure(
-    train: &[PathBuf],
-    form: TaskForm,
-    rule: ScoreRule,
-    samples: &[Sample],
-    scores: &[f64],
-    resamples: usize,
-) -> Result<Option<Value>> {
+/// What training lists teach; `None` if none is named.
+pub fn open(train: &[PathBuf], form: TaskForm) -> Result<Option<TextBaseline>> {
     if train.is_empty() {
         return Ok(None);
     }
@@ -29,8 +21,17 @@ pub fn measure(
         // Pictures are never opened, so it does not matter where they lie.
         list.extend(read_task(path, form, &TaskRoots::default())?);
     }
-    let baseline =
-        TextBaseline::fit(&list).with_context(|| "the text baseline cannot be made".to_owned())?;
+    TextBaseline::fit(&list).context("the text baseline cannot be made").map(Some)
+}
+
+/// The baselines for a list that the model scored with `scores`.
+pub fn measure(
+    baseline: &TextBaseline,
+    rule: ScoreRule,
+    samples: &[Sample],
+    scores: &[f64],
+    resamples: usize,
+) -> Value {
     let score = |sample: &Sample, guess: &str| match &sample.task.target {
         Target::Answers(shares) => accuracy(guess, &annotators(shares), rule),
         _ => class_score(sample, guess),
@@ -50,7 +51,7 @@ pub fn measure(
         });
         out.insert(way.name().into(), value);
     }
-    Ok(Some(Value::Object(out)))
+    Value::Object(out)
 }
 
 /// The same for people.
