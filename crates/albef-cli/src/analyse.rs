@@ -20,7 +20,7 @@ use crate::Answer;
 use crate::arguments::at_least_one;
 use crate::corpus::{Pictures, of_another_task};
 use crate::device::Where;
-use crate::notes::tell_cut;
+use crate::notes::{tell_cut, tell_first};
 use crate::output::say;
 
 #[derive(clap::Subcommand)]
@@ -155,9 +155,7 @@ fn mi(a: &MiArguments) -> Result<Answer> {
         }
     }
     bar.finish_and_clear();
-    for name in skipped.iter().take(10) {
-        eprintln!("not usable, left out: {name}");
-    }
+    tell_first("not usable, left out", skipped.iter().cloned());
     if at == 0 {
         bail!(
             "{} of the {given} pictures with captions in {list} can be used; 2 are needed",

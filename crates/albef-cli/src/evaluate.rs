@@ -92,13 +92,13 @@ impl ListArguments {
         roots: &TaskRoots,
         check: impl Fn(&[Sample]) -> Result<()>,
     ) -> Result<Opened> {
+        let device = self.reporting.device.open()?;
         let samples = read_task(&self.annotations, form, roots)?;
         if samples.is_empty() {
             bail!("{} holds nothing to measure", self.annotations.display());
         }
         check(&samples)?;
         let baseline = text_baseline::open(&self.text_baseline, form)?;
-        let device = self.reporting.device.open()?;
         let model = TaskModel::open_at(&self.model, task, self.image_res, &device)?;
         Ok(Opened { samples, model, baseline })
     }
