@@ -172,7 +172,9 @@ const BOXES: [&str; 2] = ["box", "boxes"];
 fn entries_of(path: &Path) -> Result<Vec<Value>> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} must be a JSON list", path.display()))
+    // Some editors put a byte order mark first.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    serde_json::from_str(text).with_context(|| format!("{} must be a JSON list", path.display()))
 }
 
 fn boxes_of(path: &Path) -> Result<Vec<Case>> {

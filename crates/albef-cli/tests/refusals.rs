@@ -63,8 +63,13 @@ fn what_is_no_regular_file_is_neither_read_as_a_picture_nor_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let list = data(dir.path(), 2);
     let pipe = pipe(dir.path());
-    let said = refused(&["match", &pipe, "a dog"]);
-    assert!(said.contains("not a plain file") && said.contains(&pipe), "{said}");
+    let dir_name = dir.path().display().to_string();
+    let named = dir.path().join("pipe.png").display().to_string();
+    std::os::unix::fs::symlink(&pipe, &named).unwrap();
+    for arguments in [["match", &pipe, "a dog"], ["search", "a dog", &named]] {
+        let said = refused(&arguments);
+        assert!(said.contains("not a plain file") && said.contains(&dir_name), "{said}");
+    }
     let said = refused(&["evaluate", "retrieval", "--annotations", &list, "--save", &pipe]);
     assert!(said.contains("not replaced"), "{said}");
     assert!(std::fs::metadata(&pipe).unwrap().file_type().is_fifo());

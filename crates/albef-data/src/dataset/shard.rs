@@ -19,12 +19,12 @@ const MOST: usize = 1_000_000;
 /// The files of a pattern: braces with a range (`{000..012}`) or a list (`{a,b}`), and `*` in the
 /// last component.
 pub(super) fn expand(pattern: &str) -> Result<Vec<PathBuf>> {
-    expand_into(pattern, MOST)
+    expand_into(pattern, pattern, MOST)
 }
 
-/// The same if its braces give no more than `room` names.
-fn expand_into(pattern: &str, room: usize) -> Result<Vec<PathBuf>> {
-    let fail = |detail: String| DataError::annotation(Path::new(pattern), String::new(), detail);
+/// The same of what is left of the pattern `given`, if its braces give no more than `room` names.
+fn expand_into(given: &str, pattern: &str, room: usize) -> Result<Vec<PathBuf>> {
+    let fail = |detail: String| DataError::annotation(Path::new(given), String::new(), detail);
     let too_many = || format!("its braces give more than {MOST} names; narrow a range");
     if let Some(open) = pattern.find('{') {
         let close = pattern[open..].find('}').ok_or_else(|| fail("`{` without `}`".into()))? + open;
@@ -51,7 +51,7 @@ fn expand_into(pattern: &str, room: usize) -> Result<Vec<PathBuf>> {
         }
         let mut all = Vec::new();
         for part in parts {
-            all.extend(expand_into(&format!("{head}{part}{tail}"), room)?);
+            all.extend(expand_into(given, &format!("{head}{part}{tail}"), room)?);
         }
         return Ok(all);
     }

@@ -279,7 +279,8 @@ pub fn read_source(spec: &SourceSpec) -> Result<Contents> {
     if lower.ends_with(".csv") {
         return folder::captions_csv(path, folder_of()).map(Contents::from);
     }
-    if folder::is_picture(path) && path.is_file() {
+    if folder::is_picture(path) {
+        plain_file(path).map_err(|error| DataError::Image { name: spec.path.clone(), error })?;
         let folder = path.parent().unwrap_or(Path::new("."));
         return Ok(vec![folder::picture(path.to_owned(), folder)?].into());
     }
