@@ -12,14 +12,16 @@ use albef::train::checkpoint;
 use albef::weights::{ModelFolder, momentum_encoders};
 use albef_data::random::Stream;
 use albef_report::cluster_interval;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use burn::tensor::Tensor;
 use serde_json::{Value, json};
 
 use crate::Answer;
-use crate::corpus::Pictures;
+use crate::arguments::at_least_one;
+use crate::corpus::{Pictures, of_another_task};
 use crate::device::Where;
-use crate::notes::tell_cut;
+use crate::notes::{tell_cut, tell_first};
+use crate::output::say;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -56,7 +58,7 @@ pub struct MiArguments {
     #[arg(long, default_value_t = 42)]
     seed: u64,
     /// Resamples of the bootstrap interval.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = at_least_one)]
     resamples: usize,
     #[command(flatten)]
     device: Where,
@@ -79,19 +81,19 @@ fn mi(a: &MiArguments) -> Result<Answer> {
         bail!("--mlm-probability is {}; it must be above 0 and at most 1", a.mlm_probability);
     }
     let device = a.device.open()?;
-    let folder = match checkpoint::open(&a.model, &device)? {
-        Some(folder) => folder,
-        None => ModelFolder::open(&a.model, &device)
-            .with_context(|| format!("cannot open the model {}", a.model.display()))?,
+    let open = || match checkpoint::open(&a.model, &device)? {
+        Some(folder) => Ok(folder),
+        None => ModelFolder::open(&a.model, &device),
     };
+    let folder = open().map_err(|e| of_another_task(&a.model, e))?;
     let (config, state) = (&folder.config, &folder.state);
+    let model = state.model(config).map_err(|e| of_another_task(&a.model, e))?;
     let teacher = state
         .momentum
         .as_ref()
         .map(|m| momentum_encoders(m, config, Precision::F32))
         .transpose()?;
-    let ready =
-        Pipeline::of(state.model(config)?, state.online.clone(), folder.vocabulary.as_str())?;
+    let ready = Pipeline::of(model, state.online.clone(), folder.vocabulary.as_str())?;
     let v = ready.tokenizer.vocabulary();
     let parts = Parts {
         model: &ready.model,
@@ -153,9 +155,7 @@ fn mi(a: &MiArguments) -> Result<Answer> {
         }
     }
     bar.finish_and_clear();
-    for name in skipped.iter().take(10) {
-        eprintln!("not usable, left out: {name}");
-    }
+    tell_first("not usable, left out", skipped.iter().cloned());
     if at == 0 {
         bail!(
             "{} of the {given} pictures with captions in {list} can be used; 2 are needed",
@@ -174,9 +174,9 @@ fn mi(a: &MiArguments) -> Result<Answer> {
         interval: [interval.0, interval.1],
     };
     if a.json {
-        println!("{}", as_json(&report, &about)?);
+        say!("{}", as_json(&report, &about)?)?;
     } else {
-        print(&report, &about);
+        print(&report, &about)?;
     }
     Ok(Answer::Yes)
 }
@@ -210,52 +210,58 @@ fn as_json(report: &Report, about: &About) -> Result<Value> {
     Ok(value)
 }
 
-fn print(report: &Report, about: &About) {
+fn print(report: &Report, about: &About) -> Result<()> {
     let itc = &report.itc;
-    println!(
+    say!(
         "{} pairs ({} left out of whole batches); teacher: {}; all in nats",
-        report.pairs, about.left_out, about.teacher
-    );
-    println!("contrast over {} candidates ({} of them of the queue)", itc.candidates, about.queue);
-    println!("{:<34}{:>16}{:>16}{:>10}", "", "image to text", "text to image", "mean");
-    let row = |name: &str, values: [f64; 2]| {
+        report.pairs,
+        about.left_out,
+        about.teacher
+    )?;
+    say!("contrast over {} candidates ({} of them of the queue)", itc.candidates, about.queue)?;
+    say!("{:<34}{:>16}{:>16}{:>10}", "", "image to text", "text to image", "mean")?;
+    let row = |name: &str, values: [f64; 2]| -> Result<()> {
         let mean = (values[0] + values[1]) / 2.0;
-        println!("{name:<34}{:>16.4}{:>16.4}{mean:>10.4}", values[0], values[1]);
+        say!("{name:<34}{:>16.4}{:>16.4}{mean:>10.4}", values[0], values[1])
     };
     let (a, b) = (&itc.i2t, &itc.t2i);
-    row("hard ITC loss", [a.bound.loss, b.bound.loss]);
-    row(&format!("MI bound (at most {:.4})", itc.ceiling), [a.bound.bound, b.bound.bound]);
-    row("teacher entropy H(q)", [a.teacher.entropy, b.teacher.entropy]);
+    row("hard ITC loss", [a.bound.loss, b.bound.loss])?;
+    row(&format!("MI bound (at most {:.4})", itc.ceiling), [a.bound.bound, b.bound.bound])?;
+    row("teacher entropy H(q)", [a.teacher.entropy, b.teacher.entropy])?;
     let views = [a.teacher.effective_views, b.teacher.effective_views];
-    println!("{:<34}{:>16.4}{:>16.4}", "effective number of views", views[0], views[1]);
-    row("KL(q||p)", [a.teacher.kl, b.teacher.kl]);
-    row("teacher mass on the own pair", [a.teacher.mass_on_label, b.teacher.mass_on_label]);
+    say!("{:<34}{:>16.4}{:>16.4}", "effective number of views", views[0], views[1])?;
+    row("KL(q||p)", [a.teacher.kl, b.teacher.kl])?;
+    row("teacher mass on the own pair", [a.teacher.mass_on_label, b.teacher.mass_on_label])?;
     row(
         &format!("multi-positive loss (from {:.4})", itc.multi_positive_floor),
         [a.multi_positive_loss, b.multi_positive_loss],
-    );
-    println!("{:<34}{:>16.4}", "positives in the batch, by image_id", itc.positives);
+    )?;
+    say!("{:<34}{:>16.4}", "positives in the batch, by image_id", itc.positives)?;
     let Some(mlm) = &report.mlm else {
-        println!(
+        say!(
             "masked words: {}",
             if about.head { "none was masked" } else { "the weights have no vocabulary head" }
-        );
-        return;
+        )?;
+        return Ok(());
     };
-    println!("masked language modelling, {} words", mlm.words);
-    println!("{:<34}{:>16}{:>16}", "", "own image", "other image");
-    let row = |name: &str, values: [f64; 2]| {
-        println!("{name:<34}{:>16.4}{:>16.4}", values[0], values[1]);
+    say!("masked language modelling, {} words", mlm.words)?;
+    say!("{:<34}{:>16}{:>16}", "", "own image", "other image")?;
+    let row = |name: &str, values: [f64; 2]| -> Result<()> {
+        say!("{name:<34}{:>16.4}{:>16.4}", values[0], values[1])
     };
-    row("hard MLM loss", [mlm.own_image.loss, mlm.other_image.loss]);
+    row("hard MLM loss", [mlm.own_image.loss, mlm.other_image.loss])?;
     let bounds = [mlm.own_image.bound, mlm.other_image.bound];
-    row(&format!("MI bound (at most {:.4})", mlm.ceiling), bounds);
-    println!(
+    row(&format!("MI bound (at most {:.4})", mlm.ceiling), bounds)?;
+    say!(
         "{:<34}{:>16.4} [{:.4}, {:.4}]",
-        "what the image tells (difference)", mlm.difference, about.interval[0], about.interval[1]
-    );
-    println!("{:<34}{:>16.4}", "teacher entropy H(q)", mlm.teacher.entropy);
-    println!("{:<34}{:>16.4}", "effective number of views", mlm.teacher.effective_views);
-    println!("{:<34}{:>16.4}", "KL(q||p)", mlm.teacher.kl);
-    println!("{:<34}{:>16.4}", "teacher mass on the word", mlm.teacher.mass_on_label);
+        "what the image tells (difference)",
+        mlm.difference,
+        about.interval[0],
+        about.interval[1]
+    )?;
+    say!("{:<34}{:>16.4}", "teacher entropy H(q)", mlm.teacher.entropy)?;
+    say!("{:<34}{:>16.4}", "effective number of views", mlm.teacher.effective_views)?;
+    say!("{:<34}{:>16.4}", "KL(q||p)", mlm.teacher.kl)?;
+    say!("{:<34}{:>16.4}", "teacher mass on the word", mlm.teacher.mass_on_label)?;
+    Ok(())
 }

@@ -19,7 +19,9 @@ use burn::tensor::Tensor;
 use serde_json::json;
 
 use crate::Answer;
+use crate::arguments::at_least_one;
 use crate::device::Where;
+use crate::output::say;
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Work {
@@ -49,14 +51,6 @@ impl From<Rounding> for Precision {
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("must be at least 1".into()),
-        Ok(n) => Ok(n),
-        Err(e) => Err(format!("{e}")),
-    }
-}
-
 #[derive(clap::Args)]
 pub struct Arguments {
     /// What to time.
@@ -74,7 +68,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 128, value_parser = at_least_one)]
     k: usize,
     /// Timed rounds, after one that is not.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one)]
     rounds: usize,
     #[command(flatten)]
     device: Where,
@@ -245,10 +239,10 @@ pub fn run(a: &Arguments) -> Result<Answer> {
             continue;
         }
         if a.json {
-            println!("{}", json!({"seconds": seconds, "pairs": pairs, "peak_mib": peak_mib()}));
+            say!("{}", json!({"seconds": seconds, "pairs": pairs, "peak_mib": peak_mib()}))?;
         } else {
             let rate = pairs as f64 / seconds;
-            println!("{seconds:.4} s, {pairs} pairs, {rate:.1} a second, peak {} MiB", peak_mib());
+            say!("{seconds:.4} s, {pairs} pairs, {rate:.1} a second, peak {} MiB", peak_mib())?;
         }
     }
     Ok(Answer::Yes)

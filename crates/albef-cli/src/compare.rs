@@ -7,7 +7,9 @@ use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 
 use crate::Answer;
+use crate::arguments::at_least_one;
 use crate::outcomes::IN_A_RUN;
+use crate::output::say;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -25,7 +27,7 @@ pub struct Arguments {
     #[arg(long, num_args = 1.., value_name = "FILE", requires = "a")]
     b: Vec<PathBuf>,
     /// Resamples of the bootstrap intervals and of the permutation tests.
-    #[arg(long, default_value_t = 5000)]
+    #[arg(long, default_value_t = 5000, value_parser = at_least_one)]
     resamples: usize,
     /// Seed of both.
     #[arg(long, default_value_t = 42)]
@@ -55,17 +57,14 @@ pub fn run(arguments: &Arguments) -> Result<Answer> {
             bail!("two files are needed: `albef compare A.json B.json`, or lists with --a and --b")
         }
     };
-    if arguments.resamples == 0 {
-        bail!("--resamples must be at least 1");
-    }
     let all = |paths: &[PathBuf]| paths.iter().map(|p| read(p)).collect::<Result<Vec<_>>>();
     let (a, b) = (all(&a)?, all(&b)?);
     let draw = Draw { resamples: arguments.resamples, seed: arguments.seed };
     let found = compare(&a, &b, draw)?;
     if arguments.json {
-        println!("{}", report(&a, &b, &found)?);
+        say!("{}", report(&a, &b, &found)?)?;
     } else {
-        print(&a, &b, &found);
+        print(&a, &b, &found)?;
     }
     Ok(Answer::Yes)
 }
@@ -92,16 +91,22 @@ fn shown(side: &Side) -> String {
     }
 }
 
-fn print(a: &[Named], b: &[Named], found: &[Difference]) {
+fn print(a: &[Named], b: &[Named], found: &[Difference]) -> Result<()> {
     for (letter, side) in [("A", a), ("B", b)] {
         for run in side {
-            println!("{letter}  {}", run.name);
+            say!("{letter}  {}", run.name)?;
         }
     }
-    println!(
+    say!(
         "{:<16}{:>7}{:>16}{:>16}{:>9}  {:<20}{:>15}  p",
-        "", "items", "A", "B", "B - A", "95 % interval", "better: A, B"
-    );
+        "",
+        "items",
+        "A",
+        "B",
+        "B - A",
+        "95 % interval",
+        "better: A, B"
+    )?;
     for d in found {
         let by_picture = match (d.p_by_picture, d.test) {
             (Some(p), Test::Mcnemar | Test::SignFlip) => format!("; by pictures {p:.4}"),
@@ -112,7 +117,7 @@ fn print(a: &[Named], b: &[Named], found: &[Difference]) {
             Test::SignFlip => "sign flips",
             Test::SignFlipByPicture => "sign flips of pictures",
         };
-        println!(
+        say!(
             "{:<16}{:>7}{:>16}{:>16}{:>+9.2}  {:<20}{:>15}  {:.4} ({test}{by_picture})",
             d.metric,
             d.items,
@@ -122,12 +127,13 @@ fn print(a: &[Named], b: &[Named], found: &[Difference]) {
             format!("[{:+.2}, {:+.2}]", d.interval[0], d.interval[1]),
             format!("{}, {}", d.better[0], d.better[1]),
             d.p,
-        );
+        )?;
     }
     if a.len() + b.len() > 2 {
-        println!(
+        say!(
             "A and B are means over runs, ± the deviation between runs; interval and p speak about \
              other items, not about other seeds"
-        );
+        )?;
     }
+    Ok(())
 }

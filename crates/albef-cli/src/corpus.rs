@@ -9,14 +9,14 @@ use albef::pipeline::Pipeline;
 use albef::task_weights::task_name;
 use albef::weights::{ModelFiles, interpolation_line};
 use albef_data::dataset::{
-    Contents, Dataset, Sample, Skipped, SourceSpec, load_images, read_source,
+    Contents, Dataset, Location, Sample, Skipped, SourceSpec, load_images, read_source,
 };
 use albef_data::image::{DecodeOptions, Normalization};
 use albef_weights::Task;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Tensor};
 
-use crate::notes::tell_left_out;
+use crate::notes::{in_a_line, tell_first, tell_left_out};
 
 /// Opens the model named, or the one that ships with the program.
 pub fn open_model(path: Option<&Path>, device: &Device) -> Result<Pipeline> {
@@ -56,7 +56,7 @@ pub fn note_inferred(path: &Path) {
 }
 
 /// Says so if what does not open as an aligned and fused model is one for another task.
-fn of_another_task(path: &Path, error: albef::Error) -> anyhow::Error {
+pub fn of_another_task(path: &Path, error: albef::Error) -> anyhow::Error {
     let found = ModelFiles::open(path).ok().map(|f| albef_weights::inspect(&f.tensors).task);
     let command = match found {
         Some(Task::Vqa) => "`albef ask` and `albef evaluate vqa`",
@@ -85,6 +85,9 @@ fn shipped() -> Option<PathBuf> {
     roots.find_map(|root| Some(root.join("models/mini")).filter(|p| p.is_dir()))
 }
 
+/// Features of pictures by their index.
+pub type Features = Vec<(usize, Vec<f32>)>;
+
 /// Pictures of a folder, an archive or a list.
 pub struct Pictures {
     pub data: Arc<Dataset>,
@@ -99,7 +102,7 @@ impl Pictures {
         let contents = read_source(&SourceSpec::new(path, root))?;
         tell_left_out(path, &contents.left_out);
         if contents.samples.is_empty() {
-            anyhow::bail!("there is no picture in {path}");
+            bail!("there is no picture in {path}");
         }
         Ok(Self::of_source(contents, size, device))
     }
@@ -128,12 +131,16 @@ impl Pictures {
         (tensor(pixels, [which.len(), 3, self.size, self.size], &self.device), failed)
     }
 
-    /// Features of all usable pictures, by index, and what was skipped.
-    #[expect(clippy::type_complexity, reason = "features and skipped pictures")]
-    pub fn embed(&self, model: &Albef) -> Result<(Vec<(usize, Vec<f32>)>, Vec<(usize, Skipped)>)> {
+    /// Features of all usable pictures, by index, and how many were skipped; it shows how far it is and
+    /// names the first that cannot be used.
+    ///
+    /// # Errors
+    /// If none can be used.
+    pub fn embed(&self, source: &str, model: &Albef) -> Result<(Features, usize)> {
         let all: Vec<usize> = (0..self.data.len()).collect();
         let mut feats = Vec::new();
         let mut skipped = Vec::new();
+        let bar = indicatif::ProgressBar::new(all.len() as u64);
         for part in all.chunks(32) {
             let (images, failed) = self.load(part);
             let states = model.encoders.visual_encoder.forward(images)?;
@@ -143,8 +150,29 @@ impl Pictures {
                     feats.push((*i, row.to_vec()));
                 }
             }
-            skipped.extend(failed);
+            skipped
+                .extend(failed.into_iter().map(|(i, s)| format!("{}: {}", self.place(i), s.error)));
+            bar.inc(part.len() as u64);
         }
-        Ok((feats, skipped))
+        bar.finish_and_clear();
+        let count = skipped.len();
+        tell_first("skipped", skipped.into_iter());
+        if feats.is_empty() {
+            bail!("none of the {count} pictures in {source} can be used");
+        }
+        Ok((feats, count))
+    }
+
+    /// A picture's name in a line, with that of its archive: shards number their members alike.
+    pub fn place(&self, i: usize) -> String {
+        let Sample { location, name, .. } = &self.data.samples()[i];
+        let name = match location {
+            Location::Member { archive, .. } => {
+                let archive = archive.file_name().unwrap_or_default().to_string_lossy();
+                format!("{archive}:{name}")
+            }
+            Location::File(_) => name.clone(),
+        };
+        in_a_line(&name)
     }
 }

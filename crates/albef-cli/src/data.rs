@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 use albef::train::corpus_vocabulary;
 use albef_data::dataset::{
     CheckOptions, Contents, SourceSpec, Target, TaskForm, TaskRoots, check_samples, read_source,
-    read_task,
+    read_task, repeated_ids,
 };
 use albef_data::scenes::{Sprites, TaskCorpus, build_tasks, write_tasks};
-use albef_weights::write_atomic;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::Answer;
+use crate::grounding_cases::box_faults;
 use crate::notes::tell_first;
+use crate::output::say;
+use crate::whole_folder::write_folder;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -119,12 +121,27 @@ fn check_source(a: &CheckArguments) -> Result<Answer> {
         // A picture with several questions, or a question asked of several, is no repetition.
         report.repeated_captions = 0;
     }
+    let list = Path::new(&a.source);
+    let numbered = match a.task {
+        Form::Vqa => repeated_ids(&contents.samples),
+        _ => Vec::new(),
+    };
+    let boxes = match a.task {
+        Form::Grounding => box_faults(list, &contents.samples, !a.quick)?,
+        _ => Vec::new(),
+    };
+    let again = numbered.iter().map(|(again, first)| {
+        format!("entry {again}: its `question_id` stands at entry {first} already")
+    });
+    let room = a.show.saturating_sub(report.problems.len());
+    report.problems.extend(again.chain(boxes.iter().cloned()).take(room));
+    let clean = report.is_clean() && numbered.is_empty() && boxes.is_empty();
     let unanswered = match a.task {
         Form::Vqa => contents.samples.iter().filter(|s| s.task.target == Target::None).count(),
         _ => 0,
     };
     if a.json {
-        println!(
+        say!(
             "{}",
             json!({"samples": report.samples, "captions": report.captions,
                    "distinct_images": report.distinct_images, "missing": report.missing,
@@ -132,14 +149,16 @@ fn check_source(a: &CheckArguments) -> Result<Answer> {
                    "without_captions": report.without_captions,
                    "repeated_samples": report.repeated_samples,
                    "repeated_captions": report.repeated_captions, "left_out": report.left_out,
-                   "without_answers": unanswered, "problems": report.problems,
-                   "clean": report.is_clean()})
-        );
+                   "repeated_question_ids": numbered.len(), "unusable_boxes": boxes.len(),
+                   "without_answers": unanswered, "problems": report.problems, "clean": clean})
+        )?;
     } else {
-        println!(
+        say!(
             "{} samples, {} texts, {} different pictures",
-            report.samples, report.captions, report.distinct_images
-        );
+            report.samples,
+            report.captions,
+            report.distinct_images
+        )?;
         for (count, what) in [
             (report.missing, "samples whose picture is missing"),
             (report.unusable, "samples whose picture cannot be used"),
@@ -148,17 +167,19 @@ fn check_source(a: &CheckArguments) -> Result<Answer> {
             (report.repeated_samples, "samples that repeat an earlier one"),
             (report.repeated_captions, "captions repeated within a sample"),
             (report.left_out, "members of archives that form no sample"),
+            (numbered.len(), "questions with the `question_id` of an earlier one"),
+            (boxes.len(), "boxes that cannot be used"),
             (unanswered, "questions without answers, as in a test list"),
         ] {
             if count > 0 {
-                println!("{count} {what}");
+                say!("{count} {what}")?;
             }
         }
         for problem in &report.problems {
-            println!("  {problem}");
+            say!("  {problem}")?;
         }
     }
-    Ok(if report.is_clean() && report.samples > 0 { Answer::Yes } else { Answer::No })
+    Ok(if clean { Answer::Yes } else { Answer::No })
 }
 
 /// The concepts to train on, and those that are held out.
@@ -201,14 +222,17 @@ pub fn run(command: &Command) -> Result<Answer> {
     }
     let (trained, others) = sprites(a)?;
     let splits = build_tasks(&trained, others.as_ref(), a.seed, a.size, a.scenes)?;
-    let cannot = || format!("cannot write scenes to {}", a.output.display());
-    std::fs::create_dir_all(&a.output).with_context(cannot)?;
     let vocab = corpus_vocabulary(texts(&splits))?;
-    write_atomic(&a.output.join("vocab.txt"), |f| std::io::Write::write_all(f, vocab.as_bytes()))
-        .with_context(cannot)?;
-    write_tasks(&splits, &a.output).with_context(cannot)?;
+    // The last file says that the others are there.
+    write_folder(&a.output, "answers.json", |folder| {
+        let words = folder.join("vocab.txt");
+        std::fs::write(&words, &vocab)
+            .with_context(|| format!("cannot write {}", words.display()))?;
+        Ok(write_tasks(&splits, folder)?)
+    })
+    .with_context(|| format!("cannot write scenes to {}", a.output.display()))?;
     for s in &splits {
-        println!(
+        say!(
             "{}: {} pictures, {} of single things, {} of captioned scenes, {} questions, {} \
              statements, {} sentences, {} expressions",
             s.name,
@@ -219,7 +243,7 @@ pub fn run(command: &Command) -> Result<Answer> {
             s.nlvr.len(),
             s.ve.len(),
             s.grounding.len()
-        );
+        )?;
     }
     Ok(Answer::Yes)
 }

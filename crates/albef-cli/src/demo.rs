@@ -8,7 +8,8 @@ use albef::config::{Files, OptimizerConfig, PretrainConfig, ScheduleConfig};
 use albef::eval::retrieval::{Evaluation, Options, Score, top_k};
 use albef::ops::Precision;
 use albef::params::cpu;
-use albef::train::trainer::{Ended, Trainer};
+use albef::train::folder::discard;
+use albef::train::trainer::{Ended, Event, Trainer};
 use albef_data::scenes::{CorpusOptions, Pair, build, pixel_baseline, png, write_dataset};
 use albef_report::{Report, SearchExample, SearchResult, Series, Table, curves_svg};
 use albef_weights::write_atomic;
@@ -16,6 +17,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::corpus::{Pictures, open_model};
 use crate::evaluate_retrieval::{intervals, measure};
+use crate::output::say;
 use crate::{Answer, pretrain};
 
 #[derive(clap::Args)]
@@ -68,31 +70,44 @@ fn config(seed: u64, data: &Path) -> PretrainConfig {
     }
 }
 
-/// Sets steps that fit into the given minutes, by short trials: half of the time for contrast
-/// alone, half for all losses, and of these half with hard negatives.
-fn fit_into(minutes: f64, config: &mut PretrainConfig) -> Result<()> {
-    let pace = |align_steps: u64| -> Result<f64> {
-        let folder = std::env::temp_dir().join(format!("albef-pace-{}", std::process::id()));
+/// Sets steps that fit into the given minutes, by short trials in `folder`: half of the time for
+/// contrast alone, half for all losses, and of these half with hard negatives. False if interrupted.
+fn fit_into(
+    minutes: f64,
+    config: &mut PretrainConfig,
+    folder: &Path,
+    stop: &AtomicBool,
+) -> Result<bool> {
+    let (first, all) = (2, 12);
+    let bar = indicatif::ProgressBar::new(2 * all);
+    let pace = |align_steps: u64| -> Result<Option<f64>> {
         let trial = PretrainConfig { align_steps, ..config.clone() };
-        let mut trial = Trainer::new(trial, &folder, &cpu())?;
-        let mut run = |steps| -> Result<f64> {
+        let mut trial = Trainer::new(trial, folder, &cpu())?;
+        let mut run = |steps| -> Result<Option<f64>> {
             let start = Instant::now();
             trial.set_max_steps(steps);
-            trial.run(&AtomicBool::new(false), &mut |_| Ok(()))?;
-            Ok(start.elapsed().as_secs_f64())
+            let ended = trial.run(stop, &mut |event| {
+                bar.inc(u64::from(matches!(event, Event::Step { .. })));
+                Ok(())
+            })?;
+            Ok((ended == Ended::Done).then(|| start.elapsed().as_secs_f64()))
         };
-        run(2)?;
-        let pace = run(12)? / 10.0;
-        let _ = std::fs::remove_dir_all(&folder);
+        let pace = match run(first)? {
+            Some(_) => run(all)?.map(|seconds| seconds / (all - first) as f64),
+            None => None,
+        };
+        discard(folder)?;
         Ok(pace)
     };
     let half = minutes * 30.0;
-    let align = ((half / pace(u64::MAX)?) as u64).max(10);
-    let all = ((half / pace(0)?) as u64).max(10);
+    let (Some(alone), Some(fused)) = (pace(u64::MAX)?, pace(0)?) else { return Ok(false) };
+    bar.finish_and_clear();
+    let align = ((half / alone) as u64).max(10);
+    let all = ((half / fused) as u64).max(10);
     config.align_steps = align;
     config.hard_negatives_from = align + all / 2;
     config.max_steps = align + all;
-    Ok(())
+    Ok(true)
 }
 
 pub fn run(a: &Arguments) -> Result<Answer> {
@@ -103,13 +118,23 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         bail!("{} already holds a demonstration; choose another --output", a.output.display());
     }
     let started = Instant::now();
+    let stop = pretrain::stop_flag();
     eprintln!("building the corpus: emoji art in three styles, alone and in scenes");
     let corpus = build(&CorpusOptions { seed: a.seed, ..CorpusOptions::default() })?;
     let data = a.output.join("data");
     std::fs::create_dir_all(&data).with_context(|| format!("cannot create {}", data.display()))?;
     write_dataset(&corpus, &data)?;
     let mut config = config(a.seed, &data);
-    fit_into(a.minutes, &mut config)?;
+    eprintln!("trying how many steps fit into {} minutes", a.minutes);
+    let trials = a.output.join("trials");
+    discard(&trials)?;
+    let fitted = fit_into(a.minutes, &mut config, &trials, &stop);
+    // Trials that failed are not kept either.
+    discard(&trials)?;
+    if !fitted? {
+        eprintln!("interrupted: nothing was trained");
+        return Ok(Answer::No);
+    }
     eprintln!(
         "pre-training on {} pictures for {} steps of {} pairs, about {} minutes",
         corpus.train.len(),
@@ -202,7 +227,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let out = a.output.display();
     // As it was called, so that the commands below can be pasted.
     let program = std::env::args().next().unwrap_or_else(|| "albef".into());
-    println!("{}", path.display());
+    say!("{}", path.display())?;
     eprintln!(
         "\ndone in {:.0} s; the report is {}",
         started.elapsed().as_secs_f64(),

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::Answer;
 use crate::device::Where;
+use crate::output::say;
 
 /// What the self-test allows on the CPU.
 const SELF_TEST: f64 = 1e-4;
@@ -40,28 +41,30 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let isa = format!("{:?}", albef::ops::detected());
     let mut replayed = Vec::new();
     if !a.json {
-        println!("albef {}", env!("CARGO_PKG_VERSION"));
-        println!("kernels: {isa}, {} threads", rayon::current_num_threads());
-        println!("instructions: {}", instructions());
-        println!("bf16: {}", bf16());
-        print_devices();
-        println!("device: {}", a.device.device);
+        say!("albef {}", env!("CARGO_PKG_VERSION"))?;
+        say!("kernels: {isa}, {} threads", rayon::current_num_threads())?;
+        say!("instructions: {}", instructions())?;
+        say!("bf16: {}", bf16())?;
+        print_devices()?;
+        say!("device: {}", a.device.device)?;
         let verdict = if healthy { "ok" } else { "FAILED" };
-        println!(
+        say!(
             "self-test: {verdict}, it differs from plain operations on the cpu by \
              {difference:.1e}, {:.0e} allowed",
             SELF_TEST * slack
-        );
+        )?;
         if slack > 1.0 && a.golden.is_some() {
-            println!("tolerances: {slack} times those of the set, for `{}`", a.device.device);
+            say!("tolerances: {slack} times those of the set, for `{}`", a.device.device)?;
         }
     }
     if let Some(root) = &a.golden {
+        let mut said = Ok(());
         replayed = golden::replay(root, a.only.as_deref(), &device, |r| {
-            if !a.json {
-                println!("{}", line(r));
+            if !a.json && said.is_ok() {
+                said = say!("{}", line(r));
             }
         })?;
+        said?;
         if replayed.is_empty() {
             anyhow::bail!("no fixture of {} has one of these kinds", root.display());
         }
@@ -77,9 +80,9 @@ pub fn run(a: &Arguments) -> Result<Answer> {
             "threads": rayon::current_num_threads(), "self_test": healthy,
             "difference": difference, "fixtures": fixtures, "failed": failed,
         });
-        println!("{report}");
+        say!("{report}")?;
     } else if a.golden.is_some() {
-        println!("{} fixtures, {failed} failed", replayed.len());
+        say!("{} fixtures, {failed} failed", replayed.len())?;
     }
     Ok(if healthy && failed == 0 { Answer::Yes } else { Answer::No })
 }
@@ -103,21 +106,22 @@ fn bf16() -> &'static str {
 }
 
 /// What this build can compute on, and what of it this machine has.
-fn print_devices() {
+fn print_devices() -> Result<()> {
     for kind in Kind::ALL {
         let name = kind.name();
         if !kind.compiled() {
-            println!("{name}: not compiled in (build with `--features {name}`)");
+            say!("{name}: not compiled in (build with `--features {name}`)")?;
             continue;
         }
         let devices = found(kind);
         if devices.is_empty() {
-            println!("{name}: compiled in, but no driver finds a device");
+            say!("{name}: compiled in, but no driver finds a device")?;
         }
         for d in devices {
-            println!("{}: {}", d.name, d.hardware);
+            say!("{}: {}", d.name, d.hardware)?;
         }
     }
+    Ok(())
 }
 
 fn kind_json(kind: Kind) -> serde_json::Value {

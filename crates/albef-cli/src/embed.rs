@@ -9,10 +9,11 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::Answer;
+use crate::arguments::place;
 use crate::corpus::{Pictures, open_model};
 use crate::device::Where;
 use crate::notes::tell_cut;
-use crate::outcomes;
+use crate::output::say;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -32,7 +33,7 @@ pub struct Arguments {
     model: Option<PathBuf>,
     /// Write a NumPy array `[rows, width]` of f32 here, and the names of its rows beside it as
     /// `FILE.names.txt`, instead of JSON lines on standard output.
-    #[arg(long, value_name = "FILE.npy", value_parser = outcomes::place)]
+    #[arg(long, value_name = "FILE.npy", value_parser = place)]
     output: Option<PathBuf>,
     #[command(flatten)]
     device: Where,
@@ -67,14 +68,8 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     if let Some(images) = &a.images {
         let size = model.model.config.vision.image_res;
         let pictures = Pictures::open(images, a.image_root.as_deref(), size, &device)?;
-        let (features, failed) = pictures.embed(&model.model)?;
-        for (_, s) in &failed {
-            eprintln!("skipped {}: {}", s.name, s.error);
-        }
-        if features.is_empty() {
-            bail!("none of the {} pictures in {images} can be used", failed.len());
-        }
-        skipped = failed.len();
+        let (features, failed) = pictures.embed(images, &model.model)?;
+        skipped = failed;
         let samples = pictures.data.samples();
         rows.extend(features.into_iter().map(|(i, feature)| Row {
             kind: Kind::Image,
@@ -99,7 +94,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
                     Kind::Image => "image",
                     Kind::Text => "text",
                 };
-                println!("{}", json!({kind: name, "feature": feature}));
+                say!("{}", json!({kind: name, "feature": feature}))?;
             }
         }
     }

@@ -1,17 +1,20 @@
 //! `albef evaluate`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use albef::eval::text_baseline::TextBaseline;
 use albef::eval::vqa_score::ScoreRule;
-use albef_data::dataset::{Sample, TaskForm, TaskRoots, read_task};
+use albef_data::dataset::{Sample, Target, TaskForm, TaskRoots, read_task, repeated_ids};
 use albef_weights::{Task, write_atomic};
 use anyhow::{Result, bail};
 use serde_json::Value;
 
 use crate::Answer;
+use crate::arguments::place;
 use crate::ask::Rank;
 use crate::notes::tell_skipped;
 use crate::outcomes::{self, Reporting};
+use crate::output::say;
 use crate::tasks::{Measured, TaskModel, answer_list};
 use crate::text_baseline;
 
@@ -70,8 +73,35 @@ pub struct VqaArguments {
     #[arg(long)]
     challenge_rules: bool,
     /// Write the answers to all questions here, in the form of the evaluation server.
-    #[arg(long, value_name = "FILE", value_parser = outcomes::place)]
+    #[arg(long, value_name = "FILE", value_parser = place)]
     results: Option<PathBuf>,
+}
+
+/// What can be known to be wrong before the model runs: the list, the model's task, the training lists.
+struct Opened {
+    samples: Vec<Sample>,
+    model: TaskModel,
+    baseline: Option<TextBaseline>,
+}
+
+impl ListArguments {
+    fn open(
+        &self,
+        task: Task,
+        form: TaskForm,
+        roots: &TaskRoots,
+        check: impl Fn(&[Sample]) -> Result<()>,
+    ) -> Result<Opened> {
+        let device = self.reporting.device.open()?;
+        let samples = read_task(&self.annotations, form, roots)?;
+        if samples.is_empty() {
+            bail!("{} holds nothing to measure", self.annotations.display());
+        }
+        check(&samples)?;
+        let baseline = text_baseline::open(&self.text_baseline, form)?;
+        let model = TaskModel::open_at(&self.model, task, self.image_res, &device)?;
+        Ok(Opened { samples, model, baseline })
+    }
 }
 
 /// Prints accuracy with its interval, beside what the most frequent answer alone would score, and
@@ -80,98 +110,109 @@ fn print(
     out: &Measured,
     list: &ListArguments,
     samples: &[Sample],
-    form: TaskForm,
+    baseline: Option<&TextBaseline>,
     rule: ScoreRule,
 ) -> Result<()> {
-    let train = &list.text_baseline;
+    let resamples = list.reporting.resamples;
     let baseline =
-        text_baseline::measure(train, form, rule, samples, &out.scores, list.reporting.resamples)?;
+        baseline.map(|b| text_baseline::measure(b, rule, samples, &out.scores, resamples));
     tell_skipped(&out.skipped);
-    let mut value = out.json(list.reporting.resamples);
+    let mut value = out.json(resamples);
     if list.reporting.json {
         if let Some(baseline) = baseline {
             value["text_baseline"] = baseline;
         }
-        println!("{value}");
+        say!("{value}")?;
     } else {
         let bound = |i: usize| value["interval"][i].as_f64().unwrap_or(f64::NAN);
-        println!(
+        say!(
             "accuracy {:.2} [{:.2}, {:.2}] on {} samples; always the most frequent: {:.2}",
             out.mean(),
             bound(0),
             bound(1),
             out.scores.len(),
             out.majority
-        );
+        )?;
         if let Some(baseline) = baseline {
-            text_baseline::print(&baseline);
+            text_baseline::print(&baseline)?;
         }
     }
     Ok(())
 }
 
 fn classes(a: &ListArguments, task: Task, form: TaskForm) -> Result<Answer> {
-    let model = TaskModel::open_at(&a.model, task, a.image_res, &a.reporting.device.open()?)?;
     let roots = TaskRoots { image_root: a.image_root.clone(), ..TaskRoots::default() };
-    let samples = read_task(&a.annotations, form, &roots)?;
-    if samples.is_empty() {
-        bail!("{} holds nothing to measure", a.annotations.display());
-    }
+    let Opened { samples, model, baseline } = a.open(task, form, &roots, |_| Ok(()))?;
     let out = model.accuracy(&samples, task)?;
-    outcomes::save_if(a.reporting.save.as_deref(), || {
+    // The figures first: they are not lost where saving fails.
+    let printed = print(&out, a, &samples, baseline.as_ref(), ScoreRule::Official);
+    let saved = outcomes::save_if(a.reporting.save.as_deref(), || {
         outcomes::measured(task, ScoreRule::Official, &samples, &out)
-    })?;
-    print(&out, a, &samples, form, ScoreRule::Official)?;
+    });
+    printed.and(saved)?;
     Ok(Answer::Yes)
+}
+
+/// Questions without answers can only be answered for the evaluation server, which knows them by number.
+fn check_questions(a: &VqaArguments, samples: &[Sample]) -> Result<()> {
+    let list = a.list.annotations.display();
+    if a.results.is_none() {
+        if samples.iter().all(|s| s.task.target == Target::None) {
+            bail!(
+                "the questions of {list} have no `answer` to compare with; write the answers with \
+                 --results"
+            );
+        }
+        return Ok(());
+    }
+    if let Some(i) = samples.iter().position(|s| s.task.id.is_none()) {
+        bail!(
+            "{list}, entry {i}: there is no `question_id`, by which the evaluation server knows the \
+             question"
+        );
+    }
+    if let Some((again, first)) = repeated_ids(samples).first() {
+        bail!(
+            "{list}, entry {again}: its `question_id` stands at entry {first} already, and the \
+             evaluation server takes one answer to a question"
+        );
+    }
+    Ok(())
+}
+
+fn write_results(path: &Path, results: &[Value]) -> Result<()> {
+    let text = serde_json::to_string(results)?;
+    write_atomic(path, |f| std::io::Write::write_all(f, text.as_bytes()))?;
+    eprintln!("wrote {} answers to {}", results.len(), path.display());
+    Ok(())
 }
 
 fn vqa(a: &VqaArguments) -> Result<Answer> {
     let list = &a.list;
-    let device = list.reporting.device.open()?;
-    let model = TaskModel::open_at(&list.model, Task::Vqa, list.image_res, &device)?;
+    let answers = answer_list(&a.answer_list)?;
     let root = || list.image_root.clone();
     let roots = TaskRoots { image_root: root(), vqa_root: root(), vg_root: root() };
-    let samples = read_task(&list.annotations, TaskForm::Vqa, &roots)?;
-    if samples.is_empty() {
-        bail!("{} holds nothing to measure", list.annotations.display());
-    }
-    if a.results.is_some()
-        && let Some(i) = samples.iter().position(|s| s.task.id.is_none())
-    {
-        bail!(
-            "{}, entry {i}: there is no `question_id`, by which the evaluation server knows the \
-             question",
-            list.annotations.display()
-        );
-    }
-    let answers = answer_list(&a.answer_list)?;
+    let Opened { samples, model, baseline } =
+        list.open(Task::Vqa, TaskForm::Vqa, &roots, |samples| check_questions(a, samples))?;
     let score = if a.challenge_rules { ScoreRule::Challenge } else { ScoreRule::Official };
     let out = model.answer_accuracy(&samples, &answers, a.k, a.rank.into(), score)?;
-    if let Some(path) = &a.results {
-        let text = Value::Array(out.results.clone()).to_string();
-        write_atomic(path, |f| std::io::Write::write_all(f, text.as_bytes()))?;
-        eprintln!("wrote {} answers to {}", out.results.len(), path.display());
-    }
+    let write = || a.results.as_deref().map_or(Ok(()), |path| write_results(path, &out.results));
+    let save = list.reporting.save.as_deref();
     if out.scores.is_empty() {
         tell_skipped(&out.skipped);
-        if a.results.is_none() {
-            bail!(
-                "the questions of {} have no `answer` to compare with; write the answers with \
-                 --results",
-                list.annotations.display()
-            );
-        }
-        if list.reporting.save.is_some() || !list.text_baseline.is_empty() {
+        write()?;
+        if save.is_some() || baseline.is_some() {
             eprintln!(
                 "the questions have no answers to compare with: nothing is saved or compared"
             );
         }
         return Ok(Answer::Yes);
     }
-    outcomes::save_if(list.reporting.save.as_deref(), || {
-        outcomes::measured(Task::Vqa, score, &samples, &out)
-    })?;
-    print(&out, list, &samples, TaskForm::Vqa, score)?;
+    // The figures first: they are not lost where a file cannot be written, nor is one file with another.
+    let printed = print(&out, list, &samples, baseline.as_ref(), score);
+    let written = write();
+    let saved = outcomes::save_if(save, || outcomes::measured(Task::Vqa, score, &samples, &out));
+    printed.and(written).and(saved)?;
     Ok(Answer::Yes)
 }
 

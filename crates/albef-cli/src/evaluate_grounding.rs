@@ -14,11 +14,12 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use crate::Answer;
-use crate::ask::Mode;
 use crate::corpus::{Pictures, model_path, open_model_at};
+use crate::ground::Mode;
 use crate::grounding_cases::{Case, Cases};
 use crate::notes::{tell_cut, tell_first, tell_skipped};
 use crate::outcomes::{self, Reporting};
+use crate::output::say;
 use crate::tasks::refuse_if_none;
 
 /// Share of the area under both boxes from which a choice counts as right.
@@ -142,15 +143,21 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let ready = open_model_at(&path, a.image_res, &a.reporting.device.open()?)?;
     let out = measure(&ready, &cases, a.mode, a.layer)?;
     out.tell();
-    outcomes::save_if(a.reporting.save.as_deref(), || out.outcomes(&cases))?;
-    let value = out.json(a.reporting.resamples);
-    if a.reporting.json {
-        println!("{value}");
-        return Ok(Answer::Yes);
+    // The figures first: they are not lost where saving fails.
+    let printed = print(&out, &a.reporting);
+    let saved = outcomes::save_if(a.reporting.save.as_deref(), || out.outcomes(&cases));
+    printed.and(saved)?;
+    Ok(Answer::Yes)
+}
+
+fn print(out: &Outcome, reporting: &Reporting) -> Result<()> {
+    let value = out.json(reporting.resamples);
+    if reporting.json {
+        return say!("{value}");
     }
-    let line = |name: &str, v: &Value| {
+    let line = |name: &str, v: &Value| -> Result<()> {
         let number = |v: &Value| v.as_f64().unwrap_or(f64::NAN);
-        println!(
+        say!(
             "{name}accuracy {:.2} [{:.2}, {:.2}] on {} expressions (layer {}); a random box {:.2}, \
              the box nearest to the centre {:.2}",
             number(&v["accuracy"]),
@@ -160,16 +167,16 @@ pub fn run(a: &Arguments) -> Result<Answer> {
             out.layer,
             number(&v["random_box"]),
             number(&v["centre_box"])
-        );
+        )
     };
     match value["splits"].as_object() {
-        Some(splits) => splits.iter().for_each(|(name, v)| line(&format!("{name}: "), v)),
-        None => line("", &value),
+        Some(splits) => splits.iter().try_for_each(|(name, v)| line(&format!("{name}: "), v))?,
+        None => line("", &value)?,
     }
     if out.undecided > 0 {
-        println!("undecided, counted as wrong: {}", out.undecided);
+        say!("undecided, counted as wrong: {}", out.undecided)?;
     }
-    Ok(Answer::Yes)
+    Ok(())
 }
 
 /// Chooses a box for every expression by the model's attention map.

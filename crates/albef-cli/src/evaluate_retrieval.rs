@@ -15,6 +15,7 @@ use crate::Answer;
 use crate::corpus::{Pictures, model_path, open_model_at};
 use crate::notes::{SHOWN, tell_cut, tell_first};
 use crate::outcomes::{self, Reporting};
+use crate::output::say;
 use crate::protocol::{self, Protocol};
 
 #[derive(clap::Args)]
@@ -32,7 +33,7 @@ pub struct Arguments {
     /// protocol; the position table is interpolated.
     #[arg(long, value_name = "PIXELS")]
     image_res: Option<usize>,
-    /// Candidates that are re-ranked, 0 for none; 128 if not given.
+    /// Candidates that are re-ranked; 0 leaves it at the cosine, and `score` null; 128 if not given.
     #[arg(long)]
     k: Option<usize>,
     /// What re-ranking goes by; the official way leaves the cosine aside.
@@ -99,51 +100,67 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let pictures = Pictures::open(&list, a.image_root.as_deref(), size, &device)?;
     let options = Options { k, score: a.score.into(), ..Options::default() };
     let found = measure(&ready, &pictures, &options, a.by_id)?;
-    tell_first("not usable, counted as missed", found.skipped.iter().cloned());
-    let (gallery, texts, out) = (pictures.data.len(), found.texts, &found.evaluation);
+    found.tell();
+    let (gallery, out) = (pictures.data.len(), &found.evaluation);
     if found.skipped.len() == gallery {
         bail!("none of the {gallery} pictures can be used; is --image-root the right folder?");
     }
-    outcomes::save_if(a.reporting.save.as_deref(), || {
+    // The figures first: they are not lost where saving fails.
+    let printed = print(a, &found, &pictures, k, size);
+    let saved = outcomes::save_if(a.reporting.save.as_deref(), || {
         outcomes::retrieval(pictures.data.samples(), out, k, a.by_id)
-    })?;
+    });
+    printed.and(saved)?;
+    Ok(Answer::Yes)
+}
+
+/// Prints the figures of both stages, or of the first alone where nothing is re-ranked.
+fn print(a: &Arguments, found: &Recalls, pictures: &Pictures, k: usize, size: usize) -> Result<()> {
+    let (gallery, texts, out) = (pictures.data.len(), found.texts, &found.evaluation);
     if a.reporting.json {
         let mut report = named(&out.itm);
         report.insert("queries".into(), json!({"txt": gallery, "img": texts}));
         report.insert("gallery".into(), json!({"images": gallery, "texts": texts}));
         report.insert("k".into(), json!(k));
-        report.insert("score".into(), json!(a.score.name()));
+        // Without re-ranking the figures are those of the cosine.
+        report.insert("score".into(), json!((k > 0).then(|| a.score.name())));
         report.insert("image_res".into(), json!(size));
         report.insert("protocol".into(), json!(a.protocol.map(|p| p.name)));
         report.insert("itc".into(), Value::Object(named(&out.itc)));
         report.insert("interval".into(), intervals(&out.itm_ranks, a.reporting.resamples));
-        report.extend(found.counts(&pictures));
-        println!("{}", Value::Object(report));
-        return Ok(Answer::Yes);
+        report.extend(found.counts(pictures));
+        return say!("{}", Value::Object(report));
     }
-    println!("{gallery} pictures, {texts} texts; re-ranked: the best {k}");
-    let reranked = format!("re-ranked ({})", a.score.name().to_uppercase());
-    for (name, report, ranks) in
-        [("cosine (ITC)", &out.itc, &out.itc_ranks), (&reranked, &out.itm, &out.itm_ranks)]
-    {
+    let stages = match k {
+        0 => "not re-ranked".to_owned(),
+        _ => format!("re-ranked: the best {k}"),
+    };
+    say!("{gallery} pictures, {texts} texts; {stages}")?;
+    let line = |name: &str, report: &RecallReport, ranks: &[Vec<usize>; 2]| -> Result<()> {
         let i = intervals(ranks, a.reporting.resamples);
-        println!(
+        let bound = |key: &str, j: usize| i[key][j].as_f64().unwrap_or(f64::NAN);
+        say!(
             "{name:<16} image to text R@1 {:.2} [{:.2}, {:.2}] R@5 {:.2} R@10 {:.2}   \
              text to image R@1 {:.2} [{:.2}, {:.2}] R@5 {:.2} R@10 {:.2}   mean {:.2}",
             report.txt_r1,
-            i["txt_r1"][0].as_f64().unwrap_or(f64::NAN),
-            i["txt_r1"][1].as_f64().unwrap_or(f64::NAN),
+            bound("txt_r1", 0),
+            bound("txt_r1", 1),
             report.txt_r5,
             report.txt_r10,
             report.img_r1,
-            i["img_r1"][0].as_f64().unwrap_or(f64::NAN),
-            i["img_r1"][1].as_f64().unwrap_or(f64::NAN),
+            bound("img_r1", 0),
+            bound("img_r1", 1),
             report.img_r5,
             report.img_r10,
             report.r_mean
-        );
+        )
+    };
+    line("cosine (ITC)", &out.itc, &out.itc_ranks)?;
+    if k > 0 {
+        let name = format!("re-ranked ({})", a.score.name().to_uppercase());
+        line(&name, &out.itm, &out.itm_ranks)?;
     }
-    Ok(Answer::Yes)
+    Ok(())
 }
 
 /// Recalls under the official names.
@@ -189,6 +206,11 @@ pub struct Recalls {
 }
 
 impl Recalls {
+    /// Names the first pictures that could not be used, and counts the others.
+    pub fn tell(&self) {
+        tell_first("not usable, counted as missed", self.skipped.iter().cloned());
+    }
+
     /// What was not taken as it was given, by name in reports.
     pub fn counts(&self, pictures: &Pictures) -> Map<String, Value> {
         let left_out = &pictures.left_out;

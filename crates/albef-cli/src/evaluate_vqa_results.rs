@@ -9,6 +9,8 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::Answer;
+use crate::arguments::at_least_one;
+use crate::output::say;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -25,7 +27,7 @@ pub struct Arguments {
     #[arg(long)]
     challenge_rules: bool,
     /// Resamples of the bootstrap interval.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = at_least_one)]
     resamples: usize,
     /// One JSON object on standard output.
     #[arg(long)]
@@ -42,16 +44,16 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let (low, high) = bootstrap_interval(&scores, a.resamples, 42);
     let t = &out.totals;
     if a.json {
-        println!(
+        say!(
             "{}",
             json!({"accuracy": t.overall, "interval": [low, high], "questions": scores.len(),
                    "per_answer_type": t.per_answer_type, "per_question_type": t.per_question_type})
-        );
+        )?;
         return Ok(Answer::Yes);
     }
-    println!("accuracy {:.2} [{low:.2}, {high:.2}] on {} questions", t.overall, scores.len());
+    say!("accuracy {:.2} [{low:.2}, {high:.2}] on {} questions", t.overall, scores.len())?;
     for (name, accuracy) in t.per_answer_type.iter().chain(&t.per_question_type) {
-        println!("  {name}: {accuracy:.2}");
+        say!("  {name}: {accuracy:.2}")?;
     }
     Ok(Answer::Yes)
 }

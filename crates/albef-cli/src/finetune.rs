@@ -17,6 +17,7 @@ pub use self::lists::{CHOOSING, Lists};
 use self::lists::{TESTING, Weights};
 use crate::Answer;
 use crate::device::Where;
+use crate::output::say;
 use crate::pretrain::{go_on, restore, train};
 
 /// A task to fine-tune for.
@@ -102,7 +103,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         return Ok(Answer::No);
     }
     if let Some(lists) = test {
-        println!("{}", tested(&lists, &trainer, &config, &a.output, chosen)?);
+        say!("{}", tested(&lists, &trainer, &config, &a.output, chosen)?)?;
     }
     Ok(Answer::Yes)
 }

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use albef::eval::grounding::PixelBox;
+use albef::eval::grounding::{PixelBox, within};
 use albef::eval::refcoco::{RefCoco, SPLITS};
 use albef_data::dataset::{Sample, TaskForm, TaskRoots, read_task};
+use albef_data::image::DecodeOptions;
 use anyhow::{Context, Result, bail};
+use rayon::prelude::*;
 use serde_json::Value;
 
 /// One expression.
@@ -110,16 +112,74 @@ fn samples(list: &Path, image_root: &Path) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-fn boxes_of(path: &Path) -> Result<Vec<Case>> {
+/// `[left, top, width, height]`; a score may follow, as in the files of proposals.
+pub fn pixel_box(given: &Value) -> Option<PixelBox> {
+    let numbers: Option<Vec<f64>> = given.as_array()?.iter().map(Value::as_f64).collect();
+    match numbers?[..] {
+        [left, top, width, height] | [left, top, width, height, _] => {
+            Some([left, top, width, height])
+        }
+        _ => None,
+    }
+}
+
+/// Why a box cannot be found in a picture, of this height and width if they are known.
+pub fn fault(b: PixelBox, size: Option<(usize, usize)>) -> Option<String> {
+    if !(b[2] > 0.0 && b[3] > 0.0) {
+        return Some("has no area: width and height must be above 0".into());
+    }
+    let (height, width) = size.filter(|size| !within(b, *size))?;
+    Some(format!("lies outside of the picture of {width} x {height} pixels"))
+}
+
+/// What is wrong with the boxes of a list, where entries have some; where pictures are looked at, with
+/// those outside of theirs too.
+pub fn box_faults(list: &Path, samples: &[Sample], look: bool) -> Result<Vec<String>> {
+    let entries = entries_of(list)?;
+    let all = entries.par_iter().zip(samples).enumerate().map(|(i, (entry, sample))| {
+        let given = BOXES.iter().filter(|key| !entry[**key].is_null());
+        let mut named: Vec<(String, &Value)> = Vec::new();
+        for key in given {
+            match (*key, entry[*key].as_array()) {
+                ("boxes", Some(all)) => {
+                    let of = |(at, b)| (format!("`boxes`, box {at}"), b);
+                    named.extend(all.iter().enumerate().map(of));
+                }
+                (key, _) => named.push((format!("`{key}`"), &entry[key])),
+            }
+        }
+        if named.is_empty() {
+            return Vec::new();
+        }
+        // A picture that cannot be used is a fault of its own.
+        let picture = look.then(|| sample.decode(&DecodeOptions::default()).ok()).flatten();
+        let size = picture.map(|p| (p.height, p.width));
+        let faults = named.into_iter().filter_map(|(what, given)| {
+            let fault = match pixel_box(given) {
+                None => Some("must be [left, top, width, height]".to_owned()),
+                Some(b) => fault(b, size),
+            };
+            fault.map(|fault| format!("entry {i}, {what}: {given} {fault}"))
+        });
+        faults.collect()
+    });
+    Ok(all.collect::<Vec<Vec<String>>>().into_iter().flatten().collect())
+}
+
+/// The box that is meant, and those to choose from.
+const BOXES: [&str; 2] = ["box", "boxes"];
+
+fn entries_of(path: &Path) -> Result<Vec<Value>> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let list: Vec<Value> = serde_json::from_str(&text)
-        .with_context(|| format!("{} must be a JSON list", path.display()))?;
-    let corners = |v: &Value| -> Option<PixelBox> {
-        let numbers: Vec<f64> = v.as_array()?.iter().filter_map(Value::as_f64).collect();
-        let b: PixelBox = numbers.try_into().ok()?;
-        (b[2] > 0.0 && b[3] > 0.0).then_some(b)
-    };
+    // Some editors put a byte order mark first.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    serde_json::from_str(text).with_context(|| format!("{} must be a JSON list", path.display()))
+}
+
+fn boxes_of(path: &Path) -> Result<Vec<Case>> {
+    let list = entries_of(path)?;
+    let corners = |v: &Value| pixel_box(v).filter(|b| b[2] > 0.0 && b[3] > 0.0);
     list.iter()
         .enumerate()
         .map(|(i, entry)| {

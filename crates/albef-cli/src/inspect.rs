@@ -11,6 +11,8 @@ use serde_json::json;
 
 use crate::Answer;
 use crate::corpus::note_inferred;
+use crate::output::say;
+use crate::whole_folder::write_folder;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -49,28 +51,35 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let (vision, text) = (&files.config.vision, &files.config.text);
     let weights: usize = files.tensors.iter().map(|(_, t)| t.len()).sum();
     if a.json {
-        println!(
+        say!(
             "{}",
             json!({"task": task_name(found.task), "tensors": found.tensors, "values": weights,
                    "momentum": found.momentum, "queues": found.queues,
                    "word_pieces": files.vocabulary.lines().count(), "config": files.config})
-        );
+        )?;
     } else {
         let has = |b: bool| if b { "yes" } else { "no" };
-        println!("model for      {}", task_name(found.task));
-        println!("tensors        {}, {:.1} million values", found.tensors, weights as f64 / 1e6);
-        println!(
+        say!("model for      {}", task_name(found.task))?;
+        say!("tensors        {}, {:.1} million values", found.tensors, weights as f64 / 1e6)?;
+        say!(
             "image encoder  {} wide, {} blocks, {} heads, {} px in patches of {}",
-            vision.width, vision.depth, vision.heads, vision.image_res, vision.patch
-        );
-        println!(
+            vision.width,
+            vision.depth,
+            vision.heads,
+            vision.image_res,
+            vision.patch
+        )?;
+        say!(
             "text encoder   {} wide, {} layers, {} heads, fusion from layer {}",
-            text.hidden, text.layers, text.heads, text.fusion_layer
-        );
-        println!("word pieces    {} of {}", files.vocabulary.lines().count(), text.vocab_size);
-        println!("joint space    {}", files.config.embed_dim);
-        println!("momentum       {}", has(found.momentum));
-        println!("queues         {}", has(found.queues));
+            text.hidden,
+            text.layers,
+            text.heads,
+            text.fusion_layer
+        )?;
+        say!("word pieces    {} of {}", files.vocabulary.lines().count(), text.vocab_size)?;
+        say!("joint space    {}", files.config.embed_dim)?;
+        say!("momentum       {}", has(found.momentum))?;
+        say!("queues         {}", has(found.queues))?;
     }
     if let Some(folder) = &a.export {
         export(a, &files, folder)?;
@@ -78,8 +87,11 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     Ok(Answer::Yes)
 }
 
+/// The file that makes a folder a model.
+const WEIGHTS: &str = "model.safetensors";
+
 fn export(a: &Arguments, files: &ModelFiles, folder: &Path) -> Result<()> {
-    if folder.join("model.safetensors").exists() {
+    if folder.join(WEIGHTS).exists() {
         bail!("{} already holds a model; choose another folder", folder.display());
     }
     let keep = match a.keep {
@@ -102,17 +114,18 @@ fn export(a: &Arguments, files: &ModelFiles, folder: &Path) -> Result<()> {
         files.source,
         tensors.len()
     );
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("cannot create {}", folder.display()))?;
     let config = serde_json::to_string_pretty(&files.config)?;
-    for (name, text) in
-        [("config.json", &config), ("vocab.txt", &files.vocabulary), ("README.md", &card)]
-    {
-        write_atomic(&folder.join(name), |f| std::io::Write::write_all(f, text.as_bytes()))?;
-    }
     // The weights last: a folder that has them is whole.
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    write_safetensors(&folder.join("model.safetensors"), &tensors, &metadata, keep)?;
+    write_folder(folder, WEIGHTS, |folder| {
+        for (name, text) in
+            [("config.json", &config), ("vocab.txt", &files.vocabulary), ("README.md", &card)]
+        {
+            write_atomic(&folder.join(name), |f| std::io::Write::write_all(f, text.as_bytes()))?;
+        }
+        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        Ok(write_safetensors(&folder.join(WEIGHTS), &tensors, &metadata, keep)?)
+    })
+    .with_context(|| format!("cannot export to {}", folder.display()))?;
     eprintln!("wrote {}", folder.display());
     Ok(())
 }

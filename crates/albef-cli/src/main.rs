@@ -1,7 +1,10 @@
 //! The `albef` program: parses, calls the library, prints. Data goes to standard output, everything
 //! else to standard error; it exits with 0 when done, 1 for a negative answer, 2 for an error.
 
+#![warn(clippy::print_stdout, reason = "`output::say` makes a full disk an error")]
+
 mod analyse;
+mod arguments;
 mod ask;
 mod bench;
 mod compare;
@@ -16,10 +19,12 @@ mod evaluate_grounding;
 mod evaluate_retrieval;
 mod evaluate_vqa_results;
 mod finetune;
+mod ground;
 mod grounding_cases;
 mod inspect;
 mod notes;
 mod outcomes;
+mod output;
 mod overlay;
 mod pretrain;
 mod protocol;
@@ -27,6 +32,7 @@ mod reproduce;
 mod search;
 mod tasks;
 mod text_baseline;
+mod whole_folder;
 
 use std::process::ExitCode;
 
@@ -37,7 +43,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// ALBEF: align images and text before fusing them.
 #[derive(Parser)]
-#[command(version, about, propagate_version = true)]
+#[command(name = "albef", version, propagate_version = true)]
 struct Arguments {
     /// Threads of computation; all cores if not given.
     #[arg(long, global = true)]
@@ -66,7 +72,7 @@ enum Command {
     /// Choose among classes without training for them.
     Classify(ask::ClassifyArguments),
     /// Show where in a picture the model finds a phrase.
-    Ground(ask::GroundArguments),
+    Ground(ground::Arguments),
     /// Measure a model.
     #[command(subcommand)]
     Evaluate(evaluate::Command),
@@ -146,7 +152,7 @@ fn main() -> ExitCode {
         Command::Entail(a) => ask::entail(&a),
         Command::Reason(a) => ask::reason(&a),
         Command::Classify(a) => ask::classify(&a),
-        Command::Ground(a) => ask::ground(&a),
+        Command::Ground(a) => ground::run(&a),
         Command::Evaluate(a) => evaluate::run(&a),
         Command::Reproduce(a) => reproduce::run(&a),
         Command::Analyse(a) => analyse::run(&a),

@@ -20,6 +20,15 @@ pub fn tell_skipped(skipped: &[Skipped]) {
     tell_first("not usable, counted as wrong", lines(skipped));
 }
 
+/// A name without line ends and what else would break a table.
+pub fn in_a_line(name: &str) -> String {
+    let shown = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    name.chars().map(shown).collect()
+}
+
 /// Counts what a source left out, and names the first.
 pub fn tell_left_out(source: &str, left_out: &[Skipped]) {
     if !left_out.is_empty() {

@@ -10,6 +10,7 @@ use albef_report::{Kind, OutcomeSet, Outcomes};
 use albef_weights::{Task, write_atomic};
 use anyhow::{Context, Result};
 
+use crate::arguments;
 use crate::device::Where;
 use crate::tasks::Measured;
 
@@ -17,12 +18,12 @@ use crate::tasks::Measured;
 #[derive(clap::Args)]
 pub struct Reporting {
     /// Resamples of the bootstrap intervals.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = arguments::at_least_one)]
     pub resamples: usize,
     #[command(flatten)]
     pub device: Where,
     /// Write what was found item by item here, for `albef compare`.
-    #[arg(long, value_name = "FILE", value_parser = place)]
+    #[arg(long, value_name = "FILE", value_parser = arguments::place)]
     pub save: Option<PathBuf>,
     /// One JSON object on standard output.
     #[arg(long)]
@@ -37,19 +38,6 @@ pub fn save(path: &Path, outcomes: &Outcomes) -> Result<()> {
     let text = serde_json::to_string(outcomes)?;
     write_atomic(path, |f| std::io::Write::write_all(f, text.as_bytes()))
         .with_context(|| format!("cannot write the outcomes to {}", path.display()))
-}
-
-/// A file to be written at the end, whose folder must be there from the start.
-pub fn place(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.is_dir() {
-        return Err(format!("there is no folder {}; create it first", folder.display()));
-    }
-    if path.is_dir() {
-        return Err("this is a folder; name a file in it".into());
-    }
-    Ok(path)
 }
 
 /// Saves if a file was named, and says so.

@@ -1,5 +1,6 @@
 //! Models of the downstream tasks as the commands use them.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -253,8 +254,19 @@ impl TaskModel {
 
     /// The candidate answers of a list.
     pub fn candidates(&self, answers: &[String]) -> Result<Candidates> {
-        let tokens = answers.iter().map(|a| self.tokenizer.encode(&format!("{a}[SEP]")));
-        Ok(Candidates::new(tokens.collect())?)
+        let tokens: Vec<Vec<u32>> =
+            answers.iter().map(|a| self.tokenizer.encode(&format!("{a}[SEP]"))).collect();
+        let room = self.config.text.max_positions;
+        if let Some(i) = tokens.iter().position(|t| t.len() > room) {
+            // `[CLS]` and `[SEP]` are no pieces of the answer.
+            bail!(
+                "answer {i} has {} word pieces, and the model reads {} at most; shorten `{}`",
+                tokens[i].len() - 2,
+                room.saturating_sub(2),
+                shortened(&answers[i])
+            );
+        }
+        Ok(Candidates::new(tokens)?)
     }
 
     /// The `keep` best answers of each question; none where the picture cannot be used.
@@ -297,7 +309,9 @@ impl TaskModel {
                 let best = best.take(keep).map(|(candidate, p)| Answered { candidate, p });
                 rows.push((!bad).then(|| best.collect()));
             }
-            skipped.extend(failed.into_iter().map(|(_, s)| s));
+            // A question is an item; several may be about one broken picture.
+            let failure = |place: &usize| failed.iter().find(|(i, _)| *i == pictures[*place]);
+            skipped.extend(image_of.iter().filter_map(failure).map(|(_, s)| s.clone()));
             bar.inc(part.len() as u64);
         }
         bar.finish_and_clear();
@@ -342,18 +356,54 @@ impl TaskModel {
     }
 }
 
-/// A JSON list of candidate answers, or answers separated by commas.
+/// A JSON list of candidate answers, or answers separated by commas; each is listed once.
 pub fn answer_list(given: &str) -> Result<Vec<String>> {
     let path = Path::new(given);
-    if path.is_file() {
-        let text = std::fs::read_to_string(path)?;
-        return serde_json::from_str(&text)
-            .with_context(|| format!("{given} must be a JSON list of answers"));
-    }
-    if given.ends_with(".json") {
+    let answers: Vec<String> = if path.is_file() {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {given}"))?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("{given} must be a JSON list of answers"))?
+    } else if given.ends_with(".json") {
         bail!("there is no answer list {given}");
+    } else if given.trim().is_empty() {
+        Vec::new()
+    } else {
+        given.split(',').map(|a| a.trim().to_owned()).collect()
+    };
+    if let Some(i) = answers.iter().position(|a| a.trim().is_empty()) {
+        bail!("answer {i} of `{}` is empty; take it out of the list", shortened(given));
     }
-    Ok(given.split(',').map(|a| a.trim().to_owned()).filter(|a| !a.is_empty()).collect())
+    Ok(distinct("answer", answers))
+}
+
+/// Each of them once, in order of first appearance; says so of those that come again.
+pub fn distinct(what: &str, mut all: Vec<String>) -> Vec<String> {
+    let (given, mut seen) = (all.len(), HashSet::new());
+    let mut again = None;
+    all.retain(|one| {
+        let new = seen.insert(one.clone());
+        if !new {
+            again.get_or_insert_with(|| one.clone());
+        }
+        new
+    });
+    if let Some(first) = again {
+        let repeated = given - all.len();
+        let first = shortened(&first);
+        eprintln!(
+            "note: {repeated} of {given} repeat an earlier {what} (such as `{first}`) and are left out"
+        );
+    }
+    all
+}
+
+/// The beginning of a text, for messages.
+fn shortened(text: &str) -> String {
+    const SHOWN: usize = 60;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// One picture, or two, with a text, as a sample.

@@ -9,16 +9,10 @@ use albef_report::bootstrap_interval;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-/// Baselines of training lists for a list that the model scored with `scores`; `None` if no
-/// training list is named.
-pub fn measure(
-    train: &[PathBuf],
-    form: TaskForm,
-    rule: ScoreRule,
-    samples: &[Sample],
-    scores: &[f64],
-    resamples: usize,
-) -> Result<Option<Value>> {
+use crate::output::say;
+
+/// What training lists teach; `None` if none is named.
+pub fn open(train: &[PathBuf], form: TaskForm) -> Result<Option<TextBaseline>> {
     if train.is_empty() {
         return Ok(None);
     }
@@ -27,8 +21,17 @@ pub fn measure(
         // Pictures are never opened, so it does not matter where they lie.
         list.extend(read_task(path, form, &TaskRoots::default())?);
     }
-    let baseline =
-        TextBaseline::fit(&list).with_context(|| "the text baseline cannot be made".to_owned())?;
+    TextBaseline::fit(&list).context("the text baseline cannot be made").map(Some)
+}
+
+/// The baselines for a list that the model scored with `scores`.
+pub fn measure(
+    baseline: &TextBaseline,
+    rule: ScoreRule,
+    samples: &[Sample],
+    scores: &[f64],
+    resamples: usize,
+) -> Value {
     let score = |sample: &Sample, guess: &str| match &sample.task.target {
         Target::Answers(shares) => accuracy(guess, &annotators(shares), rule),
         _ => class_score(sample, guess),
@@ -48,20 +51,20 @@ pub fn measure(
         });
         out.insert(way.name().into(), value);
     }
-    Ok(Some(Value::Object(out)))
+    Value::Object(out)
 }
 
 /// The same for people.
-pub fn print(baseline: &Value) {
+pub fn print(baseline: &Value) -> Result<()> {
     let number = |v: &Value| v.as_f64().unwrap_or(f64::NAN);
-    println!(
+    say!(
         "without the picture, from {} training texts ({:.2} % of the texts are among them):",
         baseline["train_texts"],
         number(&baseline["seen"])
-    );
+    )?;
     for way in Guess::ALL {
         let b = &baseline[way.name()];
-        println!(
+        say!(
             "  {:<42}{:>6.2} [{:.2}, {:.2}]; the model leads by {:+.2} [{:+.2}, {:+.2}]",
             match way {
                 Guess::Majority => "the most frequent answer",
@@ -74,6 +77,7 @@ pub fn print(baseline: &Value) {
             number(&b["lead"]),
             number(&b["lead_interval"][0]),
             number(&b["lead_interval"][1]),
-        );
+        )?;
     }
+    Ok(())
 }

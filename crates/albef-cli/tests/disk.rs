@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use common::{albef, config, data, settings, stderr};
+use serde_json::Value;
 
 /// The program in a shell that lets no file grow beyond `blocks` of 512 bytes; the signal for it is
 /// ignored, so that writing fails as on a full disk.
@@ -32,6 +33,63 @@ fn pretrain(list: &str, root: &Path, run: &Path, steps: u64) -> Vec<String> {
 
 fn weights(run: &Path) -> Vec<u8> {
     std::fs::read(run.join("model/model.safetensors")).unwrap()
+}
+
+#[test]
+fn figures_are_printed_although_they_cannot_be_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = data(dir.path(), 4);
+    let saved = dir.path().join("outcomes.json");
+    let root = dir.path().display().to_string();
+    let evaluate =
+        ["evaluate", "retrieval", "--json", "--annotations", &list, "--image-root", &root];
+    let mut arguments = evaluate.map(String::from).to_vec();
+    arguments.extend(["--save".into(), saved.display().to_string()]);
+    let output = limited(0, &arguments);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("cannot write the outcomes"), "{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["r_mean"].is_f64(), "{report}");
+    assert!(!saved.exists());
+}
+
+#[test]
+fn a_folder_that_finds_no_room_is_not_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/mini");
+    let model = model.display().to_string();
+    let target = dir.path().join("target");
+    let place = target.display().to_string();
+    let export = ["inspect", &model, "--export", &place].map(String::from);
+    let scenes = ["data", "scenes", "--scenes", "5", "--size", "32", "--output", &place];
+    let scenes = scenes.map(String::from);
+    let names = |folder: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    for there in [false, true] {
+        if there {
+            std::fs::create_dir(&target).unwrap();
+            std::fs::write(target.join("note"), "kept").unwrap();
+        }
+        for (arguments, blocks) in [(&export[..], 200), (&scenes[..], 4)] {
+            let output = limited(blocks, arguments);
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(2), "{said}");
+            assert!(said.contains(&place) && said.contains("File too large"), "{said}");
+            assert_eq!(names(dir.path()), if there { vec!["target"] } else { vec![] });
+        }
+    }
+    assert_eq!(names(&target), ["note"]);
+    for arguments in [&export[..], &scenes[..]] {
+        let output = albef().args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    for name in ["note", "model.safetensors", "config.json", "answers.json", "train"] {
+        assert!(target.join(name).exists(), "{name}");
+    }
+    assert!(names(&target).iter().all(|name| !name.starts_with('.')));
 }
 
 #[test]

@@ -16,6 +16,11 @@ fn write(dir: &Path, name: &str, list: &Value) -> String {
 }
 
 fn finetune(dir: &Path, task: &str, model: &Path, more: &[String]) -> PathBuf {
+    finetuned(dir, task, model, more).0
+}
+
+/// The model and what was said while it was made.
+fn finetuned(dir: &Path, task: &str, model: &Path, more: &[String]) -> (PathBuf, String) {
     let output = dir.join(task);
     let yaml = dir.join("task.yaml");
     std::fs::write(&yaml, "batch_size_train: 4\nbatch_size_test: 4\n").unwrap();
@@ -32,9 +37,9 @@ fn finetune(dir: &Path, task: &str, model: &Path, more: &[String]) -> PathBuf {
     for setting in settings {
         command.args(["--set", &setting]);
     }
-    run(&mut command);
+    let said = stderr(&run(&mut command));
     assert!(output.join("log.jsonl").is_file());
-    output.join("model")
+    (output.join("model"), said)
 }
 
 #[test]
@@ -100,16 +105,55 @@ fn questions_are_learnt_ranked_and_asked() {
         .sum();
     assert!((total - 1.0).abs() < 1e-4, "{answer}");
 
+    let ask = |answers: &str| {
+        let mut command = albef();
+        command.arg("ask").arg(dir.path().join("0.png")).args(["what?", "--json", "--answers"]);
+        command.arg(answers).arg("--model").arg(&tuned).output().unwrap()
+    };
+    let twice = ask("red,blue,red");
+    let answers: Value = serde_json::from_slice(&twice.stdout).unwrap();
+    assert_eq!(answers["answers"].as_array().unwrap().len(), 2, "{answers}");
+    assert!(stderr(&twice).contains("repeat an earlier answer (such as `red`)"));
+    for (answers, part) in [
+        ("red,,blue".to_owned(), "answer 1 of `red,,blue` is empty"),
+        (format!("red,{}", "ab".repeat(40) + &" ab".repeat(600)), "answer 1 has"),
+    ] {
+        let output = ask(&answers);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    }
+
+    // Items are counted, not pictures: four questions are about one that is broken.
+    std::fs::write(dir.path().join("bad.png"), b"no picture").unwrap();
+    let question = |image: &str, i: usize| json!({"image": image, "question": "what?", "question_id": i, "answer": "red"});
+    let questions: Vec<Value> =
+        (0..6).map(|i| question(if i < 4 { "bad.png" } else { "1.png" }, i)).collect();
+    let broken = write(dir.path(), "broken.json", &json!(questions));
+    let mut command = albef();
+    command.args([
+        "evaluate",
+        "vqa",
+        "--json",
+        "--annotations",
+        &broken,
+        "--answer-list",
+        "red,blue",
+    ]);
+    let report = out(command.arg("--image-root").arg(dir.path()).arg("--model").arg(&tuned));
+    assert_eq!((&report["skipped"], &report["samples"]), (&json!(4), &json!(6)));
+
     // A model of another task is refused in words.
-    let wrong = albef()
-        .arg("entail")
-        .arg(dir.path().join("0.png"))
-        .args(["a red square", "--model"])
-        .arg(&tuned)
-        .output()
-        .unwrap();
-    assert_eq!(wrong.status.code(), Some(2));
-    assert!(stderr(&wrong).contains("question answering"), "{}", stderr(&wrong));
+    let picture = dir.path().join("0.png").display().to_string();
+    for what in [
+        &["entail", &picture, "a red square"][..],
+        &["analyse", "mi", "--annotations", &list],
+        &["match", &picture, "a red square"],
+    ] {
+        let wrong = albef().args(what).arg("--model").arg(&tuned).output().unwrap();
+        assert_eq!(wrong.status.code(), Some(2));
+        let said = stderr(&wrong);
+        assert!(said.contains("is a model for question answering"), "{what:?}: {said}");
+    }
 }
 
 #[test]
@@ -123,7 +167,13 @@ fn entailment_is_learnt_and_measured_with_a_broken_picture() {
         })
         .collect();
     let list = write(dir.path(), "ve.json", &json!(list));
-    let tuned = finetune(dir.path(), "ve", &model, &[format!("train_file={list}")]);
+    let odd = json!([{"image": "0.png", "sentence": "a square", "label": "neutral"},
+                     {"image": "broken.png", "sentence": "a square", "label": "neutral"}]);
+    std::fs::write(dir.path().join("broken.png"), b"no picture").unwrap();
+    let odd = write(dir.path(), "odd.json", &odd);
+    let lists = [format!("train_file={list}"), format!("val_file={odd}")];
+    let (tuned, said) = finetuned(dir.path(), "ve", &model, &lists);
+    assert!(said.contains("not usable, counted as wrong: broken.png: "), "{said}");
     let log = std::fs::read_to_string(dir.path().join("ve/log.jsonl")).unwrap();
     parts_make_up_losses(&log, &[("train_loss", "class")]);
     std::fs::write(dir.path().join("3.png"), b"no picture").unwrap();
@@ -224,7 +274,11 @@ fn the_model_shows_where_it_looks_and_chooses_classes() {
     command.arg("ground").arg(&picture).args(["red", "--boxes", &boxes, "--model"]).arg(&model);
     let outside = command.output().unwrap();
     assert_eq!(outside.status.code(), Some(2));
-    assert!(stderr(&outside).contains("box 1"), "{}", stderr(&outside));
+    let said = stderr(&outside);
+    assert!(
+        said.contains("box 1: ") && said.contains("outside of the picture of 24 x 20"),
+        "{said}"
+    );
     let entry = json!({"image": "0.png", "text": "red", "box": [0, 0, 12, 20],
                        "boxes": [[0, 0, 12, 20], [12, 0, 12, 20]]});
     let list = write(dir.path(), "grounding.json", &json!([entry]));

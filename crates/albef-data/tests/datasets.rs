@@ -60,6 +60,38 @@ fn folders_give_their_captions_in_any_of_three_forms() {
     assert!(error.unwrap_err().to_string().contains("line 1"));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_folder_that_links_lead_to_is_walked_once() {
+    use std::os::unix::fs::symlink;
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let root = dir.path();
+    fs::create_dir_all(root.join("a/b")).unwrap();
+    for (i, place) in [root.join("a/0.png"), root.join("a/b/1.png")].iter().enumerate() {
+        fs::write(place, picture(i as u8)).unwrap();
+    }
+    fs::write(other.path().join("2.png"), picture(2)).unwrap();
+    symlink(root, root.join("a/b/loop")).unwrap();
+    symlink(root.join("a"), root.join("0")).unwrap();
+    symlink(other.path(), root.join("other")).unwrap();
+    symlink(other.path(), root.join("a/other")).unwrap();
+    let names: Vec<String> = read(root).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["a/0.png", "a/b/1.png", "a/other/2.png"]);
+}
+
+#[test]
+fn braces_that_multiply_without_end_are_refused() {
+    let refused = |pattern: &str| {
+        let error = open_source(&SourceSpec::new(pattern, None)).unwrap_err().to_string();
+        assert!(error.contains("more than 1000000 names") && error.contains(pattern), "{error}");
+    };
+    refused("/nowhere/a-{0..999}{0..999}{0..999}.tar");
+    refused("/nowhere/{0..1000000}.tar");
+    refused("/nowhere/{a,b}{0..999999}.tar");
+    let error = open_source(&SourceSpec::new("/nowhere/{a,b}{0..499999}.tar", None)).unwrap_err();
+    assert!(error.to_string().contains("a0.tar"), "{error}");
+}
+
 #[test]
 fn shards_are_found_by_pattern_and_a_torn_one_says_where() {
     let dir = tempfile::tempdir().unwrap();

@@ -8,14 +8,16 @@ use std::path::Path;
 use crate::error::{Result, WeightsError};
 
 /// Writes `path` through a temporary file beside it: written, synced, then renamed into place. If
-/// anything fails the temporary file is removed and what stood at `path` stays.
+/// anything fails the temporary file is removed and what stood at `path` stays. What is no regular file
+/// (a device, a pipe, a folder) is not replaced.
 ///
 /// # Errors
-/// If the file cannot be written in full.
+/// If the file cannot be written in full, or something else than a file stands there.
 pub fn write_atomic(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<()> {
+    replaceable(path).map_err(WeightsError::io(path))?;
     let mut name: OsString = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".tmp{}", std::process::id()));
     let temporary = path.with_file_name(name);
@@ -33,6 +35,22 @@ pub fn write_atomic(
         let _ = fs::remove_file(&temporary);
     }
     result.map_err(WeightsError::io(path))
+}
+
+/// An error if something else than a regular file stands at `path`, which a renaming would remove.
+///
+/// # Errors
+/// If it does, or it cannot be looked at.
+pub fn replaceable(path: &Path) -> io::Result<()> {
+    let kind = match fs::metadata(path) {
+        Ok(found) if found.is_file() => return Ok(()),
+        Ok(found) if found.is_dir() => "a folder",
+        Ok(_) => "no regular file but a device, pipe or socket",
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    let detail = format!("this is {kind}, which is not replaced; name a new file or a regular one");
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, detail))
 }
 
 fn sync_folder(folder: Option<&Path>) -> io::Result<()> {
@@ -56,5 +74,29 @@ mod tests {
         assert!(error.unwrap_err().to_string().contains("disk full"));
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = |path: &Path| {
+            let error = write_atomic(path, |f| f.write_all(b"new")).unwrap_err().to_string();
+            assert!(error.contains("not replaced"), "{error}");
+        };
+        let folder = dir.path().join("folder");
+        fs::create_dir(&folder).unwrap();
+        refused(&folder);
+        assert!(folder.is_dir());
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::{FileTypeExt, symlink};
+            let (socket, link) = (dir.path().join("socket"), dir.path().join("link"));
+            let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+            symlink(&socket, &link).unwrap();
+            refused(&socket);
+            refused(&link);
+            assert!(fs::metadata(&link).unwrap().file_type().is_socket());
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+        }
     }
 }

@@ -24,7 +24,7 @@ mod tensor;
 mod torch;
 
 pub use accounting::{Report, account};
-pub use atomic::write_atomic;
+pub use atomic::{replaceable, write_atomic};
 pub use error::{Result, WeightsError};
 pub use keys::{Sizes, Task, expected_keys, momentum_name, parameter_groups};
 pub use other_families::{from_torchmultimodal, with_official_names};

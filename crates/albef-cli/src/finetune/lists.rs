@@ -15,11 +15,11 @@ use albef_report::Outcomes;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-use crate::ask::Mode;
 use crate::corpus::{Pictures, open_model};
 use crate::evaluate_retrieval::{measure, named};
+use crate::ground::Mode;
 use crate::grounding_cases::Cases;
-use crate::notes::tell_left_out;
+use crate::notes::{tell_left_out, tell_skipped};
 use crate::tasks::{TaskModel, answer_list};
 use crate::{evaluate_grounding, outcomes};
 
@@ -132,6 +132,7 @@ impl Lists {
                 let k = config.base.k_test;
                 let options = Options { k, ..Options::default() };
                 let found = measure(&ready, &pictures, &options, false)?;
+                found.tell();
                 let out = &found.evaluation;
                 let mut value = named(&out.itm);
                 value.insert("score".into(), json!(out.itm.r_mean));
@@ -141,6 +142,7 @@ impl Lists {
             }
             Self::Grounding(cases) => {
                 let out = evaluate_grounding::measure(&weights.ready()?, cases, Mode::Itm, None)?;
+                out.tell();
                 let mut value = out.json(1000);
                 // The official choice of the best epoch looks at the split `val` only.
                 value["score"] = value.get("val_d").unwrap_or(&value["accuracy"]).clone();
@@ -157,6 +159,7 @@ impl Lists {
                 } else {
                     model.accuracy(samples, task)?
                 };
+                tell_skipped(&out.skipped);
                 let outcomes = outcomes::measured(task, rule, samples, &out);
                 let value = if self.is_for_server() {
                     json!({"questions": samples.len(), "skipped": out.skipped.len(),

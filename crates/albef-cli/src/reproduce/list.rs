@@ -10,8 +10,8 @@ use super::check::missing;
 use super::plan::Plan;
 use super::recipe::{Recipe, all};
 use super::record::{Record, State};
-use super::say;
 use crate::Answer;
+use crate::output::{self, say};
 
 /// The records in a folder of runs, or of one run, by row; a finished one comes before others.
 fn records(folder: Option<&Path>) -> Result<BTreeMap<String, Record>> {
@@ -47,7 +47,7 @@ pub fn run(data: Option<&Path>, output: Option<&Path>, as_json: bool) -> Result<
         rows.push(row(&recipe, data, records.get(&recipe.id))?);
     }
     if as_json {
-        say(&format!("{}\n", Value::Array(rows)))?;
+        say!("{}", Value::Array(rows))?;
         return Ok(Answer::Yes);
     }
     let mut text = String::new();
@@ -61,7 +61,7 @@ pub fn run(data: Option<&Path>, output: Option<&Path>, as_json: bool) -> Result<
             text += &format!("{:<33} {}\n", "", claims.join(", "));
         }
     }
-    say(&text)?;
+    output::write(format_args!("{text}"))?;
     eprintln!("* no second source confirms this figure");
     if data.is_none() {
         eprintln!("give --data ROOT to see which rows have their files");

@@ -13,11 +13,12 @@ use burn::tensor::Device;
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
-use crate::ask::{Mode, Rank};
+use crate::ask::Rank;
 use crate::corpus::{Pictures, open_model};
 use crate::evaluate_retrieval::{intervals, measure, named};
+use crate::ground::Mode;
 use crate::grounding_cases::Cases;
-use crate::notes::{tell_first, tell_skipped};
+use crate::notes::tell_skipped;
 use crate::tasks::{TaskModel, answer_list};
 use crate::{evaluate_grounding, outcomes};
 
@@ -161,7 +162,7 @@ fn retrieval(o: &Options<'_>, device: &Device) -> Result<Found> {
     if recalls.skipped.len() == pictures.data.len() {
         bail!("none of the pictures of {} can be used", o.text("annotations")?);
     }
-    tell_first("not usable, counted as missed", recalls.skipped.iter().cloned());
+    recalls.tell();
     // Without candidates to re-rank the contrastive score alone decides.
     let (report, ranks) =
         if k == 0 { (&out.itc, &out.itc_ranks) } else { (&out.itm, &out.itm_ranks) };

@@ -8,7 +8,6 @@ mod recipe;
 mod record;
 mod run;
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -17,6 +16,7 @@ use self::plan::Plan;
 use self::record::{Record, State};
 use crate::Answer;
 use crate::device::Where;
+use crate::output::{self, say};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -57,14 +57,6 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Writes to standard output; a reader that has seen enough is no error.
-fn say(text: &str) -> Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
-        _ => Ok(()),
-    }
-}
-
 pub fn run(a: &Arguments) -> Result<Answer> {
     let Some(row) = &a.row else {
         return list::run(a.data.as_deref(), a.output.as_deref(), a.json);
@@ -81,8 +73,11 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let files = check::check(&plan);
     let good = files.iter().all(check::FileState::is_good);
     if a.check {
-        let lines = || files.iter().map(|f| f.line() + "\n").collect::<String>();
-        say(&if a.json { serde_json::to_string(&files)? + "\n" } else { lines() })?;
+        if a.json {
+            say!("{}", serde_json::to_string(&files)?)?;
+        } else {
+            files.iter().try_for_each(|f| say!("{}", f.line()))?;
+        }
         return Ok(if good { Answer::Yes } else { Answer::No });
     }
     let mut record = match Record::read(&output)? {
@@ -122,6 +117,10 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     record.files = files;
     record.state = State::Running;
     let ended = run::run(&plan, &mut record, &a.device)?;
-    say(&if a.json { serde_json::to_string(&record)? + "\n" } else { record.page() })?;
+    if a.json {
+        say!("{}", serde_json::to_string(&record)?)?;
+    } else {
+        output::write(format_args!("{}", record.page()))?;
+    }
     Ok(ended)
 }

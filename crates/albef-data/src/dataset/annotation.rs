@@ -1,7 +1,7 @@
 //! The official annotation lists: JSON objects with `image`, `caption` and perhaps `image_id`.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -49,6 +49,12 @@ pub(super) fn image_key(entry: &Value) -> Option<String> {
     }
 }
 
+/// Where a picture of a list lies without a root: as it stands, else beside the list.
+fn found(image: &str, list: &Path) -> PathBuf {
+    let (stands, beside) = (PathBuf::from(image), list.with_file_name(image));
+    if stands.is_relative() && !stands.exists() && beside.exists() { beside } else { stands }
+}
+
 pub(super) fn read(path: &Path, root: Option<&Path>) -> Result<Vec<Sample>> {
     let text = text_of(path)?;
     let fail = |place: String, detail: String| DataError::annotation(path, place, detail);
@@ -68,7 +74,8 @@ pub(super) fn read(path: &Path, root: Option<&Path>) -> Result<Vec<Sample>> {
                 return Err(fail(at(), missing("image", entry)));
             };
             let captions = captions(entry).map_err(|e| fail(at(), e))?;
-            let location = Location::File(root.map_or_else(|| image.into(), |r| r.join(image)));
+            let location =
+                Location::File(root.map_or_else(|| found(image, path), |r| r.join(image)));
             let key = image_key(entry).unwrap_or_else(|| place_key(&location, image));
             Ok(Sample {
                 location,

@@ -56,10 +56,11 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
-    /// Whether every sample can be trained on, and nothing was left out.
+    /// Whether there are samples, every one can be trained on, and nothing was left out.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.missing + self.unusable + self.blank_captions + self.without_captions == 0
+        self.samples > 0
+            && self.missing + self.unusable + self.blank_captions + self.without_captions == 0
             && self.repeated_samples + self.repeated_captions + self.left_out == 0
     }
 }
@@ -83,6 +84,9 @@ pub fn check_samples(
     let faults = picture_faults(samples, options);
     let mut report =
         CheckReport { samples: samples.len(), left_out: left_out.len(), ..CheckReport::default() };
+    if samples.is_empty() {
+        report.problems.push("it holds no sample".into());
+    }
     let mut keys = HashSet::new();
     let mut seen = HashSet::new();
     for (sample, fault) in samples.iter().zip(faults) {

@@ -1,5 +1,6 @@
 //! A folder of pictures with captions beside them.
 
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -25,29 +26,35 @@ pub(super) fn read(folder: &Path) -> Result<Contents> {
     if list.is_file() {
         return captions_csv(&list, folder).map(Contents::from);
     }
-    let mut files = Vec::new();
-    pictures(folder, &mut files, 0)?;
+    let mut files = pictures(folder)?;
     files.sort();
     if files.is_empty() {
         return shards(folder);
     }
-    let samples: Result<Vec<Sample>> = files
-        .into_iter()
-        .map(|path| {
-            let text = path.with_extension("txt");
-            let captions = if text.is_file() {
-                let text = text_of(&text)?;
-                text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect()
-            } else {
-                Vec::new()
-            };
-            let name = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
-            let location = Location::File(path);
-            let (key, task) = (place_key(&location, &name), TaskPart::default());
-            Ok(Sample { key, location, name, captions, task })
-        })
-        .collect();
+    let samples: Result<Vec<Sample>> =
+        files.into_iter().map(|path| picture(path, folder)).collect();
     samples.map(Contents::from)
+}
+
+/// A picture below `folder`, with the captions of the `.txt` beside it.
+pub(super) fn picture(path: PathBuf, folder: &Path) -> Result<Sample> {
+    let text = path.with_extension("txt");
+    let captions = if text.is_file() {
+        let text = text_of(&text)?;
+        text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect()
+    } else {
+        Vec::new()
+    };
+    let name = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
+    let location = Location::File(path);
+    let (key, task) = (place_key(&location, &name), TaskPart::default());
+    Ok(Sample { key, location, name, captions, task })
+}
+
+/// Whether a name ends as those of pictures do.
+pub(super) fn is_picture(path: &Path) -> bool {
+    let ending = path.extension().and_then(|e| e.to_str());
+    ending.is_some_and(|e| ENDINGS.contains(&e.to_lowercase().as_str()))
 }
 
 fn shards(folder: &Path) -> Result<Contents> {
@@ -66,24 +73,34 @@ fn shards(folder: &Path) -> Result<Contents> {
     Ok(all)
 }
 
-fn pictures(folder: &Path, files: &mut Vec<PathBuf>, depth: usize) -> Result<()> {
-    for entry in fs::read_dir(folder).map_err(DataError::io(folder))? {
-        let path = entry.map_err(DataError::io(folder))?.path();
-        // Some systems leave `._name.jpg` beside each file, which is no picture.
-        if path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b".")) {
+/// The pictures below a folder. Folders that links lead to are walked after all others, and none
+/// twice: a link may lead back up.
+fn pictures(folder: &Path) -> Result<Vec<PathBuf>> {
+    let (mut files, mut walked) = (Vec::new(), HashSet::new());
+    let mut open = vec![folder.to_owned()];
+    let mut links = BTreeSet::new();
+    while let Some(folder) = open.pop().or_else(|| links.pop_first()) {
+        if !walked.insert(fs::canonicalize(&folder).map_err(DataError::io(&folder))?) {
             continue;
         }
-        if path.is_dir() && depth < 16 {
-            pictures(&path, files, depth + 1)?;
-        } else if path
-            .extension()
-            .and_then(|e| e.to_str())
-            .is_some_and(|e| ENDINGS.contains(&e.to_lowercase().as_str()))
-        {
-            files.push(path);
+        for entry in fs::read_dir(&folder).map_err(DataError::io(&folder))? {
+            let entry = entry.map_err(DataError::io(&folder))?;
+            let path = entry.path();
+            // Some systems leave `._name.jpg` beside each file, which is no picture.
+            if path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b".")) {
+                continue;
+            }
+            let kind = entry.file_type().map_err(DataError::io(&path))?;
+            if kind.is_dir() {
+                open.push(path);
+            } else if path.is_dir() {
+                links.insert(path);
+            } else if is_picture(&path) {
+                files.push(path);
+            }
         }
     }
-    Ok(())
+    Ok(files)
 }
 
 fn sample(root: &Path, image: &str, captions: Vec<String>, key: Option<String>) -> Sample {

@@ -13,10 +13,19 @@ use super::source::{Contents, Location, Sample, Skipped, place_key};
 use super::tasks::TaskPart;
 use crate::error::{DataError, ImageError, ImageErrorKind as Kind, Result};
 
+/// Shards of a pattern with braces; more are a slip of the pen.
+const MOST: usize = 1_000_000;
+
 /// The files of a pattern: braces with a range (`{000..012}`) or a list (`{a,b}`), and `*` in the
 /// last component.
 pub(super) fn expand(pattern: &str) -> Result<Vec<PathBuf>> {
-    let fail = |detail: String| DataError::annotation(Path::new(pattern), String::new(), detail);
+    expand_into(pattern, pattern, MOST)
+}
+
+/// The same of what is left of the pattern `given`, if its braces give no more than `room` names.
+fn expand_into(given: &str, pattern: &str, room: usize) -> Result<Vec<PathBuf>> {
+    let fail = |detail: String| DataError::annotation(Path::new(given), String::new(), detail);
+    let too_many = || format!("its braces give more than {MOST} names; narrow a range");
     if let Some(open) = pattern.find('{') {
         let close = pattern[open..].find('}').ok_or_else(|| fail("`{` without `}`".into()))? + open;
         let (head, body, tail) =
@@ -26,16 +35,23 @@ pub(super) fn expand(pattern: &str) -> Result<Vec<PathBuf>> {
                 let number =
                     |s: &str| s.parse::<u64>().map_err(|_| fail(format!("`{s}` is no number")));
                 let (first, last) = (number(from)?, number(to)?);
-                if first > last || last - first > 1_000_000 {
+                if first > last {
                     return Err(fail(format!("`{{{body}}}` is no rising range")));
+                }
+                if last - first >= room as u64 {
+                    return Err(fail(too_many()));
                 }
                 (first..=last).map(|i| format!("{i:0width$}", width = from.len())).collect()
             }
             None => body.split(',').map(str::to_owned).collect(),
         };
+        let room = room / parts.len().max(1);
+        if room == 0 {
+            return Err(fail(too_many()));
+        }
         let mut all = Vec::new();
         for part in parts {
-            all.extend(expand(&format!("{head}{part}{tail}"))?);
+            all.extend(expand_into(given, &format!("{head}{part}{tail}"), room)?);
         }
         return Ok(all);
     }

@@ -1,14 +1,14 @@
 //! Samples wherever they lie.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::tasks::TaskPart;
 use super::{annotation, folder, shard};
 use crate::error::{DataError, ImageError, ImageErrorKind as Kind, Result};
-use crate::image::{DecodeOptions, RgbImage, crop, decode};
+use crate::image::{DecodeOptions, RgbImage, crop, decode, fail, plain_file, read_picture};
 
 /// Where the bytes of an image lie.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -93,23 +93,6 @@ pub(super) fn place_key(location: &Location, name: &str) -> String {
         Location::File(path) => path.display().to_string(),
         Location::Member { archive, .. } => format!("{}:{name}", archive.display()),
     }
-}
-
-fn fail(e: std::io::Error) -> ImageError {
-    let kind = match e.kind() {
-        std::io::ErrorKind::NotFound => Kind::NotFound,
-        std::io::ErrorKind::UnexpectedEof => Kind::Truncated,
-        _ => Kind::Io,
-    };
-    ImageError { kind, detail: e.to_string() }
-}
-
-/// Reading a pipe or device could wait for ever.
-fn plain_file(path: &Path) -> Result<(), ImageError> {
-    if fs::metadata(path).map_err(fail)?.is_file() {
-        return Ok(());
-    }
-    Err(ImageError { kind: Kind::Io, detail: "not a plain file".into() })
 }
 
 impl Sample {
@@ -228,10 +211,7 @@ impl Sample {
 impl Location {
     fn bytes(&self) -> Result<Vec<u8>, ImageError> {
         match self {
-            Self::File(path) => {
-                plain_file(path)?;
-                fs::read(path).map_err(fail)
-            }
+            Self::File(path) => read_picture(path),
             Self::Member { archive, offset, len } => {
                 let mut file = File::open(archive).map_err(fail)?;
                 file.seek(SeekFrom::Start(*offset)).map_err(fail)?;
@@ -249,9 +229,10 @@ impl Location {
 /// One source of a data set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceSpec {
-    /// A JSON list, a folder, a tar file, or a pattern of tar files (`a-{000..012}.tar`, `*.tar`).
+    /// A list, a folder, a tar file, a pattern of tar files (`a-{000..012}.tar`, `*.tar`), or a picture.
     pub path: String,
-    /// Joined before relative image paths of a JSON list.
+    /// Joined before the relative image paths of a list; if not given, the folder of the list. In a JSON
+    /// list, as the official ones give it, paths of files that are there as they stand come first.
     pub image_root: Option<PathBuf>,
     /// Share in a mixture; 1 for all means every sample once an epoch.
     pub weight: f64,
@@ -297,6 +278,11 @@ pub fn read_source(spec: &SourceSpec) -> Result<Contents> {
     }
     if lower.ends_with(".csv") {
         return folder::captions_csv(path, folder_of()).map(Contents::from);
+    }
+    if folder::is_picture(path) {
+        plain_file(path).map_err(|error| DataError::Image { name: spec.path.clone(), error })?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        return Ok(vec![folder::picture(path.to_owned(), folder)?].into());
     }
     annotation::read(path, root).map(Contents::from)
 }

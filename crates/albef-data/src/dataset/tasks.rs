@@ -1,6 +1,7 @@
 //! The annotation lists of the other tasks (spec `data` 1): questions with answers, statements
 //! about two images, entailment, referring expressions.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -82,6 +83,17 @@ pub fn read_task(path: &Path, form: TaskForm, roots: &TaskRoots) -> Result<Vec<S
             };
             sample.map_err(|detail| fail(format!(", entry {i}"), detail))
         })
+        .collect()
+}
+
+/// Entries whose number (`question_id`, `ref_id`) an earlier one has, each with the first that has it.
+#[must_use]
+pub fn repeated_ids(samples: &[Sample]) -> Vec<(usize, usize)> {
+    let mut first = HashMap::new();
+    let numbered = samples.iter().enumerate().filter_map(|(i, s)| Some((i, s.task.id?)));
+    numbered
+        .map(|(i, id)| (i, *first.entry(id).or_insert(i)))
+        .filter(|(i, first)| i != first)
         .collect()
 }
 

@@ -156,17 +156,38 @@ fn to_rgb(picture: DynamicImage, gray16: Gray16) -> RgbImage {
     RgbImage { width, height, pixels }
 }
 
+/// Why a picture cannot be read.
+pub(crate) fn fail(e: std::io::Error) -> ImageError {
+    let kind = match e.kind() {
+        std::io::ErrorKind::NotFound => Kind::NotFound,
+        std::io::ErrorKind::UnexpectedEof => Kind::Truncated,
+        _ => Kind::Io,
+    };
+    error(kind, e.to_string())
+}
+
+/// Reading a pipe or device could wait for ever.
+pub(crate) fn plain_file(path: &Path) -> Result<(), ImageError> {
+    if std::fs::metadata(path).map_err(fail)?.is_file() {
+        return Ok(());
+    }
+    Err(error(Kind::Io, "not a plain file"))
+}
+
+/// The bytes of a picture's file.
+pub(crate) fn read_picture(path: &Path) -> Result<Vec<u8>, ImageError> {
+    plain_file(path)?;
+    std::fs::read(path).map_err(fail)
+}
+
 /// Reads and decodes a file.
 ///
 /// # Errors
 /// Names the file and the class of the error.
 pub fn open(path: &Path, options: &DecodeOptions) -> Result<RgbImage, DataError> {
-    let named = |error| DataError::Image { name: path.display().to_string(), error };
-    let bytes = std::fs::read(path).map_err(|e| {
-        let missing = e.kind() == std::io::ErrorKind::NotFound;
-        named(error(if missing { Kind::NotFound } else { Kind::Io }, e.to_string()))
-    })?;
-    decode(&bytes, options).map_err(named)
+    read_picture(path)
+        .and_then(|bytes| decode(&bytes, options))
+        .map_err(|error| DataError::Image { name: path.display().to_string(), error })
 }
 
 #[cfg(test)]

@@ -76,6 +76,18 @@ pub fn within(b: PixelBox, (height, width): (usize, usize)) -> bool {
         && b[1] + b[3] > 0.0
 }
 
+/// The part of a box that lies in a picture of this height and width.
+#[must_use]
+pub fn cut_to(b: PixelBox, (height, width): (usize, usize)) -> PixelBox {
+    let cut = |from: f64, length: f64, limit: usize| {
+        let (start, end) = (from.max(0.0), (from + length).min(limit as f64));
+        (start, (end - start).max(0.0))
+    };
+    let (left, wide) = cut(b[0], b[2], width);
+    let (top, high) = cut(b[1], b[3], height);
+    [left, top, wide, high]
+}
+
 /// The box with the largest positive score. The official code keeps the box of the expression
 /// before where no score is positive; here that is `None`, which counts as wrong.
 #[must_use]

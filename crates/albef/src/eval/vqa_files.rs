@@ -90,6 +90,10 @@ pub fn score_results(
     let given: Vec<Given> = read(results, "a list of `question_id` and `answer`")?;
     let truth: AnnotationFile = read(annotations, "`annotations` of VQAv2")?;
     let truth = truth.annotations;
+    if truth.is_empty() {
+        let detail = "there is no question in it, so there is nothing to measure".into();
+        return Err(Error::Format { path: annotations.to_owned(), detail });
+    }
     let asked: BTreeSet<i64> = truth.iter().map(|a| a.question_id).collect();
     let count = given.len();
     let given: BTreeMap<i64, String> =

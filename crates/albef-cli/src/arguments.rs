@@ -1,0 +1,53 @@
+//! Values of the command line that several commands take, refused where they can mean nothing.
+
+use std::path::{Path, PathBuf};
+
+use albef_weights::replaceable;
+
+/// A number from 1 on.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".into()),
+        Ok(n) => Ok(n),
+        Err(e) => Err(format!("{e}")),
+    }
+}
+
+/// A text with something in it.
+pub fn words(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("it is empty, which says nothing about a picture; write some words".into());
+    }
+    Ok(text.to_owned())
+}
+
+/// A share from 0 to 1.
+pub fn share(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        Ok(_) => Err("must be from 0 to 1".into()),
+        Err(e) => Err(format!("{e}")),
+    }
+}
+
+/// A file to be written at the end, whose folder must be there from the start.
+pub fn place(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(format!("there is no folder {}; create it first", folder.display()));
+    }
+    replaceable(&path).map_err(|e| e.to_string())?;
+    Ok(path)
+}
+
+/// The same of a picture to be written.
+pub fn picture_place(text: &str) -> Result<PathBuf, String> {
+    let path = place(text)?;
+    match path.extension() {
+        Some(ending) if !ending.eq_ignore_ascii_case("png") => {
+            Err("pictures are written as PNG only; name a file that ends in .png".into())
+        }
+        _ => Ok(path),
+    }
+}

@@ -1,0 +1,27 @@
+//! Data on standard output.
+
+use std::fmt::Arguments;
+use std::io::{ErrorKind, Write, stdout};
+
+use anyhow::{Context, Result};
+
+/// Prints a line of data. A disk that is full behind it is an error, which `println!` panics about.
+macro_rules! say {
+    ($($line:tt)*) => { $crate::output::line(format_args!($($line)*)) };
+}
+pub(crate) use say;
+
+/// Writes a line.
+pub fn line(line: Arguments<'_>) -> Result<()> {
+    write(format_args!("{line}\n"))
+}
+
+/// Writes what has its line ends already. A reader that has seen enough is no error.
+pub fn write(text: Arguments<'_>) -> Result<()> {
+    match stdout().lock().write_fmt(text) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(e).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}
