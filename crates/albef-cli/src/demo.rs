@@ -1,5 +1,6 @@
 //! `albef demo`: the whole of ALBEF in minutes, on real emoji art, without any download.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -19,6 +20,9 @@ use crate::corpus::{Pictures, open_model};
 use crate::evaluate_retrieval::{intervals, measure};
 use crate::output::say;
 use crate::{Answer, pretrain};
+
+/// The page, which is written last.
+const REPORT: &str = "report.html";
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -110,11 +114,30 @@ fn fit_into(
     Ok(true)
 }
 
+/// The configuration of a run that was begun and not finished; `None` if there is none.
+fn begun(run: &Path, seed: u64) -> Result<Option<PretrainConfig>> {
+    let path = run.join("config.json");
+    let text = match std::fs::read_to_string(&path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        text => text.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    let config = PretrainConfig::parse(&text, &[])
+        .with_context(|| format!("{} is no run of a demonstration", run.display()))?;
+    if config.seed != seed {
+        bail!(
+            "{} holds a demonstration with --seed {}; go on with that, or choose another --output",
+            run.display(),
+            config.seed
+        );
+    }
+    Ok(Some(config))
+}
+
 pub fn run(a: &Arguments) -> Result<Answer> {
     if !(a.minutes > 0.0 && a.minutes < 10_000.0) {
         bail!("--minutes {} must be above 0", a.minutes);
     }
-    if a.output.join("run").exists() {
+    if a.output.join(REPORT).exists() {
         bail!("{} already holds a demonstration; choose another --output", a.output.display());
     }
     let started = Instant::now();
@@ -124,32 +147,48 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let data = a.output.join("data");
     std::fs::create_dir_all(&data).with_context(|| format!("cannot create {}", data.display()))?;
     write_dataset(&corpus, &data)?;
-    let mut config = config(a.seed, &data);
-    eprintln!("trying how many steps fit into {} minutes", a.minutes);
-    let trials = a.output.join("trials");
-    discard(&trials)?;
-    let fitted = fit_into(a.minutes, &mut config, &trials, &stop);
-    // Trials that failed are not kept either.
-    discard(&trials)?;
-    if !fitted? {
-        eprintln!("interrupted: nothing was trained");
-        return Ok(Answer::No);
-    }
+    let stopped = begun(&a.output.join("run"), a.seed)?;
+    let resume = stopped.is_some();
+    let config = match stopped {
+        Some(config) => config,
+        None => {
+            let mut config = config(a.seed, &data);
+            eprintln!("trying how many steps fit into {} minutes", a.minutes);
+            let trials = a.output.join("trials");
+            discard(&trials)?;
+            let fitted = fit_into(a.minutes, &mut config, &trials, &stop);
+            // Trials that failed are not kept either.
+            discard(&trials)?;
+            if !fitted? {
+                eprintln!("interrupted: nothing was trained");
+                return Ok(Answer::No);
+            }
+            config
+        }
+    };
     eprintln!(
-        "pre-training on {} pictures for {} steps of {} pairs, about {} minutes",
+        "{} on {} pictures for {} steps of {} pairs{}",
+        if resume { "going on with pre-training" } else { "pre-training" },
         corpus.train.len(),
         config.max_steps,
         config.batch_size,
-        a.minutes
+        if resume { String::new() } else { format!(", about {} minutes", a.minutes) }
     );
-    let trainer = Trainer::new(config, &a.output.join("run"), &cpu())?;
-    let train_start = Instant::now();
-    let (trainer, ended) = pretrain::train(trainer, &a.output.join("run"), false, None)?;
+    let run = a.output.join("run");
+    let mut trainer = match resume {
+        true => Trainer::resuming(config, &run, &cpu())?,
+        false => Trainer::new(config, &run, &cpu())?,
+    };
+    if resume {
+        pretrain::restore(&mut trainer, &run)?;
+    }
+    let (train_start, done) = (Instant::now(), trainer.state.place.step);
+    let (trainer, ended) = pretrain::go_on(trainer, &run, None)?;
     if ended == Ended::Interrupted {
-        eprintln!("interrupted: no report is written");
+        eprintln!("interrupted: saved, the same command goes on");
         return Ok(Answer::No);
     }
-    let seconds = train_start.elapsed().as_secs_f64();
+    let session = Session { seconds: train_start.elapsed().as_secs_f64(), done };
     let model = a.output.join("run").join("model");
     let ready = open_model(Some(&model), &cpu())?;
 
@@ -221,8 +260,8 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         }
         searches.extend(examples(&both, pairs, a.seed)?);
     }
-    let page = report(a, &trainer, seconds, corpus.train.len(), table, searches)?;
-    let path = a.output.join("report.html");
+    let page = report(a, &trainer, &session, corpus.train.len(), table, searches)?;
+    let path = a.output.join(REPORT);
     write_atomic(&path, |f| std::io::Write::write_all(f, page.as_bytes()))?;
     let out = a.output.display();
     // As it was called, so that the commands below can be pasted.
@@ -280,10 +319,17 @@ fn examples(out: &Evaluation, pairs: &[Pair], seed: u64) -> Result<Vec<SearchExa
         .collect()
 }
 
+/// The training of this start of the program.
+struct Session {
+    seconds: f64,
+    /// Steps that were done before it.
+    done: u64,
+}
+
 fn report(
     a: &Arguments,
     trainer: &Trainer,
-    seconds: f64,
+    session: &Session,
     pictures: usize,
     table: Table,
     searches: Vec<SearchExample>,
@@ -301,6 +347,11 @@ fn report(
     }
     let c = trainer.config();
     let steps = trainer.state.place.step;
+    let seen = ((steps - session.done) * c.batch_size as u64) as f64;
+    let since = match session.done {
+        0 => String::new(),
+        done => format!(", from step {done} on"),
+    };
     let fact = |name: &str, value: String| (name.to_owned(), value);
     let report = Report {
         title: "ALBEF learned these pictures from scratch".into(),
@@ -309,8 +360,8 @@ fn report(
         facts: vec![
             fact("Training pictures", pictures.to_string()),
             fact("Steps", format!("{steps} of {} pairs", c.batch_size)),
-            fact("Training time", format!("{:.1} minutes", seconds / 60.0)),
-            fact("Pairs a second", format!("{:.0}", steps as f64 * c.batch_size as f64 / seconds)),
+            fact("Training time", format!("{:.1} minutes{since}", session.seconds / 60.0)),
+            fact("Pairs a second", format!("{:.0}", seen / session.seconds)),
             fact("Parameters", format!("{:.1} M", trainer.state.online.count() as f64 / 1e6)),
             fact("Word pieces", trainer.model_config().text.vocab_size.to_string()),
             fact("Queue", c.queue_size.to_string()),

@@ -8,7 +8,8 @@ mod common;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use common::{albef, run};
+use common::{albef, run, stderr};
+use serde_json::Value;
 
 #[test]
 fn trials_that_are_interrupted_leave_nothing() {
@@ -37,4 +38,39 @@ fn trials_that_are_interrupted_leave_nothing() {
     };
     assert_eq!(names(&output), ["data"]);
     assert!(names(&temporary).is_empty());
+}
+
+#[test]
+fn an_interrupted_demonstration_goes_on_with_the_same_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("demo");
+    let demo = || {
+        let mut command = albef();
+        command.args(["demo", "--minutes", "0.05", "--output"]).arg(&output);
+        command
+    };
+    let mut child = demo().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = Vec::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+        said.push(line.unwrap());
+        if said.last().unwrap().starts_with("pre-training on") {
+            run(Command::new("kill").args(["-INT", &child.id().to_string()]));
+        }
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{said:?}");
+    assert!(said.iter().any(|line| line.contains("the same command goes on")), "{said:?}");
+    assert!(!output.join("report.html").exists());
+    let other = demo().args(["--seed", "5"]).output().unwrap();
+    assert!(stderr(&other).contains("--seed 42"), "{}", stderr(&other));
+    let second = run(&mut demo());
+    assert!(stderr(&second).contains("going on with pre-training"), "{}", stderr(&second));
+    let log = std::fs::read_to_string(output.join("run/log.jsonl")).unwrap();
+    let steps: Vec<u64> = log
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["step"].as_u64().unwrap())
+        .collect();
+    assert_eq!(steps, (1..=steps.len() as u64).collect::<Vec<_>>());
+    assert!(steps.len() >= 20 && output.join("report.html").is_file());
+    let third = demo().output().unwrap();
+    assert_eq!(third.status.code(), Some(2));
 }

@@ -7,6 +7,7 @@ mod common;
 use std::path::Path;
 
 use common::{albef, run};
+use serde_json::Value;
 
 /// The words of a line; quotes hold words together.
 fn words(line: &str) -> Vec<String> {
@@ -49,6 +50,11 @@ fn the_walk_from_pictures_to_answers_runs() {
         let output = command.output().unwrap();
         // What two steps have learnt may answer no.
         assert!(output.status.code().is_some_and(|code| code < 2), "{line}: {output:?}");
+        if line.contains("test_file") {
+            let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let texts = &report["text_baseline"]["same_text"]["accuracy"];
+            assert!(texts.as_f64().is_some_and(|a| (0.0..=100.0).contains(&a)), "{report}");
+        }
         ran += 1;
     }
     assert_eq!(ran, 9);

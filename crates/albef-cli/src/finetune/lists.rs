@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use albef::config::FinetuneConfig;
 use albef::eval::retrieval::Options;
+use albef::eval::text_baseline::TextBaseline;
 use albef::eval::vqa_score::ScoreRule;
 use albef::pipeline::Pipeline;
 use albef::train::objective::Objective;
@@ -21,12 +22,15 @@ use crate::ground::Mode;
 use crate::grounding_cases::Cases;
 use crate::notes::{tell_left_out, tell_skipped};
 use crate::tasks::{TaskModel, answer_list};
-use crate::{evaluate_grounding, outcomes};
+use crate::{evaluate_grounding, outcomes, text_baseline};
 
 /// The configuration's key of lists by which the best epoch is chosen.
 pub const CHOOSING: &str = "val_file";
 /// The key of lists that are looked at once, at the end.
 pub const TESTING: &str = "test_file";
+
+/// Of bootstrap intervals.
+const RESAMPLES: usize = 1000;
 
 /// Weights to measure: the trainer's, or those that it left in a folder.
 pub struct Weights<'a> {
@@ -71,8 +75,9 @@ pub struct Found {
 
 /// Lists to measure on.
 pub enum Lists {
-    /// Items of a task, with the candidate answers if it is questions.
-    Samples(Vec<Sample>, Vec<String>),
+    /// Items of a task, with the candidate answers if it is questions, and with what the texts that were
+    /// trained on give away, where the result is the last word.
+    Samples(Vec<Sample>, Vec<String>, Option<TextBaseline>),
     /// Pictures with their captions.
     Retrieval(Contents),
     /// Expressions with boxes.
@@ -116,7 +121,9 @@ impl Lists {
     /// Whether there are questions and none has an answer to compare with.
     pub fn is_for_server(&self) -> bool {
         match self {
-            Self::Samples(samples, answers) => !answers.is_empty() && !samples.iter().any(answered),
+            Self::Samples(samples, answers, _) => {
+                !answers.is_empty() && !samples.iter().any(answered)
+            }
             _ => false,
         }
     }
@@ -143,12 +150,12 @@ impl Lists {
             Self::Grounding(cases) => {
                 let out = evaluate_grounding::measure(&weights.ready()?, cases, Mode::Itm, None)?;
                 out.tell();
-                let mut value = out.json(1000);
+                let mut value = out.json(RESAMPLES);
                 // The official choice of the best epoch looks at the split `val` only.
                 value["score"] = value.get("val_d").unwrap_or(&value["accuracy"]).clone();
                 Ok(Found { value, outcomes: out.outcomes(cases), answers: Vec::new() })
             }
-            Self::Samples(samples, answers) => {
+            Self::Samples(samples, answers, baseline) => {
                 let task = weights.trainer.objective().task();
                 let mut model = weights.task_model()?;
                 model.batch = config.batch_size_test.max(1);
@@ -165,8 +172,13 @@ impl Lists {
                     json!({"questions": samples.len(), "skipped": out.skipped.len(),
                            "cut_texts": out.cut})
                 } else {
-                    let mut value = out.json(1000);
+                    let mut value = out.json(RESAMPLES);
                     value["score"] = json!(out.mean());
+                    if let Some(texts) = baseline {
+                        let found =
+                            text_baseline::measure(texts, rule, samples, &out.scores, RESAMPLES);
+                        value["text_baseline"] = found;
+                    }
                     value
                 };
                 Ok(Found { value, outcomes, answers: out.results })
@@ -221,7 +233,13 @@ fn samples(config: &FinetuneConfig, form: TaskForm, key: &str, files: &[String])
     let is_vqa = form == TaskForm::Vqa;
     some_present(&samples, key, if is_vqa { "vqa_root" } else { "image_root" })?;
     let answers = if is_vqa { candidates(config, key)? } else { Vec::new() };
-    Ok(Lists::Samples(samples, answers))
+    let mut baseline = None;
+    if key == TESTING && samples.iter().any(|s| s.task.target != Target::None) {
+        let train: Vec<PathBuf> =
+            config.base.train_file.paths().iter().map(PathBuf::from).collect();
+        baseline = text_baseline::open(&train, form)?;
+    }
+    Ok(Lists::Samples(samples, answers, baseline))
 }
 
 /// Questions without answers choose no epoch; at the end they are answered for the evaluation server,
