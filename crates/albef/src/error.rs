@@ -74,21 +74,29 @@ pub enum Error {
     /// A configuration that cannot work.
     #[error("configuration: {0}")]
     Config(String),
-    /// A loss that is not a number.
+    /// A loss that is not a number, or a weight that became none.
     #[error(
-        "step {step} (epoch {epoch}): {loss} is {value}; the last checkpoint is untouched. hint: lower the learning rate or look at the pictures of this batch ({batch})"
+        "step {step} (epoch {epoch}): {what}; nothing of this step is saved, earlier checkpoints are untouched. hint: lower the learning rate (`--resume` goes on with another `optimizer.lr`) or look at the pictures of this batch ({batch})"
     )]
     NotFinite {
-        /// Optimiser step, from 0.
+        /// Optimiser step, from 1 as in the log.
         step: u64,
         /// Epoch, from 0.
         epoch: u64,
-        /// Which loss.
-        loss: &'static str,
-        /// Its value.
-        value: f64,
+        /// Which loss or weight, and what became of it.
+        what: String,
         /// The first samples of the batch.
         batch: String,
+    },
+    /// A weight in a file, or one to be written, that is no finite number.
+    #[error("{place}: the weight `{key}` is not finite; {hint}")]
+    WeightNotFinite {
+        /// The file.
+        place: String,
+        /// Its official name.
+        key: String,
+        /// The way out.
+        hint: &'static str,
     },
     /// A file could not be read or written.
     #[error("{path}: {source}")]

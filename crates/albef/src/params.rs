@@ -1,6 +1,7 @@
 //! The weights as a named list: what is trained, averaged, saved and loaded.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -90,6 +91,18 @@ impl Params {
         &self.device
     }
 
+    /// An error that names the first tensor with a value that is not finite. `place`: the file.
+    ///
+    /// # Errors
+    /// If there is one.
+    pub fn check_finite(&self, place: &Path, hint: &'static str) -> Result<()> {
+        let bad = self.entries.iter().find(|p| !largest(&values(p.value.clone())).is_finite());
+        bad.map_or(Ok(()), |p| {
+            let (place, key) = (format!("`{}`", place.display()), p.name.clone());
+            Err(Error::WeightNotFinite { place, key, hint })
+        })
+    }
+
     /// Number of values.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -126,6 +139,14 @@ impl Params {
     }
 }
 
+/// The largest absolute value; infinite or NaN if one is.
+#[must_use]
+pub fn largest(values: &[f32]) -> f32 {
+    // Without the sign, bit patterns rise with the numbers, and those of NaN lie above all.
+    let bits = values.iter().fold(0, |top, v| (v.to_bits() & 0x7fff_ffff).max(top));
+    f32::from_bits(bits)
+}
+
 /// Takes the values out of a tensor without copying where the CPU back end owns them alone, and
 /// leaves an empty tensor behind.
 #[must_use]
@@ -153,4 +174,17 @@ pub fn cpu() -> Device {
     let device = Device::flex();
     debug_assert!(ops::is_cpu(&device));
     device
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_value_shows_whatever_is_not_finite() {
+        assert_eq!(largest(&[]), 0.0);
+        assert_eq!(largest(&[1.0, -3.0, 2.0, -0.0]), 3.0);
+        assert_eq!(largest(&[1.0, f32::NEG_INFINITY, 2.0]), f32::INFINITY);
+        assert!(largest(&[f32::INFINITY, -f32::NAN, f32::MAX]).is_nan());
+    }
 }

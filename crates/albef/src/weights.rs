@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::model::{Albef, Copy, Encoders};
 use crate::objectives::queue::{NO_ID, Queues};
 use crate::ops::{Ops, Precision};
-use crate::params::{Params, values};
+use crate::params::{Params, largest, values};
 
 /// Trained weights, with momentum copies and queues where a file has them.
 #[derive(Clone, Debug)]
@@ -121,12 +121,12 @@ impl ModelState {
         let mut momentum = Params::new(device);
         for (name, shape) in &keys {
             if let Some(tensor) = state.get(name) {
-                online.insert(name, shape, tensor.to_f32()?)?;
+                online.insert(name, shape, finite(name, tensor, source)?)?;
             }
             if let Some(name) = momentum_name(name)
                 && let Some(tensor) = state.get(&name)
             {
-                momentum.insert(&name, shape, tensor.to_f32()?)?;
+                momentum.insert(&name, shape, finite(&name, tensor, source)?)?;
             }
         }
         let momentum = described.momentum.then_some(momentum);
@@ -154,6 +154,19 @@ impl ModelState {
         Albef::new(config, &self.online.untracked(ops))
     }
 }
+
+/// The values of a weight, which must be finite; `source`: the file, as messages name it.
+pub(crate) fn finite(name: &str, tensor: &HostTensor, source: &str) -> Result<Vec<f32>> {
+    let values = tensor.to_f32()?;
+    if largest(&values).is_finite() {
+        return Ok(values);
+    }
+    Err(Error::WeightNotFinite { place: source.to_owned(), key: name.to_owned(), hint: OTHER_FILE })
+}
+
+/// What to do about a file that is of no use.
+const OTHER_FILE: &str = "hint: this model is of no use; take an earlier one, and a smaller learning \
+                          rate if it was trained here";
 
 /// Momentum copies equal to the trained weights.
 ///
@@ -405,7 +418,7 @@ fn check_vocabulary(vocabulary: &str, path: PathBuf, config: &ModelConfig) -> Re
 /// Writes a model folder; each file whole or not at all.
 ///
 /// # Errors
-/// If a file cannot be written.
+/// If a weight is not finite or a file cannot be written.
 pub fn save_model_folder(
     folder: &Path,
     config: &ModelConfig,
@@ -415,6 +428,7 @@ pub fn save_model_folder(
     keep_as: KeepAs,
 ) -> Result<()> {
     use std::io::Write;
+    params.check_finite(folder, "nothing was written")?;
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     write_safetensors(&folder.join("model.safetensors"), &state_dict(params), &metadata, keep_as)?;

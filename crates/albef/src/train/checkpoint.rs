@@ -16,7 +16,7 @@ use super::optimizer::{Moments, Optimizer};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::objectives::queue::Queues;
-use crate::params::{Params, tensor, values};
+use crate::params::{Params, largest, tensor, values};
 use crate::weights::{ModelFiles, ModelFolder, ModelState, read_sizes, transposed};
 
 /// Where a run stands. With the tensors beside it, it decides about all that follows: order, crops,
@@ -147,9 +147,12 @@ pub fn save_of_run(
     run: Option<Run<'_>>,
     keep_last: usize,
 ) -> Result<PathBuf> {
+    let target = folder.join(format!("step-{:010}", state.place.step));
+    for weights in [&state.online, &state.momentum] {
+        weights.check_finite(&target, "nothing was written")?;
+    }
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
     folder::recover(folder)?;
-    let target = folder.join(format!("step-{:010}", state.place.step));
     let temporary = folder::writing(folder)?;
     let written =
         write_parts(&temporary, state, run).and_then(|()| folder::replace(&temporary, &target));
@@ -335,7 +338,13 @@ pub fn load(folder: &Path, state: &mut TrainState, device: &Device) -> Result<()
                 found: host.shape.clone(),
             });
         }
-        Ok(host.to_f32()?)
+        let values = host.to_f32()?;
+        if largest(&values).is_finite() {
+            return Ok(values);
+        }
+        let (place, key) = (format!("`{}`", file.display()), name.to_owned());
+        let hint = "hint: remove this checkpoint to go on from the one before it";
+        Err(Error::WeightNotFinite { place, key, hint })
     };
     let mut online = Params::new(device);
     for (i, (p, &steps)) in state.online.entries().iter().zip(steps).enumerate() {

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::init::{fresh_params, fresh_queues, fresh_task_params};
 use crate::params::{Params, values};
 use crate::task_weights::TaskWeights;
-use crate::weights::{BERT_VOCABULARY, ModelFiles, ModelState, copy_for_momentum};
+use crate::weights::{BERT_VOCABULARY, ModelFiles, ModelState, copy_for_momentum, finite};
 
 /// The pieces of the full list that a text corpus needs: special ones, single characters, and all
 /// that its captions are made of.
@@ -338,7 +338,7 @@ fn take_over(
             let detail = format!("`{name}` is {:?}, this model has {shape:?}", host.shape);
             return Err(fail(detail));
         }
-        online.insert(name, &shape, host.to_f32()?)?;
+        online.insert(name, &shape, finite(name, host, &format!("`{}`", path.display()))?)?;
         taken += 1;
     }
     let all = online.entries().iter().filter(|p| p.name.starts_with(part)).count();
