@@ -56,10 +56,8 @@ pub struct AskArguments {
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum Rank {
     /// As the official code: the first token counts twice.
-    #[value(alias = "official")]
     Reference,
     /// Each token counts once.
-    #[value(alias = "corrected")]
     Chain,
     /// Each token counts once, and the sum is divided by their number.
     Normalised,

@@ -99,12 +99,28 @@ pub enum Error {
         hint: &'static str,
     },
     /// A file could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {cause}")]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
+        /// What the system said. Not a `source()`: it stands in the message already.
+        cause: std::io::Error,
+    },
+    /// Another run has a folder.
+    #[error(
+        "{folder}: another run writes to this folder; hint: wait for its end or choose another folder"
+    )]
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// What a key of the configuration names cannot be used.
+    #[error("`{key}`: {error}")]
+    Key {
+        /// The key.
+        key: &'static str,
+        /// Why.
+        error: Box<Error>,
     },
     /// A JSON file that does not say what it should.
     #[error("{path}: {detail}")]
@@ -131,9 +147,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// Names the key of the configuration that leads to the error.
+    pub fn of_key<E: Into<Self>>(key: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self::Key { key, error: Box::new(error.into()) }
+    }
+
     /// Wraps an input or output error with its file.
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { path, source }
+        move |cause| Self::Io { path, cause }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use albef_data::text::Vocabulary;
 pub use albef_weights::momentum_name;
 use albef_weights::{
     HostTensor, KeepAs, Sizes, StateDict, Task, account, expected_keys, queue_tensors,
@@ -79,7 +80,7 @@ impl ModelState {
         Self::read(state, config, device, "the checkpoint", true)
     }
 
-    fn read(
+    pub(crate) fn read(
         state: &StateDict,
         config: &ModelConfig,
         device: &Device,
@@ -330,7 +331,7 @@ impl ModelFiles {
         let vocabulary = if of_bert && !vocab_path.exists() {
             BERT_VOCABULARY.to_owned()
         } else {
-            std::fs::read_to_string(&vocab_path).map_err(Error::io(&vocab_path))?
+            Vocabulary::read(&vocab_path)?.1
         };
         check_vocabulary(&vocabulary, vocab_path, &config)?;
         Ok(Self { config, vocabulary, tensors, folder, source })
@@ -383,7 +384,7 @@ fn read_config(path: &Path) -> Result<ModelConfig> {
 pub(crate) fn read_sizes(folder: &Path) -> Result<(ModelConfig, String)> {
     let config = read_config(&folder.join("config.json"))?;
     let path = folder.join("vocab.txt");
-    let vocabulary = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    let (_, vocabulary) = Vocabulary::read(&path)?;
     check_vocabulary(&vocabulary, path, &config)?;
     Ok((config, vocabulary))
 }

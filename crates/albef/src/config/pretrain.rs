@@ -2,6 +2,7 @@
 
 mod parse;
 
+use albef_data::dataset::MAX_WORKERS;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::parse::merge;
@@ -13,6 +14,9 @@ use crate::objectives::mixgen::{MixGen, MixMode};
 use crate::ops::Precision;
 use crate::train::optimizer::DecayRule;
 use crate::train::schedule::CosineSchedule;
+
+/// Entries of the longest queue, 64 times the official one.
+const LONGEST_QUEUE: usize = 1 << 22;
 
 /// The names of precisions in configurations.
 #[derive(Serialize, Deserialize)]
@@ -245,7 +249,8 @@ pub struct PretrainConfig {
     pub init_text: String,
     /// A DeiT to start the image side from; empty for random weights.
     pub init_vision: String,
-    /// An ALBEF checkpoint or model folder to start from; empty for none.
+    /// An ALBEF to start from: a model folder, a weights file, or a run, of which the newest checkpoint is
+    /// taken; empty for none.
     pub init_albef: String,
     /// Optimiser.
     pub optimizer: OptimizerConfig,
@@ -427,6 +432,11 @@ impl PretrainConfig {
         ] {
             require(found > 0, || format!("`{name}` is 0; it must be at least 1"))?;
         }
+        for (name, found, limit) in
+            [("queue_size", self.queue_size, LONGEST_QUEUE), ("workers", self.workers, MAX_WORKERS)]
+        {
+            require(found <= limit, || format!("`{name}` is {found}; it can be at most {limit}"))?;
+        }
         require(self.max_skipped >= -1, || {
             format!(
                 "`max_skipped` is {}; it must be 0 or more, or -1 for 1 % of the samples",
@@ -515,6 +525,50 @@ mod tests {
         assert!(error.contains("batch_sise") && error.contains("`batch_size`"), "{error}");
         let error = PretrainConfig::parse("optimizer: {weight_decy: 0}", &[]).unwrap_err();
         assert!(error.to_string().contains("optimizer.weight_decay"), "{error}");
+    }
+
+    #[test]
+    fn a_key_like_none_that_is_known_gets_no_guess() {
+        let error = PretrainConfig::parse("zebra: 8", &[]).unwrap_err().to_string();
+        assert!(error.contains("`zebra`") && !error.contains("did you mean"), "{error}");
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_refused_with_its_line() {
+        for text in [
+            "seed: 1\nbatch_size: 2\nbatch_size: 4",
+            "optimizer:\n  lr: 1e-3\n  lr: 1e-4",
+            "optimizer: {lr: 1e-3, lr: 1e-4}",
+        ] {
+            let error = PretrainConfig::parse(text, &[]).unwrap_err().to_string();
+            let key = if text.contains("batch") { "batch_size" } else { "lr" };
+            assert!(error.contains(&format!("\"{key}\"")) && error.contains("line"), "{error}");
+        }
+        assert_eq!(PretrainConfig::parse("\u{feff}seed: 7\n", &[]).unwrap().seed, 7);
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_named_by_its_key() {
+        for (text, setting, key) in [
+            ("alpha: .nan", "seed=1", "alpha"),
+            ("optimizer: {lr: .NaN}", "seed=1", "optimizer.lr"),
+            ("crop_scale: [0.5, -.inf]", "seed=1", "crop_scale"),
+            ("", "optimizer.lr=.nan", "optimizer.lr"),
+            ("", "optimizer={lr: .nan}", "optimizer.lr"),
+        ] {
+            let error = PretrainConfig::parse(text, &[setting.to_owned()]).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{key}` is no finite number")), "{error}");
+        }
+    }
+
+    #[test]
+    fn sizes_beyond_all_measure_are_refused_by_name() {
+        for (setting, limit) in [("queue_size=1000000000000", "4194304"), ("workers=100000", "256")]
+        {
+            let error = PretrainConfig::parse("", &[setting.to_owned()]).unwrap_err().to_string();
+            let key = setting.split('=').next().unwrap();
+            assert!(error.contains(&format!("`{key}`")) && error.contains(limit), "{error}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use albef_data::dataset::{
-    Batch as DataBatch, Dataset, LoaderOptions, SkipReport, TrainLoader, batches_per_epoch,
+    Batch as DataBatch, Dataset, LoaderOptions, SkipReport, Skipped, TrainLoader, batches_per_epoch,
 };
 use albef_data::image::{
     DecodeOptions, Normalization, RandAugment, ReferenceQuirks, TrainTransform,
@@ -30,7 +30,7 @@ use super::start::{
     vocabulary_text,
 };
 use crate::config::{FinetuneConfig, Form, ModelConfig, PretrainConfig};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::Albef;
 use crate::objectives::mixgen::MixMode;
 use crate::ops::Ops;
@@ -132,7 +132,10 @@ impl Trainer {
         batches_per_epoch(data.len(), config.batch_size)?;
         let (vocabulary, about_words) = match &kept {
             Some(kept) => vocabulary_beside(&config, &data, &kept.vocabulary)?,
-            None => (vocabulary_text(&config, &data)?, None),
+            None => {
+                let text = vocabulary_text(&config, &data).map_err(Error::of_key("vocab"))?;
+                (text, None)
+            }
         };
         let tokenizer = Tokenizer::new(Vocabulary::from_text(&vocabulary)?);
         let mut model = config.model()?;
@@ -296,8 +299,20 @@ impl Trainer {
 
     /// Pictures that were skipped so far.
     #[must_use]
-    pub fn skipped(&self) -> Vec<albef_data::dataset::Skipped> {
-        self.report.list()
+    pub fn skipped(&self) -> Vec<Skipped> {
+        self.report.unusable()
+    }
+
+    /// Pictures of the data that are left out because they have no caption.
+    #[must_use]
+    pub fn without_captions(&self) -> usize {
+        self.data.without_captions()
+    }
+
+    /// Members of archives that are left out because they form no sample.
+    #[must_use]
+    pub fn left_out(&self) -> &[Skipped] {
+        self.data.left_out()
     }
 
     /// Batches of an epoch.
