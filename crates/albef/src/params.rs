@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use albef_kernels::largest;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::error::{Error, Result};
@@ -139,14 +140,6 @@ impl Params {
     }
 }
 
-/// The largest absolute value; infinite or NaN if one is.
-#[must_use]
-pub fn largest(values: &[f32]) -> f32 {
-    // Without the sign, bit patterns rise with the numbers, and those of NaN lie above all.
-    let bits = values.iter().fold(0, |top, v| (v.to_bits() & 0x7fff_ffff).max(top));
-    f32::from_bits(bits)
-}
-
 /// Takes the values out of a tensor without copying where the CPU back end owns them alone, and
 /// leaves an empty tensor behind.
 #[must_use]
@@ -174,17 +167,4 @@ pub fn cpu() -> Device {
     let device = Device::flex();
     debug_assert!(ops::is_cpu(&device));
     device
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_largest_value_shows_whatever_is_not_finite() {
-        assert_eq!(largest(&[]), 0.0);
-        assert_eq!(largest(&[1.0, -3.0, 2.0, -0.0]), 3.0);
-        assert_eq!(largest(&[1.0, f32::NEG_INFINITY, 2.0]), f32::INFINITY);
-        assert!(largest(&[f32::INFINITY, -f32::NAN, f32::MAX]).is_nan());
-    }
 }

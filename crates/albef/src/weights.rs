@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use albef_data::text::Vocabulary;
+use albef_kernels::largest;
 pub use albef_weights::momentum_name;
 use albef_weights::{
     HostTensor, KeepAs, Sizes, StateDict, Task, account, expected_keys, queue_tensors,
@@ -16,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::model::{Albef, Copy, Encoders};
 use crate::objectives::queue::{NO_ID, Queues};
 use crate::ops::{Ops, Precision};
-use crate::params::{Params, largest, values};
+use crate::params::{Params, values};
 
 /// Trained weights, with momentum copies and queues where a file has them.
 #[derive(Clone, Debug)]

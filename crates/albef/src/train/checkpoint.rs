@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use albef_kernels::largest;
 use albef_weights::{HostTensor, KeepAs, StateDict, write_atomic, write_safetensors};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ use super::optimizer::{Moments, Optimizer};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::objectives::queue::Queues;
-use crate::params::{Params, largest, tensor, values};
+use crate::params::{Params, tensor, values};
 use crate::weights::{ModelFiles, ModelFolder, ModelState, read_sizes, transposed};
 
 /// Where a run stands. With the tensors beside it, it decides about all that follows: order, crops,

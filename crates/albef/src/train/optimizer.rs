@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::ops;
-use crate::params::{Params, largest, take_values, tensor, values};
+use crate::params::{Params, take_values, tensor, values};
 use crate::weights::momentum_name;
 
 /// Which parameters decay (quirk Q7).
@@ -109,8 +109,7 @@ impl Optimizer {
     /// one; from then on a missing gradient counts as zero, as in the official loop, which zeroes
     /// gradients instead of dropping them.
     ///
-    /// Gives the place of the first parameter that is useless from now on, itself or by its moments. The
-    /// values are looked at while they are at hand, a small part of what the update reads and writes.
+    /// Gives the place of the first parameter that is useless from now on, itself or by its moments.
     pub fn step(
         &mut self,
         lr: f64,
@@ -175,8 +174,8 @@ fn update_on_cpu(
     let mut m = take_values(&mut moments.exp_avg);
     let mut s = take_values(&mut moments.exp_avg_sq);
     let steps = moments.steps + 1;
-    kernels::adamw(o, steps, &mut p, &g, &mut m, &mut s);
-    let fine = largest(&p) < TOO_LARGE && largest(&s).is_finite();
+    let [weight, square] = kernels::adamw(o, steps, &mut p, &g, &mut m, &mut s);
+    let fine = weight < TOO_LARGE && square.is_finite();
     let n = p.len();
     *value = tensor(p, [n], &device);
     let (exp_avg, exp_avg_sq) = (tensor(m, [n], &device), tensor(s, [n], &device));
