@@ -52,10 +52,10 @@ pub struct AskArguments {
 /// Scoring of candidate answers.
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum Rank {
-    /// As the official code: the first token counts twice.
+    /// As the official code: the first token counts twice; also `official`.
     #[value(alias = "official")]
     Reference,
-    /// Each token counts once.
+    /// Each token counts once; also `corrected`.
     #[value(alias = "corrected")]
     Chain,
     /// Each token counts once, and the sum is divided by their number.

@@ -10,6 +10,7 @@ use albef::eval::retrieval::{Evaluation, Options, Score, top_k};
 use albef::ops::Precision;
 use albef::params::cpu;
 use albef::train::folder::discard;
+use albef::train::lock::FolderLock;
 use albef::train::trainer::{Ended, Event, Trainer};
 use albef_data::scenes::{CorpusOptions, Pair, build, pixel_baseline, png, write_dataset};
 use albef_report::{Report, SearchExample, SearchResult, Series, Table, curves_svg};
@@ -137,6 +138,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     if !(a.minutes > 0.0 && a.minutes < 10_000.0) {
         bail!("--minutes {} must be above 0", a.minutes);
     }
+    let _held = FolderLock::take(&a.output)?;
     if a.output.join(REPORT).exists() {
         bail!("{} already holds a demonstration; choose another --output", a.output.display());
     }

@@ -135,15 +135,9 @@ fn line(r: &Replayed) -> String {
     match &r.outcome {
         None => format!("UNKNOWN  {:<32} kind `{}`", r.name, r.kind),
         Some(Err(e)) => format!("ERROR    {:<32} {e}", r.name),
-        Some(Ok(o)) => format!(
-            "{}  {:<32} worst error {:.2e} of {:.2e} allowed at {}, {} values",
-            if o.passed { "ok     " } else { "FAILED " },
-            r.name,
-            o.error,
-            o.tolerance,
-            o.detail,
-            o.compared
-        ),
+        Some(Ok(o)) => {
+            format!("{}  {:<32} {o}", if o.passed() { "ok     " } else { "FAILED " }, r.name)
+        }
     }
 }
 
@@ -154,9 +148,14 @@ fn as_json(r: &Replayed) -> serde_json::Value {
         None => value["error"] = json!("unknown kind"),
         Some(Err(e)) => value["error"] = json!(e.to_string()),
         Some(Ok(o)) => {
-            value["worst"] = json!(o.error);
-            value["tolerance"] = json!(o.tolerance);
-            value["where"] = json!(o.detail);
+            let worst = o.worst.as_ref();
+            value["worst"] = json!(worst.map_or(0.0, |w| w.error));
+            value["tolerance"] = json!(worst.map(|w| w.allowed));
+            value["where"] = json!(worst.map(|w| &w.place));
+            value["problem"] = json!(o.problem);
+            value["outliers"] = json!(o.outliers.map(|x| {
+                json!({ "found": x.found, "allowed": x.allowed, "worst": x.error, "limit": x.limit })
+            }));
             value["compared"] = json!(o.compared);
         }
     }

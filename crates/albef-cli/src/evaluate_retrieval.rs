@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Answer;
 use crate::corpus::{Pictures, model_path, open_model_at};
-use crate::notes::{SHOWN, tell_cut, tell_first};
+use crate::notes::{SHOWN, tell_cut, tell_first, tell_wordless};
 use crate::outcomes::{self, Reporting};
 use crate::output::say;
 use crate::protocol::{self, Protocol};
@@ -203,6 +203,8 @@ pub struct Recalls {
     pub texts: usize,
     /// Captions of which the end is not read.
     cut: usize,
+    /// Captions without words.
+    blank: usize,
 }
 
 impl Recalls {
@@ -218,6 +220,7 @@ impl Recalls {
         Map::from_iter([
             ("skipped".to_owned(), json!(self.skipped.len())),
             ("cut_texts".to_owned(), json!(self.cut)),
+            ("wordless_texts".to_owned(), json!(self.blank)),
             ("left_out".to_owned(), json!(left_out.len())),
             ("left_out_first".to_owned(), json!(first)),
         ])
@@ -231,13 +234,16 @@ pub fn measure(
     options: &Options,
     by_id: bool,
 ) -> Result<Recalls> {
-    let mut cut = 0;
+    let (mut cut, mut blank, mut bare) = (0, 0, 0);
     let mut texts = Vec::new();
     let mut txt2img = Vec::new();
     for (i, sample) in pictures.data.samples().iter().enumerate() {
+        bare += usize::from(sample.captions.is_empty());
         for caption in &sample.captions {
             let caption = ready.caption(caption);
             cut += usize::from(caption.cut);
+            // Nothing but `[CLS]`.
+            blank += usize::from(caption.ids.len() <= 1);
             texts.push(caption.ids);
             txt2img.push(i);
         }
@@ -246,6 +252,7 @@ pub fn measure(
         bail!("the list has no captions, so there is nothing to measure");
     }
     tell_cut(cut, texts.len(), Pipeline::LIMITS);
+    tell_wordless(blank, texts.len(), bare, pictures.data.len());
     let gallery = Gallery {
         images: pictures.data.len(),
         texts: &texts,
@@ -282,5 +289,5 @@ pub fn measure(
     out.itc = RecallReport::from_ranks(&out.itc_ranks[0], &out.itc_ranks[1]);
     out.itm = RecallReport::from_ranks(&out.itm_ranks[0], &out.itm_ranks[1]);
     let skipped = skipped.into_values().collect();
-    Ok(Recalls { evaluation: out, skipped, texts: texts.len(), cut })
+    Ok(Recalls { evaluation: out, skipped, texts: texts.len(), cut, blank })
 }

@@ -6,6 +6,7 @@ mod lists;
 use std::path::{Path, PathBuf};
 
 use albef::config::FinetuneConfig;
+use albef::train::lock::FolderLock;
 use albef::train::objective::Objective;
 use albef::train::trainer::{Ended, Trainer};
 use albef_weights::write_atomic;
@@ -77,6 +78,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let config = FinetuneConfig::parse(&text, &a.set, objective)
         .with_context(|| format!("in {}", a.config.display()))?;
     let device = a.device.open()?;
+    let _held = FolderLock::take(&a.output)?;
     if a.output.join("checkpoints").is_dir() && !a.resume {
         bail!(
             "{} already holds a run; continue it with --resume or choose another folder",

@@ -46,8 +46,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(name = "albef", version, propagate_version = true)]
 struct Arguments {
     /// Threads of computation; all cores if not given.
-    #[arg(long, global = true)]
-    threads: Option<usize>,
+    #[arg(long, global = true, value_parser = clap::value_parser!(u16).range(0..=1024))]
+    threads: Option<u16>,
     #[command(subcommand)]
     command: Command,
 }
@@ -137,7 +137,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let mut pool = rayon::ThreadPoolBuilder::new();
     if let Some(threads) = arguments.threads {
-        pool = pool.num_threads(threads);
+        pool = pool.num_threads(threads.into());
     }
     if let Err(error) = pool.build_global() {
         eprintln!("error: {error}");

@@ -29,6 +29,22 @@ pub fn in_a_line(name: &str) -> String {
     name.chars().map(shown).collect()
 }
 
+/// Counts what the data of a run left out, and names the first.
+pub fn tell_left_out_of_training(without_captions: usize, left_out: &[Skipped]) {
+    if without_captions > 0 {
+        eprintln!("note: {without_captions} pictures without a caption are left out");
+    }
+    tell_left_out("the training data", left_out);
+}
+
+/// Counts the pictures that a run could not use, and names them all: they are to be mended.
+pub fn tell_skipped_in_training(skipped: &[Skipped]) {
+    if !skipped.is_empty() {
+        eprintln!("{} pictures could not be used, others were taken for them", skipped.len());
+        skipped.iter().for_each(|s| eprintln!("skipped {}: {}", s.name, s.error));
+    }
+}
+
 /// Counts what a source left out, and names the first.
 pub fn tell_left_out(source: &str, left_out: &[Skipped]) {
     if !left_out.is_empty() {
@@ -39,6 +55,16 @@ pub fn tell_left_out(source: &str, left_out: &[Skipped]) {
 
 fn lines(skipped: &[Skipped]) -> impl ExactSizeIterator<Item = String> {
     skipped.iter().map(|s| format!("{}: {}", s.name, s.error))
+}
+
+/// Says how many of `texts` have no words, and how many of `pictures` no text.
+pub fn tell_wordless(blank: usize, texts: usize, bare: usize, pictures: usize) {
+    if blank > 0 {
+        eprintln!("warning: {blank} of {texts} texts have no words; they are measured as they are");
+    }
+    if bare > 0 {
+        eprintln!("warning: {bare} of {pictures} pictures have no text; they count as missed");
+    }
 }
 
 /// Says how many of `texts` are longer than what is read of them.

@@ -6,8 +6,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use albef::config::{FinetuneConfig, ModelConfig, PretrainConfig};
+use albef::train::lock::FolderLock;
 use albef::train::objective::Objective;
 use albef::train::trainer::{Ended, Event, StepReport, Trainer};
+use albef_data::error::DataError;
 use albef_report::{EventWriter, JsonLines, Series, curves_svg};
 use albef_weights::{KeepAs, write_atomic};
 use anyhow::{Context, Result, bail};
@@ -16,6 +18,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::Answer;
 use crate::device::Where;
 use crate::finetune::{CHOOSING, Lists, train_validated};
+use crate::notes::{tell_left_out_of_training, tell_skipped_in_training};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -40,6 +43,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let config = PretrainConfig::parse(&text, &a.set)
         .with_context(|| format!("in {}", a.config.display()))?;
     let device = a.device.open()?;
+    let _held = FolderLock::take(&a.output)?;
     let has_run = a.output.join("checkpoints").is_dir();
     if has_run && !a.resume {
         bail!(
@@ -130,34 +134,48 @@ pub fn go_on(
     write_atomic(&output.join("config.json"), |f| {
         std::io::Write::write_all(f, resolved.as_bytes())
     })?;
+    tell_left_out_of_training(trainer.without_captions(), trainer.left_out());
     let mut logs = Logs::open(output, &trainer)?;
     let stop = stop_flag();
     let started = Instant::now();
     let epoch = trainer.epoch_batches().div_ceil(trainer.config().accumulate).max(1) as u64;
-    measure_at_an_end(&trainer, &mut after_epoch)?;
-    let ended = loop {
-        if after_epoch.is_some() {
-            trainer.pause_at((trainer.state.place.step / epoch + 1) * epoch);
-        }
-        let ended =
-            trainer.run(&stop, &mut |event| logs.take(event).map_err(albef::Error::io(output)))?;
-        if ended != Ended::Interrupted {
-            measure_at_an_end(&trainer, &mut after_epoch)?;
-        }
-        if ended != Ended::Paused {
-            break ended;
+    let mut to_the_end = || -> Result<Ended> {
+        measure_at_an_end(&trainer, &mut after_epoch)?;
+        loop {
+            if after_epoch.is_some() {
+                trainer.pause_at((trainer.state.place.step / epoch + 1) * epoch);
+            }
+            let take = &mut |event: &Event<'_>| logs.take(event).map_err(albef::Error::io(output));
+            let ended = trainer.run(&stop, take)?;
+            if ended != Ended::Interrupted {
+                measure_at_an_end(&trainer, &mut after_epoch)?;
+            }
+            if ended != Ended::Paused {
+                return Ok(ended);
+            }
         }
     };
-    logs.finish()?;
-    for skipped in trainer.skipped() {
-        eprintln!("skipped {}: {}", skipped.name, skipped.error);
+    let ended = to_the_end();
+    let finished = logs.finish();
+    // The error about too many of them has the list.
+    if !ended.as_ref().is_err_and(lists_skipped) {
+        tell_skipped_in_training(&trainer.skipped());
     }
+    let ended = ended?;
+    finished?;
     if ended == Ended::Done {
         let card = card(&trainer, Some(started.elapsed().as_secs_f64()));
         trainer.export(&output.join("model"), &card, KeepAs::Same)?;
         eprintln!("model: {}", output.join("model").display());
     }
     Ok((trainer, ended))
+}
+
+fn lists_skipped(error: &anyhow::Error) -> bool {
+    let data = error
+        .downcast_ref()
+        .map(|e| matches!(e, albef::Error::Data(DataError::TooManySkipped { .. })));
+    data.unwrap_or(false)
 }
 
 fn measure_at_an_end(trainer: &Trainer, after_epoch: &mut AfterEpoch<'_>) -> Result<()> {

@@ -138,8 +138,18 @@ fn bad_input_gets_a_clear_error() {
 
     let empty = dir.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
-    let output = albef().args(["search", "x"]).arg(&empty).args(["--model", "/no/model"]).output();
-    assert_eq!(output.unwrap().status.code(), Some(2));
+    let root = dir.path().join("other");
+    std::fs::create_dir(&root).unwrap();
+    let model = common::pretrained(&root);
+    let search = |folder: &Path, model: &Path| {
+        let command = albef().args(["search", "x"]).arg(folder).arg("--model").arg(model).output();
+        let output = command.unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    let (code, said) = search(&empty, &model);
+    assert!(code == Some(2) && said.contains("there is no picture in"), "{code:?} {said}");
+    let (code, said) = search(&root, Path::new("/no/model"));
+    assert!(code == Some(2) && said.contains("/no/model"), "{code:?} {said}");
 }
 
 #[test]

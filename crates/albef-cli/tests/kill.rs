@@ -143,9 +143,9 @@ fn another_run_is_not_continued() {
     let list = data(dir.path(), 12);
     let output = dir.path().join("run");
     run(&mut validated(&list, dir.path(), &output, 3, &[]));
-    let more = ["optimizer.lr=0.5", "seed=7", "workers=1", "keep_last=5"];
+    let more = ["optimizer.weight_decay=0.5", "seed=7", "workers=1", "keep_last=5"];
     let error = failed(&mut validated(&list, dir.path(), &output, 6, &more));
-    for part in ["`optimizer.lr` was 0.0006, is 0.5", "`seed` was 42, is 7"] {
+    for part in ["`optimizer.weight_decay` was 0.02, is 0.5", "`seed` was 42, is 7"] {
         assert!(error.contains(part), "{part}: {error}");
     }
     assert!(!error.contains("workers") && !error.contains("keep_last"), "{error}");

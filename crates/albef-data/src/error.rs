@@ -73,12 +73,12 @@ pub enum DataError {
         error: ImageError,
     },
     /// A file cannot be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {cause}")]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
+        /// What the system said. Not a `source()`: it stands in the message already.
+        cause: std::io::Error,
     },
     /// An annotation file does not say what it should.
     #[error("{path}{place}: {detail}")]
@@ -132,7 +132,7 @@ impl DataError {
     /// Wraps an input or output error with its file.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { path, source }
+        move |cause| Self::Io { path, cause }
     }
 
     /// An annotation error at a place.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+pub use albef_weights::golden::Outcome;
 use albef_weights::read;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -13,43 +14,58 @@ use crate::image::{
 };
 use crate::text::{Tokenizer, Vocabulary, pre_caption, pre_question};
 
-/// The outcome of one fixture.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// Largest absolute error.
-    pub worst: f64,
-    /// What is allowed there.
-    pub tolerance: f64,
-    /// Values compared.
-    pub compared: usize,
-    /// Where the worst error is.
-    pub detail: String,
-    /// Whether all is within tolerance.
-    pub passed: bool,
+type Replay = fn(&mut Check<'_>) -> Result<()>;
+
+/// The kinds that belong to this crate.
+const KINDS: [(&str, Replay); 5] = [
+    ("images", images),
+    ("crop", crops),
+    ("randaugment", randaugment),
+    ("tokenizer", tokenizer),
+    ("cleaning", cleaning),
+];
+
+/// Their names.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().map(|(name, _)| *name)
 }
 
 /// Replays a fixture whose kind belongs to this crate; `None` for other kinds.
 #[must_use]
 pub fn replay(kind: &str, root: &Path, fixture: &Value) -> Option<Result<Outcome>> {
-    let replay = match kind {
-        "images" => images,
-        "crop" => crops,
-        "randaugment" => randaugment,
-        "tokenizer" => tokenizer,
-        "cleaning" => cleaning,
-        _ => return None,
+    let (_, replay) = KINDS.iter().find(|(name, _)| *name == kind)?;
+    let mut check = Check { root, fixture, outcome: Outcome::default() };
+    Some(replay(&mut check).map(|()| check.outcome))
+}
+
+/// Mean and deviation of pictures by a set's `config.json`; the usual ones where it has none.
+///
+/// # Errors
+/// If they are no three numbers, or a deviation is not above 0.
+pub fn normalization(config: &Value) -> std::result::Result<Normalization, String> {
+    let usual = Normalization::default();
+    let three = |key: &str, usual: [f32; 3]| {
+        if config[key].is_null() {
+            return Ok(usual);
+        }
+        let found: Vec<f32> = list(&config[key])
+            .filter_map(Value::as_f64)
+            .map(|v| v as f32)
+            .filter(|v| v.is_finite())
+            .collect();
+        found.try_into().map_err(|_| format!("`{key}` is {}, not three numbers", config[key]))
     };
-    let mut check = Check { root, fixture, compared: 0, worst: 0.0, allowed: 0.0, problem: None };
-    Some(replay(&mut check).map(|()| check.outcome()))
+    let (mean, std) = (three("image_mean", usual.mean)?, three("image_std", usual.std)?);
+    if std.iter().any(|v| *v <= 0.0) {
+        return Err(format!("`image_std` is {std:?}; all three must be above 0"));
+    }
+    Ok(Normalization { mean, std })
 }
 
 struct Check<'a> {
     root: &'a Path,
     fixture: &'a Value,
-    compared: usize,
-    worst: f64,
-    allowed: f64,
-    problem: Option<String>,
+    outcome: Outcome,
 }
 
 fn list(v: &Value) -> impl Iterator<Item = &Value> {
@@ -60,20 +76,30 @@ fn size(v: &Value) -> usize {
     v.as_u64().unwrap_or(0) as usize
 }
 
+/// Side of a picture to be made, which must not fill the memory.
+fn side(v: &Value) -> Result<usize> {
+    let side = size(v);
+    if (1..=8192).contains(&side) {
+        return Ok(side);
+    }
+    Err(DataError::Argument(format!("a picture cannot be {v} pixels wide")))
+}
+
 fn text(v: &Value) -> &str {
     v.as_str().unwrap_or_default()
 }
 
 impl Check<'_> {
-    fn outcome(self) -> Outcome {
-        let passed = self.problem.is_none() && self.compared > 0;
-        Outcome {
-            worst: if passed { self.worst } else { f64::INFINITY },
-            tolerance: self.allowed,
-            compared: self.compared,
-            detail: self.problem.unwrap_or_else(|| "within tolerance".into()),
-            passed,
+    /// The entries under a key, of which there must be some.
+    fn entries<'v>(
+        &mut self,
+        of: &'v Value,
+        key: &str,
+    ) -> impl Iterator<Item = &'v Value> + use<'v> {
+        if list(&of[key]).next().is_none() {
+            self.outcome.fail(format!("there are no `{key}`"));
         }
+        list(&of[key])
     }
 
     fn json(&self, end: &str) -> Result<Value> {
@@ -86,24 +112,18 @@ impl Check<'_> {
     }
 
     fn same<T: PartialEq + std::fmt::Debug>(&mut self, name: &str, got: &T, expected: &T) {
-        self.compared += 1;
-        if got != expected && self.problem.is_none() {
+        self.outcome.compared += 1;
+        if got != expected {
             let short = |v: &T| format!("{v:?}").chars().take(120).collect::<String>();
-            self.problem = Some(format!("{name}: {} instead of {}", short(got), short(expected)));
+            self.outcome.fail(format!("{name}: {} instead of {}", short(got), short(expected)));
         }
     }
 
     fn close(&mut self, name: &str, got: &[f64], expected: &[f64], abs: f64, rel: f64) {
         self.same(name, &got.len(), &expected.len());
         for (i, (g, e)) in got.iter().zip(expected).enumerate() {
-            let (error, allowed) = ((g - e).abs(), abs + rel * e.abs());
-            self.compared += 1;
-            if error > self.worst {
-                (self.worst, self.allowed) = (error, allowed);
-            }
-            if error.is_nan() || error > allowed {
-                self.problem.get_or_insert(format!("{name}[{i}]: {g} instead of {e}"));
-            }
+            self.outcome.compared += 1;
+            self.outcome.note((g - e).abs(), abs + rel * e.abs(), || format!("{name}[{i}]"));
         }
     }
 
@@ -130,6 +150,11 @@ fn images(c: &mut Check<'_>) -> Result<()> {
     };
     let rule = &c.fixture["tolerance"]["normalised"];
     let number = |key: &str| rule[key].as_f64().unwrap_or(0.0);
+    let config = c.root.join("config.json");
+    let normalization = normalization(&c.json("config.json")?)
+        .map_err(|e| DataError::annotation(&config, String::new(), e))?;
+    let mut unread: Vec<String> =
+        tensors.iter().flat_map(|file| file.tensors.names()).map(str::to_owned).collect();
     let (abs, rel) = (number("abs"), number("rel"));
     for case in list(&cases) {
         let name = text(&case["file"]);
@@ -141,8 +166,8 @@ fn images(c: &mut Check<'_>) -> Result<()> {
         }
         let lossy = &case["lossy_tolerance"];
         let tolerance = lossy["abs"].as_f64();
-        for (i, resized) in list(&case["resized"]).enumerate() {
-            let side = size(&resized["size"]);
+        for (i, resized) in c.entries(case, "resized").enumerate() {
+            let side = side(&resized["size"])?;
             let got = resize_bicubic(&image, side, side);
             let label = format!("{name} at {side}");
             match tolerance {
@@ -163,11 +188,15 @@ fn images(c: &mut Check<'_>) -> Result<()> {
                 }
             }
             let tensor = case["normalised_tensor"].as_str().filter(|_| i == 0);
-            if let (Some(tensor), Some(file)) = (tensor, &tensors)
-                && let Some(expected) = file.tensors.get(tensor)
-            {
+            if let Some(tensor) = tensor {
+                unread.retain(|name| name != tensor);
+                let file = tensors.as_ref().and_then(|file| file.tensors.get(tensor));
+                let Some(expected) = file else {
+                    c.outcome.fail(format!("{name}: no tensor `{tensor}` is in the set"));
+                    continue;
+                };
                 let mut out = vec![0.0; 3 * side * side];
-                Normalization::default().to_chw(&got, &mut out);
+                normalization.to_chw(&got, &mut out);
                 let wide = |v: Vec<f32>| v.into_iter().map(f64::from).collect::<Vec<_>>();
                 let expected = expected.to_f32().map_err(|e| DataError::Internal(e.to_string()))?;
                 // A lossy file differs by its own tolerance, in units of the deviation.
@@ -181,6 +210,9 @@ fn images(c: &mut Check<'_>) -> Result<()> {
                 );
             }
         }
+    }
+    if let Some(name) = unread.first() {
+        c.outcome.fail(format!("no case names `{name}` of the normalised tensors"));
     }
     Ok(())
 }
@@ -213,17 +245,18 @@ impl crate::image::CropDraws for Recorded<'_> {
 
 fn crops(c: &mut Check<'_>) -> Result<()> {
     let cases = c.json("cases.json")?;
-    for case in list(&cases["crops"]) {
+    for case in c.entries(&cases, "crops") {
         let image = c.picture(text(&case["file"]))?;
         let s = |key: &str| size(&case[key]);
         let cut = crop(&image, s("top"), s("left"), s("height"), s("width"));
-        let mut got = resize_bicubic(&cut, s("size"), s("size"));
+        let side = side(&case["size"])?;
+        let mut got = resize_bicubic(&cut, side, side);
         if case["flip"].as_bool() == Some(true) {
             got = flip_horizontal(&got);
         }
         c.same(text(&case["png"]), &sha256(&got.pixels), &text(&case["sha256"]).to_owned());
     }
-    for (i, case) in list(&cases["boxes"]).enumerate() {
+    for (i, case) in c.entries(&cases, "boxes").enumerate() {
         let pair = |key: &str| {
             (case[key][0].as_f64().unwrap_or(0.0), case[key][1].as_f64().unwrap_or(1.0))
         };
@@ -246,7 +279,7 @@ fn randaugment(c: &mut Check<'_>) -> Result<()> {
         .unwrap_or("randaugment/")
         .to_owned();
     let reference = ReferenceQuirks { autocontrast: true, sharpness: true };
-    for case in list(&cases["cases"]) {
+    for case in c.entries(&cases, "cases") {
         let image = c.picture(&format!("{folder}image{}.png", case["image"]))?;
         let strip = c.picture(&format!("{folder}{}", text(&case["strip"])))?;
         let name = text(&case["op"]);
@@ -257,7 +290,7 @@ fn randaugment(c: &mut Check<'_>) -> Result<()> {
             c.same(name, &"known", &"unknown operation");
             continue;
         };
-        for (i, row) in list(&case["rows"]).enumerate() {
+        for (i, row) in c.entries(case, "rows").enumerate() {
             let negative = row["draw"].as_f64().is_some_and(|d| signed(op, d));
             let level = row["level"].as_f64().unwrap_or(0.0);
             let got = apply(op, &image, level, negative, quirks);
@@ -267,12 +300,15 @@ fn randaugment(c: &mut Check<'_>) -> Result<()> {
         }
     }
     let level = cases["m"].as_f64().unwrap_or(7.0);
-    for (i, case) in list(&cases["sequences"]).enumerate() {
+    for (i, case) in c.entries(&cases, "sequences").enumerate() {
         let mut image = c.picture(&format!("{folder}image{}.png", case["image"]))?;
         let strip = c.picture(&format!("{folder}sequence_{}.png", case["image"]))?;
         let mut draws = list(&case["draws"]).filter_map(Value::as_f64);
         for name in list(&case["ops"]) {
-            let Some(op) = Op::named(text(name)) else { continue };
+            let Some(op) = Op::named(text(name)) else {
+                c.outcome.fail(format!("sequence {i}: `{}` is no known operation", text(name)));
+                continue;
+            };
             if draws.next().unwrap_or(0.0) > 0.5 {
                 continue;
             }

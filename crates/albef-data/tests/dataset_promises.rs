@@ -376,7 +376,10 @@ fn small_data_and_large_batches() {
     assert_eq!(epoch(&one, options(1, 4)).len(), 1);
     let tokenizer = Vocabulary::from_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n").unwrap();
     let tokenizer = Arc::new(Tokenizer::new(tokenizer));
-    let said = refusal(TrainLoader::new(one, tokenizer, options(8, 1), SkipReport::default()));
+    let new = |o| TrainLoader::new(one.clone(), tokenizer.clone(), o, SkipReport::default());
+    let said = refusal(new(options(1, 100_000)));
+    assert!(said.contains("`workers` is 100000") && said.contains("256"), "{said}");
+    let said = refusal(new(options(8, 1)));
     assert!(said.contains("1 usable") && said.contains("takes 8") && said.contains("batch_size"));
 }
 

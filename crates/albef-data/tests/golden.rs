@@ -13,7 +13,7 @@ fn pixel_and_word_fixtures_replay() {
         let kind = fixture["kind"].as_str().unwrap();
         if let Some(outcome) = albef_data::golden::replay(kind, &root, fixture) {
             let outcome = outcome.unwrap();
-            if !outcome.passed {
+            if !outcome.passed() {
                 failed.push(format!("{kind}: {outcome:?}"));
             }
             replayed += 1;

@@ -31,4 +31,4 @@ pub use linear::{
 };
 pub use norm::{layer_norm, layer_norm_backward};
 pub use random::{Dropout, dropout, uniform};
-pub use update::{AdamW, adamw, ema};
+pub use update::{AdamW, adamw, ema, largest};

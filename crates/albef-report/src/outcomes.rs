@@ -19,12 +19,12 @@ const FORMAT: u32 = 1;
 #[non_exhaustive]
 pub enum OutcomesError {
     /// The file cannot be read.
-    #[error("{path} cannot be read")]
+    #[error("{path}: {cause}")]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
+        /// What the system said. Not a `source()`: it stands in the message already.
+        cause: std::io::Error,
     },
     /// The file does not hold outcomes.
     #[error("{path}: {detail}")]
@@ -192,7 +192,7 @@ impl Outcomes {
     /// If it cannot be read, or holds something else or values that cannot be.
     pub fn read(path: &Path) -> Result<Self, OutcomesError> {
         let text = std::fs::read_to_string(path)
-            .map_err(|source| OutcomesError::Io { path: path.to_owned(), source })?;
+            .map_err(|cause| OutcomesError::Io { path: path.to_owned(), cause })?;
         let fail = |detail| OutcomesError::Format { path: path.to_owned(), detail };
         let out: Self = serde_json::from_str(&text).map_err(|e| {
             fail(format!("not a file of outcomes, as `albef evaluate … --save` writes it: {e}"))

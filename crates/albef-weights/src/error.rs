@@ -10,12 +10,12 @@ pub type Result<T, E = WeightsError> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum WeightsError {
     /// The file cannot be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {cause}")]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
+        /// What the system said. Not a `source()`: it stands in the message already.
+        cause: std::io::Error,
     },
     /// The bytes are not a checkpoint, or a damaged one.
     #[error("{path}: {detail}")]
@@ -50,7 +50,7 @@ impl WeightsError {
     /// Wraps an input or output error with its file.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { path, source }
+        move |cause| Self::Io { path, cause }
     }
 
     /// A damaged file.

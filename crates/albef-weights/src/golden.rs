@@ -11,44 +11,29 @@ use crate::pos_embed::interpolate_pos_embed;
 use crate::tensor::StateDict;
 use crate::torch::read;
 
-/// The outcome of one fixture.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// Largest absolute error.
-    pub worst: f64,
-    /// What is allowed there.
-    pub tolerance: f64,
-    /// Values compared.
-    pub compared: usize,
-    /// Where the worst error is.
-    pub detail: String,
-    /// Whether all is within tolerance.
-    pub passed: bool,
-}
+pub use crate::outcome::{Outcome, Outliers, Worst};
 
-impl Outcome {
-    pub(crate) fn exact(compared: usize, problem: Option<String>) -> Self {
-        Self {
-            worst: if problem.is_none() { 0.0 } else { f64::INFINITY },
-            tolerance: 0.0,
-            compared,
-            passed: problem.is_none() && compared > 0,
-            detail: problem.unwrap_or_else(|| "equal".into()),
-        }
-    }
+type Replay = fn(&Path, &Value) -> Result<Outcome>;
+
+/// The kinds that belong to this crate.
+const KINDS: [(&str, Replay); 5] = [
+    ("checkpoint", checkpoint),
+    ("odd_checkpoint", odd_checkpoint),
+    ("param_groups", param_groups),
+    ("pos_embed", pos_embed),
+    ("checkpoint_keys", crate::key_map::replay),
+];
+
+/// Their names.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().map(|(name, _)| *name)
 }
 
 /// Replays a fixture whose kind belongs to this crate; `None` for other kinds.
 #[must_use]
 pub fn replay(kind: &str, root: &Path, fixture: &Value) -> Option<Result<Outcome>> {
-    Some(match kind {
-        "checkpoint" => checkpoint(root, fixture),
-        "odd_checkpoint" => odd_checkpoint(root, fixture),
-        "param_groups" => param_groups(root, fixture),
-        "pos_embed" => pos_embed(root, fixture),
-        "checkpoint_keys" => crate::key_map::replay(root, fixture),
-        _ => return None,
-    })
+    let (_, replay) = KINDS.iter().find(|(name, _)| *name == kind)?;
+    Some(replay(root, fixture))
 }
 
 pub(crate) fn files(fixture: &Value) -> Vec<&str> {
@@ -195,8 +180,7 @@ fn pos_embed(root: &Path, fixture: &Value) -> Result<Outcome> {
     };
     let (inputs, expected) = (open("inputs.safetensors")?, open("expected.safetensors")?);
     let tolerance = |key: &str| fixture["tolerance"][key].as_f64().unwrap_or(0.0);
-    let mut out = Outcome::exact(0, None);
-    out.passed = true;
+    let mut out = Outcome::default();
     for case in fixture["params"]["cases"].as_array().into_iter().flatten() {
         let number = |key: &str| case[key].as_u64().unwrap_or(0) as usize;
         let name = format!("table.{}", number("index"));
@@ -206,24 +190,21 @@ fn pos_embed(root: &Path, fixture: &Value) -> Result<Outcome> {
         };
         let width = from.shape.last().copied().unwrap_or(1);
         let (source, target) = (number("grid_from"), number("grid_to"));
-        let got = interpolate_pos_embed(&from.to_f32()?, width, source, target);
-        let to = to.to_f32()?;
-        if got.len() != to.len() {
-            return Ok(Outcome::exact(1, Some(format!("{name}: {} values", got.len()))));
+        let (from, to) = (from.to_f32()?, to.to_f32()?);
+        let values = |grid: usize| grid.checked_mul(grid)?.checked_add(1)?.checked_mul(width);
+        if [source, target].map(values) != [Some(from.len()), Some(to.len())] {
+            let found = format!("{name}: {} and {} values", from.len(), to.len());
+            let problem = format!("{found} for grids of {source} and {target}");
+            return Ok(Outcome::exact(1, Some(problem)));
         }
+        let got = interpolate_pos_embed(&from, width, source, target);
         for (i, (g, e)) in got.iter().zip(&to).enumerate() {
             let error = f64::from((g - e).abs());
             let allowed = tolerance("abs") + tolerance("rel") * f64::from(e.abs());
             out.compared += 1;
-            if error > out.worst || error.is_nan() {
-                out.worst = error;
-                out.tolerance = allowed;
-                out.detail = format!("{name}[{i}]");
-            }
-            out.passed &= error <= allowed;
+            out.note(error, allowed, || format!("{name}[{i}]"));
         }
     }
-    out.passed &= out.compared > 0;
     Ok(out)
 }
 

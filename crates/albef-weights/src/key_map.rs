@@ -220,13 +220,23 @@ pub(crate) fn replay(root: &Path, fixture: &Value) -> Result<Outcome> {
     };
     let mut compared = 0;
     let fail = |compared, detail| Ok(Outcome::exact(compared, Some(detail)));
+    let (listing, families) = (open("listing.json")?, open("other_families.json")?);
+    for (file, part, empty) in [
+        ("key_map.json", "maps", all["maps"].as_array().is_none_or(Vec::is_empty)),
+        ("listing.json", "tensors", listing["tensors"].as_array().is_none_or(Vec::is_empty)),
+        ("listing.json", "parameter_counts", !listing["parameter_counts"].is_object()),
+        ("other_families.json", "pairs", families.as_object().is_none_or(|f| f.is_empty())),
+    ] {
+        if empty {
+            return fail(1, format!("{file} has no `{part}`"));
+        }
+    }
     for map in all["maps"].as_array().into_iter().flatten() {
         if let Some(problem) = one(map, &sizes, queue) {
             return fail(1, format!("{} to {}: {problem}", map["checkpoint"], map["task"]));
         }
         compared += 1;
     }
-    let listing = open("listing.json")?;
     let mut own: BTreeMap<String, Vec<u64>> = state_keys(Task::Pretrain, &sizes, queue)
         .into_iter()
         .map(|(n, s)| (n, s.into_iter().map(|v| v as u64).collect()))
@@ -261,7 +271,7 @@ pub(crate) fn replay(root: &Path, fixture: &Value) -> Result<Outcome> {
         }
         compared += 1;
     }
-    for (family, entry) in open("other_families.json")?.as_object().into_iter().flatten() {
+    for (family, entry) in families.as_object().into_iter().flatten() {
         for pair in entry["pairs"].as_array().into_iter().flatten() {
             let name = |i: usize| pair[i].as_str().unwrap_or_default();
             let ours = from_torchmultimodal(name(0), sizes.fusion_layer);

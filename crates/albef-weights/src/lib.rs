@@ -12,6 +12,7 @@ pub mod golden;
 mod key_map;
 mod keys;
 mod other_families;
+mod outcome;
 mod pickle;
 mod plain_pickle;
 mod pos_embed;

@@ -21,7 +21,7 @@ fn checkpoint_fixtures_replay() {
         let kind = fixture["kind"].as_str().unwrap();
         if let Some(outcome) = golden::replay(kind, &root(), fixture) {
             let outcome = outcome.unwrap();
-            assert!(outcome.passed, "{kind}: {outcome:?}");
+            assert!(outcome.passed(), "{kind}: {outcome:?}");
             replayed += 1;
         }
     }

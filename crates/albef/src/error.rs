@@ -74,29 +74,53 @@ pub enum Error {
     /// A configuration that cannot work.
     #[error("configuration: {0}")]
     Config(String),
-    /// A loss that is not a number.
+    /// A loss that is not a number, or a weight that became none.
     #[error(
-        "step {step} (epoch {epoch}): {loss} is {value}; the last checkpoint is untouched. hint: lower the learning rate or look at the pictures of this batch ({batch})"
+        "step {step} (epoch {epoch}): {what}; nothing of this step is saved, earlier checkpoints are untouched. hint: lower the learning rate (`--resume` goes on with another `optimizer.lr`) or look at the pictures of this batch ({batch})"
     )]
     NotFinite {
-        /// Optimiser step, from 0.
+        /// Optimiser step, from 1 as in the log.
         step: u64,
         /// Epoch, from 0.
         epoch: u64,
-        /// Which loss.
-        loss: &'static str,
-        /// Its value.
-        value: f64,
+        /// Which loss or weight, and what became of it.
+        what: String,
         /// The first samples of the batch.
         batch: String,
     },
+    /// A weight in a file, or one to be written, that is no finite number.
+    #[error("{place}: the weight `{key}` is not finite; {hint}")]
+    WeightNotFinite {
+        /// The file.
+        place: String,
+        /// Its official name.
+        key: String,
+        /// The way out.
+        hint: &'static str,
+    },
     /// A file could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {cause}")]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
+        /// What the system said. Not a `source()`: it stands in the message already.
+        cause: std::io::Error,
+    },
+    /// Another run has a folder.
+    #[error(
+        "{folder}: another run writes to this folder; hint: wait for its end or choose another folder"
+    )]
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// What a key of the configuration names cannot be used.
+    #[error("`{key}`: {error}")]
+    Key {
+        /// The key.
+        key: &'static str,
+        /// Why.
+        error: Box<Error>,
     },
     /// A JSON file that does not say what it should.
     #[error("{path}: {detail}")]
@@ -123,9 +147,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// Names the key of the configuration that leads to the error.
+    pub fn of_key<E: Into<Self>>(key: &'static str) -> impl FnOnce(E) -> Self {
+        move |error| Self::Key { key, error: Box::new(error.into()) }
+    }
+
     /// Wraps an input or output error with its file.
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { path, source }
+        move |cause| Self::Io { path, cause }
     }
 }

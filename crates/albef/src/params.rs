@@ -1,7 +1,9 @@
 //! The weights as a named list: what is trained, averaged, saved and loaded.
 
 use std::collections::HashMap;
+use std::path::Path;
 
+use albef_kernels::largest;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::error::{Error, Result};
@@ -88,6 +90,18 @@ impl Params {
     #[must_use]
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// An error that names the first tensor with a value that is not finite. `place`: the file.
+    ///
+    /// # Errors
+    /// If there is one.
+    pub fn check_finite(&self, place: &Path, hint: &'static str) -> Result<()> {
+        let bad = self.entries.iter().find(|p| !largest(&values(p.value.clone())).is_finite());
+        bad.map_or(Ok(()), |p| {
+            let (place, key) = (format!("`{}`", place.display()), p.name.clone());
+            Err(Error::WeightNotFinite { place, key, hint })
+        })
     }
 
     /// Number of values.

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::init::fresh_task_params;
 use crate::objectives::queue::Queues;
 use crate::params::{Params, values};
-use crate::weights::{copy_for_momentum, interpolation_line, queues, resized, sizes};
+use crate::weights::{copy_for_momentum, finite, interpolation_line, queues, resized, sizes};
 
 /// What a task trains, averages and fills.
 #[derive(Clone, Debug)]
@@ -113,9 +113,9 @@ impl TaskWeights {
             fresh_task_params(task, config, 0.07, seed, device)?
         };
         let mut online = Params::new(device);
-        fill(&mut online, &keys.weights, &state, &fresh)?;
+        fill(&mut online, &keys.weights, &state, &fresh, source)?;
         let mut momentum = copy_for_momentum(&online)?;
-        fill(&mut momentum, &keys.momentum, &state, &fresh)?;
+        fill(&mut momentum, &keys.momentum, &state, &fresh, source)?;
         let had: HashSet<&str> = keys.momentum.iter().map(|w| w.name.as_str()).collect();
         let names = momentum.entries().iter().map(|p| p.name.clone());
         let copied = names.filter(|name| !had.contains(name.as_str())).collect();
@@ -137,13 +137,14 @@ fn fill(
     weights: &[TaskWeight],
     state: &StateDict,
     fresh: &Params,
+    source: &str,
 ) -> Result<()> {
     for TaskWeight { name, shape, key } in weights {
         let found = key.as_deref().and_then(|k| state.get(k));
         let drawn = || fresh.get(name).map(|p| values(p.value.clone()));
         let missing = || Error::MissingWeight { key: name.clone() };
         let values = match found {
-            Some(tensor) => tensor.to_f32()?,
+            Some(tensor) => finite(name, tensor, source)?,
             None => drawn().ok_or_else(missing)?,
         };
         params.insert(name, shape, values)?;

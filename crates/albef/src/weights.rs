@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use albef_data::text::Vocabulary;
+use albef_kernels::largest;
 pub use albef_weights::momentum_name;
 use albef_weights::{
     HostTensor, KeepAs, Sizes, StateDict, Task, account, expected_keys, queue_tensors,
@@ -79,7 +81,7 @@ impl ModelState {
         Self::read(state, config, device, "the checkpoint", true)
     }
 
-    fn read(
+    pub(crate) fn read(
         state: &StateDict,
         config: &ModelConfig,
         device: &Device,
@@ -121,12 +123,12 @@ impl ModelState {
         let mut momentum = Params::new(device);
         for (name, shape) in &keys {
             if let Some(tensor) = state.get(name) {
-                online.insert(name, shape, tensor.to_f32()?)?;
+                online.insert(name, shape, finite(name, tensor, source)?)?;
             }
             if let Some(name) = momentum_name(name)
                 && let Some(tensor) = state.get(&name)
             {
-                momentum.insert(&name, shape, tensor.to_f32()?)?;
+                momentum.insert(&name, shape, finite(&name, tensor, source)?)?;
             }
         }
         let momentum = described.momentum.then_some(momentum);
@@ -154,6 +156,19 @@ impl ModelState {
         Albef::new(config, &self.online.untracked(ops))
     }
 }
+
+/// The values of a weight, which must be finite; `source`: the file, as messages name it.
+pub(crate) fn finite(name: &str, tensor: &HostTensor, source: &str) -> Result<Vec<f32>> {
+    let values = tensor.to_f32()?;
+    if largest(&values).is_finite() {
+        return Ok(values);
+    }
+    Err(Error::WeightNotFinite { place: source.to_owned(), key: name.to_owned(), hint: OTHER_FILE })
+}
+
+/// What to do about a file that is of no use.
+const OTHER_FILE: &str = "hint: this model is of no use; take an earlier one, and a smaller learning \
+                          rate if it was trained here";
 
 /// Momentum copies equal to the trained weights.
 ///
@@ -317,7 +332,7 @@ impl ModelFiles {
         let vocabulary = if of_bert && !vocab_path.exists() {
             BERT_VOCABULARY.to_owned()
         } else {
-            std::fs::read_to_string(&vocab_path).map_err(Error::io(&vocab_path))?
+            Vocabulary::read(&vocab_path)?.1
         };
         check_vocabulary(&vocabulary, vocab_path, &config)?;
         Ok(Self { config, vocabulary, tensors, folder, source })
@@ -370,7 +385,7 @@ fn read_config(path: &Path) -> Result<ModelConfig> {
 pub(crate) fn read_sizes(folder: &Path) -> Result<(ModelConfig, String)> {
     let config = read_config(&folder.join("config.json"))?;
     let path = folder.join("vocab.txt");
-    let vocabulary = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    let (_, vocabulary) = Vocabulary::read(&path)?;
     check_vocabulary(&vocabulary, path, &config)?;
     Ok((config, vocabulary))
 }
@@ -405,7 +420,7 @@ fn check_vocabulary(vocabulary: &str, path: PathBuf, config: &ModelConfig) -> Re
 /// Writes a model folder; each file whole or not at all.
 ///
 /// # Errors
-/// If a file cannot be written.
+/// If a weight is not finite or a file cannot be written.
 pub fn save_model_folder(
     folder: &Path,
     config: &ModelConfig,
@@ -415,6 +430,7 @@ pub fn save_model_folder(
     keep_as: KeepAs,
 ) -> Result<()> {
     use std::io::Write;
+    params.check_finite(folder, "nothing was written")?;
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     write_safetensors(&folder.join("model.safetensors"), &state_dict(params), &metadata, keep_as)?;

@@ -11,7 +11,7 @@ fn all_fixtures_replay_within_tolerance() {
     let all = golden::replay(&root, None, &params::cpu(), |_| {}).unwrap();
     for r in &all {
         match &r.outcome {
-            Some(Ok(o)) if o.passed => {}
+            Some(Ok(o)) if o.passed() => {}
             Some(outcome) => report.push(format!("{} ({}): {outcome:?}", r.name, r.kind)),
             None => report.push(format!("{} ({}): unknown kind", r.name, r.kind)),
         }

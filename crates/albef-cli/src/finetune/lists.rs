@@ -13,7 +13,7 @@ use albef_data::dataset::{
     Contents, Sample, SourceSpec, Target, TaskForm, TaskRoots, read_source, read_task,
 };
 use albef_report::Outcomes;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::corpus::{Pictures, open_model};
@@ -200,7 +200,7 @@ fn retrieval(config: &FinetuneConfig, key: &str, files: &[String]) -> Result<Lis
         );
     };
     let root = Some(&config.base.image_root).filter(|r| !r.is_empty()).map(Path::new);
-    let contents = read_source(&SourceSpec::new(file, root))?;
+    let contents = read_source(&SourceSpec::new(file, root)).with_context(|| format!("`{key}`"))?;
     tell_left_out(file, &contents.left_out);
     let samples = &contents.samples;
     if samples.is_empty() {

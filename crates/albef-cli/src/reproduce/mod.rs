@@ -10,6 +10,7 @@ mod run;
 
 use std::path::PathBuf;
 
+use albef::train::lock::FolderLock;
 use anyhow::{Context, Result, bail};
 
 use self::plan::Plan;
@@ -112,8 +113,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         eprintln!("{bad} of {} files stand in the way; nothing was run", files.len());
         return Ok(Answer::No);
     }
-    std::fs::create_dir_all(&output)
-        .with_context(|| format!("cannot create {}", output.display()))?;
+    let _held = FolderLock::take(&output)?;
     record.files = files;
     record.state = State::Running;
     let ended = run::run(&plan, &mut record, &a.device)?;

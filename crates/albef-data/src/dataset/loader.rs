@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 
 use super::order::epoch_order;
 use super::source::{Dataset, Sample, Skipped};
@@ -19,6 +19,9 @@ use crate::error::{DataError, ImageError, Result};
 use crate::image::{DecodeOptions, Normalization, RgbImage, TrainTransform, resize_bicubic};
 use crate::random::Stream;
 use crate::text::{Tokenizer, pre_caption, pre_question};
+
+/// The most worker threads of a loader.
+pub const MAX_WORKERS: usize = 256;
 
 /// How texts are cleaned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,8 +119,9 @@ impl SkipReport {
         *self.left_out.lock().unwrap_or_else(PoisonError::into_inner) = left_out.to_vec();
     }
 
-    /// The pictures that count against the limit.
-    fn unusable(&self) -> Vec<Skipped> {
+    /// Those of them that were met in training, which count against the limit.
+    #[must_use]
+    pub fn unusable(&self) -> Vec<Skipped> {
         let skipped = self.lock();
         let mut seen = HashSet::new();
         skipped.values().filter(|s| seen.insert(s.name.as_str())).cloned().collect()
@@ -269,7 +273,8 @@ impl TrainLoader {
     /// Starts the workers.
     ///
     /// # Errors
-    /// If the data set has fewer samples than a batch, or pictures are to have no pixels.
+    /// If the data set has fewer samples than a batch, pictures are to have no pixels, or there are to be
+    /// more workers than the system or [`MAX_WORKERS`] allows.
     pub fn new(
         data: Arc<Dataset>,
         tokenizer: Arc<Tokenizer>,
@@ -280,6 +285,11 @@ impl TrainLoader {
         if options.transform.size == 0 {
             let detail = "pictures of 0 pixels cannot be trained on; set `transform.size`";
             return Err(DataError::Argument(detail.into()));
+        }
+        if options.workers > MAX_WORKERS {
+            let detail =
+                format!("`workers` is {}; it can be at most {MAX_WORKERS}", options.workers);
+            return Err(DataError::Argument(detail));
         }
         report.leave_out(data.left_out());
         let limit = options.max_skipped.unwrap_or_else(|| (data.len() / 100).max(10));
@@ -308,13 +318,17 @@ impl TrainLoader {
             ahead,
         });
         let (sender, receiver) = sync_channel(ahead);
-        let threads = (0..workers)
-            .map(|_| {
-                let (work, sender) = (work.clone(), sender.clone());
-                std::thread::spawn(move || run(&work, &sender))
-            })
-            .collect();
-        Ok(Self { work, receiver: Some(receiver), waiting: HashMap::new(), at, threads })
+        let mut loader =
+            Self { work, receiver: Some(receiver), waiting: HashMap::new(), at, threads: vec![] };
+        for i in 0..workers {
+            let (work, sender) = (loader.work.clone(), sender.clone());
+            let started = Builder::new().spawn(move || run(&work, &sender));
+            loader.threads.push(started.map_err(|e| {
+                let detail = format!("worker {i} of {workers} cannot be started ({e})");
+                DataError::Argument(format!("{detail}; hint: set `workers` lower"))
+            })?);
+        }
+        Ok(loader)
     }
 
     /// Batches in the epoch.

@@ -12,8 +12,8 @@ mod tasks;
 
 pub use check::{CheckOptions, CheckReport, check, check_samples};
 pub use loader::{
-    Batch, LoaderOptions, SkipReport, TextRule, TrainLoader, batches_per_epoch, load_images,
-    load_samples, load_views,
+    Batch, LoaderOptions, MAX_WORKERS, SkipReport, TextRule, TrainLoader, batches_per_epoch,
+    load_images, load_samples, load_views,
 };
 pub use order::epoch_order;
 pub use source::{

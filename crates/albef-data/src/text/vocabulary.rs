@@ -28,8 +28,16 @@ impl Vocabulary {
     /// # Errors
     /// If it cannot be read, repeats a piece or lacks a special one.
     pub fn from_file(path: &Path) -> Result<Self> {
+        Ok(Self::read(path)?.0)
+    }
+
+    /// The same with the text of the file.
+    ///
+    /// # Errors
+    /// As [`Vocabulary::from_file`].
+    pub fn read(path: &Path) -> Result<(Self, String)> {
         let text = std::fs::read_to_string(path).map_err(DataError::io(path))?;
-        Self::parse(&text, path)
+        Ok((Self::parse(&text, path)?, text))
     }
 
     /// Takes the pieces from a text, one per line.

@@ -1,5 +1,6 @@
 //! The configuration of pre-training: the official keys, and ours (spec `training` section 3).
 
+mod checks;
 mod parse;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ pub(super) use self::parse::{Parsed, parse_config};
 use super::model::ModelConfig;
 use crate::error::{Error, Result};
 use crate::objectives::distill::DistillAxis;
-use crate::objectives::mixgen::{MixGen, MixMode};
+use crate::objectives::mixgen::MixGen;
 use crate::ops::Precision;
 use crate::train::optimizer::DecayRule;
 use crate::train::schedule::CosineSchedule;
@@ -245,7 +246,8 @@ pub struct PretrainConfig {
     pub init_text: String,
     /// A DeiT to start the image side from; empty for random weights.
     pub init_vision: String,
-    /// An ALBEF checkpoint or model folder to start from; empty for none.
+    /// An ALBEF to start from: a model folder, a weights file, or a run, of which the newest checkpoint is
+    /// taken; empty for none.
     pub init_albef: String,
     /// Optimiser.
     pub optimizer: OptimizerConfig,
@@ -338,107 +340,6 @@ impl PretrainConfig {
         Ok(config)
     }
 
-    /// Checks all that can be known without the model.
-    pub(super) fn check_values(&self) -> Result<()> {
-        self.check_shares()?;
-        self.check_losses()?;
-        self.check_optimizer()?;
-        self.check_schedule()?;
-        self.check_run()?;
-        self.mixgen.check()
-    }
-
-    /// Checks the lengths of texts against the position table.
-    pub(crate) fn check_lengths(&self, positions: usize) -> Result<()> {
-        let mixed = (self.mixgen.mode != MixMode::Off)
-            .then_some(("mixgen.max_tokens", self.mixgen.max_tokens));
-        for (name, found) in [("max_tokens", self.max_tokens)].into_iter().chain(mixed) {
-            require((1..=positions).contains(&found), || {
-                format!("`{name}` is {found}; the model has positions for 1 to {positions} tokens")
-            })?;
-        }
-        Ok(())
-    }
-
-    fn check_shares(&self) -> Result<()> {
-        for (name, found) in [
-            ("alpha", self.alpha),
-            ("momentum", self.momentum),
-            ("mlm_probability", self.mlm_probability),
-        ] {
-            require((0.0..=1.0).contains(&found), || {
-                format!("`{name}` is {found}; it must lie between 0 and 1")
-            })?;
-        }
-        let (beta1, beta2) = self.optimizer.opt_betas;
-        for (name, found) in [
-            ("dropout", self.dropout),
-            ("momentum_dropout", self.momentum_dropout),
-            ("optimizer.opt_betas", beta1),
-            ("optimizer.opt_betas", beta2),
-        ] {
-            require((0.0..1.0).contains(&found), || {
-                format!("`{name}` is {found}; it must lie between 0 and 1, 1 not included")
-            })?;
-        }
-        let (low, high) = self.crop_scale;
-        require(low > 0.0 && low <= high && high <= 1.0, || {
-            format!("`crop_scale` [{low}, {high}] must rise within 0 to 1")
-        })
-    }
-
-    fn check_losses(&self) -> Result<()> {
-        require(self.losses.ita || self.losses.itm || self.losses.mlm, || {
-            "`losses`: at least one of ita, itm and mlm must take part".into()
-        })?;
-        require(self.align_steps == 0 || self.losses.ita, || {
-            "`align_steps` needs the loss `ita`".into()
-        })?;
-        at_least_0("negative_temp", self.negative_temp)?;
-        above_0("temp", self.temp)
-    }
-
-    fn check_optimizer(&self) -> Result<()> {
-        let o = &self.optimizer;
-        require(o.opt.eq_ignore_ascii_case("adamw"), || {
-            format!("optimizer `{}` is not known; use `adamW`", o.opt)
-        })?;
-        above_0("optimizer.lr", o.lr)?;
-        above_0("optimizer.opt_eps", o.opt_eps)?;
-        at_least_0("optimizer.weight_decay", o.weight_decay)?;
-        at_least_0("text_lr_scale", self.text_lr_scale)
-    }
-
-    fn check_schedule(&self) -> Result<()> {
-        let s = &self.schedular;
-        require(matches!(s.sched.as_str(), "cosine" | "per_step"), || {
-            format!("schedule `{}` is not known; use `cosine` or `per_step`", s.sched)
-        })?;
-        at_least_0("schedular.min_lr", s.min_lr)?;
-        at_least_0("schedular.warmup_lr", s.warmup_lr)?;
-        require(s.epochs > 0, || "`schedular.epochs` is 0; it must be at least 1".into())
-    }
-
-    fn check_run(&self) -> Result<()> {
-        for (name, found) in [
-            ("batch_size", self.batch_size),
-            ("accumulate", self.accumulate),
-            ("keep_last", self.keep_last),
-        ] {
-            require(found > 0, || format!("`{name}` is 0; it must be at least 1"))?;
-        }
-        require(self.max_skipped >= -1, || {
-            format!(
-                "`max_skipped` is {}; it must be 0 or more, or -1 for 1 % of the samples",
-                self.max_skipped
-            )
-        })?;
-        let (weights, files) = (self.train_weights.len(), self.train_file.paths().len());
-        require(weights == 0 || weights == files, || {
-            format!("{weights} `train_weights` for {files} training files")
-        })
-    }
-
     /// The model's sizes; the vocabulary's size is filled in once it is known.
     ///
     /// # Errors
@@ -477,22 +378,6 @@ impl PretrainConfig {
     }
 }
 
-fn require(holds: bool, message: impl FnOnce() -> String) -> Result<()> {
-    if holds { Ok(()) } else { Err(Error::Config(message())) }
-}
-
-fn above_0(name: &str, found: f64) -> Result<()> {
-    require(found.is_finite() && found > 0.0, || {
-        format!("`{name}` is {found}; it must be a number above 0")
-    })
-}
-
-fn at_least_0(name: &str, found: f64) -> Result<()> {
-    require(found.is_finite() && found >= 0.0, || {
-        format!("`{name}` is {found}; it must be 0 or more")
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -518,9 +403,36 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_cannot_work_are_refused() {
-        for text in ["image_res: 250", "alpha: 2", "batch_size: 0", "preset: huge", "[1, 2]"] {
-            assert!(PretrainConfig::parse(text, &[]).is_err(), "{text}");
+    fn a_key_like_none_that_is_known_gets_no_guess() {
+        let error = PretrainConfig::parse("zebra: 8", &[]).unwrap_err().to_string();
+        assert!(error.contains("`zebra`") && !error.contains("did you mean"), "{error}");
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_refused_by_name() {
+        for text in [
+            "seed: 1\nbatch_size: 2\nbatch_size: 4",
+            "optimizer:\n  lr: 1e-3\n  lr: 1e-4",
+            "optimizer: {lr: 1e-3, lr: 1e-4}",
+        ] {
+            let error = PretrainConfig::parse(text, &[]).unwrap_err().to_string();
+            let key = if text.contains("batch") { "batch_size" } else { "lr" };
+            assert!(error.contains(&format!("duplicate entry with key \"{key}\"")), "{error}");
+        }
+        assert_eq!(PretrainConfig::parse("\u{feff}seed: 7\n", &[]).unwrap().seed, 7);
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_named_by_its_key() {
+        for (text, setting, key) in [
+            ("alpha: .nan", "seed=1", "alpha"),
+            ("optimizer: {lr: .NaN}", "seed=1", "optimizer.lr"),
+            ("crop_scale: [0.5, -.inf]", "seed=1", "crop_scale"),
+            ("", "optimizer.lr=.nan", "optimizer.lr"),
+            ("", "optimizer={lr: .nan}", "optimizer.lr"),
+        ] {
+            let error = PretrainConfig::parse(text, &[setting.to_owned()]).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{key}` is no finite number")), "{error}");
         }
     }
 
@@ -539,26 +451,6 @@ mod tests {
         let error = failed("", &["optimizer={lr: [1]}"]);
         assert!(error.contains("`optimizer.lr`") && error.contains("--set optimizer"), "{error}");
         assert!(failed("", &["rand_augment=[1"]).contains("--set rand_augment=[1"));
-    }
-
-    #[test]
-    fn values_that_cannot_work_are_refused_by_name() {
-        for (name, setting) in [
-            ("optimizer.lr", "optimizer.lr=0"),
-            ("optimizer.lr", "optimizer.lr=.inf"),
-            ("optimizer.opt_betas", "optimizer.opt_betas=[0.9, 1]"),
-            ("optimizer.opt_betas", "optimizer.opt_betas=[-0.1, 0.9]"),
-            ("optimizer.opt_eps", "optimizer.opt_eps=0"),
-            ("temp", "temp=0"),
-            ("schedular.epochs", "schedular.epochs=0"),
-            ("max_tokens", "max_tokens=513"),
-            ("max_skipped", "max_skipped=-2"),
-            ("keep_last", "keep_last=0"),
-        ] {
-            let error = PretrainConfig::parse("", &[setting.to_owned()]).unwrap_err().to_string();
-            assert!(error.contains(&format!("`{name}`")), "{setting}: {error}");
-        }
-        PretrainConfig::parse("", &["max_skipped=-1".to_owned()]).unwrap();
     }
 
     #[test]

@@ -15,8 +15,10 @@ pub enum RankRule {
     /// The log-probability of its tokens, `[SEP]` included, plus that of the first token once more, as
     /// in the official code.
     #[default]
+    #[serde(alias = "official")]
     Reference,
     /// The log-probability of its tokens: the chain rule.
+    #[serde(alias = "corrected")]
     Chain,
     /// The same divided by the number of tokens, so that long answers are not held back.
     Normalised,

@@ -1,10 +1,11 @@
 //! Question answering: decoder, training step, ranking, soft accuracy.
 
-use burn::tensor::{Tensor, activation};
+use albef_data::text::{Tokenizer, Vocabulary};
+use burn::tensor::activation;
 use serde_json::Value;
 
 use super::downstream::TaskRun;
-use super::encoders::{padded_batch, prefix_lengths};
+use super::encoders::{padded_batch, prefix_lengths, widened};
 use super::pretrain::{compare_checksums, compare_gradients, gradients, packed};
 use super::{Comparison, GoldenSet, Outcome};
 use crate::error::Result;
@@ -22,21 +23,20 @@ use crate::params::{tensor, values};
 const HOLES: &str = "a mask with holes, where only visible prefixes are known";
 
 pub(super) fn decoder(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
-    let mut c = Comparison::new(fixture);
+    let mut c = Comparison::new(fixture)?;
     let run = TaskRun::new(set, fixture)?;
     let t = set.tensors(fixture, "inputs.safetensors")?;
     let expected = set.tensors(fixture, "expected.safetensors")?;
     let model = AnswerModel::new(&run.config, &run.untracked(), Copy::Online)?;
-    let shape = t.shape("encoder_states")?.to_vec();
-    let (batch, length) = (shape[0], shape[1]);
+    let [batch, length, hidden] = t.axes("encoder_states")?;
     let (Some(tokens), Some(visible)) = (
         padded_batch(&t, "input_ids", "attention_mask")?,
-        prefix_lengths(&t.integers("encoder_mask")?, length),
+        prefix_lengths(&t.indices("encoder_mask", batch * length, 2)?, length),
     ) else {
         c.fail(HOLES.into());
         return c.finish();
     };
-    let states = tensor(t.floats("encoder_states")?, [batch * length, shape[2]], set.device());
+    let states = tensor(t.floats("encoder_states")?, [batch * length, hidden], set.device());
     let ranges = visible.iter().enumerate().map(|(b, v)| b * length..b * length + v).collect();
     let memory = [Memory { states, ranges }];
     let layer = fixture["params"]["attention_layer"].as_u64().map(|l| l as usize);
@@ -44,8 +44,13 @@ pub(super) fn decoder(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let none = &mut DropoutDraws::none();
     let out = model.text_decoder.all_layers(&tokens, &memory, Read::All, none, Some(&mut trace))?;
     let logits = model.head.forward(out);
-    let width = t.shape("input_ids")?[1];
+    let [rows, width] = t.axes("input_ids")?;
     let labels = t.integers("labels")?;
+    let words = run.config.text.vocab_size as i64;
+    if rows != batch || labels.len() != batch * width || labels.iter().any(|l| *l >= words) {
+        let detail = format!("`labels` must hold word pieces below {words} for {batch} texts");
+        return Err(set.wrong(fixture, &detail));
+    }
     let log_p = activation::log_softmax(logits.clone(), 1);
     let mut loss = vec![0.0_f32; batch];
     for (b, sum) in loss.iter_mut().enumerate() {
@@ -79,19 +84,8 @@ pub(super) fn decoder(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     c.finish()
 }
 
-/// Probabilities with zero columns for the keys that no segment saw.
-fn widened(p: Tensor<4>, keys: usize) -> Vec<f32> {
-    let [.., k] = p.dims();
-    let mut out = Vec::new();
-    for row in values(p).chunks(k) {
-        out.extend_from_slice(row);
-        out.resize(out.len() + keys.saturating_sub(k), 0.0);
-    }
-    out
-}
-
 pub(super) fn training(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
-    let mut c = Comparison::new(fixture);
+    let mut c = Comparison::new(fixture)?;
     let t = set.tensors(fixture, "inputs.safetensors")?;
     let (Some(questions), Some(answers)) = (
         padded_batch(&t, "question_ids", "question_mask")?,
@@ -116,19 +110,24 @@ fn step(
     let t = set.tensors(fixture, "inputs.safetensors")?;
     let expected = set.tensors(fixture, "expected.safetensors")?;
     let counts = fixture["params"]["answers_per_question"].as_array();
-    let question_of = counts
+    let total = answers.len();
+    let question_of: Vec<usize> = counts
         .into_iter()
         .flatten()
         .enumerate()
-        .flat_map(|(q, n)| vec![q; n.as_u64().unwrap_or(0) as usize])
+        .flat_map(|(q, n)| vec![q; (n.as_u64().unwrap_or(0) as usize).min(total + 1)])
         .collect();
-    let total = answers.len();
+    if question_of.len() != total || question_of.last().is_some_and(|q| *q >= questions.len()) {
+        let found = question_of.len();
+        let detail = format!("`answers_per_question` is about {found} answers, given are {total}");
+        return Err(set.wrong(fixture, &detail));
+    }
     let batch = AnswerBatch {
         images: t.on("image", set.device())?,
         questions,
         answers,
         question_of,
-        weights: t.floats("weights")?,
+        weights: t.floats_of("weights", total)?,
     };
     if run.distill {
         run.update_momentum();
@@ -159,7 +158,7 @@ fn step(
             ("logits", ..) => values(model.head.forward(out.decoder_states.clone())),
             ("logits_m", Some(states), Some(teacher)) => {
                 // Without the last position of each answer.
-                let width = t.shape("answer_ids")?[1];
+                let [_, width] = t.axes("answer_ids")?;
                 let rows: Vec<usize> =
                     (0..total * width).filter(|i| i % width + 1 < width).collect();
                 let states = states.clone().select(0, index(&rows, set.device()));
@@ -177,7 +176,7 @@ fn step(
 }
 
 pub(super) fn ranking(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
-    let mut c = Comparison::new(fixture);
+    let mut c = Comparison::new(fixture)?;
     let run = TaskRun::new(set, fixture)?;
     let t = set.tensors(fixture, "inputs.safetensors")?;
     let expected = set.tensors(fixture, "expected.safetensors")?;
@@ -191,7 +190,11 @@ pub(super) fn ranking(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     };
     let questions = packed(&questions);
     let answers = packed(&answers);
-    let tokens = answers.sequences.iter().map(|s| answers.ids[s.range()].to_vec()).collect();
+    let rows = |batch: &TokenBatch| -> Vec<Vec<u32>> {
+        batch.sequences.iter().map(|s| batch.ids[s.range()].to_vec()).collect()
+    };
+    let tokens = rows(&answers);
+    compare_texts(set, &listed, [("questions", &rows(&questions)), ("answers", &tokens)], &mut c)?;
     let model = AnswerModel::new(&run.config, &run.untracked(), Copy::Online)?;
     let images = model.visual_encoder.forward(t.on::<4>("image", set.device())?)?;
     let own: Vec<usize> = (0..questions.len()).collect();
@@ -221,8 +224,12 @@ pub(super) fn ranking(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         &sorted(scores),
         &sorted(expected.floats("candidate_log_prob")?),
     );
-    for (i, want) in listed["predicted"].as_array().into_iter().flatten().enumerate() {
-        let best = found.get(i).and_then(|r| r.candidates.first()).copied().unwrap_or(usize::MAX);
+    let predicted = listed["predicted"].as_array().map_or(&[][..], Vec::as_slice);
+    if predicted.len() != found.len() {
+        c.fail(format!("{} `predicted` answers to {} questions", predicted.len(), found.len()));
+    }
+    for (i, (want, ranking)) in predicted.iter().zip(&found).enumerate() {
+        let best = ranking.candidates.first().copied().unwrap_or(usize::MAX);
         if &listed["answers"][best] != want {
             c.fail(format!("question {i}: {} instead of {want}", listed["answers"][best]));
         }
@@ -230,10 +237,39 @@ pub(super) fn ranking(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     c.finish()
 }
 
+/// Compares the word pieces of the listed texts, an answer followed by `eos`, with those of the tensors.
+fn compare_texts(
+    set: &GoldenSet,
+    listed: &Value,
+    texts: [(&str, &Vec<Vec<u32>>); 2],
+    c: &mut Comparison,
+) -> Result<()> {
+    let tokenizer = Tokenizer::new(Vocabulary::from_file(&set.root().join("vocab.txt"))?);
+    for (key, want) in texts {
+        let end = if key == "answers" { listed["eos"].as_str().unwrap_or_default() } else { "" };
+        let given = listed[key].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let wide = |ids: &[u32]| ids.iter().map(|id| i64::from(*id)).collect::<Vec<_>>();
+        let got: Vec<Vec<i64>> =
+            given.map(|text| wide(&tokenizer.encode(&format!("{text}{end}")))).collect();
+        if got.len() != want.len() {
+            c.fail(format!("{} `{key}` for {} rows of word pieces", got.len(), want.len()));
+        }
+        for (i, (got, want)) in got.iter().zip(want).enumerate() {
+            c.integers(&format!("{key}[{i}]"), got, &wide(want));
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn score(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
-    let mut c = Comparison::new(fixture);
+    let mut c = Comparison::new(fixture)?;
     let json = set.json(fixture, "cases.json")?;
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    for key in ["processing", "cases"] {
+        if json[key].as_array().is_none_or(Vec::is_empty) {
+            c.fail(format!("there are no `{key}`"));
+        }
+    }
     for case in json["processing"].as_array().into_iter().flatten() {
         let input = clean(&text(&case["text"]));
         let marks = punctuation(&input);
@@ -257,6 +293,8 @@ pub(super) fn score(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         c.numbers("accuracy", &[official], &[want("accuracy")]);
         c.numbers("accuracy_v2", &[challenge], &[want("accuracy_v2")]);
         let types = (text(&case["question_type"]), text(&case["answer_type"]));
+        let alone = totals(std::iter::once((official, &*types.0, &*types.1)));
+        c.numbers("overall of one", &[alone.overall], &[want("overall")]);
         scored.push((official, challenge, types));
     }
     let official = totals(scored.iter().map(|(a, _, t)| (*a, &t.0[..], &t.1[..])));
@@ -268,9 +306,8 @@ pub(super) fn score(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         ("perQuestionType", &official.per_question_type),
         ("perAnswerType", &official.per_answer_type),
     ] {
-        for (kind, want) in json["totals"][key].as_object().into_iter().flatten() {
-            let got = got.get(kind).copied().unwrap_or(f64::NAN);
-            c.numbers(key, &[got], &[number(want)]);
+        for (kind, got) in got {
+            c.numbers(&format!("{key}.{kind}"), &[*got], &[number(&json["totals"][key][kind])]);
         }
     }
     c.finish()

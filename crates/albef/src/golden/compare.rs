@@ -2,24 +2,10 @@
 
 use serde_json::Value;
 
-use crate::error::Result;
+pub use albef_weights::golden::{Outcome, Outliers, Worst};
+use regex_lite::Regex;
 
-/// The outcome of one fixture.
-#[derive(Clone, Debug, Default)]
-pub struct Outcome {
-    /// Largest error, as a share of what is allowed at that place.
-    pub worst: f64,
-    /// The largest absolute error.
-    pub error: f64,
-    /// What was allowed where `worst` stands, as an absolute value.
-    pub tolerance: f64,
-    /// Values compared.
-    pub compared: usize,
-    /// Where the worst error is.
-    pub detail: String,
-    /// Whether all values lie within tolerance.
-    pub passed: bool,
-}
+use crate::error::{Error, Result};
 
 /// One rule: `abs + rel * |expected|`, by entry or by the largest entry of the tensor.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,12 +13,12 @@ struct Rule {
     abs: f64,
     rel: f64,
     by_tensor: bool,
-    outliers: Option<Outliers>,
+    outliers: Option<LetOff>,
 }
 
 /// Entries that may lie outside the bound.
 #[derive(Clone, Copy, Debug)]
-struct Outliers {
+struct LetOff {
     /// Their share of a tensor.
     max_share: f64,
     /// As many are allowed in a tensor of any size.
@@ -45,13 +31,27 @@ struct Outliers {
 #[derive(Clone, Debug)]
 pub struct Tolerance {
     spec: Value,
+    /// Regular expressions on names, with the entries that they belong to.
+    overrides: Vec<(Regex, Value)>,
 }
 
 impl Tolerance {
     /// Reads the fixture's entry.
-    #[must_use]
-    pub fn new(fixture: &Value) -> Self {
-        Self { spec: fixture["tolerance"].clone() }
+    ///
+    /// # Errors
+    /// If an override has no pattern, or one that is no regular expression.
+    pub fn new(fixture: &Value) -> Result<Self> {
+        let spec = fixture["tolerance"].clone();
+        let compile = |over: &Value| {
+            let pattern = over["match"].as_str().ok_or_else(|| "it has no `match`".to_owned());
+            let regex = pattern.and_then(|p| Regex::new(p).map_err(|e| format!("`{p}`: {e}")));
+            regex.map(|regex| (regex, over.clone())).map_err(|detail| Error::Format {
+                path: "manifest.json".into(),
+                detail: format!("{}, override of the tolerance: {detail}", fixture["name"]),
+            })
+        };
+        let overrides = spec["overrides"].as_array().into_iter().flatten().map(compile);
+        Ok(Self { overrides: overrides.collect::<Result<_>>()?, spec })
     }
 
     fn rule(&self, name: &str, row: Option<usize>) -> Rule {
@@ -62,11 +62,7 @@ impl Tolerance {
         if spec["mode"] == "exact" || listed("exact") {
             return Rule::default();
         }
-        for over in spec["overrides"].as_array().into_iter().flatten() {
-            let Some(pattern) = over["match"].as_str() else { continue };
-            if !matches_pattern(pattern, name) {
-                continue;
-            }
+        for (_, over) in self.overrides.iter().filter(|(regex, _)| regex.is_match(name)) {
             let rows = over["rows_of_qkv_bias"].as_array();
             if let (Some(rows), true) = (rows, name.ends_with("attn.qkv.bias")) {
                 let bound = |i: usize| rows.get(i).and_then(Value::as_u64).unwrap_or(0) as usize;
@@ -99,7 +95,7 @@ impl Rule {
     fn read(spec: &Value) -> Self {
         let number = |v: &Value, key: &str| v[key].as_f64().unwrap_or(0.0);
         let given = &spec["outliers"];
-        let outliers = given.is_object().then(|| Outliers {
+        let outliers = given.is_object().then(|| LetOff {
             max_share: number(given, "max_share"),
             least: number(given, "least").max(1.0),
             abs: number(given, "abs"),
@@ -113,21 +109,6 @@ impl Rule {
     }
 }
 
-/// The few regular expressions that fixtures use: alternatives in one group, `^`, `$`, and `\.`.
-fn matches_pattern(pattern: &str, name: &str) -> bool {
-    let plain = pattern.replace('\\', "");
-    let start = plain.starts_with('^');
-    let end = plain.ends_with('$');
-    let body = plain.trim_start_matches('^').trim_end_matches('$');
-    let body = body.strip_prefix('(').and_then(|b| b.strip_suffix(')')).unwrap_or(body);
-    body.split('|').any(|part| match (start, end) {
-        (true, true) => name == part,
-        (true, false) => name.starts_with(part),
-        (false, true) => name.ends_with(part),
-        (false, false) => name.contains(part),
-    })
-}
-
 /// Collects comparisons of one fixture.
 #[derive(Debug)]
 pub struct Comparison {
@@ -137,10 +118,11 @@ pub struct Comparison {
 
 impl Comparison {
     /// An empty comparison with the tolerance of `fixture`.
-    #[must_use]
-    pub fn new(fixture: &Value) -> Self {
-        let outcome = Outcome { passed: true, ..Outcome::default() };
-        Self { tolerance: Tolerance::new(fixture), outcome }
+    ///
+    /// # Errors
+    /// As [`Tolerance::new`].
+    pub fn new(fixture: &Value) -> Result<Self> {
+        Ok(Self { tolerance: Tolerance::new(fixture)?, outcome: Outcome::default() })
     }
 
     /// Compares the values of one tensor.
@@ -158,29 +140,31 @@ impl Comparison {
         let largest = expected.iter().fold(0.0_f64, |m, x| m.max(x.abs()));
         let by_row = name.ends_with("attn.qkv.bias");
         let whole = self.tolerance.rule(name, None);
-        let mut outliers = 0_usize;
+        let mut outliers = Outliers::default();
         for (i, (g, e)) in got.iter().zip(expected).enumerate() {
             let rule = if by_row { self.tolerance.rule(name, Some(i)) } else { whole };
             let scale = if rule.by_tensor { largest } else { e.abs() };
             let allowed = rule.abs + rule.rel * scale;
             let error = (g - e).abs();
-            let within = error <= allowed;
-            if !within
-                && let Some(o) = rule.outliers
-                && error <= o.abs
-            {
-                outliers += 1;
-                continue;
+            match rule.outliers {
+                Some(o) if error > allowed && error <= o.abs => {
+                    outliers.found += 1;
+                    outliers.error = outliers.error.max(error);
+                }
+                _ => self.outcome.note(error, allowed, || format!("{name}[{i}]")),
             }
-            self.note(name, i, error, allowed, within);
         }
-        if let Some(o) = whole.outliers
-            && outliers > 0
-        {
-            let limit = (o.max_share * got.len() as f64).ceil().max(o.least);
-            if outliers as f64 > limit {
-                self.fail(format!("{name}: {outliers} outliers, {limit} allowed"));
+        if let Some(o) = whole.outliers.filter(|_| outliers.found > 0) {
+            outliers.allowed = (o.max_share * got.len() as f64).ceil().max(o.least) as usize;
+            let (found, allowed) = (outliers.found, outliers.allowed);
+            if found > allowed {
+                self.fail(format!("{name}: {found} outliers, {allowed} allowed"));
             }
+            let all = self.outcome.outliers.get_or_insert_default();
+            all.found += found;
+            all.allowed += allowed;
+            all.error = all.error.max(outliers.error);
+            all.limit = all.limit.max(o.abs);
         }
         self.outcome.compared += got.len();
     }
@@ -199,34 +183,14 @@ impl Comparison {
 
     /// Records that something is not as it should be.
     pub fn fail(&mut self, detail: String) {
-        self.outcome.passed = false;
-        self.outcome.worst = f64::INFINITY;
-        self.outcome.detail = detail;
-    }
-
-    fn note(&mut self, name: &str, i: usize, error: f64, allowed: f64, within: bool) {
-        let share = if error == 0.0 { 0.0 } else { error / allowed };
-        let share = if within { share } else { share.max(1.000_001) };
-        let o = &mut self.outcome;
-        o.error = o.error.max(error);
-        if !within {
-            o.passed = false;
-        }
-        if share > o.worst || share.is_nan() || o.detail.is_empty() {
-            o.worst = if share.is_nan() { f64::INFINITY } else { share };
-            o.tolerance = allowed;
-            o.detail = format!("{name}[{i}]");
-        }
+        self.outcome.fail(detail);
     }
 
     /// The outcome; a fixture in which nothing was compared has failed.
     ///
     /// # Errors
     /// Never; the signature lets replays end with it.
-    pub fn finish(mut self) -> Result<Outcome> {
-        if self.outcome.compared == 0 {
-            self.fail("nothing was compared".into());
-        }
+    pub fn finish(self) -> Result<Outcome> {
         Ok(self.outcome)
     }
 }
@@ -237,7 +201,7 @@ mod tests {
     use serde_json::json;
 
     fn compare(tolerance: Value, name: &str, got: &[f32], expected: &[f32]) -> Outcome {
-        let mut c = Comparison::new(&json!({ "tolerance": tolerance }));
+        let mut c = Comparison::new(&json!({ "tolerance": tolerance })).unwrap();
         c.tensor(name, got, expected);
         c.finish().unwrap()
     }
@@ -245,11 +209,11 @@ mod tests {
     #[test]
     fn a_value_outside_fails_and_one_inside_passes() {
         let t = json!({"mode": "elementwise", "abs": 0.1, "rel": 0.0});
-        assert!(compare(t.clone(), "x", &[1.05], &[1.0]).passed);
-        assert!(!compare(t.clone(), "x", &[1.2], &[1.0]).passed);
-        assert!(!compare(t.clone(), "x", &[f32::NAN], &[1.0]).passed);
-        assert!(!compare(t.clone(), "x", &[1.0, 1.0], &[1.0]).passed);
-        assert!(!compare(t, "x", &[], &[]).passed);
+        assert!(compare(t.clone(), "x", &[1.05], &[1.0]).passed());
+        assert!(!compare(t.clone(), "x", &[1.2], &[1.0]).passed());
+        assert!(!compare(t.clone(), "x", &[f32::NAN], &[1.0]).passed());
+        assert!(!compare(t.clone(), "x", &[1.0, 1.0], &[1.0]).passed());
+        assert!(!compare(t, "x", &[], &[]).passed());
     }
 
     #[test]
@@ -260,10 +224,40 @@ mod tests {
         };
         let one = [0.5, 0.0, 0.0, 0.0];
         let two = [0.5, 0.5, 0.0, 0.0];
-        assert!(compare(t(Value::Null), "x", &one, &[0.0; 4]).passed);
-        assert!(!compare(t(Value::Null), "x", &two, &[0.0; 4]).passed);
-        assert!(compare(t(json!(2.0)), "x", &two, &[0.0; 4]).passed);
-        assert!(!compare(t(json!(2.0)), "x", &[1.5, 0.0, 0.0, 0.0], &[0.0; 4]).passed);
+        assert!(compare(t(Value::Null), "x", &one, &[0.0; 4]).passed());
+        assert!(!compare(t(Value::Null), "x", &two, &[0.0; 4]).passed());
+        assert!(compare(t(json!(2.0)), "x", &two, &[0.0; 4]).passed());
+        assert!(!compare(t(json!(2.0)), "x", &[1.5, 0.0, 0.0, 0.0], &[0.0; 4]).passed());
+    }
+
+    #[test]
+    fn outliers_that_are_let_off_are_told_beside_the_worst_of_the_others() {
+        let t = json!({"mode": "elementwise", "abs": 0.1, "rel": 0.0,
+            "outliers": {"max_share": 0.5, "abs": 1.0}});
+        let o = compare(t, "x", &[0.5, 0.025, 0.75, 0.0], &[0.0; 4]);
+        assert!(o.passed());
+        let said = o.to_string();
+        for part in ["worst error 2.50e-2 of 1.00e-1 allowed at x[1]", "2 outliers of 2 allowed"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+
+    #[test]
+    fn patterns_of_overrides_are_regular_expressions_and_others_an_error() {
+        let t = |pattern: &str| {
+            json!({"mode": "elementwise", "abs": 0.0, "rel": 0.0,
+                "overrides": [{"match": pattern, "abs": 1.0, "rel": 0.0}]})
+        };
+        let passes = |pattern: &str, name: &str| compare(t(pattern), name, &[0.5], &[0.0]).passed();
+        for pattern in [r"(\.key|attn\.qkv)\.bias$", r"\.(key|query)\.b[aeiou]as$|qkv\.bias"] {
+            assert!(passes(pattern, "grad.layer.0.key.bias"), "{pattern}");
+            assert!(passes(pattern, "blocks.0.attn.qkv.bias"), "{pattern}");
+            assert!(!passes(pattern, "layer.0.value.bias"), "{pattern}");
+            assert!(!passes(pattern, "layer.0.keyxbias"), "{pattern}");
+        }
+        let fixture = json!({"name": "odd", "tolerance": t("(open")});
+        let error = Comparison::new(&fixture).unwrap_err().to_string();
+        assert!(error.contains("odd") && error.contains("(open"), "{error}");
     }
 
     #[test]
@@ -271,8 +265,8 @@ mod tests {
         let t = json!({"mode": "mixed", "default": {"mode": "elementwise", "abs": 0.0, "rel": 0.0},
             "overrides": [{"match": "(\\.key\\.bias|attn\\.qkv\\.bias)$", "rows_of_qkv_bias": [1, 2],
                 "mode": "elementwise", "abs": 1.0, "rel": 0}]});
-        assert!(compare(t.clone(), "a.attn.qkv.bias", &[0., 0.5, 0.], &[0.; 3]).passed);
-        assert!(!compare(t.clone(), "a.attn.qkv.bias", &[0.5, 0., 0.], &[0.; 3]).passed);
-        assert!(compare(t, "a.key.bias", &[0.5, 0.5, 0.5], &[0.; 3]).passed);
+        assert!(compare(t.clone(), "a.attn.qkv.bias", &[0., 0.5, 0.], &[0.; 3]).passed());
+        assert!(!compare(t.clone(), "a.attn.qkv.bias", &[0.5, 0., 0.], &[0.; 3]).passed());
+        assert!(compare(t, "a.key.bias", &[0.5, 0.5, 0.5], &[0.; 3]).passed());
     }
 }

@@ -67,7 +67,7 @@ fn both_ways(
     fixture: &Value,
     one: impl Fn(&TokenBatch, &mut Comparison) -> Result<()>,
 ) -> Result<Outcome> {
-    let mut c = Comparison::new(fixture);
+    let mut c = Comparison::new(fixture)?;
     let t = set.tensors(fixture, "inputs.safetensors")?;
     match padded_batch(&t, "input_ids", "attention_mask")? {
         None => c.fail("a mask with holes, where only visible prefixes are known".into()),
@@ -92,13 +92,14 @@ fn retrieval_step(
     let mut run = TaskRun::new(set, fixture)?;
     let t = set.tensors(fixture, "inputs.safetensors")?;
     let expected = set.tensors(fixture, "expected.safetensors")?;
+    let n = tokens.len();
     let ids = t.integers("idx")?;
-    let indices = |n: &str| -> Result<Vec<usize>> {
-        Ok(t.integers(n)?.iter().map(|i| *i as usize).collect())
-    };
+    if ids.len() != n {
+        return Err(set.wrong(fixture, &format!("`idx` has {} values for {n} texts", ids.len())));
+    }
     let draws = Draws::Replay {
-        negative_image: indices("negative_image")?,
-        negative_text: indices("negative_text")?,
+        negative_image: t.indices("negative_image", n, n)?,
+        negative_text: t.indices("negative_text", n, n)?,
         masks: Vec::new(),
     };
     // The replacement of `idx_queue`, if the set has one, came with the weights.
@@ -138,7 +139,6 @@ fn retrieval_step(
     let loss = step.loss_ita.clone() + step.loss_itm.clone();
     let grads = gradients(&run.weights.online, &weights, &loss);
 
-    let n = tokens.len();
     let negatives = |sims: &Tensor<2>| {
         let weights = activation::softmax(sims.clone().narrow(1, 0, n), 1);
         let mut weights = values(weights);
@@ -238,9 +238,10 @@ fn classification<M: Classifier>(
     let t = set.tensors(fixture, "inputs.safetensors")?;
     let expected = set.tensors(fixture, "expected.safetensors")?;
     let images: Tensor<4> = t.on("image", set.device())?;
-    let labels: Vec<usize> = t.integers("targets")?.iter().map(|l| *l as usize).collect();
     let before = M::read(&run.config, &run.untracked(), Copy::Online)?;
     let eval_logits = before.classify(images.clone(), tokens)?;
+    let [rows, classes] = eval_logits.dims();
+    let labels = t.indices("targets", rows, classes)?;
 
     let weights = run.tracked();
     let model = M::read(&run.config, &weights, Copy::Online)?;
@@ -285,13 +286,19 @@ fn assignment_step(
     let run = TaskRun::new(set, fixture)?;
     let t = set.tensors(fixture, "inputs.safetensors")?;
     let expected = set.tensors(fixture, "expected.safetensors")?;
+    let n = tokens.len();
     let index = t.integers("index")?;
-    let (other, order) = (t.floats("u_other")?, t.floats("u_order")?);
+    let held = |v: &i64| (-1..n as i64).contains(v);
+    if index.len() != 2 * n || !index.iter().all(held) {
+        let detail = format!("`index` must hold two images below {n} for each of {n} texts");
+        return Err(set.wrong(fixture, &detail));
+    }
+    let (other, order) = (t.floats_of("u_other", n)?, t.floats_of("u_order", n)?);
     let draw = |row: usize| AssignmentDraw {
         other: f64::from(other[row]),
         order: f64::from(order[row]),
         index: [0.0; 2],
-        given: Some([index[2 * row] as usize, index[2 * row + 1].max(0) as usize]),
+        given: Some([0, 1].map(|i| index[2 * row + i].max(0) as usize)),
     };
     let weights = run.tracked();
     let model = AssignmentModel::new(&run.config, &weights)?;

@@ -14,7 +14,7 @@ use crate::params::{Params, tensor, values};
 /// Lengths of the visible prefix of each row of a mask `[rows, width]`.
 ///
 /// Packing knows visible prefixes only; a mask with holes gives `None`.
-pub(super) fn prefix_lengths(mask: &[i64], width: usize) -> Option<Vec<usize>> {
+pub(super) fn prefix_lengths(mask: &[usize], width: usize) -> Option<Vec<usize>> {
     mask.chunks(width.max(1))
         .map(|row| {
             let visible = row.iter().take_while(|m| **m != 0).count();
@@ -23,11 +23,18 @@ pub(super) fn prefix_lengths(mask: &[i64], width: usize) -> Option<Vec<usize>> {
         .collect()
 }
 
+/// Token ids; those outside of a model's vocabulary are its to refuse.
+pub(super) fn token_ids(t: &Tensors, name: &str, n: usize) -> Result<Vec<u32>> {
+    let ids = t.indices(name, n, u32::MAX as usize)?;
+    Ok(ids.into_iter().map(|id| id as u32).collect())
+}
+
 /// The padded batch of `input_ids` and `attention_mask`, as the official code runs it.
 pub(super) fn padded_batch(t: &Tensors, ids: &str, mask: &str) -> Result<Option<TokenBatch>> {
-    let width = t.shape(ids)?.last().copied().unwrap_or(0);
-    let tokens: Vec<u32> = t.integers(ids)?.iter().map(|i| *i as u32).collect();
-    let lengths = prefix_lengths(&t.integers(mask)?, width);
+    let [rows, width] = t.axes(ids)?;
+    let tokens = token_ids(t, ids, rows * width)?;
+    let visible = t.indices(mask, rows * width, 2)?;
+    let lengths = prefix_lengths(&visible, width);
     Ok(lengths.map(|l| TokenBatch::padded(&tokens, width, &l)))
 }
 
@@ -42,7 +49,7 @@ pub(super) fn vit(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let mut trace = VisionTrace { attention_block: block, ..VisionTrace::default() };
     let image = inputs.on::<4>("image", set.device())?;
     let out = encoder.forward_traced(image, &mut trace)?;
-    let mut c = Comparison::new(fixture);
+    let mut c = Comparison::new(fixture)?;
     for name in expected.names() {
         let want = expected.floats(&name)?;
         let got = match name.split_once('.') {
@@ -78,16 +85,16 @@ pub(super) fn bert(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let params = &fixture["params"];
     let layer = params["attention_layer"].as_u64().map(|l| l as usize);
     let mut trace = TextTrace { attention_layer: layer, ..TextTrace::default() };
-    let mut c = Comparison::new(fixture);
+    let mut c = Comparison::new(fixture)?;
 
-    let mask_shape = t.shape("attention_mask")?.to_vec();
-    let (batch, width) = (mask_shape[0], mask_shape[1]);
-    let Some(lengths) = prefix_lengths(&t.integers("attention_mask")?, width) else {
+    let [batch, width] = t.axes("attention_mask")?;
+    let mask = t.indices("attention_mask", batch * width, 2)?;
+    let Some(lengths) = prefix_lengths(&mask, width) else {
         c.fail(HOLES.into());
         return c.finish();
     };
     let mut none = DropoutDraws::none();
-    let image = image_states(set, &t)?;
+    let image = image_states(set, &t, batch, config.vision.width)?;
     let image_of: Vec<usize> = (0..batch).collect();
     let context = image.as_ref().map(|(states, visible)| ImageContext {
         states,
@@ -95,15 +102,13 @@ pub(super) fn bert(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         visible: visible.as_deref(),
     });
     let ids = || -> Result<TokenBatch> {
-        let ids: Vec<u32> = t.integers("input_ids")?.iter().map(|i| *i as u32).collect();
-        Ok(TokenBatch::padded(&ids, width, &lengths))
+        Ok(TokenBatch::padded(&token_ids(&t, "input_ids", batch * width)?, width, &lengths))
     };
     let out = match (params["mode"].as_str(), context) {
         (Some("text"), _) => encoder.text(&ids()?, Read::All, &mut none, Some(&mut trace))?,
         (Some("fusion"), Some(context)) => {
-            let shape = t.shape("encoder_embeds")?.to_vec();
-            let states =
-                tensor(t.floats("encoder_embeds")?, [batch * width, shape[2]], set.device());
+            let values = t.floats_of("encoder_embeds", batch * width * config.text.hidden)?;
+            let states = tensor(values, [batch * width, config.text.hidden], set.device());
             let sequences: Vec<Sequence> = TokenBatch::padded(&[], width, &lengths).sequences;
             encoder.fusion(states, &sequences, context, Read::All, &mut none, Some(&mut trace))?
         }
@@ -138,7 +143,7 @@ pub(super) fn bert(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
 }
 
 /// Probabilities with zero columns for the keys that no segment saw.
-fn widened(p: burn::tensor::Tensor<4>, keys: usize) -> Vec<f32> {
+pub(super) fn widened(p: burn::tensor::Tensor<4>, keys: usize) -> Vec<f32> {
     let [.., k] = p.dims();
     values(p)
         .chunks(k)
@@ -153,18 +158,23 @@ fn widened(p: burn::tensor::Tensor<4>, keys: usize) -> Vec<f32> {
 /// Image states of a fixture. Attention does not see order, so the visible tokens of a masked
 /// image are moved to the front; only the columns of the probabilities would notice, and those
 /// are compared where nothing is masked.
-fn image_states(set: &GoldenSet, t: &Tensors) -> Result<Option<(ImageStates, Option<Vec<usize>>)>> {
+fn image_states(
+    set: &GoldenSet,
+    t: &Tensors,
+    batch: usize,
+    width: usize,
+) -> Result<Option<(ImageStates, Option<Vec<usize>>)>> {
     if !t.has("image_embeds") {
         return Ok(None);
     }
-    let shape = t.shape("image_embeds")?.to_vec();
-    let (batch, length, width) = (shape[0], shape[1], shape[2]);
-    let tokens = tensor(t.floats("image_embeds")?, [batch * length, width], set.device());
+    let [_, length, _] = t.axes("image_embeds")?;
+    let values = t.floats_of("image_embeds", batch * length * width)?;
+    let tokens = tensor(values, [batch * length, width], set.device());
     let whole = ImageStates { tokens, batch, length };
     if !t.has("image_mask") {
         return Ok(Some((whole, None)));
     }
-    let mask = t.integers("image_mask")?;
+    let mask = t.indices("image_mask", batch * length, 2)?;
     if mask.iter().all(|m| *m != 0) {
         return Ok(Some((whole, None)));
     }
@@ -186,7 +196,7 @@ pub(super) fn projections(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let model = state.model(&config)?;
     let t = set.tensors(fixture, "inputs.safetensors")?;
     let expected = set.tensors(fixture, "expected.safetensors")?;
-    let mut c = Comparison::new(fixture);
+    let mut c = Comparison::new(fixture)?;
     let (Some(tokens), Some(masked)) = (
         padded_batch(&t, "input_ids", "attention_mask")?,
         padded_batch(&t, "masked_input_ids", "attention_mask")?,
@@ -203,10 +213,9 @@ pub(super) fn projections(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let over_temp = sim.clone() / model.temp.clone().unsqueeze();
 
     let states = e.text_encoder.text(&tokens, Read::All, &mut none(), None)?;
-    let place = |name: &str| -> Result<Vec<usize>> {
-        Ok(t.integers(name)?.iter().map(|i| *i as usize).collect())
-    };
-    let (pair_image, pair_text) = (place("pair_image")?, place("pair_text")?);
+    let pairs_given = t.count("pair_image")?;
+    let pair_image = t.indices("pair_image", pairs_given, image.batch)?;
+    let pair_text = t.indices("pair_text", pairs_given, tokens.len())?;
     let mut rows = Vec::new();
     let mut pairs = TokenBatch::default();
     for text in &pair_text {
@@ -221,9 +230,12 @@ pub(super) fn projections(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let own: Vec<usize> = (0..masked.len()).collect();
     let context = ImageContext { states: &image, image_of: &own, visible: None };
     let fused = e.text_encoder.multi_modal(&masked, context, Read::All, &mut none(), None)?;
-    let rows: Vec<usize> = place("mlm_row")?
+    let [_, width] = t.axes("masked_input_ids")?;
+    let places = t.count("mlm_row")?;
+    let rows: Vec<usize> = t
+        .indices("mlm_row", places, masked.len())?
         .iter()
-        .zip(place("mlm_position")?)
+        .zip(t.indices("mlm_position", places, width)?)
         .map(|(row, at)| masked.sequences[*row].start + at)
         .collect();
     let fused = fused.select(0, index(&rows, set.device()));

@@ -9,7 +9,7 @@ use crate::eval::grounding::{best_box, box_score, iou, resize_map};
 use crate::explain::{contrastive_maps, matching_maps};
 
 pub(super) fn gradcam(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
-    let mut c = Comparison::new(fixture);
+    let mut c = Comparison::new(fixture)?;
     let (config, weights) = set.task_model(fixture)?;
     let t = set.tensors(fixture, "inputs.safetensors")?;
     let expected = set.tensors(fixture, "expected.safetensors")?;
@@ -25,7 +25,8 @@ pub(super) fn gradcam(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     } else {
         contrastive_maps(&config, &weights.online, images, &tokens, layer)?
     };
-    let length = if matching { t.shape("input_ids")?[1] } else { 1 };
+    let [_, width] = t.axes("input_ids")?;
+    let length = if matching { width } else { 1 };
     let pairs = 0..tokens.len();
     for name in expected.names() {
         let got = match name.as_str() {
@@ -48,20 +49,29 @@ pub(super) fn gradcam(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
 }
 
 pub(super) fn boxes(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
-    let mut c = Comparison::new(fixture);
+    let mut c = Comparison::new(fixture)?;
     let t = set.tensors(fixture, "inputs.safetensors")?;
     let cases = set.json(fixture, "cases.json")?;
-    let shape = t.shape("maps")?.to_vec();
+    let [count, rows, columns] = t.axes("maps")?;
     let maps = t.floats("maps")?;
+    let refs = cases["refs"].as_array().cloned().unwrap_or_default();
+    if refs.len() != count {
+        c.fail(format!("{} `refs` for {count} maps", refs.len()));
+        return c.finish();
+    }
     let number = |v: &Value| v.as_f64().unwrap_or(f64::NAN);
     let region = |v: &Value| std::array::from_fn(|i| number(&v[i]));
     let alpha = number(&cases["alpha"]);
     let mut tally: std::collections::BTreeMap<String, [usize; 2]> =
         std::collections::BTreeMap::new();
-    for (i, case) in cases["refs"].as_array().into_iter().flatten().enumerate() {
+    for (i, case) in refs.iter().enumerate() {
         let size = (number(&case["height"]) as usize, number(&case["width"]) as usize);
-        let cells = shape[1] * shape[2];
-        let map = resize_map(&maps[i * cells..(i + 1) * cells], (shape[1], shape[2]), size);
+        if !(1..=8192).contains(&size.0) || !(1..=8192).contains(&size.1) {
+            c.fail(format!("ref {i} is {} x {} pixels", size.0, size.1));
+            break;
+        }
+        let cells = rows * columns;
+        let map = resize_map(&maps[i * cells..(i + 1) * cells], (rows, columns), size);
         let boxes: Vec<[f64; 4]> =
             case["det_boxes"].as_array().into_iter().flatten().map(region).collect();
         let scores: Vec<f64> = boxes.iter().map(|b| box_score(&map, size, *b, alpha)).collect();

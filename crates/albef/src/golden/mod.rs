@@ -7,19 +7,21 @@ mod compare;
 mod downstream;
 mod encoders;
 mod maps;
+mod panics;
 mod pretrain;
 mod retrieval;
 mod set;
 mod training;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
 
-pub use compare::{Comparison, Outcome, Tolerance};
+pub use compare::{Comparison, Outcome, Outliers, Tolerance, Worst};
 pub use set::GoldenSet;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use burn::tensor::Device;
 
 /// One fixture of a set and what came of it.
@@ -37,7 +39,7 @@ impl Replayed {
     /// Whether the fixture is known and within tolerance.
     #[must_use]
     pub fn passed(&self) -> bool {
-        matches!(&self.outcome, Some(Ok(o)) if o.passed)
+        matches!(&self.outcome, Some(Ok(o)) if o.passed())
     }
 }
 
@@ -82,7 +84,8 @@ fn widened(tolerance: &Value, factor: f64) -> Value {
 /// Tolerances are those of the set times [`slack`].
 ///
 /// # Errors
-/// If the set itself cannot be read; what fails inside a fixture is part of its outcome.
+/// If the set itself cannot be read, or `only` names a kind that neither this program nor the set
+/// knows; what fails inside a fixture is part of its outcome.
 pub fn replay(
     root: &Path,
     only: Option<&[String]>,
@@ -90,6 +93,7 @@ pub fn replay(
     mut each: impl FnMut(&Replayed),
 ) -> Result<Vec<Replayed>> {
     let set = GoldenSet::open(root, device)?;
+    check_kinds(&set, only.unwrap_or_default())?;
     let slack = slack(device);
     let mut all = Vec::new();
     for fixture in set.fixtures() {
@@ -98,15 +102,13 @@ pub fn replay(
         if only.is_some_and(|o| !o.contains(&kind)) {
             continue;
         }
-        let outcome = if slack == 1.0 {
-            one(&set, &kind, fixture)
-        } else {
-            let mut wide = fixture.clone();
-            wide["tolerance"] = widened(&fixture["tolerance"], slack);
-            one(&set, &kind, &wide)
-        };
-        // What needs no model is computed on the CPU in any case, within the set's own bounds.
-        let outcome = outcome.or_else(|| elsewhere(&set, &kind, fixture));
+        let outcome = panics::caught(|| outcome(&set, &kind, fixture, slack)).unwrap_or_else(|e| {
+            let detail = format!(
+                "the replay broke off ({e}); hint: an input of it has another shape or range than the \
+                 format says"
+            );
+            Some(Err(set.wrong(fixture, &detail)))
+        });
         let replayed = Replayed { name, kind, outcome };
         each(&replayed);
         all.push(replayed);
@@ -114,56 +116,68 @@ pub fn replay(
     Ok(all)
 }
 
-/// Kinds that are replayed on a model or with what trains it.
-fn one(set: &GoldenSet, kind: &str, fixture: &Value) -> Option<Result<Outcome>> {
-    Some(match kind {
-        "vit" => encoders::vit(set, fixture),
-        "bert" => encoders::bert(set, fixture),
-        "projections" => encoders::projections(set, fixture),
-        "pretrain_step" => pretrain::step(set, fixture),
-        "trajectory" => pretrain::trajectory(set, fixture),
-        "mlm_mask" => training::mlm_mask(set, fixture),
-        "adamw" => training::adamw(set, fixture),
-        "ema" => training::ema(set, fixture),
-        "schedules" => training::schedules(set, fixture),
-        "retrieval_train" => downstream::retrieval(set, fixture),
-        "ve_train" => downstream::entailment(set, fixture),
-        "nlvr_train" => downstream::pairs(set, fixture),
-        "ta_step" => downstream::assignment(set, fixture),
-        "bert_decoder" => answers::decoder(set, fixture),
-        "vqa_train" => answers::training(set, fixture),
-        "vqa_rank" => answers::ranking(set, fixture),
-        "vqa_score" => answers::score(set, fixture),
-        "gradcam" => maps::gradcam(set, fixture),
-        "grounding_boxes" => maps::boxes(set, fixture),
-        "itm_eval" => retrieval::itm_eval(set, fixture),
-        "retrieval_eval" => retrieval::evaluation(set, fixture),
-        _ => return None,
+/// An error for kinds that nobody knows, since nothing would be replayed and nothing fail.
+fn check_kinds(set: &GoldenSet, only: &[String]) -> Result<()> {
+    let own = MODEL_KINDS.iter().map(|(kind, _)| *kind);
+    let mut known: BTreeSet<&str> = set.fixtures().filter_map(|f| f["kind"].as_str()).collect();
+    for kind in own.chain(albef_data::golden::kinds()).chain(albef_weights::golden::kinds()) {
+        known.insert(kind);
+    }
+    match only.iter().find(|kind| !known.contains(kind.as_str())) {
+        None => Ok(()),
+        Some(kind) => {
+            let known = known.into_iter().collect::<Vec<_>>().join(", ");
+            Err(Error::Config(format!(
+                "there is no kind `{kind}` of fixtures; the kinds are {known}"
+            )))
+        }
+    }
+}
+
+fn outcome(set: &GoldenSet, kind: &str, fixture: &Value, slack: f64) -> Option<Result<Outcome>> {
+    if let Some((_, replay)) = MODEL_KINDS.iter().find(|(name, _)| *name == kind) {
+        if slack == 1.0 {
+            return Some(replay(set, fixture));
+        }
+        let mut wide = fixture.clone();
+        wide["tolerance"] = widened(&fixture["tolerance"], slack);
+        return Some(replay(set, &wide));
+    }
+    // What needs no model is computed on the CPU in any case, within the set's own bounds, by the
+    // crates that own the code.
+    let data = albef_data::golden::replay(kind, set.root(), fixture);
+    data.map(|outcome| outcome.map_err(Error::from)).or_else(|| {
+        let weights = albef_weights::golden::replay(kind, set.root(), fixture)?;
+        Some(weights.map_err(Error::from))
     })
 }
 
-/// Kinds that need no model are replayed by the crates that own the code.
-fn elsewhere(set: &GoldenSet, kind: &str, fixture: &Value) -> Option<Result<Outcome>> {
-    if let Some(outcome) = albef_data::golden::replay(kind, set.root(), fixture) {
-        return Some(outcome.map_err(Into::into).map(|o| Outcome {
-            worst: if o.passed { 0.0 } else { f64::INFINITY },
-            error: o.worst,
-            tolerance: o.tolerance,
-            compared: o.compared,
-            detail: o.detail,
-            passed: o.passed,
-        }));
-    }
-    let outcome = albef_weights::golden::replay(kind, set.root(), fixture)?;
-    Some(outcome.map_err(Into::into).map(|o| Outcome {
-        worst: if o.passed { 0.0 } else { f64::INFINITY },
-        error: o.worst,
-        tolerance: o.tolerance,
-        compared: o.compared,
-        detail: o.detail,
-        passed: o.passed,
-    }))
-}
+type Replay = fn(&GoldenSet, &Value) -> Result<Outcome>;
+
+/// Kinds that are replayed on a model or with what trains it.
+const MODEL_KINDS: [(&str, Replay); 21] = [
+    ("vit", encoders::vit),
+    ("bert", encoders::bert),
+    ("projections", encoders::projections),
+    ("pretrain_step", pretrain::step),
+    ("trajectory", pretrain::trajectory),
+    ("mlm_mask", training::mlm_mask),
+    ("adamw", training::adamw),
+    ("ema", training::ema),
+    ("schedules", training::schedules),
+    ("retrieval_train", downstream::retrieval),
+    ("ve_train", downstream::entailment),
+    ("nlvr_train", downstream::pairs),
+    ("ta_step", downstream::assignment),
+    ("bert_decoder", answers::decoder),
+    ("vqa_train", answers::training),
+    ("vqa_rank", answers::ranking),
+    ("vqa_score", answers::score),
+    ("gradcam", maps::gradcam),
+    ("grounding_boxes", maps::boxes),
+    ("itm_eval", retrieval::itm_eval),
+    ("retrieval_eval", retrieval::evaluation),
+];
 
 #[cfg(test)]
 mod tests {

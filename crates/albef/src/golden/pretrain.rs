@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use burn::tensor::{Tensor, activation};
 use serde_json::Value;
 
-use super::encoders::padded_batch;
+use super::encoders::{padded_batch, token_ids};
 use super::set::{Tensors, checksum, checksums, parameter};
 use super::{Comparison, GoldenSet, Outcome};
 use crate::config::ModelConfig;
@@ -24,8 +24,10 @@ use crate::weights::{ModelState, momentum_encoders, transposed};
 /// Draws of a fixture, for the token rows of `tokens`, which lie in a table of `width` columns.
 fn draws(t: &Tensors, prefix: &str, tokens: &TokenBatch, width: usize) -> Result<Draws> {
     let name = |n: &str| format!("{prefix}{n}");
-    let (mask, replace) = (t.floats(&name("u_mask"))?, t.floats(&name("u_replace"))?);
-    let (random, words) = (t.floats(&name("u_random"))?, t.integers(&name("random_words"))?);
+    let (batch, n) = (tokens.len(), tokens.len() * width);
+    let floats = |of: &str| t.floats_of(&name(of), n);
+    let (mask, replace, random) = (floats("u_mask")?, floats("u_replace")?, floats("u_random")?);
+    let words = token_ids(t, &name("random_words"), n)?;
     let masks = tokens
         .sequences
         .iter()
@@ -35,15 +37,12 @@ fn draws(t: &Tensors, prefix: &str, tokens: &TokenBatch, width: usize) -> Result
             mask: mask[at],
             replace: replace[at],
             random: random[at],
-            word: words[at] as u32,
+            word: words[at],
         })
         .collect();
-    let indices = |n: &str| -> Result<Vec<usize>> {
-        Ok(t.integers(&name(n))?.iter().map(|i| *i as usize).collect())
-    };
     Ok(Draws::Replay {
-        negative_image: indices("negative_image")?,
-        negative_text: indices("negative_text")?,
+        negative_image: t.indices(&name("negative_image"), batch, batch)?,
+        negative_text: t.indices(&name("negative_text"), batch, batch)?,
         masks,
     })
 }
@@ -140,7 +139,7 @@ pub(super) fn gradients(
 }
 
 pub(super) fn step(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
-    let mut c = Comparison::new(fixture);
+    let mut c = Comparison::new(fixture)?;
     let t = set.tensors(fixture, "inputs.safetensors")?;
     let Some(padded) = padded_batch(&t, "input_ids", "attention_mask")? else {
         c.fail("a mask with holes".into());
@@ -165,7 +164,7 @@ fn one_step(
     let expected = set.tensors(fixture, "expected.safetensors")?;
     let alpha = fixture["params"]["alpha"].as_f64().unwrap_or(0.0);
     let momentum = fixture["params"]["momentum"].as_f64().unwrap_or(set.momentum()?);
-    let width = t.shape("input_ids")?[1];
+    let [_, width] = t.axes("input_ids")?;
     let size = tokens.len();
     let draws = draws(t, "", &tokens, width)?;
     let batch = Batch {
@@ -254,11 +253,18 @@ pub(super) fn compare_checksums(
     if set.file(fixture, "momentum_checksums.json").is_err() {
         return Ok(());
     }
-    for (name, want) in checksums(&set.json(fixture, "momentum_checksums.json")?) {
-        match parameter(momentum, &name) {
-            Some(got) => c.numbers(&format!("checksum.{name}"), &checksum(&got), &want),
-            None => c.fail(format!("no momentum parameter `{name}`")),
+    let want = checksums(&set.json(fixture, "momentum_checksums.json")?);
+    for p in momentum.entries() {
+        match want.get(&p.name) {
+            Some(want) => {
+                let got = checksum(&values(p.value.clone()));
+                c.numbers(&format!("checksum.{}", p.name), &got, want);
+            }
+            None => c.fail(format!("momentum_checksums.json has no sums of `{}`", p.name)),
         }
+    }
+    if let Some(name) = want.keys().find(|name| momentum.get(name).is_none()) {
+        c.fail(format!("no momentum parameter `{name}`"));
     }
     Ok(())
 }
@@ -317,7 +323,7 @@ fn computed(name: &str, step: &Step, loss: &Tensor<1>, run: &Run) -> Option<Vec<
 }
 
 pub(super) fn trajectory(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
-    let mut c = Comparison::new(fixture);
+    let mut c = Comparison::new(fixture)?;
     let (config, state) = set.model(fixture)?;
     let t = set.tensors(fixture, "inputs.safetensors")?;
     let expected = set.tensors(fixture, "expected.safetensors")?;
@@ -343,7 +349,8 @@ pub(super) fn trajectory(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
             break;
         };
         let tokens = packed(&padded);
-        let draws = draws(&t, &prefix, &tokens, t.shape(&ids)?[1])?;
+        let [_, width] = t.axes(&ids)?;
+        let draws = draws(&t, &prefix, &tokens, width)?;
         let image = fixture["params"]["image_of_step"][i].as_u64().unwrap_or(i as u64);
         let batch = Batch {
             images: t.on(&format!("step{image}.image"), set.device())?,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use albef_data::image::Normalization;
 use albef_weights::{HostTensor, StateDict, Task};
 use burn::tensor::{Device, Tensor};
 use serde_json::Value;
@@ -34,14 +35,15 @@ impl GoldenSet {
     /// Opens the set at `root`.
     ///
     /// # Errors
-    /// If `config.json` or `manifest.json` cannot be read.
+    /// If `config.json` or `manifest.json` cannot be read, or there is no fixture.
     pub fn open(root: &Path, device: &Device) -> Result<Self> {
-        Ok(Self {
-            root: root.to_owned(),
-            config: read_json(&root.join("config.json"))?,
-            manifest: read_json(&root.join("manifest.json"))?,
-            device: device.clone(),
-        })
+        let path = root.join("manifest.json");
+        let (config, manifest) = (read_json(&root.join("config.json"))?, read_json(&path)?);
+        if manifest["fixtures"].as_array().is_none_or(Vec::is_empty) {
+            let detail = "it has no list `fixtures`, or an empty one".into();
+            return Err(Error::Format { path, detail });
+        }
+        Ok(Self { root: root.to_owned(), config, manifest, device: device.clone() })
     }
 
     /// Where the set lies.
@@ -159,6 +161,15 @@ impl GoldenSet {
         Ok(SpecialIds { pad: id("pad")?, cls: id("cls")?, mask: id("mask")? })
     }
 
+    /// Mean and deviation of the set's pictures.
+    ///
+    /// # Errors
+    /// If they are given and are no such thing.
+    pub fn normalization(&self) -> Result<Normalization> {
+        albef_data::golden::normalization(&self.config)
+            .map_err(|detail| Error::Format { path: self.root.join("config.json"), detail })
+    }
+
     /// The masking probability of the set.
     ///
     /// # Errors
@@ -221,10 +232,7 @@ impl GoldenSet {
 
 impl Tensors {
     fn get(&self, name: &str) -> Result<&HostTensor> {
-        self.state.get(name).ok_or_else(|| Error::Format {
-            path: self.path.clone(),
-            detail: format!("no tensor `{name}`"),
-        })
+        self.state.get(name).ok_or_else(|| self.wrong(format!("no tensor `{name}`")))
     }
 
     /// Whether the file has that tensor.
@@ -265,17 +273,70 @@ impl Tensors {
         Ok(self.get(name)?.to_i64()?)
     }
 
+    fn wrong(&self, detail: String) -> Error {
+        Error::Format { path: self.path.clone(), detail }
+    }
+
+    /// The shape of a tensor of `D` axes.
+    ///
+    /// # Errors
+    /// If it is absent or of another rank.
+    pub fn axes<const D: usize>(&self, name: &str) -> Result<[usize; D]> {
+        let shape = self.shape(name)?;
+        shape
+            .try_into()
+            .map_err(|_| self.wrong(format!("`{name}` has shape {shape:?}, wanted {D} axes")))
+    }
+
+    /// The values of a float tensor of `n` values.
+    ///
+    /// # Errors
+    /// If it is absent or of another type or size.
+    pub fn floats_of(&self, name: &str, n: usize) -> Result<Vec<f32>> {
+        let found = self.floats(name)?;
+        self.check_length(name, found.len(), n)?;
+        Ok(found)
+    }
+
+    /// The values of an integer tensor as `n` indices below `limit`.
+    ///
+    /// # Errors
+    /// If it is absent, of another type or size, or one of them is out of range.
+    pub fn indices(&self, name: &str, n: usize, limit: usize) -> Result<Vec<usize>> {
+        let found = self.integers(name)?;
+        self.check_length(name, found.len(), n)?;
+        let index = |(at, v): (usize, &i64)| {
+            let index = usize::try_from(*v).ok().filter(|v| *v < limit);
+            index.ok_or_else(|| {
+                self.wrong(format!(
+                    "`{name}`[{at}] is {v}; it must lie between 0 and {limit}, {limit} not included"
+                ))
+            })
+        };
+        found.iter().enumerate().map(index).collect()
+    }
+
+    /// The number of values of a tensor.
+    ///
+    /// # Errors
+    /// If it is absent.
+    pub fn count(&self, name: &str) -> Result<usize> {
+        Ok(self.get(name)?.len())
+    }
+
+    fn check_length(&self, name: &str, found: usize, n: usize) -> Result<()> {
+        if found == n {
+            return Ok(());
+        }
+        Err(self.wrong(format!("`{name}` has {found} values, wanted {n}")))
+    }
+
     /// A tensor on `device`.
     ///
     /// # Errors
     /// If it is absent or of another rank.
     pub fn on<const D: usize>(&self, name: &str, device: &Device) -> Result<Tensor<D>> {
-        let host = self.get(name)?;
-        let shape: [usize; D] = host.shape.clone().try_into().map_err(|_| Error::Format {
-            path: self.path.clone(),
-            detail: format!("`{name}` has shape {:?}, wanted {D} axes", host.shape),
-        })?;
-        Ok(tensor(host.to_f32()?, shape, device))
+        Ok(tensor(self.get(name)?.to_f32()?, self.axes(name)?, device))
     }
 }
 
@@ -297,7 +358,7 @@ pub(super) fn checksum(values: &[f32]) -> [f64; 2] {
     [wide().sum(), wide().map(|v| v * v).sum::<f64>().sqrt()]
 }
 
-/// Name to `[sum, l2 norm]`.
+/// Name to `[sum, l2 norm]`, where an entry is that.
 pub(super) fn checksums(json: &Value) -> BTreeMap<String, [f64; 2]> {
     json.as_object()
         .into_iter()

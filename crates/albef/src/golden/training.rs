@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::encoders::token_ids;
 use super::set::Tensors;
 use super::{Comparison, GoldenSet, Outcome};
 use crate::error::Result;
@@ -20,18 +21,20 @@ fn files(set: &GoldenSet, fixture: &Value) -> Result<(Tensors, Tensors)> {
 
 pub(super) fn mlm_mask(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let (t, expected) = files(set, fixture)?;
-    let mut c = Comparison::new(fixture);
-    let ids: Vec<u32> = t.integers("input_ids")?.iter().map(|i| *i as u32).collect();
+    let mut c = Comparison::new(fixture)?;
+    let ids = token_ids(&t, "input_ids", t.count("input_ids")?)?;
     for case in cases(fixture) {
         let name = |n: &str| format!("case{}.{n}", case["index"]);
-        let (mask, replace) = (t.floats(&name("u_mask"))?, t.floats(&name("u_replace"))?);
-        let (random, words) = (t.floats(&name("u_random"))?, t.integers(&name("random_words"))?);
+        let floats = |of: &str| t.floats_of(&name(of), ids.len());
+        let (mask, replace, random) =
+            (floats("u_mask")?, floats("u_replace")?, floats("u_random")?);
+        let words = token_ids(&t, &name("random_words"), ids.len())?;
         let probability = case["probability"].as_f64().unwrap_or(0.0) as f32;
         let (got, labels) = mask_tokens(&ids, set.special()?, probability, |i| MaskDraw {
             mask: mask[i],
             replace: replace[i],
             random: random[i],
-            word: words[i] as u32,
+            word: words[i],
         });
         let got: Vec<i64> = got.into_iter().map(i64::from).collect();
         let labels: Vec<i64> = labels.into_iter().map(|l| l.map_or(-100, i64::from)).collect();
@@ -43,7 +46,7 @@ pub(super) fn mlm_mask(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
 
 pub(super) fn adamw(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let (t, expected) = files(set, fixture)?;
-    let mut c = Comparison::new(fixture);
+    let mut c = Comparison::new(fixture)?;
     for case in cases(fixture) {
         let number = |key: &str| case[key].as_f64().unwrap_or(0.0);
         let name = |n: &str| format!("case{}.{n}", case["case"]);
@@ -65,8 +68,8 @@ pub(super) fn adamw(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
                 let gradient = if listed("zero", i) && !t.has(&gradient) {
                     params.entries()[0].value.zeros_like()
                 } else {
-                    let values = t.floats(&gradient)?;
-                    let n = values.len();
+                    let n = t.count(&name("param"))?;
+                    let values = t.floats_of(&gradient, n)?;
                     crate::params::tensor(values, [n], set.device())
                 };
                 optimizer.step(lr, &mut params, vec![Some(gradient)]);
@@ -93,12 +96,12 @@ pub(super) fn adamw(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
 
 pub(super) fn ema(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let (t, expected) = files(set, fixture)?;
-    let mut c = Comparison::new(fixture);
+    let mut c = Comparison::new(fixture)?;
     for case in cases(fixture) {
         let name = |n: &str| format!("case{}.{n}", case["case"]);
         let mut average = t.floats(&name("average"))?;
         for i in 0..case["steps"].as_u64().unwrap_or(0) {
-            let value = t.floats(&name(&format!("value{i}")))?;
+            let value = t.floats_of(&name(&format!("value{i}")), average.len())?;
             let momentum = case["momentum"].as_f64().unwrap_or(0.0);
             albef_kernels::ema(momentum, &mut average, &value);
             let key = name(&format!("average{i}"));
@@ -116,7 +119,7 @@ pub(super) fn ema(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
 
 pub(super) fn schedules(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let json = set.json(fixture, "schedules.json")?;
-    let mut c = Comparison::new(fixture);
+    let mut c = Comparison::new(fixture)?;
     let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
     let mut by_config = std::collections::HashMap::new();
     for entry in list(&json["schedules"]) {

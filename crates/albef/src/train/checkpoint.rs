@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use albef_kernels::largest;
 use albef_weights::{HostTensor, KeepAs, StateDict, write_atomic, write_safetensors};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -147,9 +148,12 @@ pub fn save_of_run(
     run: Option<Run<'_>>,
     keep_last: usize,
 ) -> Result<PathBuf> {
+    let target = folder.join(format!("step-{:010}", state.place.step));
+    for weights in [&state.online, &state.momentum] {
+        weights.check_finite(&target, "nothing was written")?;
+    }
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
     folder::recover(folder)?;
-    let target = folder.join(format!("step-{:010}", state.place.step));
     let temporary = folder::writing(folder)?;
     let written =
         write_parts(&temporary, state, run).and_then(|()| folder::replace(&temporary, &target));
@@ -335,7 +339,13 @@ pub fn load(folder: &Path, state: &mut TrainState, device: &Device) -> Result<()
                 found: host.shape.clone(),
             });
         }
-        Ok(host.to_f32()?)
+        let values = host.to_f32()?;
+        if largest(&values).is_finite() {
+            return Ok(values);
+        }
+        let (place, key) = (format!("`{}`", file.display()), name.to_owned());
+        let hint = "hint: remove this checkpoint to go on from the one before it";
+        Err(Error::WeightNotFinite { place, key, hint })
     };
     let mut online = Params::new(device);
     for (i, (p, &steps)) in state.online.entries().iter().zip(steps).enumerate() {

@@ -7,10 +7,12 @@ use serde_json::Value;
 use super::objective::Objective;
 use crate::config::{FinetuneConfig, PretrainConfig, merge};
 
-/// Keys that may change between two sessions of a run. They say how long it goes on, how it is stored,
-/// what is measured, or are not read; where data and first weights lie may change as well, since the
+/// Keys that may change between two sessions of a run. They say how long and how fast it goes on, how it
+/// is stored, what is measured, or are not read; where data and first weights lie may change as well, since the
 /// data itself is compared and the weights are those of the run.
-const FREE: [&str; 31] = [
+const FREE: [&str; 32] = [
+    // A run whose losses or weights were no numbers any more goes on with a smaller one.
+    "optimizer.lr",
     "max_steps",
     "workers",
     "checkpoint_every",
@@ -179,10 +181,10 @@ mod tests {
     fn differing_keys_are_listed_with_both_values() {
         let was = identity(json!({"optimizer": {"lr": 1e-3, "opt": "adamW"}, "max_steps": 5,
                                   "schedular": {"lr": 1.0}, "seed": 1, "gone": true}));
-        let is = identity(json!({"optimizer": {"lr": 3e-4, "opt": "adamW"}, "max_steps": 9,
+        let is = identity(json!({"optimizer": {"lr": 3e-4, "opt": "adam"}, "max_steps": 9,
                                  "schedular": {"lr": 2.0}, "seed": 2, "new": true}));
         let found = was.differences(&is);
-        assert_eq!(found, ["`optimizer.lr` was 0.001, is 0.0003", "`seed` was 1, is 2"]);
+        assert_eq!(found, ["`optimizer.opt` was \"adamW\", is \"adam\"", "`seed` was 1, is 2"]);
         assert!(was.differences(&was).is_empty());
         let other = Identity { data: "1".into(), task: Objective::Nlvr, ..was.clone() };
         assert_eq!(was.differences(&other).len(), 2);

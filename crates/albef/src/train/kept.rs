@@ -210,7 +210,7 @@ mod tests {
     /// A checkpoint below `folder`.
     fn saved(folder: &Path) -> PathBuf {
         let mut model = ModelConfig::nano();
-        model.text.vocab_size = 1;
+        model.text.vocab_size = 5;
         let of = kept(&[4, 5]);
         let (online, momentum, queues) = of.blank(&cpu()).unwrap();
         let optimizer = Optimizer::new(&online, 0.0, (0.9, 0.999), 1e-8);
@@ -218,7 +218,11 @@ mod tests {
         let config = serde_json::Value::Null;
         let (task, data) = (Objective::Retrieval, String::new());
         let identity = Identity { task, config, samples: 0, data };
-        let run = Run { identity: &identity, model: &model, vocabulary: "[PAD]\n" };
+        let run = Run {
+            identity: &identity,
+            model: &model,
+            vocabulary: "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n",
+        };
         checkpoint::save_of_run(folder, &state, Some(run), 1).unwrap()
     }
 

@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod folder;
 pub mod identity;
 mod kept;
+pub mod lock;
 pub mod objective;
 pub mod optimizer;
 mod report;

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::ops;
-use crate::params::{Params, take_values, tensor};
+use crate::params::{Params, take_values, tensor, values};
 use crate::weights::momentum_name;
 
 /// Which parameters decay (quirk Q7).
@@ -108,8 +108,17 @@ impl Optimizer {
     /// One step. A parameter without a gradient is left alone, decay included, until it has had
     /// one; from then on a missing gradient counts as zero, as in the official loop, which zeroes
     /// gradients instead of dropping them.
-    pub fn step(&mut self, lr: f64, params: &mut Params, mut gradients: Vec<Option<Tensor<1>>>) {
+    ///
+    /// Gives the place of the first parameter that is useless from now on, itself or by its moments.
+    pub fn step(
+        &mut self,
+        lr: f64,
+        params: &mut Params,
+        mut gradients: Vec<Option<Tensor<1>>>,
+    ) -> Option<usize> {
         let cpu = ops::is_cpu(params.device());
+        let mut useless = None;
+        let (mut places, mut sums) = (Vec::new(), Vec::new());
         for (i, (_, value)) in params.values_mut().enumerate() {
             let gradient = gradients[i].take();
             let (gradient, moments) = match (gradient, self.moments[i].take()) {
@@ -129,28 +138,48 @@ impl Optimizer {
                 eps: self.eps,
                 weight_decay,
             };
-            let update = if cpu { update_on_cpu } else { update_anywhere };
-            self.moments[i] = Some(update(&settings, value, gradient, moments));
+            let moments = if cpu {
+                let (moments, fine) = update_on_cpu(&settings, value, gradient, moments);
+                useless = useless.or((!fine).then_some(i));
+                moments
+            } else {
+                let moments = update_anywhere(&settings, value, gradient, moments);
+                places.push(i);
+                sums.push(value.clone().square().sum() + moments.exp_avg_sq.clone().sum());
+                moments
+            };
+            self.moments[i] = Some(moments);
         }
+        // Read back from the device once a step, not once a parameter.
+        if !sums.is_empty() {
+            let sums = values(Tensor::cat(sums, 0));
+            useless = places.into_iter().zip(sums).find(|(_, s)| !s.is_finite()).map(|(i, _)| i);
+        }
+        useless
     }
 }
+
+/// Products of weights beyond this are infinite.
+const TOO_LARGE: f32 = 1.8e19;
 
 fn update_on_cpu(
     o: &kernels::AdamW,
     value: &mut Tensor<1>,
     mut gradient: Tensor<1>,
     mut moments: Moments,
-) -> Moments {
+) -> (Moments, bool) {
     let device = value.device();
     let mut p = take_values(value);
     let g = take_values(&mut gradient);
     let mut m = take_values(&mut moments.exp_avg);
     let mut s = take_values(&mut moments.exp_avg_sq);
     let steps = moments.steps + 1;
-    kernels::adamw(o, steps, &mut p, &g, &mut m, &mut s);
+    let [weight, square] = kernels::adamw(o, steps, &mut p, &g, &mut m, &mut s);
+    let fine = weight < TOO_LARGE && square.is_finite();
     let n = p.len();
     *value = tensor(p, [n], &device);
-    Moments { steps, exp_avg: tensor(m, [n], &device), exp_avg_sq: tensor(s, [n], &device) }
+    let (exp_avg, exp_avg_sq) = (tensor(m, [n], &device), tensor(s, [n], &device));
+    (Moments { steps, exp_avg, exp_avg_sq }, fine)
 }
 
 fn update_anywhere(

@@ -4,8 +4,9 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use albef_data::dataset::{Dataset, Sample, SourceSpec, Target, TaskForm, TaskRoots, read_task};
+use albef_data::error::DataError;
 use albef_data::text::{Tokenizer, Vocabulary};
-use albef_weights::Task;
+use albef_weights::{StateDict, Task};
 use burn::tensor::Device;
 
 use super::checkpoint::{self, Place, TrainState};
@@ -17,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::init::{fresh_params, fresh_queues, fresh_task_params};
 use crate::params::{Params, values};
 use crate::task_weights::TaskWeights;
-use crate::weights::{BERT_VOCABULARY, ModelFiles, ModelState, copy_for_momentum};
+use crate::weights::{BERT_VOCABULARY, ModelFiles, ModelState, copy_for_momentum, finite};
 
 /// The pieces of the full list that a text corpus needs: special ones, single characters, and all
 /// that its captions are made of.
@@ -55,14 +56,14 @@ pub(super) fn vocabulary_beside(
     own: &str,
 ) -> Result<(String, Option<String>)> {
     match vocabulary_text(config, data) {
-        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+        Err(Error::Data(DataError::Io { cause, .. })) if cause.kind() == ErrorKind::NotFound => {
             let note = format!(
-                "`vocab` is {} and cannot be read ({source}): the run keeps its own word pieces",
+                "`vocab` is {} and cannot be read ({cause}): the run keeps its own word pieces",
                 config.vocab
             );
             Ok((own.to_owned(), Some(note)))
         }
-        named => Ok((named?, None)),
+        named => Ok((named.map_err(Error::of_key("vocab"))?, None)),
     }
 }
 
@@ -73,7 +74,7 @@ pub(super) fn vocabulary_text(config: &PretrainConfig, data: &Dataset) -> Result
         "corpus" => {
             corpus_vocabulary(data.samples().iter().flat_map(|s| &s.captions).map(String::as_str))
         }
-        path => std::fs::read_to_string(path).map_err(Error::io(path)),
+        path => Ok(Vocabulary::read(Path::new(path))?.1),
     }
 }
 
@@ -94,7 +95,7 @@ pub(super) fn open_data(config: &PretrainConfig) -> Result<Dataset> {
                 .into(),
         ));
     }
-    Ok(Dataset::open(&specs)?)
+    Dataset::open(&specs).map_err(Error::of_key("train_file"))
 }
 
 /// The training list of a task.
@@ -120,12 +121,13 @@ pub(super) fn task_data(config: &FinetuneConfig, objective: Objective) -> Result
         Objective::Pretrain | Objective::Retrieval | Objective::Assignment => {
             let root = (!config.base.image_root.is_empty()).then_some(roots.image_root);
             let spec = |p: &String| SourceSpec::new(p, root.as_deref());
-            return Ok(Dataset::open(&files.iter().map(spec).collect::<Vec<_>>())?);
+            let specs: Vec<SourceSpec> = files.iter().map(spec).collect();
+            return Dataset::open(&specs).map_err(Error::of_key("train_file"));
         }
     };
     let mut samples = Vec::new();
     for file in &files {
-        let part = read_task(Path::new(file), form, &roots)?;
+        let part = read_task(Path::new(file), form, &roots).map_err(Error::of_key("train_file"))?;
         if objective == Objective::Vqa {
             all_answered(file, &part)?;
         }
@@ -175,7 +177,9 @@ impl TaskStart {
         objective: Objective,
         device: &Device,
     ) -> Result<Self> {
-        let files = checkpoint_files(Path::new(&config.checkpoint))?.at(config.base.image_res)?;
+        let files = checkpoint_files(Path::new(&config.checkpoint))
+            .map_err(Error::of_key("checkpoint"))?
+            .at(config.base.image_res)?;
         let mut model = files.config.clone();
         model.text.dropout = config.base.dropout as f32;
         model.check()?;
@@ -266,7 +270,7 @@ fn start_apart(
     let mut fresh = fresh_task_params(Task::Nlvr, model, base.temp, base.seed, device)?;
     if !base.init_text.is_empty() {
         let path = Path::new(&base.init_text);
-        let bert = albef_weights::from_bert(albef_weights::read(path)?.tensors);
+        let bert = albef_weights::from_bert(read_of("init_text", path)?);
         let body = bert.into_iter().filter_map(|(name, tensor)| {
             let name = name.strip_prefix("text_encoder.bert.")?;
             Some((format!("text_encoder.{name}"), tensor))
@@ -295,21 +299,19 @@ pub(super) fn starting_state(
     let mut online = fresh_params(model, config.temp, config.seed, device)?;
     if !config.init_text.is_empty() {
         let path = Path::new(&config.init_text);
-        let state = albef_weights::from_bert(albef_weights::read(path)?.tensors);
+        let state = albef_weights::from_bert(read_of("init_text", path)?);
         take_over(&mut online, &state, path, "text_encoder.")?;
     }
     if !config.init_vision.is_empty() {
         let path = Path::new(&config.init_vision);
-        let mut state = albef_weights::from_deit(albef_weights::read(path)?.tensors);
+        let mut state = albef_weights::from_deit(read_of("init_vision", path)?);
         albef_weights::resize_tables(&mut state, model.vision.grid())?;
         take_over(&mut online, &state, path, "visual_encoder.")?;
     }
     let mut momentum = None;
     if !config.init_albef.is_empty() {
-        let given = Path::new(&config.init_albef);
-        let folder = given.is_dir().then(|| given.join("model.safetensors"));
-        let state = albef_weights::read(folder.as_deref().unwrap_or(given))?.tensors;
-        let loaded = ModelState::from_state_dict(&state, model, device)?;
+        let loaded = albef_start(Path::new(&config.init_albef), model, device)
+            .map_err(Error::of_key("init_albef"))?;
         online = loaded.online;
         momentum = loaded.momentum;
     }
@@ -319,14 +321,28 @@ pub(super) fn starting_state(
     Ok(TrainState { online, momentum, queues, optimizer, place: Place::default() })
 }
 
+/// The model that pre-training goes on from: a model folder, a weights file, or a run or one of its
+/// checkpoints, which have momentum copies too.
+fn albef_start(path: &Path, model: &ModelConfig, device: &Device) -> Result<ModelState> {
+    let (tensors, source) = match checkpoint::files(path)? {
+        Some(files) => (files.tensors, files.source),
+        None => {
+            let folder = path.is_dir().then(|| path.join("model.safetensors"));
+            let file = folder.as_deref().unwrap_or(path);
+            (albef_weights::read(file)?.tensors, format!("`{}`", file.display()))
+        }
+    };
+    ModelState::read(&tensors, model, device, &source, true)
+}
+
+/// The tensors of a file that a key names.
+fn read_of(key: &'static str, path: &Path) -> Result<StateDict> {
+    Ok(albef_weights::read(path).map_err(Error::of_key(key))?.tensors)
+}
+
 /// Puts the weights of another model in the place of fresh ones. A start from which little could be
 /// taken is an error, not a silent random start.
-fn take_over(
-    online: &mut Params,
-    state: &albef_weights::StateDict,
-    path: &Path,
-    part: &str,
-) -> Result<()> {
+fn take_over(online: &mut Params, state: &StateDict, path: &Path, part: &str) -> Result<()> {
     let fail = |detail: String| Error::Format { path: path.to_owned(), detail };
     let mut taken = 0;
     for (name, host) in state.iter() {
@@ -338,7 +354,7 @@ fn take_over(
             let detail = format!("`{name}` is {:?}, this model has {shape:?}", host.shape);
             return Err(fail(detail));
         }
-        online.insert(name, &shape, host.to_f32()?)?;
+        online.insert(name, &shape, finite(name, host, &format!("`{}`", path.display()))?)?;
         taken += 1;
     }
     let all = online.entries().iter().filter(|p| p.name.starts_with(part)).count();

@@ -1,59 +1,43 @@
 //! The training loop.
 
+mod advance;
 mod resume;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use albef_data::dataset::{
-    Batch as DataBatch, Dataset, LoaderOptions, SkipReport, TrainLoader, batches_per_epoch,
+    Batch as DataBatch, Dataset, LoaderOptions, SkipReport, Skipped, TrainLoader, batches_per_epoch,
 };
 use albef_data::image::{
     DecodeOptions, Normalization, RandAugment, ReferenceQuirks, TrainTransform,
 };
 use albef_data::text::{Tokenizer, Vocabulary};
 use albef_weights::KeepAs;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 
-use super::checkpoint::{self, Place, Run, TrainState};
+use super::checkpoint::{self, Run, TrainState};
 use super::identity::data_hash;
 use super::kept::{self, Kept};
-use super::objective::{Context, Features, Losses, Objective};
-use super::optimizer::update_average;
+use super::objective::Objective;
+use super::report::Pace;
 pub use super::report::{Ended, Event, StepReport};
-use super::report::{Pace, PartMeans};
-use super::schedule::distillation_weight;
 pub use super::start::corpus_vocabulary;
 use super::start::{
     TaskStart, blank_state, open_data, starting_state, task_data, vocabulary_beside,
     vocabulary_text,
 };
-use super::step::clamp_temperature;
 use crate::config::{FinetuneConfig, Form, ModelConfig, PretrainConfig};
 use crate::error::{Error, Result};
 use crate::model::Albef;
-use crate::objectives::distill::Part;
 use crate::objectives::mixgen::MixMode;
-use crate::objectives::pretrain::mix;
 use crate::ops::Ops;
-use crate::params::values;
 use crate::weights::save_model_folder;
 
 /// The folder of checkpoints in that of a run.
 const CHECKPOINTS: &str = "checkpoints";
-
-/// What both passes over a batch give.
-struct Pass {
-    /// In the order of [`Objective::losses`].
-    losses: Vec<Option<f64>>,
-    /// In the order of the parameters.
-    gradients: Vec<Option<Tensor<1>>>,
-    features: Option<Features>,
-    parts: Vec<Part>,
-}
 
 /// A training run of any task.
 ///
@@ -98,6 +82,8 @@ pub struct Trainer {
     data_hash: String,
     /// Step of the newest checkpoint.
     saved: Option<u64>,
+    /// A batch of the last step, for [`Trainer::prove`].
+    last: Option<DataBatch>,
     /// Everything that training changes.
     pub state: TrainState,
 }
@@ -146,7 +132,10 @@ impl Trainer {
         batches_per_epoch(data.len(), config.batch_size)?;
         let (vocabulary, about_words) = match &kept {
             Some(kept) => vocabulary_beside(&config, &data, &kept.vocabulary)?,
-            None => (vocabulary_text(&config, &data)?, None),
+            None => {
+                let text = vocabulary_text(&config, &data).map_err(Error::of_key("vocab"))?;
+                (text, None)
+            }
         };
         let tokenizer = Tokenizer::new(Vocabulary::from_text(&vocabulary)?);
         let mut model = config.model()?;
@@ -174,6 +163,7 @@ impl Trainer {
             about_start: Vec::new(),
             about_words,
             saved: None,
+            last: None,
             state,
         })
     }
@@ -240,6 +230,7 @@ impl Trainer {
             about_start,
             about_words: None,
             saved: None,
+            last: None,
             config: base,
             state,
         })
@@ -308,8 +299,20 @@ impl Trainer {
 
     /// Pictures that were skipped so far.
     #[must_use]
-    pub fn skipped(&self) -> Vec<albef_data::dataset::Skipped> {
-        self.report.list()
+    pub fn skipped(&self) -> Vec<Skipped> {
+        self.report.unusable()
+    }
+
+    /// Pictures of the data that are left out because they have no caption.
+    #[must_use]
+    pub fn without_captions(&self) -> usize {
+        self.data.without_captions()
+    }
+
+    /// Members of archives that are left out because they form no sample.
+    #[must_use]
+    pub fn left_out(&self) -> &[Skipped] {
+        self.data.left_out()
     }
 
     /// Batches of an epoch.
@@ -383,8 +386,8 @@ impl Trainer {
     /// written on the way and at the end.
     ///
     /// # Errors
-    /// If data cannot be read, a loss is not finite, or a checkpoint cannot be written; older
-    /// checkpoints are then untouched.
+    /// If data cannot be read, a loss or weight is not finite, or a checkpoint cannot be written;
+    /// older checkpoints are then untouched.
     pub fn run(
         &mut self,
         stop: &AtomicBool,
@@ -430,8 +433,10 @@ impl Trainer {
             parts.extend(loader.next_batch()?);
         }
         let report = self.step(&parts, batches)?;
-        self.state.place.batch += parts.len();
-        Ok((report, parts.len() * self.config.batch_size))
+        let done = parts.len();
+        self.state.place.batch += done;
+        self.last = parts.into_iter().next();
+        Ok((report, done * self.config.batch_size))
     }
 
     /// Goes on to the next epoch if all batches of this one are done, so that no checkpoint stands
@@ -457,128 +462,13 @@ impl Trainer {
     }
 
     fn save(&mut self, observe: &mut dyn FnMut(&Event<'_>) -> Result<()>) -> Result<()> {
+        self.prove()?;
         let run =
             Run { identity: &self.identity()?, model: &self.model, vocabulary: &self.vocabulary };
         let (folder, keep) = (self.checkpoints(), self.config.keep_last);
         let path = checkpoint::save_of_run(&folder, &self.state, Some(run), keep)?;
         self.saved = Some(self.state.place.step);
         observe(&Event::Saved(&path))
-    }
-
-    /// One optimiser step on one or several batches.
-    fn step(&mut self, parts: &[DataBatch], batches: usize) -> Result<StepReport> {
-        let place = self.state.place.clone();
-        let lr = self.learning_rate();
-        let alpha = distillation_weight(
-            self.config.alpha,
-            self.warm_up,
-            place.epoch,
-            place.batch as u64,
-            batches as u64,
-        );
-        // The official code bounds it in pre-training only, which leaves retrieval to chance (quirk Q6).
-        clamp_temperature(&mut self.state.online);
-        let TrainState { online, momentum, .. } = &mut self.state;
-        update_average(self.config.momentum, momentum, online);
-        let share = 1.0 / parts.len() as f64;
-        let mut losses: Vec<Option<f64>> = vec![None; self.objective.losses().len()];
-        let mut total: Vec<Option<Tensor<1>>> = Vec::new();
-        let mut features = Vec::new();
-        let mut made_of = PartMeans::default();
-        for (i, part) in parts.iter().enumerate() {
-            let salt = place.step * self.config.accumulate as u64 + i as u64;
-            let seed = mix(self.config.seed, salt);
-            let pass = self.gradients(part, alpha, seed, &place)?;
-            let gradients = pass.gradients;
-            features.extend(pass.features);
-            made_of.add(&pass.parts);
-            for (sum, loss) in losses.iter_mut().zip(pass.losses) {
-                *sum = loss.map(|loss| sum.unwrap_or(0.0) + loss * share);
-            }
-            if parts.len() == 1 {
-                total = gradients;
-            } else if total.is_empty() {
-                total = gradients.into_iter().map(|g| g.map(|g| g * share)).collect();
-            } else {
-                for (sum, g) in total.iter_mut().zip(gradients) {
-                    *sum = match (sum.take(), g) {
-                        (Some(a), Some(b)) => Some(a + b * share),
-                        (a, b) => a.or_else(|| b.map(|b| b * share)),
-                    };
-                }
-            }
-        }
-        // Once per optimiser step: all of its features enter the queues.
-        for (image, text, ids) in features {
-            self.state.queues.push(image, text, &ids);
-        }
-        let TrainState { online, optimizer, .. } = &mut self.state;
-        optimizer.step(lr, online, total);
-        let temp = online.get("temp").map(|t| f64::from(values(t.value.clone())[0]));
-        self.state.place.step += 1;
-        let names = self.objective.losses().iter().copied();
-        let losses: BTreeMap<&'static str, f64> =
-            names.zip(losses).filter_map(|(name, loss)| Some((name, loss?))).collect();
-        for (name, value) in losses.iter().chain([(&"train_lr", &lr)]) {
-            let (sum, n) = self.state.place.sums.entry((*name).to_owned()).or_default();
-            *sum += value;
-            *n += 1;
-        }
-        Ok(StepReport {
-            step: self.state.place.step,
-            epoch: place.epoch,
-            train_lr: lr,
-            losses,
-            parts: made_of.means(),
-            alpha,
-            temp,
-        })
-    }
-
-    fn gradients(&self, part: &DataBatch, alpha: f64, seed: u64, place: &Place) -> Result<Pass> {
-        let ops = Ops::for_device(self.state.online.device());
-        let weights = self.state.online.tracked(ops.with_precision(self.config.precision));
-        let context = Context {
-            config: &self.config,
-            model: &self.model,
-            tokenizer: &self.tokenizer,
-            momentum: &self.state.momentum,
-            queues: &self.state.queues,
-            distill: self.distill,
-            alpha,
-            seed,
-            step: place.step,
-        };
-        let Losses { terms, parts, features } = context.losses(self.objective, &weights, part)?;
-        let mut found = Vec::with_capacity(terms.len());
-        for (loss, value) in self.objective.losses().iter().zip(&terms) {
-            let Some(value) = value else {
-                found.push(None);
-                continue;
-            };
-            let value = f64::from(values(value.clone().inner())[0]);
-            if !value.is_finite() {
-                let samples = part.samples.iter().take(4);
-                let names: Vec<&str> =
-                    samples.map(|i| self.data.samples()[*i].name.as_str()).collect();
-                let batch = names.join(", ");
-                let (step, epoch) = (place.step, place.epoch);
-                return Err(Error::NotFinite { step, epoch, loss, value, batch });
-            }
-            found.push(Some(value));
-        }
-        let total = terms.into_iter().flatten().reduce(|a, b| a + b);
-        let Some(total) = total else { return Err(Error::Config("no loss".into())) };
-        let mut all = total.backward();
-        let learn_temp = self.config.learn_temp;
-        let entries = self.state.online.entries().iter();
-        let gradients = entries
-            .map(|p| {
-                let leaf = weights.leaf(&p.name).filter(|_| learn_temp || p.name != "temp")?;
-                leaf.value.grad_remove(&mut all)
-            })
-            .collect();
-        Ok(Pass { losses: found, gradients, features, parts })
     }
 
     /// Writes the trained weights as a model folder.

@@ -25,7 +25,7 @@ pub(in crate::config) fn parse_config<T>(
 where
     T: Serialize + DeserializeOwned,
 {
-    let mut given = match serde_norway::from_str(text).map_err(|e| config(&e))? {
+    let mut given = match yaml(text, "")? {
         Value::Null => Value::Object(Map::new()),
         value => value,
     };
@@ -34,8 +34,8 @@ where
         let (key, new) = setting.split_once('=').ok_or_else(|| {
             Error::Config(format!("`--set {setting}` must have the form key=value"))
         })?;
-        let named = |e: &dyn std::fmt::Display| Error::Config(format!("`--set {setting}`: {e}"));
-        let new: Value = serde_norway::from_str(new).map_err(|e| named(&e))?;
+        let new = yaml(new, key.trim())
+            .map_err(|e| Error::Config(format!("`--set {setting}`: {}", detail(&e))))?;
         set(&mut given, &official_key(key), new)?;
     }
     let defaults = serde_json::to_value(defaults).map_err(|e| config(&e))?;
@@ -45,6 +45,41 @@ where
     match serde_json::from_value(all) {
         Ok(config) => Ok(Parsed { config, given, defaults }),
         Err(error) => Err(named_error::<T>(&given, &defaults, settings, &error)),
+    }
+}
+
+/// What a configuration error says, without saying again what it is about.
+fn detail(error: &Error) -> String {
+    match error {
+        Error::Config(detail) => detail.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Reads YAML. The reader refuses a key that stands twice in its own values, which JSON ones would take
+/// silently; JSON has no numbers that are none, so these are looked for before. `above`: the key that the
+/// text belongs to, if any.
+fn yaml(text: &str, above: &str) -> Result<Value> {
+    let text = text.trim_start_matches('\u{feff}');
+    let value: serde_norway::Value = serde_norway::from_str(text).map_err(|e| config(&e))?;
+    if let Some(key) = no_number(&value, above) {
+        return Err(Error::Config(format!("`{key}` is no finite number")));
+    }
+    serde_json::to_value(value).map_err(|e| config(&e))
+}
+
+/// The dotted key of the first number that is infinite or none at all.
+fn no_number(value: &serde_norway::Value, above: &str) -> Option<String> {
+    use serde_norway::Value as Yaml;
+    match value {
+        Yaml::Number(n) => n.as_f64().filter(|v| !v.is_finite()).map(|_| above.to_owned()),
+        Yaml::Sequence(values) => values.iter().find_map(|v| no_number(v, above)),
+        Yaml::Mapping(map) => map.iter().find_map(|(key, value)| {
+            let key = key.as_str().unwrap_or("?");
+            let dot = if above.is_empty() { "" } else { "." };
+            no_number(value, &format!("{above}{dot}{key}"))
+        }),
+        _ => None,
     }
 }
 
@@ -137,6 +172,9 @@ fn set(value: &mut Value, key: &str, new: Value) -> Result<()> {
     Ok(())
 }
 
+/// From which likeness on a key may be a misspelt one.
+const LIKE: f64 = 0.8;
+
 fn check_keys(value: &Value, known: &Value, above: &str) -> Result<()> {
     let (Some(map), Some(known)) = (value.as_object(), known.as_object()) else {
         if above.is_empty() {
@@ -148,10 +186,10 @@ fn check_keys(value: &Value, known: &Value, above: &str) -> Result<()> {
         let Some(known) = known.get(key) else {
             let nearest = known
                 .keys()
-                .max_by(|a, b| {
-                    strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key))
-                })
-                .map_or(String::new(), |k| format!("; did you mean `{above}{k}`?"));
+                .map(|k| (strsim::jaro_winkler(k, key), k))
+                .filter(|(likeness, _)| *likeness >= LIKE)
+                .max_by(|a, b| a.0.total_cmp(&b.0))
+                .map_or(String::new(), |(_, k)| format!("; did you mean `{above}{k}`?"));
             return Err(Error::Config(format!("unknown key `{above}{key}`{nearest}")));
         };
         if known.is_object() {

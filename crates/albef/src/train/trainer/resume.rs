@@ -34,8 +34,8 @@ impl Trainer {
         Ok(Some(notes))
     }
 
-    /// An error if a checkpoint is of another run; notes if its rates were made for another length, or
-    /// another start is named, which is not read any more.
+    /// An error if a checkpoint is of another run; notes if its rates were others or made for another
+    /// length, or another start is named, which is not read any more.
     fn compare(&self, before: &Identity) -> Result<Vec<String>> {
         let now = self.identity()?;
         let differences = before.differences(&now);
@@ -53,6 +53,16 @@ impl Trainer {
         {
             notes.push(format!(
                 "`max_steps` was {was} and is {is}: the rates of `per_step` follow the new one"
+            ));
+        }
+        let rate = |config: &Value| config["optimizer"]["lr"].as_f64();
+        let (was, is) = (rate(&before.config), rate(&now.config));
+        if let (Some(was), Some(is)) = (was, is)
+            // A number may lose its last bit in a file.
+            && (was - is).abs() > 1e-12 * was.abs()
+        {
+            notes.push(format!(
+                "`optimizer.lr` was {was} and is {is}: the run goes on with the new one"
             ));
         }
         for key in STARTS {
