@@ -281,7 +281,7 @@ def easy_vqa(s):
     })
     model = start
     # Larger at the end, as in the paper: more patches for a shape of ten pixels.
-    for name, size, steps in [("vqa", size, 1100), ("vqa-more", 96, 1300)]:
+    for name, size, steps in [("vqa", size, 1100), ("vqa-more", 96, 800)]:
         model = s.train(name, ["finetune", "vqa"], "vqa.yaml", {
             "checkpoint": model, "train_file": f"[{s.out / 'train.json'}]", "vqa_root": s.data, "vg_root": s.data,
             "image_res": size, "max_steps": steps, "optimizer.lr": 3e-4, "distill": False, "flip": True,
