@@ -136,7 +136,7 @@ fn begun(run: &Path, seed: u64) -> Result<Option<PretrainConfig>> {
 
 pub fn run(a: &Arguments) -> Result<Answer> {
     if !(a.minutes > 0.0 && a.minutes < 10_000.0) {
-        bail!("--minutes {} must be above 0", a.minutes);
+        bail!("--minutes {} must be above 0 and below 10000", a.minutes);
     }
     let _held = FolderLock::take(&a.output)?;
     if a.output.join(REPORT).exists() {

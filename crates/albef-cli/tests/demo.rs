@@ -11,26 +11,28 @@ use std::process::{Command, Stdio};
 use common::{albef, run, stderr};
 use serde_json::Value;
 
+/// Interrupts a command once it says a line that begins so, and gives all that it said; it must end with 1.
+fn interrupted(command: &mut Command, at: &str) -> Vec<String> {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = Vec::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+        said.push(line.unwrap());
+        if said.last().unwrap().starts_with(at) {
+            run(Command::new("kill").args(["-INT", &child.id().to_string()]));
+        }
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{said:?}");
+    said
+}
+
 #[test]
 fn trials_that_are_interrupted_leave_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (output, temporary) = (dir.path().join("demo"), dir.path().join("tmp"));
     std::fs::create_dir(&temporary).unwrap();
-    let mut child = albef()
-        .args(["demo", "--output"])
-        .arg(&output)
-        .env("TMPDIR", &temporary)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut said = Vec::new();
-    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
-        said.push(line.unwrap());
-        if said.last().unwrap().starts_with("trying how many steps") {
-            run(Command::new("kill").args(["-INT", &child.id().to_string()]));
-        }
-    }
-    assert_eq!(child.wait().unwrap().code(), Some(1), "{said:?}");
+    let mut command = albef();
+    command.args(["demo", "--output"]).arg(&output).env("TMPDIR", &temporary);
+    let said = interrupted(&mut command, "trying how many steps");
     assert!(said.iter().any(|line| line.contains("interrupted")), "{said:?}");
     let names = |folder| -> Vec<String> {
         let entries = std::fs::read_dir(folder).unwrap();
@@ -53,15 +55,7 @@ fn an_interrupted_demonstration_goes_on_with_the_same_command() {
         command.args(["demo", "--minutes", "0.05", "--output"]).arg(&output);
         command
     };
-    let mut child = demo().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut said = Vec::new();
-    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
-        said.push(line.unwrap());
-        if said.last().unwrap().starts_with("pre-training on") {
-            run(Command::new("kill").args(["-INT", &child.id().to_string()]));
-        }
-    }
-    assert_eq!(child.wait().unwrap().code(), Some(1), "{said:?}");
+    let said = interrupted(&mut demo(), "pre-training on");
     assert!(said.iter().any(|line| line.contains("the same command goes on")), "{said:?}");
     assert!(!output.join("report.html").exists());
     let other = demo().args(["--seed", "5"]).output().unwrap();

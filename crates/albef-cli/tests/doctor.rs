@@ -67,6 +67,14 @@ fn change(set: &Path, file: &str, change: impl Fn(&mut Value)) {
     fs::write(&path, json.to_string()).unwrap();
 }
 
+/// Each of the named fixtures has failed, and says why.
+fn each_says(failed: &HashMap<String, String>, wanted: &[(&str, &str)]) {
+    for (name, part) in wanted {
+        let said = failed.get(*name).unwrap_or_else(|| panic!("{name} has passed: {failed:#?}"));
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
 /// What the program says of each fixture of these kinds, of which some must fail.
 fn failures(set: &Path, only: &str) -> HashMap<String, String> {
     let output = albef().args(["doctor", "--only", only, "--golden"]).arg(set).output().unwrap();
@@ -103,7 +111,7 @@ fn damaged_inputs_are_errors_of_their_fixtures_and_the_others_go_on() {
         set,
         "projections,pretrain_step,mlm_mask,ema,bert,vqa_train,ta_step,ve_train,vit,itm_eval,crop,adamw",
     );
-    for (name, part) in [
+    let wanted = [
         ("projections", "`mlm_row`[0] is 1000000000"),
         ("pretrain_step_alpha0", "`negative_text`[0] is -1"),
         ("mlm_mask", "`case1.u_mask` has"),
@@ -116,10 +124,8 @@ fn damaged_inputs_are_errors_of_their_fixtures_and_the_others_go_on() {
         ("pretrain_step_alpha04", "pretrain_step_alpha04"),
         ("itm_eval", "case 0"),
         ("crop", "1000000000 pixels"),
-    ] {
-        let said = failed.get(name).unwrap_or_else(|| panic!("{name} has passed: {failed:#?}"));
-        assert!(said.contains(part), "{part}: {said}");
-    }
+    ];
+    each_says(&failed, &wanted);
     for name in ["adamw", "vit_up", "bert_text"] {
         assert!(!failed.contains_key(name), "{failed:#?}");
     }
@@ -143,17 +149,15 @@ fn nothing_passes_for_want_of_expected_values() {
     });
     let failed =
         failures(set, "trajectory,images,retrieval_eval,vqa_rank,vqa_score,itm_eval,cleaning");
-    for (name, part) in [
+    let wanted = [
         ("trajectory", "momentum_checksums.json has no sums of"),
         ("images", "no tensor `gone`"),
         ("retrieval_eval", "`txt2img`"),
         ("vqa_rank", "answers[0]"),
         ("vqa_score", "overall of one"),
         ("itm_eval", "img_r5"),
-    ] {
-        let said = failed.get(name).unwrap_or_else(|| panic!("{name} has passed: {failed:#?}"));
-        assert!(said.contains(part), "{part}: {said}");
-    }
+    ];
+    each_says(&failed, &wanted);
     assert!(!failed.contains_key("cleaning"));
 }
 

@@ -73,6 +73,14 @@ fn questions_are_learnt_ranked_and_asked() {
     command.arg("--results").arg(&results).arg("--save").arg(&saved);
     command.args(["--text-baseline", &list, "--rank", "normalised"]);
     let report = out(&mut command);
+    let ranked = |rule: &str| {
+        let mut command = albef();
+        command.args(["ask", "0.png", "what colour?", "--json", "--answers", &answers]);
+        command.args(["--rank", rule, "--model"]).arg(&tuned).current_dir(dir.path());
+        out(&mut command)
+    };
+    assert_eq!(ranked("corrected"), ranked("chain"));
+    assert_ne!(ranked("corrected"), ranked("official"));
     let outcomes: Value = serde_json::from_slice(&std::fs::read(&saved).unwrap()).unwrap();
     let items = outcomes["sets"][0]["items"].as_array().unwrap();
     let mean = items.iter().map(|i| i["values"][0].as_f64().unwrap()).sum::<f64>() / 12.0;
