@@ -21,7 +21,7 @@ use crate::device::Where;
 use crate::grounding_cases::{fault, pixel_box};
 use crate::notes::tell_cut;
 use crate::output::say;
-use crate::overlay::{draw_box, overlay};
+use crate::overlay::{draw_box, enlarged, overlay};
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
@@ -51,7 +51,8 @@ pub struct Arguments {
     /// A map for each word as well, in `--output` or `--json` (itm only).
     #[arg(long)]
     words: bool,
-    /// Where to write the picture with the map over it; words get their number and name appended.
+    /// Where to write the picture with the map over it, small pictures enlarged; words get their number and name
+    /// appended.
     #[arg(long, value_parser = picture_place)]
     output: Option<PathBuf>,
     /// Proposals to choose from: a JSON list of `[left, top, width, height]` in pixels; a score may
@@ -162,10 +163,11 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     };
     let words: Vec<String> = tokens.iter().map(|t| ready.piece(*t).to_owned()).collect();
     if let Some(path) = &a.output {
-        let write = |path: &Path, map: &[f32], b: Option<[f64; 4]>| -> Result<()> {
-            let mut picture = overlay(&image, map, maps.grid);
+        let (shown, factor) = enlarged(&image);
+        let write = |path: &Path, map: &[f32], b: Option<PixelBox>| -> Result<()> {
+            let mut picture = overlay(&shown, map, maps.grid);
             if let Some(b) = b {
-                draw_box(&mut picture, b, [255, 255, 255]);
+                draw_box(&mut picture, b.map(|v| v * factor as f64), [255, 255, 255]);
             }
             let bytes = png(&picture)?;
             write_atomic(path, |f| std::io::Write::write_all(f, &bytes))?;

@@ -1,7 +1,19 @@
 //! A map laid over its picture, as in the official demonstration (spec `evaluation` 5).
 
 use albef::eval::grounding::{PixelBox, resize_map};
-use albef_data::image::RgbImage;
+use albef_data::image::{RgbImage, resize_bicubic};
+
+/// Pixels along the longer side below which a picture is enlarged for its map to be seen.
+const LEGIBLE: usize = 384;
+
+/// The picture as it is shown, enlarged by a whole factor if it is small, and that factor.
+pub fn enlarged(image: &RgbImage) -> (RgbImage, usize) {
+    let factor = LEGIBLE.div_ceil(image.width.max(image.height).max(1)).max(1);
+    match factor {
+        1 => (image.clone(), 1),
+        _ => (resize_bicubic(image, image.width * factor, image.height * factor), factor),
+    }
+}
 
 /// Between 0 and 1; a map of one value gives zeros.
 pub fn normalised(map: &[f32]) -> Vec<f32> {
@@ -90,6 +102,14 @@ mod tests {
         let right = &out.pixels[39 * 3..40 * 3];
         assert!(right[0] > 200 || right[0] > right[2], "{right:?}");
         assert!(left[0] <= 128 && right[0] > left[0], "{left:?} {right:?}");
+    }
+
+    #[test]
+    fn small_pictures_are_enlarged_and_large_ones_are_not() {
+        let (shown, factor) = enlarged(&RgbImage::filled(40, 30, [7, 8, 9]));
+        assert_eq!((shown.width, shown.height, factor), (400, 300, 10));
+        assert_eq!(shown.pixels[..3], [7, 8, 9]);
+        assert_eq!(enlarged(&RgbImage::filled(300, 384, [0; 3])).1, 1);
     }
 
     #[test]

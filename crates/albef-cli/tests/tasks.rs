@@ -263,14 +263,14 @@ fn the_model_shows_where_it_looks_and_chooses_classes() {
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         let grid = report["grid"].as_u64().unwrap();
         assert_eq!(report["map"].as_array().unwrap().len() as u64, grid * grid);
-        assert!(image_size(&overlay) == (24, 20));
+        assert_eq!(image_size(&overlay), (384, 320), "small pictures are enlarged");
         let words = report["words"].as_array().unwrap();
         assert_eq!(words.is_empty(), mode == "itc");
         let speaks = |map: &Value| map.as_array().unwrap().iter().any(|v| v.as_f64() != Some(0.0));
         assert!(words.iter().all(|word| speaks(&word["map"])), "{words:?}");
         for (i, word) in words.iter().enumerate() {
             let name = format!("{mode}-{}-{}.png", i + 1, word["word"].as_str().unwrap());
-            assert!(image_size(&dir.path().join(&name)) == (24, 20), "{name}");
+            assert_eq!(image_size(&dir.path().join(&name)), (384, 320), "{name}");
         }
     }
     let mut command = albef();

@@ -102,16 +102,34 @@ impl View for Stored<'_> {
     }
 }
 
+/// The first value that 16 bits of type `f16` cannot hold.
+fn beyond_f16(state: &StateDict) -> Option<String> {
+    let floats = state.iter().filter(|(_, tensor)| tensor.dtype == DType::F32);
+    floats.into_iter().find_map(|(name, tensor)| {
+        let values = tensor.to_f32().unwrap_or_default();
+        let lost = |v: &f32| v.is_finite() && !f16::from_f32(*v).is_finite();
+        let at = values.iter().position(lost)?;
+        Some(format!(
+            "`{name}`, value {at}: {} is beyond f16, which ends at {}; write bf16 or f32",
+            values[at],
+            f16::MAX
+        ))
+    })
+}
+
 /// Writes tensors to `path`, whole or not at all; 32-bit floats as `keep_as` says.
 ///
 /// # Errors
-/// If the file cannot be written.
+/// If the file cannot be written, or a value is beyond the type that it is to be kept as.
 pub fn write_safetensors(
     path: &Path,
     state: &StateDict,
     metadata: &HashMap<String, String>,
     keep_as: KeepAs,
 ) -> Result<()> {
+    if let Some(detail) = (keep_as == KeepAs::F16).then(|| beyond_f16(state)).flatten() {
+        return Err(WeightsError::damaged(path, detail));
+    }
     let stored = state.iter().map(|(name, tensor)| {
         let dtype = match (keep_as, tensor.dtype) {
             (KeepAs::F16, DType::F32) => DType::F16,

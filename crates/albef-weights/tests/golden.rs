@@ -1,11 +1,13 @@
 //! The fixtures about checkpoint files, and files that someone has tampered with.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use albef_weights::{
-    KeepAs, Sizes, Task, for_task, golden, queue_tensors, read, task_keys, write_safetensors,
+    HostTensor, KeepAs, Sizes, StateDict, Task, for_task, golden, queue_tensors, read, task_keys,
+    write_safetensors,
 };
 
 fn root() -> PathBuf {
@@ -90,6 +92,19 @@ fn safetensors_round_trip_is_exact_and_half_precision_halves_the_file() {
     assert_eq!(read(&whole).unwrap().tensors, model.tensors);
     let size = |p: &PathBuf| fs::metadata(p).unwrap().len() as f64;
     assert!(size(&half) / size(&whole) < 0.55);
+}
+
+#[test]
+fn a_value_beyond_half_precision_is_refused_and_nothing_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a");
+    let mut state = StateDict::default();
+    state.insert("wide".into(), HostTensor::from_f32(&[3], &[1.0, -7e4, f32::INFINITY]));
+    let error = write_safetensors(&path, &state, &HashMap::new(), KeepAs::F16).unwrap_err();
+    let said = error.to_string();
+    assert!(said.contains("`wide`, value 1: -70000 is beyond f16"), "{said}");
+    assert!(!path.exists());
+    write_safetensors(&path, &state, &HashMap::new(), KeepAs::BF16).unwrap();
 }
 
 /// A file with the pickle `entries` of the dictionary under its top, and the storage `0` of `bytes`.

@@ -451,6 +451,8 @@ mod tests {
         let error = failed("", &["optimizer={lr: [1]}"]);
         assert!(error.contains("`optimizer.lr`") && error.contains("--set optimizer"), "{error}");
         assert!(failed("", &["rand_augment=[1"]).contains("--set rand_augment=[1"));
+        let error = failed("", &["rand_augment=[1000000000, 7]"]);
+        assert!(error.contains("`rand_augment` is 1000000000; it can be at most 100"), "{error}");
     }
 
     #[test]

@@ -8,6 +8,8 @@ use crate::objectives::mixgen::MixMode;
 
 /// Entries of the longest queue, 64 times the official one.
 const LONGEST_QUEUE: usize = 1 << 22;
+/// RandomAugment's operations on one picture, 50 times the official number.
+const MOST_OPERATIONS: usize = 100;
 
 impl PretrainConfig {
     /// Checks all that can be known without the model.
@@ -99,9 +101,13 @@ impl PretrainConfig {
         ] {
             require(found > 0, || format!("`{name}` is 0; it must be at least 1"))?;
         }
-        for (name, found, limit) in
-            [("queue_size", self.queue_size, LONGEST_QUEUE), ("workers", self.workers, MAX_WORKERS)]
-        {
+        let (operations, strength) = self.rand_augment;
+        at_least_0("rand_augment", strength)?;
+        for (name, found, limit) in [
+            ("queue_size", self.queue_size, LONGEST_QUEUE),
+            ("workers", self.workers, MAX_WORKERS),
+            ("rand_augment", operations, MOST_OPERATIONS),
+        ] {
             require(found <= limit, || format!("`{name}` is {found}; it can be at most {limit}"))?;
         }
         require(self.max_skipped >= -1, || {
