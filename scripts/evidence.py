@@ -152,10 +152,8 @@ def scenes(s):
     for task in ["vqa", "nlvr", "ve"]:
         train = folder / f"train_{task}.json"
         values, begin = {"train_file": f"[{train}]"}, start
-        if task == "vqa":
-            # The answer decoder has the longest way to the picture.
-            values["max_steps"] = 1000
         if task == "nlvr":
+            values["max_steps"] = 500
             begin = scenes_task(s, "nlvr-ta", "nlvr-ta", folder, start, {
                 "train_file": f"[{folder / 'train_captions.json'}]", "max_steps": 100,
             })
@@ -169,6 +167,7 @@ def scenes(s):
     lines += ["", "Retrieval, R@1 / R@10:", "", *RECALL]
     tuned = scenes_task(s, "retrieval", "retrieval", folder, start, {
         "train_file": f"[{folder / 'train_captions.json'}]", "queue_size": 256, "hard_negatives": False,
+        "max_steps": 300,
     })
     for name, model in [("pre-trained", start), ("fine-tuned", tuned)]:
         for split, what in SPLITS.items():

@@ -8,7 +8,7 @@ use albef::model::{Albef, DropoutDraws, ImageContext, ImageStates, Read, Sequenc
 use albef::objectives::distill::DistillAxis;
 use albef::objectives::masking::SpecialIds;
 use albef::objectives::pretrain::{Batch, Draws, Settings, forward};
-use albef::ops::{Ops, Precision, index};
+use albef::ops::{Ops, Precision, bf16_unit, index};
 use albef::params::{Params, tensor, values};
 use albef::train::optimizer::{Optimizer, update_average};
 use albef::train::step::clamp_temperature;
@@ -163,6 +163,9 @@ impl Training {
 
 pub fn run(a: &Arguments) -> Result<Answer> {
     let device = a.device.open()?;
+    if matches!(a.precision, Rounding::Bf16) && bf16_unit().is_none() {
+        eprintln!("note: this processor has no unit for bf16; products are of f32 factors");
+    }
     let mut config = ModelConfig::named(&a.preset)?;
     if a.res > 0 {
         config.vision.image_res = a.res;

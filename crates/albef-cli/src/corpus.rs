@@ -28,8 +28,8 @@ pub fn model_path(named: Option<&Path>) -> Result<PathBuf> {
     match named {
         Some(path) => Ok(path.to_owned()),
         None => shipped().context(
-            "no model is named and none ships with this build; \
-             hint: train one with `albef demo` or `albef pretrain` and give it with --model",
+            "no model is named, and there is no `models/mini` here or above the program; \
+             name one with --model (`albef demo` and `albef pretrain` train one)",
         ),
     }
 }

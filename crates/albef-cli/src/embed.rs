@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::Answer;
-use crate::arguments::place;
+use crate::arguments::{place, words};
 use crate::corpus::{Pictures, open_model};
 use crate::device::Where;
 use crate::notes::tell_cut;
@@ -20,7 +20,7 @@ pub struct Arguments {
     /// Folder, tar shards or annotation list of pictures.
     images: Option<String>,
     /// A text; may be given several times.
-    #[arg(long)]
+    #[arg(long, value_parser = words)]
     text: Vec<String>,
     /// A file with a text in each line.
     #[arg(long, value_name = "FILE")]
@@ -28,12 +28,12 @@ pub struct Arguments {
     /// Joined before the image paths of a list.
     #[arg(long)]
     image_root: Option<PathBuf>,
-    /// Model folder or weights file.
+    /// Model folder or weights file; `models/mini`, here or above the program, if not given.
     #[arg(long)]
     model: Option<PathBuf>,
     /// Write a NumPy array `[rows, width]` of f32 here, and the names of its rows beside it as
     /// `FILE.names.txt`, instead of JSON lines on standard output.
-    #[arg(long, value_name = "FILE.npy", value_parser = place)]
+    #[arg(long, value_name = "FILE", value_parser = place)]
     output: Option<PathBuf>,
     #[command(flatten)]
     device: Where,
@@ -57,6 +57,9 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         let lines = std::fs::read_to_string(file)
             .with_context(|| format!("cannot read {}", file.display()))?;
         texts.extend(lines.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned));
+    }
+    if let Some(file) = a.texts.as_ref().filter(|_| a.images.is_none() && texts.is_empty()) {
+        bail!("nothing to embed: {} has no line with words", file.display());
     }
     if a.images.is_none() && texts.is_empty() {
         bail!("nothing to embed: name pictures, or texts with --text or --texts");

@@ -29,7 +29,8 @@ const AREA_POWER: f64 = 0.5;
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Model folder or weights file, pre-trained or fine-tuned for grounding or retrieval.
+    /// Model folder or weights file, pre-trained or fine-tuned for grounding or retrieval; `models/mini`, here or
+    /// above the program, if not given.
     #[arg(long)]
     model: Option<PathBuf>,
     /// JSON list of `image`, `text`, `box` (what is meant) and `boxes` (to choose from), boxes as

@@ -1,7 +1,7 @@
 //! `albef evaluate retrieval`.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use albef::eval::metrics::{MISSED, RecallReport};
@@ -20,7 +20,7 @@ use crate::protocol::{self, Protocol};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Model folder or weights file.
+    /// Model folder or weights file; `models/mini`, here or above the program, if not given.
     #[arg(long)]
     model: Option<PathBuf>,
     /// Retrieval list: a JSON list of images with their captions.
@@ -98,6 +98,14 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let size = ready.model.config.vision.image_res;
     let list = a.annotations.display().to_string();
     let pictures = Pictures::open(&list, a.image_root.as_deref(), size, &device)?;
+    let ids: BTreeSet<u32> = pictures.data.image_ids().iter().copied().collect();
+    if !a.by_id && ids.len() < pictures.data.len() {
+        eprintln!(
+            "note: {} pictures share {} image ids; a hit is the very picture, with --by-id any of its id",
+            pictures.data.len(),
+            ids.len()
+        );
+    }
     let options = Options { k, score: a.score.into(), ..Options::default() };
     let found = measure(&ready, &pictures, &options, a.by_id)?;
     found.tell();
@@ -108,7 +116,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     // The figures first: they are not lost where saving fails.
     let printed = print(a, &found, &pictures, k, size);
     let saved = outcomes::save_if(a.reporting.save.as_deref(), || {
-        outcomes::retrieval(pictures.data.samples(), out, k, a.by_id)
+        outcomes::retrieval(pictures.data.samples(), out, (k > 0).then(|| a.score.name()), a.by_id)
     });
     printed.and(saved)?;
     Ok(Answer::Yes)
@@ -140,7 +148,7 @@ fn print(a: &Arguments, found: &Recalls, pictures: &Pictures, k: usize, size: us
         let i = intervals(ranks, a.reporting.resamples);
         let bound = |key: &str, j: usize| i[key][j].as_f64().unwrap_or(f64::NAN);
         say!(
-            "{name:<16} image to text R@1 {:.2} [{:.2}, {:.2}] R@5 {:.2} R@10 {:.2}   \
+            "{name:<22} image to text R@1 {:.2} [{:.2}, {:.2}] R@5 {:.2} R@10 {:.2}   \
              text to image R@1 {:.2} [{:.2}, {:.2}] R@5 {:.2} R@10 {:.2}   mean {:.2}",
             report.txt_r1,
             bound("txt_r1", 0),
@@ -157,7 +165,12 @@ fn print(a: &Arguments, found: &Recalls, pictures: &Pictures, k: usize, size: us
     };
     line("cosine (ITC)", &out.itc, &out.itc_ranks)?;
     if k > 0 {
-        let name = format!("re-ranked ({})", a.score.name().to_uppercase());
+        if k < 10 {
+            eprintln!(
+                "note: with --k {k} nothing is re-ranked beyond place {k}; recalls beyond it cannot rise"
+            );
+        }
+        let name = format!("re-ranked ({})", a.score.name());
         line(&name, &out.itm, &out.itm_ranks)?;
     }
     Ok(())

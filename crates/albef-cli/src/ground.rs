@@ -31,6 +31,15 @@ pub enum Mode {
     Itc,
 }
 
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Itm => "itm",
+            Self::Itc => "itc",
+        }
+    }
+}
+
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The picture.
@@ -38,7 +47,7 @@ pub struct Arguments {
     /// What to look for.
     #[arg(value_parser = words)]
     phrase: String,
-    /// Model folder or weights file.
+    /// Model folder or weights file; `models/mini`, here or above the program, if not given.
     #[arg(long)]
     model: Option<PathBuf>,
     /// Which score is explained.
@@ -59,7 +68,7 @@ pub struct Arguments {
     /// follow, which is not read. What reaches beyond the picture is cut to it.
     #[arg(long)]
     boxes: Option<PathBuf>,
-    /// Share of the peak at which a region ends, where no proposals are given.
+    /// Where between the map's lowest value (0) and its peak (1) a region ends, where no proposals are given.
     #[arg(long, default_value_t = 0.5, value_parser = share, conflicts_with = "boxes")]
     threshold: f32,
     #[command(flatten)]
@@ -74,6 +83,11 @@ fn for_word(path: &Path, number: usize, word: &str) -> PathBuf {
     let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("map");
     let word: String = word.chars().filter(char::is_ascii_alphanumeric).collect();
     path.with_file_name(format!("{stem}-{number}-{word}.png"))
+}
+
+/// Whether two paths lead to one file.
+fn same_file(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 /// The boxes of a file, cut to a picture of this height and width.
@@ -119,6 +133,10 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     if a.words && a.output.is_none() && !a.json {
         eprintln!("note: --words shows its maps in --output FILE or --json");
     }
+    let onto_itself = |output: &PathBuf| same_file(output, &a.image);
+    if let Some(output) = a.output.as_ref().filter(|o| onto_itself(o)) {
+        bail!("--output {} is the picture itself; name another file", output.display());
+    }
     let device = a.device.open()?;
     let ready = open_model(a.model.as_deref(), &device)?;
     let config = &ready.model.config;
@@ -126,9 +144,19 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let Encoded { ids: tokens, cut } = ready.phrase(&a.phrase);
     tell_cut(cut.into(), 1, ready.phrase_limits());
     let texts = TokenBatch::packed(std::slice::from_ref(&tokens));
+    let layer = a.layer.unwrap_or(match a.mode {
+        Mode::Itm => fusion_layer(config, a.words),
+        Mode::Itc => config.vision.depth.saturating_sub(1),
+    });
     let maps: AttentionMaps = match a.mode {
         Mode::Itm => {
-            let layer = a.layer.unwrap_or(fusion_layer(config, a.words));
+            let alone = fusion_layer(config, false);
+            if a.words && a.layer.is_none() && layer != alone {
+                eprintln!(
+                    "note: all maps are of layer {layer}, where words have some; without --words that of the phrase \
+                     is of layer {alone}"
+                );
+            }
             if a.words && layer + 1 == config.text.layers {
                 eprintln!(
                     "note: words have no maps at layer {layer}: of the last one only `[CLS]` is read; \
@@ -137,10 +165,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
             }
             matching_maps(config, &ready.params, pixels, &texts, layer)?
         }
-        Mode::Itc => {
-            let block = a.layer.unwrap_or(config.vision.depth.saturating_sub(1));
-            contrastive_maps(config, &ready.params, pixels, &texts, block)?
-        }
+        Mode::Itc => contrastive_maps(config, &ready.params, pixels, &texts, layer)?,
     };
     let count = maps.tokens[0];
     let whole = maps.sentence(0, count);
@@ -190,7 +215,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         };
         say!(
             "{}",
-            json!({"phrase": a.phrase, "grid": maps.grid, "map": whole, "words": per_word,
+            json!({"phrase": a.phrase, "mode": a.mode.name(), "layer": layer, "grid": maps.grid, "map": whole, "words": per_word,
                    "box": chosen, "boxes": boxes, "box_scores": scores, "scores": maps.scores})
         )?;
     } else {

@@ -85,12 +85,18 @@ pub fn scores<'a>(
     Outcomes::new(task, vec![set])
 }
 
-/// Ranks of every picture and of every text, in both stages; only the first without re-ranking.
-pub fn retrieval(samples: &[Sample], out: &Evaluation, k: usize, by_id: bool) -> Outcomes {
+/// Ranks of every picture and of every text, in both stages, the second under the name of its score; only the
+/// first without re-ranking.
+pub fn retrieval(
+    samples: &[Sample],
+    out: &Evaluation,
+    score: Option<&str>,
+    by_id: bool,
+) -> Outcomes {
     let mut columns = vec![("itc", Kind::Rank)];
     let mut stages = vec![&out.itc_ranks];
-    if k > 0 {
-        columns.push(("itm", Kind::Rank));
+    if let Some(score) = score {
+        columns.push((score, Kind::Rank));
         stages.push(&out.itm_ranks);
     }
     let ranks = |side: usize, i: usize| {

@@ -72,19 +72,21 @@ pub fn overlay(image: &RgbImage, map: &[f32], grid: usize) -> RgbImage {
     out
 }
 
-/// Draws the border of a box.
+/// Draws the border of a box, with a black line inside that shows it on any ground.
 pub fn draw_box(image: &mut RgbImage, b: PixelBox, colour: [u8; 3]) {
     let (width, height) = (image.width, image.height);
-    let thick = (width.max(height) / 150).max(1);
+    let thick = (width.max(height) / 128).max(1);
+    let line = thick.div_ceil(3);
     let cut = |v: f64, limit: usize| (v.max(0.0) as usize).min(limit.saturating_sub(1));
     let (left, right) = (cut(b[0], width), cut(b[0] + b[2] - 1.0, width));
     let (top, bottom) = (cut(b[1], height), cut(b[1] + b[3] - 1.0, height));
     for y in top..=bottom {
         for x in left..=right {
             let edge = (x - left).min(right - x).min(y - top).min(bottom - y);
-            if edge < thick {
+            let shade = if edge < thick { colour } else { [0; 3] };
+            if edge < thick + line {
                 let at = (y * width + x) * 3;
-                image.pixels[at..at + 3].copy_from_slice(&colour);
+                image.pixels[at..at + 3].copy_from_slice(&shade);
             }
         }
     }

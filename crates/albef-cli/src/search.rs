@@ -29,7 +29,7 @@ pub struct SearchArguments {
     /// Joined before the image paths of a list.
     #[arg(long)]
     image_root: Option<PathBuf>,
-    /// Model folder or weights file.
+    /// Model folder or weights file; `models/mini`, here or above the program, if not given.
     #[arg(long)]
     model: Option<PathBuf>,
     /// Pictures to show.
@@ -64,7 +64,7 @@ pub struct MatchArguments {
     /// The text.
     #[arg(value_parser = words)]
     text: String,
-    /// Model folder or weights file.
+    /// Model folder or weights file; `models/mini`, here or above the program, if not given.
     #[arg(long)]
     model: Option<PathBuf>,
     #[command(flatten)]
@@ -134,9 +134,12 @@ impl Hit {
         let Sample { location, name, .. } = &pictures.data.samples()[self.picture];
         let mut out = json!({"image": name, "cosine": self.cosine, "probability": self.probability,
                              "score": self.score});
-        if let Location::Member { archive, .. } = location {
-            out["archive"] = json!(archive.display().to_string());
-            out["member"] = json!(name);
+        match location {
+            Location::File(path) => out["path"] = json!(path.display().to_string()),
+            Location::Member { archive, .. } => {
+                out["archive"] = json!(archive.display().to_string());
+                out["member"] = json!(name);
+            }
         }
         out
     }
@@ -154,7 +157,10 @@ pub fn match_pair(a: &MatchArguments) -> Result<Answer> {
     if a.json {
         say!("{}", json!({"cosine": cosine, "itm_logit": itm_logit, "probability": p}))?;
     } else {
-        say!("cosine {cosine:.3}, match probability {p:.3} (logit {itm_logit:.3})")?;
+        say!(
+            "cosine {cosine:.3}, match probability {p:.3} (itm_logit {itm_logit:.3}; the probability weighs it \
+              against that of no match)"
+        )?;
     }
     Ok(Answer::Yes)
 }

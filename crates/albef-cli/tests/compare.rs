@@ -72,6 +72,14 @@ fn runs_and_saved_outcomes_are_compared_item_by_item() {
     assert_eq!(metrics["itm.txt_r1"]["test"], "mcnemar");
     assert_eq!(out(&mut command), compared, "equal seeds give equal numbers");
 
+    // What another score ordered is another thing.
+    let by_both = ["--k", "4", "--score", "posterior"];
+    let (_, other) = saved(dir.path(), &list, &second.join("best"), "c.json", &by_both);
+    assert_eq!(read(Path::new(&other))["sets"][0]["columns"][1]["name"], "posterior");
+    let mixed = albef().args(["compare", &file, &other]).output().unwrap();
+    assert_eq!(mixed.status.code(), Some(2));
+    assert!(stderr(&mixed).contains("cannot be compared"), "{}", stderr(&mixed));
+
     // Several runs of one side, and a readable table.
     let mut command = albef();
     command.args(["compare", "--b", &file, "--a"]).arg(&first).arg(&second);

@@ -61,7 +61,15 @@ fn an_interrupted_demonstration_goes_on_with_the_same_command() {
     let other = demo().args(["--seed", "5"]).output().unwrap();
     assert!(stderr(&other).contains("--seed 42"), "{}", stderr(&other));
     let second = run(&mut demo());
-    assert!(stderr(&second).contains("going on with pre-training"), "{}", stderr(&second));
+    let said = stderr(&second);
+    assert!(said.contains("going on with pre-training"), "{said}");
+    // What is proposed can be found, and measures what the report says.
+    let (_, next) = said.split_once("\nnext:\n").unwrap();
+    let phrase = next.split('"').nth(1).unwrap();
+    let list = std::fs::read_to_string(output.join("data/val_scenes.json")).unwrap();
+    assert!(!phrase.is_empty() && list.contains(phrase), "{next}");
+    let page = std::fs::read_to_string(output.join("report.html")).unwrap();
+    assert!(next.contains("--k 16") && page.contains("best 16 are re-ranked"), "{next}");
     let log = std::fs::read_to_string(output.join("run/log.jsonl")).unwrap();
     let steps: Vec<u64> = log
         .lines()

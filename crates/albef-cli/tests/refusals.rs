@@ -49,6 +49,8 @@ fn values_that_mean_nothing_are_refused() {
         (&["ground", &picture, "dog", "--threshold", "1.5"], "must be from 0 to 1"),
         (&["ground", &picture, "dog", "--threshold", "nan"], "must be from 0 to 1"),
         (&["ground", &picture, "dog", "--output", &jpg], "PNG only"),
+        (&["ground", &picture, "dog", "--output", &picture], "is the picture itself"),
+        (&["embed", "--text", " "], "it is empty"),
         (&["bench", "vit", "--rounds", "0"], "must be at least 1"),
         (&["compare", "a", "b", "--resamples", "0"], "must be at least 1"),
         (&["evaluate", "retrieval", "--annotations", "a", "--resamples", "0"], "at least 1"),

@@ -39,12 +39,23 @@ fn a_list_finds_its_pictures_from_any_folder() {
     let lonely = elsewhere.path().join("lonely.json");
     fs::copy(&list, &lonely).unwrap();
     // Beside the list, as they stand, and below a root.
-    assert_eq!(results(&search(elsewhere.path(), &[&list, "--json"])).len(), 3);
+    let found = results(&search(elsewhere.path(), &[&list, "--json"]));
+    assert_eq!(found.len(), 3);
+    assert!(
+        found.iter().all(|hit| Path::new(hit["path"].as_str().unwrap()).is_file()),
+        "{found:?}"
+    );
     let lonely = lonely.display().to_string();
     assert_eq!(results(&search(dir.path(), &[&lonely, "--json"])).len(), 3);
     let rooted = [&lonely, "--json", "--image-root", &pictures];
     assert_eq!(results(&search(elsewhere.path(), &rooted)).len(), 3);
     let check = ["data", "check", "--json", &list];
+    let report = run(albef().current_dir(elsewhere.path()).args(check));
+    assert_eq!(serde_json::from_slice::<Value>(&report.stdout).unwrap()["missing"], 0);
+    let sentences = dir.path().join("ve.json");
+    let entry = json!([{"image": "1.png", "sentence": "it is red", "label": "neutral"}]);
+    fs::write(&sentences, entry.to_string()).unwrap();
+    let check = ["data", "check", "--json", "--task", "ve", sentences.to_str().unwrap()];
     let report = run(albef().current_dir(elsewhere.path()).args(check));
     assert_eq!(serde_json::from_slice::<Value>(&report.stdout).unwrap()["missing"], 0);
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use albef_data::dataset::{
-    Batch, Dataset, LoaderOptions, SkipReport, SourceSpec, TrainLoader, open_source,
+    Batch, Dataset, LoaderOptions, SkipReport, SourceSpec, TrainLoader, open_source, read_source,
 };
 use albef_data::image::{
     DecodeOptions, Normalization, RandAugment, ReferenceQuirks, RgbImage, TrainTransform,
@@ -163,4 +163,22 @@ fn batches_do_not_depend_on_workers_and_an_epoch_can_start_in_its_middle() {
     assert_eq!(whole.len(), 7);
     assert_eq!(whole, batches(&data, 4, 0));
     assert_eq!(whole[3..], batches(&data, 2, 3));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_cannot_be_read_is_left_out_and_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let locked = dir.path().join("locked");
+    fs::create_dir(&locked).unwrap();
+    fs::write(dir.path().join("1.png"), picture(1)).unwrap();
+    fs::write(locked.join("2.png"), picture(2)).unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
+    let contents = read_source(&SourceSpec::new(dir.path().to_str().unwrap(), None)).unwrap();
+    // The superuser reads everything.
+    let hidden = usize::from(fs::read_dir(&locked).is_err());
+    assert_eq!((contents.samples.len(), contents.left_out.len()), (2 - hidden, hidden));
+    assert!(contents.left_out.iter().all(|s| s.name.ends_with("locked")), "{contents:?}");
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o755)).unwrap();
 }

@@ -144,7 +144,12 @@ impl Lists {
                 let mut value = named(&out.itm);
                 value.insert("score".into(), json!(out.itm.r_mean));
                 value.extend(found.counts(&pictures));
-                let outcomes = outcomes::retrieval(pictures.data.samples(), out, k, false);
+                let outcomes = outcomes::retrieval(
+                    pictures.data.samples(),
+                    out,
+                    (k > 0).then_some("itm"),
+                    false,
+                );
                 Ok(Found { value: json!(value), outcomes, answers: Vec::new() })
             }
             Self::Grounding(cases) => {

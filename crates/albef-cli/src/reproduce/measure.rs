@@ -173,7 +173,7 @@ fn retrieval(o: &Options<'_>, device: &Device) -> Result<Found> {
     value["interval"] = intervals(ranks, RESAMPLES);
     value["gallery"] = json!({"images": pictures.data.len(), "texts": recalls.texts});
     value["k"] = json!(k);
-    let found = outcomes::retrieval(pictures.data.samples(), out, k, false);
+    let found = outcomes::retrieval(pictures.data.samples(), out, (k > 0).then_some("itm"), false);
     Ok((value, Some(found)))
 }
 

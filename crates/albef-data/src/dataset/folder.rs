@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::annotation::{captions, image_key, missing, text_of};
 use super::shard;
-use super::source::{Contents, Location, Sample, place_key};
+use super::source::{Contents, Location, Sample, Skipped, place_key};
 use super::tasks::TaskPart;
-use crate::error::{DataError, Result};
+use crate::error::{DataError, ImageError, ImageErrorKind, Result};
 
 /// How the names of pictures end.
 pub(super) const ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "jfif"];
@@ -26,14 +26,14 @@ pub(super) fn read(folder: &Path) -> Result<Contents> {
     if list.is_file() {
         return captions_csv(&list, folder).map(Contents::from);
     }
-    let mut files = pictures(folder)?;
+    let (mut files, left_out) = pictures(folder)?;
     files.sort();
-    if files.is_empty() {
+    if files.is_empty() && left_out.is_empty() {
         return shards(folder);
     }
     let samples: Result<Vec<Sample>> =
         files.into_iter().map(|path| picture(path, folder)).collect();
-    samples.map(Contents::from)
+    Ok(Contents { samples: samples?, left_out })
 }
 
 /// A picture below `folder`, with the captions of the `.txt` beside it.
@@ -73,17 +73,28 @@ fn shards(folder: &Path) -> Result<Contents> {
     Ok(all)
 }
 
-/// The pictures below a folder. Folders that links lead to are walked after all others, and none
-/// twice: a link may lead back up.
-fn pictures(folder: &Path) -> Result<Vec<PathBuf>> {
-    let (mut files, mut walked) = (Vec::new(), HashSet::new());
-    let mut open = vec![folder.to_owned()];
+/// The pictures below a folder, and the folders below it that cannot be read. Folders that links lead to are
+/// walked after all others, and none twice: a link may lead back up.
+fn pictures(top: &Path) -> Result<(Vec<PathBuf>, Vec<Skipped>)> {
+    let (mut files, mut left_out, mut walked) = (Vec::new(), Vec::new(), HashSet::new());
+    let mut open = vec![top.to_owned()];
     let mut links = BTreeSet::new();
     while let Some(folder) = open.pop().or_else(|| links.pop_first()) {
-        if !walked.insert(fs::canonicalize(&folder).map_err(DataError::io(&folder))?) {
-            continue;
-        }
-        for entry in fs::read_dir(&folder).map_err(DataError::io(&folder))? {
+        let opened = fs::canonicalize(&folder).and_then(|at| Ok((at, fs::read_dir(&folder)?)));
+        let entries = match opened {
+            Ok((at, _)) if walked.contains(&at) => continue,
+            Ok((at, entries)) => {
+                walked.insert(at);
+                entries
+            }
+            Err(cause) if folder == top => return Err(DataError::io(top)(cause)),
+            Err(cause) => {
+                let error = ImageError { kind: ImageErrorKind::Io, detail: cause.to_string() };
+                left_out.push(Skipped { name: folder.display().to_string(), error });
+                continue;
+            }
+        };
+        for entry in entries {
             let entry = entry.map_err(DataError::io(&folder))?;
             let path = entry.path();
             // Some systems leave `._name.jpg` beside each file, which is no picture.
@@ -100,7 +111,7 @@ fn pictures(folder: &Path) -> Result<Vec<PathBuf>> {
             }
         }
     }
-    Ok(files)
+    Ok((files, left_out))
 }
 
 fn sample(root: &Path, image: &str, captions: Vec<String>, key: Option<String>) -> Sample {

@@ -115,8 +115,9 @@ pub fn iou(a: PixelBox, b: PixelBox) -> f64 {
     inter / (a[2] * a[3] + b[2] * b[3] - inter)
 }
 
-/// The bounding box of the connected region around the largest value that stays above `share` of
-/// it, for maps without proposals.
+/// The bounding box of the connected region around the largest value, for maps without proposals. It ends
+/// where values fall below `share` of the way from the lowest value to the largest: where the colours of an
+/// overlay do.
 #[must_use]
 pub fn region_box(map: &[f32], (height, width): (usize, usize), share: f32) -> Option<PixelBox> {
     let (peak, top) = map
@@ -128,6 +129,8 @@ pub fn region_box(map: &[f32], (height, width): (usize, usize), share: f32) -> O
     if top <= 0.0 || map.len() != height * width {
         return None;
     }
+    let low = map.iter().copied().filter(|v| v.is_finite()).fold(top, f32::min);
+    let end = low + share * (top - low);
     let mut seen = vec![false; map.len()];
     let mut open = vec![peak];
     seen[peak] = true;
@@ -137,7 +140,7 @@ pub fn region_box(map: &[f32], (height, width): (usize, usize), share: f32) -> O
         (left, right) = (left.min(x), right.max(x));
         (up, down) = (up.min(y), down.max(y));
         let mut visit = |next: usize| {
-            if !seen[next] && map[next] >= share * top {
+            if !seen[next] && map[next] >= end {
                 seen[next] = true;
                 open.push(next);
             }
@@ -156,4 +159,19 @@ pub fn region_box(map: &[f32], (height, width): (usize, usize), share: f32) -> O
         }
     }
     Some([left as f64, up as f64, (right - left + 1) as f64, (down - up + 1) as f64])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_ends_within_the_range_of_the_map_whatever_its_floor() {
+        let map = |floor: f32| [0.0, 0.9, 1.0, 0.4, 0.1, 0.0].map(|v| floor + v);
+        for floor in [0.0, 5.0, -0.5] {
+            assert_eq!(region_box(&map(floor), (2, 3), 0.5), Some([1.0, 0.0, 2.0, 1.0]), "{floor}");
+        }
+        assert_eq!(region_box(&[0.0; 6], (2, 3), 0.5), None);
+        assert_eq!(region_box(&[1.0; 6], (2, 3), 0.5), Some([0.0, 0.0, 3.0, 2.0]));
+    }
 }
