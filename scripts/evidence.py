@@ -131,7 +131,7 @@ def scenes_start(s):
     """Pictures for every task, and a model pre-trained on their captions."""
     folder = s.out / "pictures"
     if not (folder / "answers.json").exists():
-        s.albef("data", "scenes", "--output", folder, "--scenes", 1500, "--size", 32, "--concepts", 24)
+        s.albef("data", "scenes", "--output", folder, "--scenes", 4000, "--size", 32, "--concepts", 24)
     lists = [folder / f"train_{name}.json" for name in ["things", "captions"]]
     start = s.train("pretrained", ["pretrain"], "scenes.yaml", {
         "image_root": folder, "train_file": f"[{lists[0]}, {lists[1]}]", "vocab": folder / "vocab.txt",
@@ -148,7 +148,7 @@ def scenes_task(s, name, command, folder, start, values):
 
 def scenes(s):
     folder, start = scenes_start(s)
-    lines = [f"`nano`, 32 px, seed {s.o.seed}, 1,500 scenes of 24 things a task.", "", *ACCURACY]
+    lines = [f"`nano`, 32 px, seed {s.o.seed}, 4,000 scenes of 24 things a task.", "", *ACCURACY]
     for task in ["vqa", "nlvr", "ve"]:
         train = folder / f"train_{task}.json"
         values, begin = {"train_file": f"[{train}]"}, start

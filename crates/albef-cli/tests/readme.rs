@@ -57,7 +57,7 @@ fn the_walk_from_pictures_to_answers_runs() {
         }
         ran += 1;
     }
-    assert_eq!(ran, 9);
+    assert_eq!(ran, 11);
     assert!(folder.path().join("map.png").is_file());
     let mut command = albef();
     run(command.args(["inspect", "runs/ve/model"]).current_dir(folder.path()));
