@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times this program and a PyTorch ALBEF in turn and prints the ratios.
 
-    benches/peer.py PEER.py --albef target/release/albef --python PYTHON [--rounds 3]
+    benches/peer.py PEER.py --albef target/release/albef --python PYTHON [--rounds 3] [--work vit]
 
 PEER.py is a program with the arguments `WORK --preset P --res R --batch B --rounds N` that prints one
 JSON line per round with `seconds` and `peak_mib`. Each round starts a fresh process of either side, which
@@ -32,8 +32,9 @@ def main():
     a.add_argument("--albef", default="target/release/albef")
     a.add_argument("--python", default="python3")
     a.add_argument("--rounds", type=int, default=3)
+    a.add_argument("--work", choices=sorted({w[0] for w in WORKS}), help="only this; all if not given")
     o = a.parse_args()
-    for ours, theirs, preset, res, batch in WORKS:
+    for ours, theirs, preset, res, batch in [w for w in WORKS if o.work in (None, w[0])]:
         rows = []
         sizes = ["--preset", preset, "--res", str(res), "--batch", str(batch), "--rounds", "1"]
         for round_ in range(o.rounds):

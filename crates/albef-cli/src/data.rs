@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use albef::train::corpus_vocabulary;
 use albef_data::dataset::{
-    CheckOptions, Contents, Location, Sample, SourceSpec, Target, TaskForm, TaskRoots,
-    check_samples, read_source, read_task, repeated_ids,
+    CheckOptions, Contents, SourceSpec, Target, TaskForm, TaskRoots, check_samples, read_source,
+    read_task, repeated_ids,
 };
 use albef_data::scenes::{Sprites, TaskCorpus, build_tasks, write_tasks};
 use anyhow::{Context, Result, bail};
@@ -100,28 +100,13 @@ impl Form {
     }
 }
 
-fn is_there(sample: &Sample) -> bool {
-    matches!(&sample.location, Location::File(path) if path.exists())
-}
-
 fn check_source(a: &CheckArguments) -> Result<Answer> {
     let contents = match a.task.of_task() {
         None => read_source(&SourceSpec::new(&a.source, a.image_root.as_deref()))?,
         Some(form) => {
-            let list = Path::new(&a.source);
-            let below = |root: PathBuf| {
-                let roots =
-                    TaskRoots { image_root: root.clone(), vqa_root: root.clone(), vg_root: root };
-                read_task(list, form, &roots)
-            };
-            let mut samples = below(a.image_root.clone().unwrap_or_default())?;
-            if a.image_root.is_none() && !samples.first().is_some_and(is_there) {
-                // As with captions: what does not lie here may lie beside the list.
-                let beside = below(list.parent().unwrap_or(Path::new("")).to_owned())?;
-                if beside.first().is_some_and(is_there) {
-                    samples = beside;
-                }
-            }
+            let root = || a.image_root.clone().unwrap_or_default();
+            let roots = TaskRoots { image_root: root(), vqa_root: root(), vg_root: root() };
+            let samples = read_task(Path::new(&a.source), form, &roots)?;
             Contents { samples, left_out: Vec::new() }
         }
     };

@@ -133,8 +133,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     if a.words && a.output.is_none() && !a.json {
         eprintln!("note: --words shows its maps in --output FILE or --json");
     }
-    let onto_itself = |output: &PathBuf| same_file(output, &a.image);
-    if let Some(output) = a.output.as_ref().filter(|o| onto_itself(o)) {
+    if let Some(output) = a.output.as_ref().filter(|output| same_file(output, &a.image)) {
         bail!("--output {} is the picture itself; name another file", output.display());
     }
     let device = a.device.open()?;

@@ -53,11 +53,12 @@ fn a_list_finds_its_pictures_from_any_folder() {
     let report = run(albef().current_dir(elsewhere.path()).args(check));
     assert_eq!(serde_json::from_slice::<Value>(&report.stdout).unwrap()["missing"], 0);
     let sentences = dir.path().join("ve.json");
-    let entry = json!([{"image": "1.png", "sentence": "it is red", "label": "neutral"}]);
-    fs::write(&sentences, entry.to_string()).unwrap();
+    let entry = |image: &str| json!({"image": image, "sentence": "it is red", "label": "neutral"});
+    fs::write(&sentences, json!([entry("gone.png"), entry("1.png")]).to_string()).unwrap();
     let check = ["data", "check", "--json", "--task", "ve", sentences.to_str().unwrap()];
-    let report = run(albef().current_dir(elsewhere.path()).args(check));
-    assert_eq!(serde_json::from_slice::<Value>(&report.stdout).unwrap()["missing"], 0);
+    let report = albef().current_dir(elsewhere.path()).args(check).output().unwrap();
+    assert_eq!(report.status.code(), Some(1));
+    assert_eq!(serde_json::from_slice::<Value>(&report.stdout).unwrap()["missing"], 1);
 }
 
 #[test]

@@ -104,8 +104,8 @@ impl View for Stored<'_> {
 
 /// The first value that 16 bits of type `f16` cannot hold.
 fn beyond_f16(state: &StateDict) -> Option<String> {
-    let floats = state.iter().filter(|(_, tensor)| tensor.dtype == DType::F32);
-    floats.into_iter().find_map(|(name, tensor)| {
+    let mut floats = state.iter().filter(|(_, tensor)| tensor.dtype == DType::F32);
+    floats.find_map(|(name, tensor)| {
         let values = tensor.to_f32().unwrap_or_default();
         let lost = |v: &f32| v.is_finite() && !f16::from_f32(*v).is_finite();
         let at = values.iter().position(lost)?;

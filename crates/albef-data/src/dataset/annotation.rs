@@ -50,7 +50,7 @@ pub(super) fn image_key(entry: &Value) -> Option<String> {
 }
 
 /// Where a picture of a list lies without a root: as it stands, else beside the list.
-fn found(image: &str, list: &Path) -> PathBuf {
+pub(super) fn found(image: &str, list: &Path) -> PathBuf {
     let (stands, beside) = (PathBuf::from(image), list.with_file_name(image));
     if stands.is_relative() && !stands.exists() && beside.exists() { beside } else { stands }
 }

@@ -89,7 +89,8 @@ fn pictures(top: &Path) -> Result<(Vec<PathBuf>, Vec<Skipped>)> {
             }
             Err(cause) if folder == top => return Err(DataError::io(top)(cause)),
             Err(cause) => {
-                let error = ImageError { kind: ImageErrorKind::Io, detail: cause.to_string() };
+                let detail = format!("the folder cannot be read: {cause}");
+                let error = ImageError { kind: ImageErrorKind::Io, detail };
                 left_out.push(Skipped { name: folder.display().to_string(), error });
                 continue;
             }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::annotation::text_of;
+use super::annotation::{found, text_of};
 use super::source::{Location, Sample};
 use crate::error::{DataError, Result};
 
@@ -51,7 +51,7 @@ pub enum TaskForm {
 /// Weight of an answer of Visual Genome.
 pub const VG_WEIGHT: f32 = 0.5;
 
-/// Where the pictures of a list lie.
+/// Where the pictures of a list lie; with an empty root as they stand, else beside the list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskRoots {
     /// Of most lists.
@@ -76,10 +76,10 @@ pub fn read_task(path: &Path, form: TaskForm, roots: &TaskRoots) -> Result<Vec<S
         .enumerate()
         .map(|(i, entry)| {
             let sample = match form {
-                TaskForm::Vqa => question(entry, roots),
-                TaskForm::Nlvr => statement(entry, roots),
-                TaskForm::Entailment => sentence(entry, roots),
-                TaskForm::Grounding => expression(entry, roots),
+                TaskForm::Vqa => question(entry, roots, path),
+                TaskForm::Nlvr => statement(entry, roots, path),
+                TaskForm::Entailment => sentence(entry, roots, path),
+                TaskForm::Grounding => expression(entry, roots, path),
             };
             sample.map_err(|detail| fail(format!(", entry {i}"), detail))
         })
@@ -115,8 +115,12 @@ fn number(entry: &Value, key: &str) -> Result<Option<i64>, String> {
     }
 }
 
-fn sample(root: &Path, image: String, text: String, task: TaskPart) -> Sample {
-    let location = Location::File(root.join(&image));
+/// Below the root; without one as a picture of captions does.
+fn location(root: &Path, image: &str, list: &Path) -> Location {
+    Location::File(if root.as_os_str().is_empty() { found(image, list) } else { root.join(image) })
+}
+
+fn sample(location: Location, image: String, text: String, task: TaskPart) -> Sample {
     Sample { location, key: image.clone(), name: image, captions: vec![text], task }
 }
 
@@ -133,7 +137,7 @@ fn shares(answers: &[String]) -> Vec<(String, f32)> {
     out
 }
 
-fn question(entry: &Value, roots: &TaskRoots) -> Result<Sample, String> {
+fn question(entry: &Value, roots: &TaskRoots, list: &Path) -> Result<Sample, String> {
     let (set, root) = match &entry["dataset"] {
         Value::Null => ("vqa", &roots.vqa_root),
         Value::String(set) if set == "vqa" => ("vqa", &roots.vqa_root),
@@ -154,7 +158,8 @@ fn question(entry: &Value, roots: &TaskRoots) -> Result<Sample, String> {
     };
     let id = number(entry, "question_id")?;
     let task = TaskPart { target, id, ..TaskPart::default() };
-    Ok(sample(root, text(entry, "image")?, text(entry, "question")?, task))
+    let image = text(entry, "image")?;
+    Ok(sample(location(root, &image, list), image, text(entry, "question")?, task))
 }
 
 /// Two lists of four numbers, and nothing else.
@@ -170,7 +175,7 @@ fn crops(given: &Value) -> Option<[[usize; 4]; 2]> {
     }
 }
 
-fn statement(entry: &Value, roots: &TaskRoots) -> Result<Sample, String> {
+fn statement(entry: &Value, roots: &TaskRoots, list: &Path) -> Result<Sample, String> {
     let images: Option<Vec<&str>> =
         entry["images"].as_array().and_then(|list| list.iter().map(Value::as_str).collect());
     let Some([first, second]) = images.as_deref() else {
@@ -192,15 +197,16 @@ fn statement(entry: &Value, roots: &TaskRoots) -> Result<Sample, String> {
         })?),
     };
     let task = TaskPart {
-        second: Some(Location::File(roots.image_root.join(second))),
+        second: Some(location(&roots.image_root, second, list)),
         crops,
         target: Target::Label(label),
         id: None,
     };
-    Ok(sample(&roots.image_root, (*first).to_owned(), text(entry, "sentence")?, task))
+    let place = location(&roots.image_root, first, list);
+    Ok(sample(place, (*first).to_owned(), text(entry, "sentence")?, task))
 }
 
-fn sentence(entry: &Value, roots: &TaskRoots) -> Result<Sample, String> {
+fn sentence(entry: &Value, roots: &TaskRoots, list: &Path) -> Result<Sample, String> {
     let label = match entry["label"].as_str() {
         Some("contradiction") => 0,
         Some("neutral") => 1,
@@ -221,13 +227,15 @@ fn sentence(entry: &Value, roots: &TaskRoots) -> Result<Sample, String> {
         image.push_str(".jpg");
     }
     let task = TaskPart { target: Target::Label(label), ..TaskPart::default() };
-    Ok(sample(&roots.image_root, image, text(entry, "sentence")?, task))
+    let place = location(&roots.image_root, &image, list);
+    Ok(sample(place, image, text(entry, "sentence")?, task))
 }
 
-fn expression(entry: &Value, roots: &TaskRoots) -> Result<Sample, String> {
+fn expression(entry: &Value, roots: &TaskRoots, list: &Path) -> Result<Sample, String> {
     let task = TaskPart { id: number(entry, "ref_id")?, ..TaskPart::default() };
     let image = text(entry, "image")?;
-    let mut sample = sample(&roots.image_root, image, text(entry, "text")?, task);
+    let place = location(&roots.image_root, &image, list);
+    let mut sample = sample(place, image, text(entry, "text")?, task);
     sample.key = sample.name.rsplit('/').next().unwrap_or_default().to_owned();
     Ok(sample)
 }
