@@ -112,7 +112,7 @@ fn mi(a: &MiArguments) -> Result<Answer> {
     order.truncate(a.pairs.unwrap_or(usize::MAX));
     let given = order.len();
     let cut = |i: &&usize| ready.caption(caption(&samples[**i].captions, a.seed, **i)).cut;
-    tell_cut(order.iter().filter(cut).count(), given, Pipeline::LIMITS);
+    tell_cut(order.iter().filter(cut).count(), given, Pipeline::TRUNCATION);
 
     let mut found = MutualInformation::default();
     let mut measure = |images: Tensor<4>, which: &[usize]| -> Result<()> {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use albef::eval::answers::RankRule;
 use albef::eval::retrieval::{score_pairs, similarities};
-use albef::model::EntailmentModel;
-use albef::params::values;
+use albef::model::VisualEntailmentModel;
+use albef::params::to_vec;
 use albef::pipeline::{Pipeline, match_probability};
 use albef_weights::Task;
 use anyhow::{Result, bail};
@@ -163,7 +163,7 @@ pub fn entail(a: &EntailArguments) -> Result<Answer> {
         model.classes(&[sample(&a.image, None, &a.sentence)], Task::Ve)?;
     let Some(row) = rows.first().filter(|r| !r.is_empty()) else { return unusable(&skipped) };
     let best = (0..row.len()).rev().max_by(|x, y| row[*x].total_cmp(&row[*y])).unwrap_or(0);
-    let classes = EntailmentModel::CLASSES;
+    let classes = VisualEntailmentModel::CLASSES;
     if a.json {
         let p: serde_json::Map<String, Value> =
             classes.iter().zip(row).map(|(c, p)| ((*c).to_owned(), json!(p))).collect();
@@ -214,8 +214,8 @@ pub fn classify(a: &ClassifyArguments) -> Result<Answer> {
     let model = &ready.model;
     let (_, pixels) = open_picture(&a.image, model.config.vision.image_res, &device)?;
     let states = model.encoders.visual_encoder.forward(pixels)?;
-    let image = values(model.encoders.image_feat(&states));
-    let temp = values(model.temp.clone())[0];
+    let image = to_vec(model.encoders.image_feat(&states));
+    let temp = to_vec(model.temp.clone())[0];
     let (mut cosines, mut matches, mut cut_prompts) = (Vec::new(), Vec::new(), 0);
     for label in &labels {
         let prompts: Vec<String> = a.template.iter().map(|t| t.replace("{}", label)).collect();
@@ -235,7 +235,7 @@ pub fn classify(a: &ClassifyArguments) -> Result<Answer> {
         matches
             .push(logits.iter().map(|l| match_probability(*l)).sum::<f64>() / logits.len() as f64);
     }
-    tell_cut(cut_prompts, labels.len() * a.template.len(), Pipeline::LIMITS);
+    tell_cut(cut_prompts, labels.len() * a.template.len(), Pipeline::TRUNCATION);
     let top = cosines.iter().copied().fold(f32::MIN, f32::max);
     let exp: Vec<f64> = cosines.iter().map(|c| f64::from((c - top) / temp).exp()).collect();
     let sum: f64 = exp.iter().sum();

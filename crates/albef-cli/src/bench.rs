@@ -4,12 +4,14 @@ use std::time::Instant;
 
 use albef::config::ModelConfig;
 use albef::init::{fresh_params, fresh_queues};
-use albef::model::{Albef, DropoutDraws, ImageContext, ImageStates, Read, Sequence, TokenBatch};
+use albef::model::{
+    Albef, DropoutRng, ImageContext, ImageStates, OutputRows, Sequence, TokenBatch,
+};
 use albef::objectives::distill::DistillAxis;
 use albef::objectives::masking::SpecialIds;
-use albef::objectives::pretrain::{Batch, Draws, Settings, forward};
+use albef::objectives::pretrain::{Batch, Settings, StepRng, forward};
 use albef::ops::{Ops, Precision, bf16_unit, index};
-use albef::params::{Params, tensor, values};
+use albef::params::{Params, from_vec, to_vec};
 use albef::train::optimizer::{Optimizer, update_average};
 use albef::train::step::clamp_temperature;
 use albef::weights::{copy_for_momentum, momentum_encoders};
@@ -121,7 +123,7 @@ impl Training {
         update_average(0.995, &mut self.momentum, &mut self.online);
         let weights = self
             .online
-            .tracked(Ops::for_device(self.online.device()).with_precision(self.precision));
+            .trainable(Ops::for_device(self.online.device()).with_precision(self.precision));
         let model = Albef::new(&self.config, &weights)?;
         let teacher = momentum_encoders(&self.momentum, &self.config, self.precision)?;
         let settings = Settings {
@@ -140,7 +142,7 @@ impl Training {
             special: SpecialIds { pad: 0, cls: 101, mask: 103 },
             vocab_size: self.config.text.vocab_size,
         };
-        let draws = Draws::Seeded(self.step);
+        let draws = StepRng::Seeded(self.step);
         let out = forward(&model, &teacher, &self.queues, &self.batch, &settings, draws)?;
         let mut all = out.loss().backward();
         let [_, _, image, text] = out.feats.clone();
@@ -155,7 +157,7 @@ impl Training {
         self.queues.push(image, text, &self.batch.image_ids);
         self.optimizer.step(1e-4, &mut self.online, gradients);
         // Reading a value back waits for all that the device has been given to do.
-        let _ = self.online.get("temp").map(|t| values(t.value.clone()));
+        let _ = self.online.get("temp").map(|t| to_vec(t.value.clone()));
         self.step += 1;
         Ok(())
     }
@@ -175,37 +177,38 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let online = fresh_params(&config, 0.07, 0, &device)?;
     let model = Albef::new(
         &config,
-        &online.untracked(Ops::for_device(&device).with_precision(a.precision.into())),
+        &online.frozen(Ops::for_device(&device).with_precision(a.precision.into())),
     )?;
     let texts = captions(a.batch.max(a.k), config.text.vocab_size);
     let images: Tensor<4> =
-        tensor(pixels(a.batch * 3 * res * res), [a.batch, 3, res, res], &device);
-    let none = DropoutDraws::none;
+        from_vec(pixels(a.batch * 3 * res * res), [a.batch, 3, res, res], &device);
+    let none = DropoutRng::none;
     let mut work: Box<dyn FnMut() -> Result<usize>> = match a.work {
         Work::Vit => Box::new(move || {
             let states = model.encoders.visual_encoder.forward(images.clone())?;
-            let _ = values(states.tokens.narrow(0, 0, 1));
+            let _ = to_vec(states.tokens.narrow(0, 0, 1));
             Ok(a.batch)
         }),
         Work::Text => Box::new(move || {
             let tokens = TokenBatch::packed(&texts[..a.batch]);
             let encoder = &model.encoders.text_encoder;
-            let _ = values(encoder.text(&tokens, Read::All, &mut none(), None)?.narrow(0, 0, 1));
+            let _ =
+                to_vec(encoder.text(&tokens, OutputRows::All, &mut none(), None)?.narrow(0, 0, 1));
             Ok(a.batch)
         }),
         Work::Rerank => {
             let encoder = &model.encoders.text_encoder;
             let tokens = TokenBatch::packed(&texts[..a.k]);
-            let states = encoder.text(&tokens, Read::All, &mut none(), None)?;
+            let states = encoder.text(&tokens, OutputRows::All, &mut none(), None)?;
             let (length, width) = (config.vision.tokens(), config.vision.width);
-            let image = tensor(pixels(length * width), [length, width], &device);
+            let image = from_vec(pixels(length * width), [length, width], &device);
             let image = ImageStates { tokens: image, batch: 1, length };
             Box::new(move || {
                 let image_of = vec![0; a.k];
                 let context = ImageContext { states: &image, image_of: &image_of, visible: None };
                 let rows: Vec<usize> = tokens.sequences.iter().flat_map(Sequence::range).collect();
                 let states = states.clone().select(0, index(&rows, &states.device()));
-                let _ = values(model.match_texts(states, &tokens, context)?);
+                let _ = to_vec(model.match_texts(states, &tokens, context)?);
                 Ok(a.k)
             })
         }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use albef::model::Albef;
-use albef::params::{tensor, values};
+use albef::params::{from_vec, to_vec};
 use albef::pipeline::Pipeline;
 use albef::task_weights::task_name;
 use albef::weights::{ModelFiles, interpolation_line};
@@ -128,7 +128,7 @@ impl Pictures {
             &DecodeOptions::default(),
             workers,
         );
-        (tensor(pixels, [which.len(), 3, self.size, self.size], &self.device), failed)
+        (from_vec(pixels, [which.len(), 3, self.size, self.size], &self.device), failed)
     }
 
     /// Features of all usable pictures, by index, and how many were skipped; it shows how far it is and
@@ -144,7 +144,7 @@ impl Pictures {
         for part in all.chunks(32) {
             let (images, failed) = self.load(part);
             let states = model.encoders.visual_encoder.forward(images)?;
-            let rows = values(model.encoders.image_feat(&states));
+            let rows = to_vec(model.encoders.image_feat(&states));
             for (i, row) in part.iter().zip(rows.chunks(model.config.embed_dim)) {
                 if !failed.iter().any(|(f, _)| f == i) {
                     feats.push((*i, row.to_vec()));

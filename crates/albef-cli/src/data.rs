@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use albef::train::corpus_vocabulary;
 use albef_data::dataset::{
-    CheckOptions, Contents, SourceSpec, Target, TaskForm, TaskRoots, check_samples, read_source,
-    read_task, repeated_ids,
+    AnnotationFormat, CheckOptions, Contents, ImageRoots, SourceSpec, Target, check_samples,
+    read_source, read_task, repeated_ids,
 };
 use albef_data::scenes::{Sprites, TaskCorpus, build_tasks, write_tasks};
 use anyhow::{Context, Result, bail};
@@ -89,13 +89,13 @@ enum Form {
 }
 
 impl Form {
-    fn of_task(self) -> Option<TaskForm> {
+    fn of_task(self) -> Option<AnnotationFormat> {
         match self {
             Self::Captions => None,
-            Self::Vqa => Some(TaskForm::Vqa),
-            Self::Nlvr => Some(TaskForm::Nlvr),
-            Self::Ve => Some(TaskForm::Entailment),
-            Self::Grounding => Some(TaskForm::Grounding),
+            Self::Vqa => Some(AnnotationFormat::Vqa),
+            Self::Nlvr => Some(AnnotationFormat::Nlvr),
+            Self::Ve => Some(AnnotationFormat::Entailment),
+            Self::Grounding => Some(AnnotationFormat::Grounding),
         }
     }
 }
@@ -105,7 +105,7 @@ fn check_source(a: &CheckArguments) -> Result<Answer> {
         None => read_source(&SourceSpec::new(&a.source, a.image_root.as_deref()))?,
         Some(form) => {
             let root = || a.image_root.clone().unwrap_or_default();
-            let roots = TaskRoots { image_root: root(), vqa_root: root(), vg_root: root() };
+            let roots = ImageRoots { image_root: root(), vqa_root: root(), vg_root: root() };
             let samples = read_task(Path::new(&a.source), form, &roots)?;
             Contents { samples, left_out: Vec::new() }
         }

@@ -11,7 +11,7 @@ use albef::ops::Precision;
 use albef::params::cpu;
 use albef::train::folder::discard;
 use albef::train::lock::FolderLock;
-use albef::train::trainer::{Ended, Event, Trainer};
+use albef::train::trainer::{Event, RunOutcome, Trainer};
 use albef_data::scenes::{CorpusOptions, Pair, build, pixel_baseline, png, write_dataset};
 use albef_report::{Report, SearchExample, SearchResult, Series, Table, curves_svg};
 use albef_weights::write_atomic;
@@ -97,7 +97,7 @@ fn fit_into(
                 bar.inc(u64::from(matches!(event, Event::Step { .. })));
                 Ok(())
             })?;
-            Ok((ended == Ended::Done).then(|| start.elapsed().as_secs_f64()))
+            Ok((ended == RunOutcome::Done).then(|| start.elapsed().as_secs_f64()))
         };
         let pace = match run(first)? {
             Some(_) => run(all)?.map(|seconds| seconds / (all - first) as f64),
@@ -187,8 +187,8 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         pretrain::restore(&mut trainer, &run)?;
     }
     let (train_start, done) = (Instant::now(), trainer.state.place.step);
-    let (trainer, ended) = pretrain::go_on(trainer, &run, None)?;
-    if ended == Ended::Interrupted {
+    let (trainer, ended) = pretrain::run_training(trainer, &run, None)?;
+    if ended == RunOutcome::Interrupted {
         eprintln!("interrupted: saved, the same command goes on");
         return Ok(Answer::No);
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use albef::device::{Kind, found};
 use albef::golden::{self, Replayed};
 use albef::ops::{AttentionSpec, Bf16Unit, Ops, Segment, bf16_unit, features};
-use albef::params::{cpu, tensor, values};
+use albef::params::{cpu, from_vec, to_vec};
 use anyhow::Result;
 use burn::tensor::Device;
 use serde_json::json;
@@ -176,10 +176,10 @@ fn self_test(device: &Device) -> f64 {
         dropout: None,
     });
     let run = |ops: Ops, device: &Device| {
-        let x = tensor(wave(rows * width, 0.37), [rows, width], device);
-        let w = tensor(wave(3 * width * width, 0.11), [3 * width, width], device);
-        let b = tensor(wave(3 * width, 0.7), [3 * width], device);
-        values(ops.attention_packed(ops.linear(x, w, b, true), &spec))
+        let x = from_vec(wave(rows * width, 0.37), [rows, width], device);
+        let w = from_vec(wave(3 * width * width, 0.11), [3 * width, width], device);
+        let b = from_vec(wave(3 * width, 0.7), [3 * width], device);
+        to_vec(ops.attention_packed(ops.linear(x, w, b, true), &spec))
     };
     run(Ops::for_device(device), device)
         .iter()

@@ -81,7 +81,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         }));
     }
     let cut = texts.iter().filter(|text| model.caption(text).cut).count();
-    tell_cut(cut, texts.len(), Pipeline::LIMITS);
+    tell_cut(cut, texts.len(), Pipeline::TRUNCATION);
     for text in texts {
         let feature = model.embed_text(&text)?;
         rows.push(Row { kind: Kind::Text, name: text, feature });

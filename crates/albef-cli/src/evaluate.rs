@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use albef::eval::text_baseline::TextBaseline;
 use albef::eval::vqa_score::ScoreRule;
-use albef_data::dataset::{Sample, Target, TaskForm, TaskRoots, read_task, repeated_ids};
+use albef_data::dataset::{AnnotationFormat, ImageRoots, Sample, Target, read_task, repeated_ids};
 use albef_weights::{Task, write_atomic};
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -88,8 +88,8 @@ impl ListArguments {
     fn open(
         &self,
         task: Task,
-        form: TaskForm,
-        roots: &TaskRoots,
+        form: AnnotationFormat,
+        roots: &ImageRoots,
         check: impl Fn(&[Sample]) -> Result<()>,
     ) -> Result<Opened> {
         let device = self.reporting.device.open()?;
@@ -140,8 +140,8 @@ fn print(
     Ok(())
 }
 
-fn classes(a: &ListArguments, task: Task, form: TaskForm) -> Result<Answer> {
-    let roots = TaskRoots { image_root: a.image_root.clone(), ..TaskRoots::default() };
+fn classes(a: &ListArguments, task: Task, form: AnnotationFormat) -> Result<Answer> {
+    let roots = ImageRoots { image_root: a.image_root.clone(), ..ImageRoots::default() };
     let Opened { samples, model, baseline } = a.open(task, form, &roots, |_| Ok(()))?;
     let out = model.accuracy(&samples, task)?;
     // The figures first: they are not lost where saving fails.
@@ -191,9 +191,9 @@ fn vqa(a: &VqaArguments) -> Result<Answer> {
     let list = &a.list;
     let answers = answer_list(&a.answer_list)?;
     let root = || list.image_root.clone();
-    let roots = TaskRoots { image_root: root(), vqa_root: root(), vg_root: root() };
+    let roots = ImageRoots { image_root: root(), vqa_root: root(), vg_root: root() };
     let Opened { samples, model, baseline } =
-        list.open(Task::Vqa, TaskForm::Vqa, &roots, |samples| check_questions(a, samples))?;
+        list.open(Task::Vqa, AnnotationFormat::Vqa, &roots, |samples| check_questions(a, samples))?;
     let score = if a.challenge_rules { ScoreRule::Challenge } else { ScoreRule::Official };
     let out = model.answer_accuracy(&samples, &answers, a.k, a.rank.into(), score)?;
     let write = || a.results.as_deref().map_or(Ok(()), |path| write_results(path, &out.results));
@@ -221,8 +221,8 @@ pub fn run(command: &Command) -> Result<Answer> {
         Command::Retrieval(a) => crate::evaluate_retrieval::run(a),
         Command::Vqa(a) => vqa(a),
         Command::VqaResults(a) => crate::evaluate_vqa_results::run(a),
-        Command::Nlvr(a) => classes(a, Task::Nlvr, TaskForm::Nlvr),
-        Command::Ve(a) => classes(a, Task::Ve, TaskForm::Entailment),
+        Command::Nlvr(a) => classes(a, Task::Nlvr, AnnotationFormat::Nlvr),
+        Command::Ve(a) => classes(a, Task::Ve, AnnotationFormat::Entailment),
         Command::Grounding(a) => crate::evaluate_grounding::run(a),
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use albef::eval::grounding::{PixelBox, best_box, box_score, iou, resize_map, within};
 use albef::eval::refcoco::SPLITS;
-use albef::explain::{contrastive_maps, matching_maps};
+use albef::gradcam::{contrastive_maps, matching_maps};
 use albef::model::TokenBatch;
 use albef::pipeline::Pipeline;
 use albef_data::dataset::Skipped;

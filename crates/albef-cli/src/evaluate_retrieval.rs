@@ -264,7 +264,7 @@ pub fn measure(
     if texts.is_empty() {
         bail!("the list has no captions, so there is nothing to measure");
     }
-    tell_cut(cut, texts.len(), Pipeline::LIMITS);
+    tell_cut(cut, texts.len(), Pipeline::TRUNCATION);
     tell_wordless(blank, texts.len(), bare, pictures.data.len());
     let gallery = Gallery {
         images: pictures.data.len(),

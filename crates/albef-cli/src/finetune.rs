@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use albef::config::FinetuneConfig;
 use albef::train::lock::FolderLock;
 use albef::train::objective::Objective;
-use albef::train::trainer::{Ended, Trainer};
+use albef::train::trainer::{RunOutcome, Trainer};
 use albef_weights::write_atomic;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use self::lists::{TESTING, Weights};
 use crate::Answer;
 use crate::device::Where;
 use crate::output::say;
-use crate::pretrain::{go_on, restore, train};
+use crate::pretrain::{restore, run_training, train};
 
 /// A task to fine-tune for.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -96,11 +96,11 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         true => Trainer::finetune_resuming(&config, objective, &a.output, &device)?,
         false => Trainer::finetune(&config, objective, &a.output, &device)?,
     };
-    for line in trainer.about_start() {
+    for line in trainer.load_report() {
         eprintln!("note: {line}");
     }
     let (trainer, ended) = train_validated(trainer, &a.output, a.resume, &config, validation)?;
-    if ended == Ended::Interrupted {
+    if ended == RunOutcome::Interrupted {
         eprintln!("saved; continue with --resume");
         return Ok(Answer::No);
     }
@@ -154,7 +154,7 @@ pub fn train_validated(
     resume: bool,
     config: &FinetuneConfig,
     validation: Option<Lists>,
-) -> Result<(Trainer, Ended)> {
+) -> Result<(Trainer, RunOutcome)> {
     let Some(lists) = validation else { return train(trainer, output, resume, None) };
     if resume {
         restore(&mut trainer, output)?;
@@ -171,5 +171,5 @@ pub fn train_validated(
         eprintln!("validation {score}");
         best.take(trainer, &score, &found.outcomes)
     };
-    go_on(trainer, output, Some(&mut after))
+    run_training(trainer, output, Some(&mut after))
 }

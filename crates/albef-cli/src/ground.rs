@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use albef::config::ModelConfig;
 use albef::eval::grounding::{PixelBox, best_box, box_score, cut_to, region_box, resize_map};
-use albef::explain::{AttentionMaps, contrastive_maps, matching_maps};
+use albef::gradcam::{AttentionMaps, contrastive_maps, matching_maps};
 use albef::model::TokenBatch;
 use albef_data::image::DecodeOptions;
 use albef_data::scenes::png;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use albef::eval::grounding::{PixelBox, within};
 use albef::eval::refcoco::{RefCoco, SPLITS};
-use albef_data::dataset::{Sample, TaskForm, TaskRoots, read_task};
+use albef_data::dataset::{AnnotationFormat, ImageRoots, Sample, read_task};
 use albef_data::image::DecodeOptions;
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
@@ -18,7 +18,7 @@ pub struct Case {
     pub boxes: Vec<PixelBox>,
     /// Height and width that the boxes refer to; those of the picture if not given.
     pub size: Option<(usize, usize)>,
-    /// Split that it counts for.
+    /// DistillTerms that it counts for.
     pub split: Option<String>,
 }
 
@@ -104,8 +104,8 @@ impl Cases {
 }
 
 fn samples(list: &Path, image_root: &Path) -> Result<Vec<Sample>> {
-    let roots = TaskRoots { image_root: image_root.to_owned(), ..TaskRoots::default() };
-    let samples = read_task(list, TaskForm::Grounding, &roots)?;
+    let roots = ImageRoots { image_root: image_root.to_owned(), ..ImageRoots::default() };
+    let samples = read_task(list, AnnotationFormat::Grounding, &roots)?;
     if samples.is_empty() {
         bail!("{} holds nothing to measure", list.display());
     }

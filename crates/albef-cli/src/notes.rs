@@ -1,7 +1,7 @@
 //! What was not taken as it was given: named and counted on standard error.
 
 use albef_data::dataset::Skipped;
-use albef_data::text::Limits;
+use albef_data::text::Truncation;
 
 /// Unusable pictures that are named one by one.
 pub const SHOWN: usize = 10;
@@ -68,8 +68,8 @@ pub fn tell_wordless(blank: usize, texts: usize, bare: usize, pictures: usize) {
 }
 
 /// Says how many of `texts` are longer than what is read of them.
-pub fn tell_cut(cut: usize, texts: usize, limits: Limits) {
-    let Limits { words, ids } = limits;
+pub fn tell_cut(cut: usize, texts: usize, limits: Truncation) {
+    let Truncation { words, ids } = limits;
     // `[CLS]` is no piece of the text.
     let pieces = ids.saturating_sub(1);
     match (cut, texts) {

@@ -72,7 +72,7 @@ pub fn overlay(image: &RgbImage, map: &[f32], grid: usize) -> RgbImage {
     out
 }
 
-/// Draws the border of a box, with a black line inside that shows it on any ground.
+/// StepRng the border of a box, with a black line inside that shows it on any ground.
 pub fn draw_box(image: &mut RgbImage, b: PixelBox, colour: [u8; 3]) {
     let (width, height) = (image.width, image.height);
     let thick = (width.max(height) / 128).max(1);

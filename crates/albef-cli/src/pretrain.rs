@@ -8,7 +8,7 @@ use std::time::Instant;
 use albef::config::{FinetuneConfig, ModelConfig, PretrainConfig};
 use albef::train::lock::FolderLock;
 use albef::train::objective::Objective;
-use albef::train::trainer::{Ended, Event, StepReport, Trainer};
+use albef::train::trainer::{Event, RunOutcome, StepReport, Trainer};
 use albef_data::error::DataError;
 use albef_report::{EventWriter, JsonLines, Series, curves_svg};
 use albef_weights::{KeepAs, write_atomic};
@@ -59,8 +59,8 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         false => Trainer::new(config, &a.output, &device)?,
     };
     match train_validated(trainer, &a.output, a.resume, &measuring, validation)? {
-        (_, Ended::Done) => Ok(Answer::Yes),
-        (_, Ended::Interrupted | Ended::Paused) => {
+        (_, RunOutcome::Done) => Ok(Answer::Yes),
+        (_, RunOutcome::Interrupted | RunOutcome::Paused) => {
             eprintln!("saved; continue with --resume");
             Ok(Answer::No)
         }
@@ -96,11 +96,11 @@ pub fn train(
     output: &Path,
     resume: bool,
     after_epoch: AfterEpoch<'_>,
-) -> Result<(Trainer, Ended)> {
+) -> Result<(Trainer, RunOutcome)> {
     if resume {
         restore(&mut trainer, output)?;
     }
-    go_on(trainer, output, after_epoch)
+    run_training(trainer, output, after_epoch)
 }
 
 /// Puts the newest checkpoint into the trainer, and says from where the run goes on.
@@ -123,11 +123,11 @@ pub fn restore(trainer: &mut Trainer, output: &Path) -> Result<()> {
 /// [`train`] from where the trainer stands. If that is the end of an epoch that was not measured
 /// before the program ended, it is measured first: `after_epoch` is called at every such place and
 /// knows what it has measured.
-pub fn go_on(
+pub fn run_training(
     mut trainer: Trainer,
     output: &Path,
     mut after_epoch: AfterEpoch<'_>,
-) -> Result<(Trainer, Ended)> {
+) -> Result<(Trainer, RunOutcome)> {
     std::fs::create_dir_all(output)
         .with_context(|| format!("cannot create {}", output.display()))?;
     let resolved = serde_json::to_string_pretty(&trainer.record()?)?;
@@ -139,7 +139,7 @@ pub fn go_on(
     let stop = stop_flag();
     let started = Instant::now();
     let epoch = trainer.epoch_batches().div_ceil(trainer.config().accumulate).max(1) as u64;
-    let mut to_the_end = || -> Result<Ended> {
+    let mut to_the_end = || -> Result<RunOutcome> {
         measure_at_an_end(&trainer, &mut after_epoch)?;
         loop {
             if after_epoch.is_some() {
@@ -147,10 +147,10 @@ pub fn go_on(
             }
             let take = &mut |event: &Event<'_>| logs.take(event).map_err(albef::Error::io(output));
             let ended = trainer.run(&stop, take)?;
-            if ended != Ended::Interrupted {
+            if ended != RunOutcome::Interrupted {
                 measure_at_an_end(&trainer, &mut after_epoch)?;
             }
-            if ended != Ended::Paused {
+            if ended != RunOutcome::Paused {
                 return Ok(ended);
             }
         }
@@ -163,7 +163,7 @@ pub fn go_on(
     }
     let ended = ended?;
     finished?;
-    if ended == Ended::Done {
+    if ended == RunOutcome::Done {
         let card = card(&trainer, Some(started.elapsed().as_secs_f64()));
         trainer.export(&output.join("model"), &card, KeepAs::Same)?;
         eprintln!("model: {}", output.join("model").display());

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use albef::eval::retrieval::{Score, score_pairs, similarities, top_k};
-use albef::params::values;
+use albef::params::to_vec;
 use albef::pipeline::{Match, Pipeline, match_probability};
 use albef_data::dataset::{Location, Sample};
 use albef_data::image::DecodeOptions;
@@ -49,7 +49,7 @@ pub struct SearchArguments {
 }
 
 struct Hit {
-    /// Place in the gallery.
+    /// TrainProgress in the gallery.
     picture: usize,
     cosine: f32,
     /// Of a match; `None` without re-ranking.
@@ -82,11 +82,11 @@ pub fn search(a: &SearchArguments) -> Result<Answer> {
     let pictures = Pictures::open(&a.path, a.image_root.as_deref(), size, &device)?;
     let (feats, skipped) = pictures.embed(&a.path, model)?;
     let Encoded { ids: tokens, cut } = ready.caption(&a.text);
-    tell_cut(cut.into(), 1, Pipeline::LIMITS);
+    tell_cut(cut.into(), 1, Pipeline::TRUNCATION);
     let query = ready.embed_text(&a.text)?;
     let rows: Vec<f32> = feats.iter().flat_map(|(_, f)| f.iter().copied()).collect();
     let cosines = similarities(&query, &rows);
-    let (score, temp) = (Score::from(a.score), values(model.temp.clone())[0]);
+    let (score, temp) = (Score::from(a.score), to_vec(model.temp.clone())[0]);
     let of_cosine = |c: &usize| Hit {
         picture: feats[*c].0,
         cosine: cosines[*c],
@@ -148,7 +148,7 @@ impl Hit {
 pub fn match_pair(a: &MatchArguments) -> Result<Answer> {
     let device = a.device.open()?;
     let model = open_model(a.model.as_deref(), &device)?;
-    tell_cut(model.caption(&a.text).cut.into(), 1, Pipeline::LIMITS);
+    tell_cut(model.caption(&a.text).cut.into(), 1, Pipeline::TRUNCATION);
     let picture = albef_data::image::open(&a.image, &DecodeOptions::default())?;
     let found = model.match_text(&[picture], &a.text)?;
     let Some(Match { cosine, itm_logit, probability: p }) = found.first().copied() else {

@@ -8,15 +8,16 @@ use albef::config::ModelConfig;
 use albef::eval::answers::{Candidates, RankRule, rank};
 use albef::eval::vqa_score::{ScoreRule, accuracy, annotators};
 use albef::model::{
-    AnswerModel, Copy, DropoutDraws, EntailmentModel, ImageStates, PairModel, TokenBatch, Weights,
+    Branch, DropoutRng, ImageStates, Nlvr2Model, TokenBatch, VisualEntailmentModel, VqaModel,
+    Weights,
 };
 use albef::ops::Ops;
-use albef::params::tensor;
+use albef::params::from_vec;
 use albef::task_weights::TaskWeights;
 use albef::weights::{ModelFiles, interpolation_line};
 use albef_data::dataset::{Dataset, Sample, Skipped, Target, load_samples};
 use albef_data::image::{DecodeOptions, Normalization};
-use albef_data::text::{Encoded, Limits, Tokenizer, Vocabulary};
+use albef_data::text::{Encoded, Tokenizer, Truncation, Vocabulary};
 use albef_report::bootstrap_interval;
 use albef_weights::Task;
 use anyhow::{Context, Result, bail};
@@ -151,13 +152,13 @@ impl TaskModel {
         device: &Device,
     ) -> Result<Self> {
         let tokenizer = Tokenizer::new(Vocabulary::from_text(vocabulary)?);
-        let weights = params.untracked(Ops::for_device(device));
+        let weights = params.frozen(Ops::for_device(device));
         Ok(Self { config, tokenizer, weights, device: device.clone(), batch: BATCH })
     }
 
     /// Up to where texts are read: as the official code cuts words, and as far as the model has positions.
-    fn limits(&self, words: usize) -> Limits {
-        Limits { words, ids: self.config.text.max_positions }
+    fn limits(&self, words: usize) -> Truncation {
+        Truncation { words, ids: self.config.text.max_positions }
     }
 
     /// The texts of samples as `encode` reads them, and how many of them are cut.
@@ -187,7 +188,7 @@ impl TaskModel {
             &DecodeOptions::default(),
             rayon::current_num_threads(),
         );
-        (tensor(pixels, [which.len() * views, 3, size, size], &self.device), failed)
+        (from_vec(pixels, [which.len() * views, 3, size, size], &self.device), failed)
     }
 
     /// Class probabilities of each sample: true and false of statements about two images, or the
@@ -205,16 +206,16 @@ impl TaskModel {
             let (texts, cut_here) =
                 Self::texts(of_part, |text| self.tokenizer.caption(text, limits));
             cut += cut_here;
-            let none = &mut DropoutDraws::none();
+            let none = &mut DropoutRng::none();
             let logits = if task == Task::Nlvr {
-                PairModel::new(&self.config, &self.weights, Copy::Online)?
+                Nlvr2Model::new(&self.config, &self.weights, Branch::Online)?
                     .logits(images, &texts, none)?
             } else {
-                EntailmentModel::new(&self.config, &self.weights, Copy::Online)?
+                VisualEntailmentModel::new(&self.config, &self.weights, Branch::Online)?
                     .logits(images, &texts, none)?
             };
             let classes = logits.dims()[1];
-            let p = albef::params::values(activation::softmax(logits, 1));
+            let p = albef::params::to_vec(activation::softmax(logits, 1));
             rows.extend(p.chunks(classes).map(<[f32]>::to_vec));
             for (i, s) in failed {
                 rows[i].clear();
@@ -278,7 +279,7 @@ impl TaskModel {
         rule: RankRule,
         keep: usize,
     ) -> Result<Seen<Option<Ranked>>> {
-        let model = AnswerModel::new(&self.config, &self.weights, Copy::Online)?;
+        let model = VqaModel::new(&self.config, &self.weights, Branch::Online)?;
         let data = Arc::new(Dataset::from_samples(samples.to_vec()));
         let all: Vec<usize> = (0..samples.len()).collect();
         let limits = self.limits(QUESTION_WORDS);
@@ -408,9 +409,11 @@ fn shortened(text: &str) -> String {
 
 /// One picture, or two, with a text, as a sample.
 pub fn sample(image: &Path, second: Option<&Path>, text: &str) -> Sample {
-    use albef_data::dataset::{Location, TaskPart};
-    let task =
-        TaskPart { second: second.map(|p| Location::File(p.to_owned())), ..TaskPart::default() };
+    use albef_data::dataset::{Location, TaskFields};
+    let task = TaskFields {
+        second: second.map(|p| Location::File(p.to_owned())),
+        ..TaskFields::default()
+    };
     Sample {
         location: Location::File(image.to_owned()),
         name: image.display().to_string(),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use albef::eval::text_baseline::{Guess, TextBaseline, class_score};
 use albef::eval::vqa_score::{ScoreRule, accuracy, annotators};
-use albef_data::dataset::{Sample, Target, TaskForm, TaskRoots, read_task};
+use albef_data::dataset::{AnnotationFormat, ImageRoots, Sample, Target, read_task};
 use albef_report::bootstrap_interval;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
@@ -12,14 +12,14 @@ use serde_json::{Map, Value, json};
 use crate::output::say;
 
 /// What training lists teach; `None` if none is named.
-pub fn open(train: &[PathBuf], form: TaskForm) -> Result<Option<TextBaseline>> {
+pub fn open(train: &[PathBuf], form: AnnotationFormat) -> Result<Option<TextBaseline>> {
     if train.is_empty() {
         return Ok(None);
     }
     let mut list = Vec::new();
     for path in train {
         // Pictures are never opened, so it does not matter where they lie.
-        list.extend(read_task(path, form, &TaskRoots::default())?);
+        list.extend(read_task(path, form, &ImageRoots::default())?);
     }
     TextBaseline::fit(&list).context("the text baseline cannot be made").map(Some)
 }

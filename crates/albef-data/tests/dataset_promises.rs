@@ -8,8 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use albef_data::dataset::{
-    Batch, CheckOptions, Dataset, LoaderOptions, Sample, SkipReport, Skipped, SourceSpec, TaskForm,
-    TaskRoots, TrainLoader, check, load_images, load_samples, load_views, open_source, read_task,
+    AnnotationFormat, Batch, CheckOptions, Dataset, ImageRoots, LoaderOptions, Sample, SkipReport,
+    Skipped, SourceSpec, TrainLoader, check, load_images, load_samples, load_views, open_source,
+    read_task,
 };
 use albef_data::error::{DataError, ImageErrorKind};
 use albef_data::image::{
@@ -443,8 +444,8 @@ fn statements(pairs: &[(&str, &str)]) -> (TempDir, Dataset) {
     };
     let list: Vec<_> = pairs.iter().map(entry).collect();
     put(&dir, "nlvr.json", serde_json::to_vec(&list).unwrap());
-    let roots = TaskRoots { image_root: dir.path().to_owned(), ..TaskRoots::default() };
-    let samples = read_task(&dir.path().join("nlvr.json"), TaskForm::Nlvr, &roots).unwrap();
+    let roots = ImageRoots { image_root: dir.path().to_owned(), ..ImageRoots::default() };
+    let samples = read_task(&dir.path().join("nlvr.json"), AnnotationFormat::Nlvr, &roots).unwrap();
     (dir, Dataset::from_samples(samples))
 }
 

@@ -8,10 +8,10 @@ use serde_json::Value;
 use crate::error::Result;
 use crate::golden::{Outcome, files, json};
 use crate::keys::{Keys, Sizes, Task, expected_keys};
-use crate::other_families::from_torchmultimodal;
-use crate::rules::targets;
+use crate::remap::targets;
 use crate::starts::with_modern_norms;
 use crate::task_keys::upper_twin;
+use crate::torchmultimodal::from_torchmultimodal;
 
 /// Every key of the task's state dictionary in the official code: trained tensors, ties and shared
 /// ones under both names, buffers, momentum copies and queues.

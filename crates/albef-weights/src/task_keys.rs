@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::accounting::{Findings, compare};
 use crate::error::Result;
+use crate::key_report::{Findings, compare};
 use crate::keys::{Keys, Sizes, Task, expected_keys, momentum_name};
-use crate::rules::layer_of;
+use crate::remap::layer_of;
 use crate::tensor::StateDict;
 
 /// One weight of a model.
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
     use crate::golden::json;
     use crate::key_map::state_keys;
-    use crate::rules::{for_task, with_bert_level};
+    use crate::remap::{for_task, with_bert_level};
     use crate::tensor::{DType, HostTensor};
 
     const TASKS: [Task; 6] =

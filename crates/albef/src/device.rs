@@ -8,7 +8,7 @@ use std::panic;
 use burn::tensor::Device;
 
 use crate::error::{Error, Result};
-use crate::params::{cpu, tensor, values};
+use crate::params::{cpu, from_vec, to_vec};
 
 /// A kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,8 +180,8 @@ pub fn open(name: &str) -> Result<Device> {
 }
 
 fn product(device: &Device) -> Vec<f32> {
-    let x = tensor(vec![1.0, 2.0, 3.0, 4.0], [2, 2], device);
-    values(x.clone().matmul(x))
+    let x = from_vec(vec![1.0, 2.0, 3.0, 4.0], [2, 2], device);
+    to_vec(x.clone().matmul(x))
 }
 
 fn compiled_names() -> String {

@@ -23,7 +23,7 @@ pub struct Param {
 
 /// Named tensors in the order of the official module, on one device, without gradients.
 ///
-/// Models are functions of weights: [`Params::untracked`] and [`Params::tracked`] hand them out,
+/// Models are functions of weights: [`Params::frozen`] and [`Params::trainable`] hand them out,
 /// the latter as leaves of a gradient computation.
 #[derive(Clone, Debug)]
 pub struct Params {
@@ -97,7 +97,7 @@ impl Params {
     /// # Errors
     /// If there is one.
     pub fn check_finite(&self, place: &Path, hint: &'static str) -> Result<()> {
-        let bad = self.entries.iter().find(|p| !largest(&values(p.value.clone())).is_finite());
+        let bad = self.entries.iter().find(|p| !largest(&to_vec(p.value.clone())).is_finite());
         bad.map_or(Ok(()), |p| {
             let (place, key) = (format!("`{}`", place.display()), p.name.clone());
             Err(Error::WeightNotFinite { place, key, hint })
@@ -112,14 +112,14 @@ impl Params {
 
     /// Weights for evaluation, momentum and targets: nothing is recorded.
     #[must_use]
-    pub fn untracked(&self, ops: Ops) -> Weights {
+    pub fn frozen(&self, ops: Ops) -> Weights {
         let leaves = self.leaves(|p| p.value.clone());
         Weights::new(leaves, ops, self.device.clone())
     }
 
     /// Weights as leaves of a gradient computation.
     #[must_use]
-    pub fn tracked(&self, ops: Ops) -> Weights {
+    pub fn trainable(&self, ops: Ops) -> Weights {
         let leaves = self.leaves(|p| Tensor::from_inner(p.value.clone()).require_grad());
         Weights::new(leaves, ops, self.device.clone().autodiff())
     }
@@ -127,7 +127,7 @@ impl Params {
     /// Weights as constants of a gradient computation, for derivatives with respect to something
     /// else than weights.
     #[must_use]
-    pub fn lifted(&self, ops: Ops) -> Weights {
+    pub fn constant(&self, ops: Ops) -> Weights {
         let leaves = self.leaves(|p| Tensor::from_inner(p.value.clone()));
         Weights::new(leaves, ops, self.device.clone().autodiff())
     }
@@ -143,21 +143,21 @@ impl Params {
 /// Takes the values out of a tensor without copying where the CPU back end owns them alone, and
 /// leaves an empty tensor behind.
 #[must_use]
-pub fn take_values(tensor: &mut Tensor<1>) -> Vec<f32> {
+pub fn take_vec(tensor: &mut Tensor<1>) -> Vec<f32> {
     let empty = Tensor::from_data(TensorData::new(Vec::<f32>::new(), [0]), &tensor.device());
     let full = std::mem::replace(tensor, empty);
-    values(full)
+    to_vec(full)
 }
 
 /// The values of a tensor in row-major order.
 #[must_use]
-pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+pub fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec::<f32>().expect("the model computes in f32")
 }
 
 /// A tensor of the given values.
 #[must_use]
-pub fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Device) -> Tensor<D> {
+pub fn from_vec<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Device) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 

@@ -31,13 +31,13 @@
 use std::path::Path;
 
 use albef_data::image::{Normalization, RgbImage, resize_bicubic};
-use albef_data::text::{Encoded, Limits, Tokenizer, Vocabulary};
+use albef_data::text::{Encoded, Tokenizer, Truncation, Vocabulary};
 use burn::tensor::{Device, Tensor};
 
 use crate::error::Result;
 use crate::eval::retrieval::{embed_texts, score_pairs, similarities, top_k};
 use crate::model::Albef;
-use crate::params::{Params, tensor, values};
+use crate::params::{Params, from_vec, to_vec};
 use crate::weights::ModelFolder;
 
 /// Pictures that are encoded at a time.
@@ -47,7 +47,7 @@ const BATCH: usize = 32;
 pub struct Pipeline {
     /// The model on untracked weights.
     pub model: Albef,
-    /// Its weights, for derivatives ([`crate::explain`]).
+    /// Its weights, for derivatives ([`crate::gradcam`]).
     pub params: Params,
     /// Its word pieces.
     pub tokenizer: Tokenizer,
@@ -75,7 +75,7 @@ pub fn match_probability(logits: [f32; 2]) -> f64 {
 
 impl Pipeline {
     /// Up to where captions are read, as in the official evaluation of retrieval.
-    pub const LIMITS: Limits = Limits { words: 30, ids: 30 };
+    pub const TRUNCATION: Truncation = Truncation { words: 30, ids: 30 };
 
     /// Opens a model folder or a checkpoint file of pre-training or retrieval.
     ///
@@ -108,10 +108,10 @@ impl Pipeline {
         Ok(Self { model, params, tokenizer, interpolated: None, vocabulary })
     }
 
-    /// A caption as retrieval cleans and cuts it ([`Pipeline::LIMITS`]).
+    /// A caption as retrieval cleans and cuts it ([`Pipeline::TRUNCATION`]).
     #[must_use]
     pub fn caption(&self, text: &str) -> Encoded {
-        self.tokenizer.caption(text, Self::LIMITS)
+        self.tokenizer.caption(text, Self::TRUNCATION)
     }
 
     /// The ids of [`Pipeline::caption`], at most 30.
@@ -122,8 +122,8 @@ impl Pipeline {
 
     /// Up to where a phrase to ground is read: it is not cut short of the model's own limit.
     #[must_use]
-    pub fn phrase_limits(&self) -> Limits {
-        Limits { ids: self.model.config.text.max_positions, ..Self::LIMITS }
+    pub fn phrase_limits(&self) -> Truncation {
+        Truncation { ids: self.model.config.text.max_positions, ..Self::TRUNCATION }
     }
 
     /// A phrase to ground ([`Pipeline::phrase_limits`]).
@@ -154,7 +154,7 @@ impl Pipeline {
         let mut features = Vec::with_capacity(images.len());
         for part in images.chunks(BATCH) {
             let states = self.model.encoders.visual_encoder.forward(self.pixels(part))?;
-            let rows = values(self.model.encoders.image_feat(&states));
+            let rows = to_vec(self.model.encoders.image_feat(&states));
             features.extend(rows.chunks(self.model.config.embed_dim).map(<[f32]>::to_vec));
         }
         Ok(features)
@@ -185,7 +185,7 @@ impl Pipeline {
         let mut found = Vec::with_capacity(images.len());
         for part in images.chunks(BATCH) {
             let states = self.model.encoders.visual_encoder.forward(self.pixels(part))?;
-            let cosines = similarities(&query, &values(self.model.encoders.image_feat(&states)));
+            let cosines = similarities(&query, &to_vec(self.model.encoders.image_feat(&states)));
             let pairs: Vec<(usize, usize)> = (0..part.len()).map(|i| (i, 0)).collect();
             let logits = score_pairs(&self.model, &tokens, &pairs, 1, &states)?;
             found.extend(cosines.into_iter().zip(logits).map(|(cosine, logits)| Match {
@@ -205,6 +205,6 @@ impl Pipeline {
         for (image, out) in images.iter().zip(pixels.chunks_mut(plane.max(1))) {
             Normalization::default().to_chw(&resize_bicubic(image, size, size), out);
         }
-        tensor(pixels, [images.len(), 3, size, size], self.params.device())
+        from_vec(pixels, [images.len(), 3, size, size], self.params.device())
     }
 }

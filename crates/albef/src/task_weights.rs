@@ -12,7 +12,7 @@ use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::init::fresh_task_params;
 use crate::objectives::queue::Queues;
-use crate::params::{Params, values};
+use crate::params::{Params, to_vec};
 use crate::weights::{copy_for_momentum, finite, interpolation_line, queues, resized, sizes};
 
 /// What a task trains, averages and fills.
@@ -141,7 +141,7 @@ fn fill(
 ) -> Result<()> {
     for TaskWeight { name, shape, key } in weights {
         let found = key.as_deref().and_then(|k| state.get(k));
-        let drawn = || fresh.get(name).map(|p| values(p.value.clone()));
+        let drawn = || fresh.get(name).map(|p| to_vec(p.value.clone()));
         let missing = || Error::MissingWeight { key: name.clone() };
         let values = match found {
             Some(tensor) => finite(name, tensor, source)?,

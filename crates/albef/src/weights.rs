@@ -14,10 +14,10 @@ use burn::tensor::Device;
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::model::{Albef, Copy, Encoders};
+use crate::model::{Albef, Branch, Encoders};
 use crate::objectives::queue::{NO_ID, Queues};
 use crate::ops::{Ops, Precision};
-use crate::params::{Params, values};
+use crate::params::{Params, to_vec};
 
 /// Trained weights, with momentum copies and queues where a file has them.
 #[derive(Clone, Debug)]
@@ -153,7 +153,7 @@ impl ModelState {
     /// If a weight is absent.
     pub fn model(&self, config: &ModelConfig) -> Result<Albef> {
         let ops = Ops::for_device(self.online.device());
-        Albef::new(config, &self.online.untracked(ops))
+        Albef::new(config, &self.online.frozen(ops))
     }
 }
 
@@ -178,7 +178,7 @@ pub fn copy_for_momentum(online: &Params) -> Result<Params> {
     let mut momentum = Params::new(online.device());
     for p in online.entries() {
         if let Some(name) = momentum_name(&p.name) {
-            momentum.insert(&name, &p.shape, values(p.value.clone()))?;
+            momentum.insert(&name, &p.shape, to_vec(p.value.clone()))?;
         }
     }
     Ok(momentum)
@@ -194,7 +194,7 @@ pub fn momentum_encoders(
     precision: Precision,
 ) -> Result<Encoders> {
     let ops = Ops::for_device(momentum.device()).with_precision(precision);
-    Encoders::new(config, &momentum.untracked(ops), Copy::Momentum)
+    Encoders::new(config, &momentum.frozen(ops), Branch::Momentum)
 }
 
 /// Position tables at the configured resolution, and the patches along a side before and after where
@@ -450,7 +450,7 @@ pub fn state_dict(params: &Params) -> StateDict {
     params
         .entries()
         .iter()
-        .map(|p| (p.name.clone(), HostTensor::from_f32(&p.shape, &values(p.value.clone()))))
+        .map(|p| (p.name.clone(), HostTensor::from_f32(&p.shape, &to_vec(p.value.clone()))))
         .collect()
 }
 

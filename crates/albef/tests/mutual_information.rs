@@ -62,7 +62,7 @@ fn recorded(name: &str) -> Recorded {
     let rate = fixture["params"]["momentum"].as_f64().unwrap_or(set.momentum().unwrap());
     update_average(rate, &mut momentum, &mut online);
     Recorded {
-        model: Albef::new(&config, &online.untracked(Ops::for_device(&device))).unwrap(),
+        model: Albef::new(&config, &online.frozen(Ops::for_device(&device))).unwrap(),
         teacher: momentum_encoders(&momentum, &config, Precision::F32).unwrap(),
         queues: state.queues.unwrap(),
         batch: Batch {

@@ -7,9 +7,9 @@ use albef::init::{fresh_params, fresh_queues};
 use albef::model::{Albef, TokenBatch};
 use albef::objectives::distill::DistillAxis;
 use albef::objectives::masking::SpecialIds;
-use albef::objectives::pretrain::{Batch, Draws, Settings, forward};
+use albef::objectives::pretrain::{Batch, Settings, StepRng, forward};
 use albef::ops::{Ops, Precision};
-use albef::params::{cpu, tensor, values};
+use albef::params::{cpu, from_vec, to_vec};
 use albef::weights::{copy_for_momentum, momentum_encoders};
 use burn::tensor::Device;
 
@@ -31,14 +31,14 @@ fn step(ops: Ops, device: &Device) -> (Vec<f32>, Vec<Vec<f32>>) {
 fn step_with(ops: Ops, alpha: f64, mlm_mod: bool, device: &Device) -> (Vec<f32>, Vec<Vec<f32>>) {
     let config = small();
     let online = fresh_params(&config, 0.07, 3, device).unwrap();
-    let weights = online.tracked(ops);
+    let weights = online.trainable(ops);
     let model = Albef::new(&config, &weights).unwrap();
     let teacher =
         momentum_encoders(&copy_for_momentum(&online).unwrap(), &config, Precision::F32).unwrap();
     let pixels = (0..3 * 3 * 32 * 32).map(|i| (i as f32 * 0.017).sin()).collect();
     let texts: Vec<Vec<u32>> = vec![vec![2, 30, 31, 32, 40], vec![2, 50], vec![2, 60, 61, 62]];
     let batch = Batch {
-        images: tensor(pixels, [3, 3, 32, 32], device),
+        images: from_vec(pixels, [3, 3, 32, 32], device),
         text: TokenBatch::packed(&texts),
         image_ids: vec![0, 1, 2],
         related: Vec::new(),
@@ -60,14 +60,14 @@ fn step_with(ops: Ops, alpha: f64, mlm_mod: bool, device: &Device) -> (Vec<f32>,
         vocab_size: 120,
     };
     let queues = fresh_queues(7, config.embed_dim, 1, device);
-    let out = forward(&model, &teacher, &queues, &batch, &settings, Draws::Seeded(5)).unwrap();
+    let out = forward(&model, &teacher, &queues, &batch, &settings, StepRng::Seeded(5)).unwrap();
     let losses = [&out.loss_mlm, &out.loss_ita, &out.loss_itm];
-    let losses = losses.map(|l| values(l.clone().inner())[0]).to_vec();
+    let losses = losses.map(|l| to_vec(l.clone().inner())[0]).to_vec();
     let mut all = out.loss().backward();
     let gradients = online
         .entries()
         .iter()
-        .map(|p| weights.leaf(&p.name).unwrap().value.grad_remove(&mut all).map_or(vec![], values))
+        .map(|p| weights.leaf(&p.name).unwrap().value.grad_remove(&mut all).map_or(vec![], to_vec))
         .collect();
     (losses, gradients)
 }
@@ -124,7 +124,7 @@ mod devices {
     use albef::device::{Kind, found, open};
     use albef::objectives::queue::Queues;
     use albef::params::Params;
-    use albef::train::checkpoint::{Place, TrainState, list, load, save};
+    use albef::train::checkpoint::{TrainProgress, TrainState, list, load, save};
     use albef::train::optimizer::{Optimizer, update_average};
     use albef::train::step::clamp_temperature;
 
@@ -158,7 +158,7 @@ mod devices {
         let optimizer =
             Optimizer::new(&online, 0.02, (0.9, 0.999), 1e-8).scaled(&online, "text_encoder", 0.5);
         let queues = Queues::new(wave(18, 0.2), wave(18, 0.4), vec![0; 6], 0, 3, device);
-        TrainState { online, momentum, queues, optimizer, place: Place::default() }
+        TrainState { online, momentum, queues, optimizer, place: TrainProgress::default() }
     }
 
     /// Clamps, averages, fills the queues past their end, and steps, once without a gradient.
@@ -167,9 +167,9 @@ mod devices {
             clamp_temperature(&mut state.online);
             update_average(0.9, &mut state.momentum, &mut state.online);
             let n = if i == 3 { 8 } else { 4 };
-            let feats = |s: f32| tensor(wave(n * 3, s + i as f32), [n, 3], device);
+            let feats = |s: f32| from_vec(wave(n * 3, s + i as f32), [n, 3], device);
             state.queues.push(feats(0.1), feats(0.2), &[i as i64; 8][..n]);
-            let gradient = |n: usize, s: f32| Some(tensor(wave(n, s + i as f32), [n], device));
+            let gradient = |n: usize, s: f32| Some(from_vec(wave(n, s + i as f32), [n], device));
             let bias = if i == 1 { None } else { gradient(5, 0.7) };
             let gradients = vec![gradient(35, 0.6), bias, gradient(1, 0.8)];
             state.optimizer.step(1e-2, &mut state.online, gradients);
@@ -180,11 +180,11 @@ mod devices {
     fn everything(state: &TrainState) -> Vec<f32> {
         let lists = [&state.online, &state.momentum];
         let mut all: Vec<f32> =
-            lists.iter().flat_map(|l| l.entries()).flat_map(|p| values(p.value.clone())).collect();
+            lists.iter().flat_map(|l| l.entries()).flat_map(|p| to_vec(p.value.clone())).collect();
         for m in state.optimizer.moments().iter().flatten() {
             all.push(m.steps as f32);
-            all.extend(values(m.exp_avg.clone()));
-            all.extend(values(m.exp_avg_sq.clone()));
+            all.extend(to_vec(m.exp_avg.clone()));
+            all.extend(to_vec(m.exp_avg_sq.clone()));
         }
         let (image, text) = state.queues.rows();
         all.extend(image);

@@ -7,14 +7,14 @@ use albef::eval::answers::{Candidates, RankRule, rank};
 use albef::eval::grounding::best_box;
 use albef::init::{fresh_params, fresh_queues, fresh_task_params};
 use albef::model::{
-    Albef, AnswerModel, Copy, DropoutDraws, ImageContext, ImageStates, Read, TokenBatch,
+    Albef, Branch, DropoutRng, ImageContext, ImageStates, OutputRows, TokenBatch, VqaModel,
 };
 use albef::objectives::answers::{self, AnswerBatch, AnswerSettings};
 use albef::objectives::distill::DistillAxis;
 use albef::objectives::masking::SpecialIds;
-use albef::objectives::pretrain::{Batch, Draws, Settings, Step, forward};
+use albef::objectives::pretrain::{Batch, Settings, Step, StepRng, forward};
 use albef::ops::{Ops, Precision};
-use albef::params::{Params, cpu, tensor, values};
+use albef::params::{Params, cpu, from_vec, to_vec};
 use albef::weights::{copy_for_momentum, momentum_encoders};
 use albef_weights::Task;
 use burn::tensor::Tensor;
@@ -33,7 +33,7 @@ fn small() -> ModelConfig {
 
 fn images(n: usize) -> Tensor<4> {
     let pixels = (0..n * 3 * 32 * 32).map(|i| (i as f32 * 0.017).sin()).collect();
-    tensor(pixels, [n, 3, 32, 32], &cpu())
+    from_vec(pixels, [n, 3, 32, 32], &cpu())
 }
 
 fn texts() -> Vec<Vec<u32>> {
@@ -95,7 +95,7 @@ fn pair() -> [Params; 2] {
 fn pretrain_step(settings: &Settings, image_ids: [i64; 3]) -> Step {
     let config = small();
     let [online, momentum] = pair();
-    let model = Albef::new(&config, &online.tracked(Ops::Fused(Precision::F32))).unwrap();
+    let model = Albef::new(&config, &online.trainable(Ops::Fused(Precision::F32))).unwrap();
     let teacher =
         momentum_encoders(&copy_for_momentum(&momentum).unwrap(), &config, Precision::F32).unwrap();
     let batch = Batch {
@@ -105,7 +105,7 @@ fn pretrain_step(settings: &Settings, image_ids: [i64; 3]) -> Step {
         related: Vec::new(),
     };
     let queues = fresh_queues(7, config.embed_dim, 1, &cpu());
-    forward(&model, &teacher, &queues, &batch, settings, Draws::Seeded(5)).unwrap()
+    forward(&model, &teacher, &queues, &batch, settings, StepRng::Seeded(5)).unwrap()
 }
 
 fn part(step: &[(&'static str, f64)], name: &str) -> f64 {
@@ -113,7 +113,7 @@ fn part(step: &[(&'static str, f64)], name: &str) -> f64 {
 }
 
 fn number(loss: &Tensor<1>) -> f64 {
-    f64::from(values(loss.clone().inner())[0])
+    f64::from(to_vec(loss.clone().inner())[0])
 }
 
 #[test]
@@ -138,15 +138,15 @@ fn masked_words_can_be_distilled_over_the_positions_of_the_padded_text() {
         row += n;
     }
     let padded = TokenBatch::padded(&ids, width, &lengths);
-    let model = Albef::new(&config, &online.untracked(Ops::Fused(Precision::F32))).unwrap();
+    let model = Albef::new(&config, &online.frozen(Ops::Fused(Precision::F32))).unwrap();
     let encoders = &model.encoders;
     let states = encoders.visual_encoder.forward(images(3)).unwrap();
     let context = ImageContext { states: &states, image_of: &[0, 1, 2], visible: None };
-    let none = &mut DropoutDraws::none();
+    let none = &mut DropoutRng::none();
     let hidden =
-        encoders.text_encoder.multi_modal(&padded, context, Read::All, none, None).unwrap();
-    let logits = values(encoders.mlm_head.as_ref().unwrap().forward(hidden));
-    let teacher = values(positions.mlm_logits_m.clone().unwrap());
+        encoders.text_encoder.multi_modal(&padded, context, OutputRows::All, none, None).unwrap();
+    let logits = to_vec(encoders.mlm_head.as_ref().unwrap().forward(hidden));
+    let teacher = to_vec(positions.mlm_logits_m.clone().unwrap());
 
     let mut terms = Vec::new();
     let mut row = 0;
@@ -179,7 +179,7 @@ fn the_parts_of_contrast_make_up_its_loss() {
     assert!((loss - ((1.0 - ALPHA) * of("ita_hard") + ALPHA * of("ita_soft"))).abs() < 1e-4);
     let (mut soft, mut kl) = (0.0, 0.0);
     for (sims, sims_m) in step.sims.iter().zip(&step.sims_m) {
-        let (p, q) = (values(sims.clone().inner()), values(sims_m.clone()));
+        let (p, q) = (to_vec(sims.clone().inner()), to_vec(sims_m.clone()));
         for (p, q) in p.chunks(10).zip(q.chunks(10)) {
             for (p, q) in log_softmax(p).into_iter().zip(log_softmax(q)) {
                 soft -= q.exp() * p / 6.0;
@@ -209,7 +209,7 @@ fn without_a_masked_word_or_a_negative_a_step_goes_on_and_says_so() {
 fn captions_of_one_picture_are_negatives_unless_the_index_is_used() {
     let targets = |image_index| {
         let settings = Settings { image_index, alpha: 0.0, ..settings() };
-        values(pretrain_step(&settings, [7, 7, 8]).targets[0].clone())[..3].to_vec()
+        to_vec(pretrain_step(&settings, [7, 7, 8]).targets[0].clone())[..3].to_vec()
     };
     assert_eq!(targets(false), [1.0, 0.0, 0.0]);
     assert_eq!(targets(true), [0.5, 0.5, 0.0]);
@@ -219,9 +219,9 @@ fn captions_of_one_picture_are_negatives_unless_the_index_is_used() {
 fn the_teacher_has_dropout_of_its_own() {
     let [still, noisy] = [0.0, 0.1]
         .map(|p| pretrain_step(&Settings { momentum_dropout: p, ..settings() }, [0, 1, 2]));
-    let feats = |step: &Step, i: usize| values(step.feats[i].clone().inner());
+    let feats = |step: &Step, i: usize| to_vec(step.feats[i].clone().inner());
     assert_eq!(feats(&still, 1), feats(&noisy, 1));
-    let text_m = |step: &Step| values(step.feats[3].clone());
+    let text_m = |step: &Step| to_vec(step.feats[3].clone());
     assert_ne!(text_m(&still), text_m(&noisy));
 }
 
@@ -229,7 +229,7 @@ fn the_teacher_has_dropout_of_its_own() {
 fn a_queue_that_the_batch_does_not_divide_goes_on_at_its_start() {
     let mut queues = fresh_queues(5, 2, 1, &cpu());
     for round in 0..2_i64 {
-        let feats = |s: f32| tensor(vec![s + round as f32; 6], [3, 2], &cpu());
+        let feats = |s: f32| from_vec(vec![s + round as f32; 6], [3, 2], &cpu());
         queues.push(feats(0.25), feats(0.5), &[10 * round, 10 * round + 1, 10 * round + 2]);
     }
     assert_eq!((queues.ids(), queues.ptr()), (&[12, 1, 2, 10, 11][..], 1));
@@ -242,14 +242,14 @@ fn where_no_box_scores_none_is_chosen() {
     assert_eq!(best_box(&[0.1, 0.3, 0.3]), Some(1));
 }
 
-fn answer_models() -> [AnswerModel; 2] {
+fn answer_models() -> [VqaModel; 2] {
     let config = small();
     let fresh = |seed| loud(fresh_task_params(Task::Vqa, &config, 0.07, seed, &cpu()).unwrap());
     let ops = Ops::Fused(Precision::F32);
-    let momentum = copy_for_momentum(&fresh(8)).unwrap().untracked(ops);
+    let momentum = copy_for_momentum(&fresh(8)).unwrap().frozen(ops);
     [
-        AnswerModel::new(&config, &fresh(7).tracked(ops), Copy::Online).unwrap(),
-        AnswerModel::new(&config, &momentum, Copy::Momentum).unwrap(),
+        VqaModel::new(&config, &fresh(7).trainable(ops), Branch::Online).unwrap(),
+        VqaModel::new(&config, &momentum, Branch::Momentum).unwrap(),
     ]
 }
 
@@ -266,15 +266,15 @@ fn answers_can_be_distilled_over_their_positions() {
     };
     let run = |axis| {
         let settings = AnswerSettings { alpha: ALPHA, axis, pad: 0 };
-        let none = [DropoutDraws::none(), DropoutDraws::none()];
+        let none = [DropoutRng::none(), DropoutRng::none()];
         answers::forward(&model, Some(&teacher), &batch, settings, none).unwrap()
     };
     let [words, positions] = [DistillAxis::Vocabulary, DistillAxis::Sequence].map(run);
     let hard = [&words, &positions].map(|s| part(&s.parts, "answer_hard"));
     assert!((hard[0] - hard[1]).abs() < 1e-4, "{hard:?}");
     let width = 5;
-    let logits = values(model.head.forward(positions.decoder_states.clone()).inner());
-    let taught = values(teacher.head.forward(positions.teacher_states.clone().unwrap()));
+    let logits = to_vec(model.head.forward(positions.decoder_states.clone()).inner());
+    let taught = to_vec(teacher.head.forward(positions.teacher_states.clone().unwrap()));
     assert_eq!(logits.len(), 3 * width * WORDS);
     let mut soft = 0.0;
     for (i, answer) in answers.iter().enumerate() {
@@ -297,8 +297,8 @@ fn answers_can_be_distilled_over_their_positions() {
 fn answers_are_ranked_by_the_rule_and_equal_ones_by_their_number() {
     let config = small();
     let params = loud(fresh_task_params(Task::Vqa, &config, 0.07, 7, &cpu()).unwrap());
-    let weights = params.untracked(Ops::Fused(Precision::F32));
-    let model = AnswerModel::new(&config, &weights, Copy::Online).unwrap();
+    let weights = params.frozen(Ops::Fused(Precision::F32));
+    let model = VqaModel::new(&config, &weights, Branch::Online).unwrap();
     let states: ImageStates = model.visual_encoder.forward(images(1)).unwrap();
     let questions = TokenBatch::packed(&texts()[..1]);
     let (long, short) = (vec![2, 71, 72, 73, 3], vec![2, 70, 3]);
@@ -310,8 +310,8 @@ fn answers_are_ranked_by_the_rule_and_equal_ones_by_their_number() {
     };
     let [reference, chain, normalised] =
         [RankRule::Reference, RankRule::Chain, RankRule::Normalised].map(|rule| of(4, rule));
-    assert_eq!(reference.picked, chain.picked);
-    for (i, c) in reference.picked.iter().enumerate() {
+    assert_eq!(reference.gather_labels, chain.gather_labels);
+    for (i, c) in reference.gather_labels.iter().enumerate() {
         let once = chain.scores[i];
         assert!((reference.scores[i] - once - reference.first_token[*c].ln()).abs() < 1e-4);
         assert!((f64::from(normalised.scores[i]) - f64::from(once) / lengths[*c]).abs() < 1e-5);
@@ -321,7 +321,7 @@ fn answers_are_ranked_by_the_rule_and_equal_ones_by_their_number() {
         assert!(place(0) < place(3) && place(1) < place(2), "{:?}", ranking.candidates);
     }
     // The cut falls between two that are equal.
-    let first = reference.picked[0];
+    let first = reference.gather_labels[0];
     assert_eq!(of(1, RankRule::Reference).candidates, [first]);
     assert!(first < 2);
 }

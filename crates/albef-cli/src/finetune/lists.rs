@@ -10,7 +10,7 @@ use albef::pipeline::Pipeline;
 use albef::train::objective::Objective;
 use albef::train::trainer::Trainer;
 use albef_data::dataset::{
-    Contents, Sample, SourceSpec, Target, TaskForm, TaskRoots, read_source, read_task,
+    AnnotationFormat, Contents, ImageRoots, Sample, SourceSpec, Target, read_source, read_task,
 };
 use albef_report::Outcomes;
 use anyhow::{Context, Result, bail};
@@ -96,9 +96,9 @@ impl Lists {
             return Ok(None);
         }
         let form = match objective {
-            Objective::Vqa => TaskForm::Vqa,
-            Objective::Nlvr => TaskForm::Nlvr,
-            Objective::Entailment => TaskForm::Entailment,
+            Objective::Vqa => AnnotationFormat::Vqa,
+            Objective::Nlvr => AnnotationFormat::Nlvr,
+            Objective::Entailment => AnnotationFormat::Entailment,
             Objective::Retrieval | Objective::Pretrain => {
                 return retrieval(config, key, files).map(Some);
             }
@@ -218,8 +218,13 @@ fn retrieval(config: &FinetuneConfig, key: &str, files: &[String]) -> Result<Lis
     Ok(Lists::Retrieval(contents))
 }
 
-fn samples(config: &FinetuneConfig, form: TaskForm, key: &str, files: &[String]) -> Result<Lists> {
-    let roots = TaskRoots {
+fn samples(
+    config: &FinetuneConfig,
+    form: AnnotationFormat,
+    key: &str,
+    files: &[String],
+) -> Result<Lists> {
+    let roots = ImageRoots {
         image_root: config.base.image_root.clone().into(),
         vqa_root: config.vqa_root.clone().into(),
         vg_root: config.vg_root.clone().into(),
@@ -227,7 +232,7 @@ fn samples(config: &FinetuneConfig, form: TaskForm, key: &str, files: &[String])
     let mut samples = Vec::new();
     for file in files {
         let part = read_task(Path::new(file), form, &roots)?;
-        if form == TaskForm::Vqa {
+        if form == AnnotationFormat::Vqa {
             check_questions(&part, key, file)?;
         }
         samples.extend(part);
@@ -235,7 +240,7 @@ fn samples(config: &FinetuneConfig, form: TaskForm, key: &str, files: &[String])
     if samples.is_empty() {
         bail!("`{key}`: {} holds nothing to measure", files.join(", "));
     }
-    let is_vqa = form == TaskForm::Vqa;
+    let is_vqa = form == AnnotationFormat::Vqa;
     some_present(&samples, key, if is_vqa { "vqa_root" } else { "image_root" })?;
     let answers = if is_vqa { candidates(config, key)? } else { Vec::new() };
     let mut baseline = None;

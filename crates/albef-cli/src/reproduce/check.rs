@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use albef::eval::refcoco::{INSTANCES, REFS, RefCoco};
 use albef::weights::ModelFiles;
-use albef_data::dataset::{Sample, SourceSpec, TaskForm, TaskRoots, open_source, read_task};
+use albef_data::dataset::{
+    AnnotationFormat, ImageRoots, Sample, SourceSpec, open_source, read_task,
+};
 use albef_data::image::DecodeOptions;
 use serde::{Deserialize, Serialize};
 
@@ -110,21 +112,21 @@ fn check_one(plan: &Plan, name: &str, entry: &FileEntry) -> FileState {
 fn read(plan: &Plan, entry: &FileEntry, state: &mut FileState) -> Result<(), String> {
     let path = state.path.clone();
     let root = |i: usize| entry.images.get(i).map_or(plan.data.clone(), |r| plan.data.join(r));
-    let roots = || TaskRoots {
+    let roots = || ImageRoots {
         image_root: root(0),
         vqa_root: root(0),
         vg_root: root(1.min(entry.images.len().saturating_sub(1))),
     };
-    let task = |form: TaskForm| read_task(&path, form, &roots()).map_err(|e| e.to_string());
+    let task = |form: AnnotationFormat| read_task(&path, form, &roots()).map_err(|e| e.to_string());
     let samples = match entry.form {
         Form::Captions => {
             let spec = SourceSpec::new(&path.display().to_string(), Some(&root(0)));
             open_source(&spec).map_err(|e| e.to_string())?
         }
-        Form::Vqa => task(TaskForm::Vqa)?,
-        Form::Nlvr => task(TaskForm::Nlvr)?,
-        Form::Ve => task(TaskForm::Entailment)?,
-        Form::Grounding => task(TaskForm::Grounding)?,
+        Form::Vqa => task(AnnotationFormat::Vqa)?,
+        Form::Nlvr => task(AnnotationFormat::Nlvr)?,
+        Form::Ve => task(AnnotationFormat::Entailment)?,
+        Form::Grounding => task(AnnotationFormat::Grounding)?,
         Form::Answers => {
             let answers = crate::tasks::answer_list(&path.display().to_string());
             state.entries = Some(answers.map_err(|e| format!("{e:#}"))?.len());

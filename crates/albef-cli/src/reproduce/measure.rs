@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use albef::eval::answers::RankRule;
 use albef::eval::retrieval;
 use albef::eval::vqa_score::ScoreRule;
-use albef_data::dataset::{TaskForm, TaskRoots, read_task};
+use albef_data::dataset::{AnnotationFormat, ImageRoots, read_task};
 use albef_report::{Outcomes, bootstrap_interval};
 use albef_weights::{Task, write_atomic};
 use anyhow::{Context, Result, bail};
@@ -119,8 +119,8 @@ pub fn run(
     let (value, found) = match task {
         "retrieval" => retrieval(&o, device)?,
         "vqa" => vqa(&o, output, device)?,
-        "nlvr" => classes(&o, Task::Nlvr, TaskForm::Nlvr, device)?,
-        "ve" => classes(&o, Task::Ve, TaskForm::Entailment, device)?,
+        "nlvr" => classes(&o, Task::Nlvr, AnnotationFormat::Nlvr, device)?,
+        "ve" => classes(&o, Task::Ve, AnnotationFormat::Entailment, device)?,
         _ => grounding(&o, device)?,
     };
     if let Some(found) = found {
@@ -180,9 +180,9 @@ fn retrieval(o: &Options<'_>, device: &Device) -> Result<Found> {
 fn vqa(o: &Options<'_>, output: &Path, device: &Device) -> Result<Found> {
     let model = TaskModel::open(&o.path("model")?, Task::Vqa, device)?;
     let root = o.path("image_root")?;
-    let roots = TaskRoots { image_root: root.clone(), vqa_root: root.clone(), vg_root: root };
+    let roots = ImageRoots { image_root: root.clone(), vqa_root: root.clone(), vg_root: root };
     let list = o.path("annotations")?;
-    let samples = read_task(&list, TaskForm::Vqa, &roots)?;
+    let samples = read_task(&list, AnnotationFormat::Vqa, &roots)?;
     if let Some(i) = samples.iter().position(|s| s.task.id.is_none()) {
         bail!("{}, entry {i}: there is no `question_id`", list.display());
     }
@@ -204,9 +204,9 @@ fn vqa(o: &Options<'_>, output: &Path, device: &Device) -> Result<Found> {
     Ok((value, Some(outcomes::measured(Task::Vqa, score, &samples, &out))))
 }
 
-fn classes(o: &Options<'_>, task: Task, form: TaskForm, device: &Device) -> Result<Found> {
+fn classes(o: &Options<'_>, task: Task, form: AnnotationFormat, device: &Device) -> Result<Found> {
     let model = TaskModel::open(&o.path("model")?, task, device)?;
-    let roots = TaskRoots { image_root: o.path("image_root")?, ..TaskRoots::default() };
+    let roots = ImageRoots { image_root: o.path("image_root")?, ..ImageRoots::default() };
     let list = o.path("annotations")?;
     let samples = read_task(&list, form, &roots)?;
     if samples.is_empty() {

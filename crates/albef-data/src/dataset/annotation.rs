@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::source::{Location, Sample, place_key};
-use super::tasks::TaskPart;
+use super::tasks::TaskFields;
 use crate::error::{DataError, Result};
 
 /// The captions of an entry: a string, or a list of strings.
@@ -82,7 +82,7 @@ pub(super) fn read(path: &Path, root: Option<&Path>) -> Result<Vec<Sample>> {
                 name: image.to_owned(),
                 captions,
                 key,
-                task: TaskPart::default(),
+                task: TaskFields::default(),
             })
         })
         .collect()

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::source::{Contents, Sample, Skipped, SourceSpec, read_source};
-use super::tasks::TaskPart;
+use super::tasks::TaskFields;
 use crate::error::{ImageErrorKind, Result};
 use crate::image::DecodeOptions;
 
@@ -114,7 +114,7 @@ pub fn check_samples(
             report.repeated_captions += repeated;
             problems.push(format!("{}: {repeated} captions repeated", sample.name));
         }
-        let TaskPart { second, crops, target, .. } = &sample.task;
+        let TaskFields { second, crops, target, .. } = &sample.task;
         let target = format!("{target:?}");
         if !seen.insert((&sample.location, &sample.captions, second, crops, target)) {
             report.repeated_samples += 1;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::annotation::{captions, image_key, missing, text_of};
 use super::shard;
 use super::source::{Contents, Location, Sample, Skipped, place_key};
-use super::tasks::TaskPart;
+use super::tasks::TaskFields;
 use crate::error::{DataError, ImageError, ImageErrorKind, Result};
 
 /// How the names of pictures end.
@@ -47,7 +47,7 @@ pub(super) fn picture(path: PathBuf, folder: &Path) -> Result<Sample> {
     };
     let name = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
     let location = Location::File(path);
-    let (key, task) = (place_key(&location, &name), TaskPart::default());
+    let (key, task) = (place_key(&location, &name), TaskFields::default());
     Ok(Sample { key, location, name, captions, task })
 }
 
@@ -118,7 +118,7 @@ fn pictures(top: &Path) -> Result<(Vec<PathBuf>, Vec<Skipped>)> {
 fn sample(root: &Path, image: &str, captions: Vec<String>, key: Option<String>) -> Sample {
     let location = Location::File(root.join(image));
     let key = key.unwrap_or_else(|| place_key(&location, image));
-    Sample { location, name: image.to_owned(), captions, key, task: TaskPart::default() }
+    Sample { location, name: image.to_owned(), captions, key, task: TaskFields::default() }
 }
 
 pub(super) fn captions_jsonl(path: &Path, root: &Path) -> Result<Vec<Sample>> {

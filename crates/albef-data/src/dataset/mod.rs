@@ -19,4 +19,6 @@ pub use order::epoch_order;
 pub use source::{
     Contents, Dataset, Location, Sample, Skipped, SourceSpec, open_source, read_source,
 };
-pub use tasks::{Target, TaskForm, TaskPart, TaskRoots, VG_WEIGHT, read_task, repeated_ids};
+pub use tasks::{
+    AnnotationFormat, ImageRoots, Target, TaskFields, VG_WEIGHT, read_task, repeated_ids,
+};

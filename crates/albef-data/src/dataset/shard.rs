@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::annotation::{captions, image_key};
 use super::folder::ENDINGS;
 use super::source::{Contents, Location, Sample, Skipped, place_key};
-use super::tasks::TaskPart;
+use super::tasks::TaskFields;
 use crate::error::{DataError, ImageError, ImageErrorKind as Kind, Result};
 
 /// Shards of a pattern with braces; more are a slip of the pen.
@@ -269,7 +269,7 @@ fn sample(
     let Member { name, offset, len } = picture;
     let location = Location::Member { archive: path.to_owned(), offset, len };
     let key = json.and_then(image_key).unwrap_or_else(|| place_key(&location, &name));
-    Ok(Sample { location, name, captions, key, task: TaskPart::default() })
+    Ok(Sample { location, name, captions, key, task: TaskFields::default() })
 }
 
 #[cfg(test)]

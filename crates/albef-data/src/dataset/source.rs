@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::tasks::TaskPart;
+use super::tasks::TaskFields;
 use super::{annotation, folder, shard};
 use crate::error::{DataError, ImageError, ImageErrorKind as Kind, Result};
 use crate::image::{DecodeOptions, RgbImage, crop, decode, fail, plain_file, read_picture};
@@ -38,7 +38,7 @@ pub struct Sample {
     /// Key of the image: `image_id` where given, else the place where it lies.
     pub key: String,
     /// What the sample asks for beyond its captions.
-    pub task: TaskPart,
+    pub task: TaskFields,
 }
 
 /// A picture that was skipped.

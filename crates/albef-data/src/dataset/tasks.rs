@@ -24,7 +24,7 @@ pub enum Target {
 
 /// What a sample has beyond one image with captions.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct TaskPart {
+pub struct TaskFields {
     /// The second image.
     pub second: Option<Location>,
     /// `[left, top, right, bottom]` of both images, where they are parts of pictures.
@@ -37,7 +37,7 @@ pub struct TaskPart {
 
 /// The form of a task's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TaskForm {
+pub enum AnnotationFormat {
     /// Questions of VQAv2 and Visual Genome.
     Vqa,
     /// Statements about two images.
@@ -53,7 +53,7 @@ pub const VG_WEIGHT: f32 = 0.5;
 
 /// Where the pictures of a list lie; with an empty root as they stand, else beside the list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TaskRoots {
+pub struct ImageRoots {
     /// Of most lists.
     pub image_root: PathBuf,
     /// Of questions with `"dataset": "vqa"`.
@@ -66,7 +66,7 @@ pub struct TaskRoots {
 ///
 /// # Errors
 /// Names the file, the entry and what is wrong with it.
-pub fn read_task(path: &Path, form: TaskForm, roots: &TaskRoots) -> Result<Vec<Sample>> {
+pub fn read_task(path: &Path, form: AnnotationFormat, roots: &ImageRoots) -> Result<Vec<Sample>> {
     let text = text_of(path)?;
     let fail = |place: String, detail: String| DataError::annotation(path, place, detail);
     let list: Vec<Value> = serde_json::from_str(&text).map_err(|e| {
@@ -76,10 +76,10 @@ pub fn read_task(path: &Path, form: TaskForm, roots: &TaskRoots) -> Result<Vec<S
         .enumerate()
         .map(|(i, entry)| {
             let sample = match form {
-                TaskForm::Vqa => question(entry, roots, path),
-                TaskForm::Nlvr => statement(entry, roots, path),
-                TaskForm::Entailment => sentence(entry, roots, path),
-                TaskForm::Grounding => expression(entry, roots, path),
+                AnnotationFormat::Vqa => question(entry, roots, path),
+                AnnotationFormat::Nlvr => statement(entry, roots, path),
+                AnnotationFormat::Entailment => sentence(entry, roots, path),
+                AnnotationFormat::Grounding => expression(entry, roots, path),
             };
             sample.map_err(|detail| fail(format!(", entry {i}"), detail))
         })
@@ -120,7 +120,7 @@ fn location(root: &Path, image: &str, list: &Path) -> Location {
     Location::File(if root.as_os_str().is_empty() { found(image, list) } else { root.join(image) })
 }
 
-fn sample(location: Location, image: String, text: String, task: TaskPart) -> Sample {
+fn sample(location: Location, image: String, text: String, task: TaskFields) -> Sample {
     Sample { location, key: image.clone(), name: image, captions: vec![text], task }
 }
 
@@ -137,7 +137,7 @@ fn shares(answers: &[String]) -> Vec<(String, f32)> {
     out
 }
 
-fn question(entry: &Value, roots: &TaskRoots, list: &Path) -> Result<Sample, String> {
+fn question(entry: &Value, roots: &ImageRoots, list: &Path) -> Result<Sample, String> {
     let (set, root) = match &entry["dataset"] {
         Value::Null => ("vqa", &roots.vqa_root),
         Value::String(set) if set == "vqa" => ("vqa", &roots.vqa_root),
@@ -157,7 +157,7 @@ fn question(entry: &Value, roots: &TaskRoots, list: &Path) -> Result<Sample, Str
         other => return Err(format!("`answer` is {other}; it must be a text or a list of texts")),
     };
     let id = number(entry, "question_id")?;
-    let task = TaskPart { target, id, ..TaskPart::default() };
+    let task = TaskFields { target, id, ..TaskFields::default() };
     let image = text(entry, "image")?;
     Ok(sample(location(root, &image, list), image, text(entry, "question")?, task))
 }
@@ -175,7 +175,7 @@ fn crops(given: &Value) -> Option<[[usize; 4]; 2]> {
     }
 }
 
-fn statement(entry: &Value, roots: &TaskRoots, list: &Path) -> Result<Sample, String> {
+fn statement(entry: &Value, roots: &ImageRoots, list: &Path) -> Result<Sample, String> {
     let images: Option<Vec<&str>> =
         entry["images"].as_array().and_then(|list| list.iter().map(Value::as_str).collect());
     let Some([first, second]) = images.as_deref() else {
@@ -196,7 +196,7 @@ fn statement(entry: &Value, roots: &TaskRoots, list: &Path) -> Result<Sample, St
             )
         })?),
     };
-    let task = TaskPart {
+    let task = TaskFields {
         second: Some(location(&roots.image_root, second, list)),
         crops,
         target: Target::Label(label),
@@ -206,7 +206,7 @@ fn statement(entry: &Value, roots: &TaskRoots, list: &Path) -> Result<Sample, St
     Ok(sample(place, (*first).to_owned(), text(entry, "sentence")?, task))
 }
 
-fn sentence(entry: &Value, roots: &TaskRoots, list: &Path) -> Result<Sample, String> {
+fn sentence(entry: &Value, roots: &ImageRoots, list: &Path) -> Result<Sample, String> {
     let label = match entry["label"].as_str() {
         Some("contradiction") => 0,
         Some("neutral") => 1,
@@ -226,13 +226,13 @@ fn sentence(entry: &Value, roots: &TaskRoots, list: &Path) -> Result<Sample, Str
     if Path::new(&image).extension().is_none() {
         image.push_str(".jpg");
     }
-    let task = TaskPart { target: Target::Label(label), ..TaskPart::default() };
+    let task = TaskFields { target: Target::Label(label), ..TaskFields::default() };
     let place = location(&roots.image_root, &image, list);
     Ok(sample(place, image, text(entry, "sentence")?, task))
 }
 
-fn expression(entry: &Value, roots: &TaskRoots, list: &Path) -> Result<Sample, String> {
-    let task = TaskPart { id: number(entry, "ref_id")?, ..TaskPart::default() };
+fn expression(entry: &Value, roots: &ImageRoots, list: &Path) -> Result<Sample, String> {
+    let task = TaskFields { id: number(entry, "ref_id")?, ..TaskFields::default() };
     let image = text(entry, "image")?;
     let place = location(&roots.image_root, &image, list);
     let mut sample = sample(place, image, text(entry, "text")?, task);
@@ -244,11 +244,11 @@ fn expression(entry: &Value, roots: &TaskRoots, list: &Path) -> Result<Sample, S
 mod tests {
     use super::*;
 
-    fn read(form: TaskForm, json: &str) -> Result<Vec<Sample>> {
+    fn read(form: AnnotationFormat, json: &str) -> Result<Vec<Sample>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("list.json");
         std::fs::write(&path, json).unwrap();
-        read_task(&path, form, &TaskRoots { image_root: "r".into(), ..TaskRoots::default() })
+        read_task(&path, form, &ImageRoots { image_root: "r".into(), ..ImageRoots::default() })
     }
 
     #[test]
@@ -256,7 +256,7 @@ mod tests {
         let list = r#"[{"dataset": "vqa", "image": "a.jpg", "question": "q?", "question_id": 7,
             "answer": ["red", "blue", "red", "red"]},
             {"dataset": "vg", "image": "b.jpg", "question": "q?", "answer": "a man"}]"#;
-        let samples = read(TaskForm::Vqa, list).unwrap();
+        let samples = read(AnnotationFormat::Vqa, list).unwrap();
         let wanted = Target::Answers(vec![("red".into(), 0.75), ("blue".into(), 0.25)]);
         assert_eq!(samples[0].task.target, wanted);
         assert_eq!(samples[0].task.id, Some(7));
@@ -266,17 +266,19 @@ mod tests {
     #[test]
     fn labels_are_read_and_strange_ones_refused_by_entry() {
         let ve = r#"[{"image": "12", "sentence": "s", "label": "entailment"}]"#;
-        let samples = read(TaskForm::Entailment, ve).unwrap();
+        let samples = read(AnnotationFormat::Entailment, ve).unwrap();
         assert_eq!(samples[0].task.target, Target::Label(2));
         assert_eq!(samples[0].name, "12.jpg");
         let number = r#"[{"image": 12, "sentence": "s", "label": "neutral"}]"#;
-        assert_eq!(read(TaskForm::Entailment, number).unwrap()[0].name, "12.jpg");
+        assert_eq!(read(AnnotationFormat::Entailment, number).unwrap()[0].name, "12.jpg");
         let nlvr = r#"[{"images": ["a.png", "b.png"], "sentence": "s", "label": "True"},
             {"images": ["a.png"], "sentence": "s", "label": "True"}]"#;
-        let error = read(TaskForm::Nlvr, nlvr).unwrap_err().to_string();
+        let error = read(AnnotationFormat::Nlvr, nlvr).unwrap_err().to_string();
         assert!(error.contains("entry 1") && error.contains("two texts"), "{error}");
-        let error =
-            read(TaskForm::Entailment, r#"[{"image": "1", "sentence": "s", "label": "x"}]"#);
+        let error = read(
+            AnnotationFormat::Entailment,
+            r#"[{"image": "1", "sentence": "s", "label": "x"}]"#,
+        );
         assert!(error.unwrap_err().to_string().contains("entailment"));
     }
 
@@ -285,7 +287,7 @@ mod tests {
         let list = |images: &str, crops: &str| {
             let good = r#"{"images": ["a", "b"], "sentence": "s", "label": "True"}"#;
             let odd = format!(r#""sentence": "s", "label": "True", "crops": {crops}"#);
-            read(TaskForm::Nlvr, &format!(r#"[{good}, {{"images": {images}, {odd}}}]"#))
+            read(AnnotationFormat::Nlvr, &format!(r#"[{good}, {{"images": {images}, {odd}}}]"#))
         };
         let good = &list(r#"["a", "b"]"#, "[[0, 1, 2, 3], [4, 5, 6, 7]]").unwrap()[1];
         assert_eq!(good.task.crops, Some([[0, 1, 2, 3], [4, 5, 6, 7]]));
@@ -308,16 +310,16 @@ mod tests {
     #[test]
     fn truth_values_count_as_labels_and_numbers_must_be_whole() {
         let nlvr = r#"[{"images": ["a.png", "b.png"], "sentence": "s", "label": true}]"#;
-        assert_eq!(read(TaskForm::Nlvr, nlvr).unwrap()[0].task.target, Target::Label(1));
+        assert_eq!(read(AnnotationFormat::Nlvr, nlvr).unwrap()[0].task.target, Target::Label(1));
         for (form, list) in [
-            (TaskForm::Vqa, r#"[{"image": "a", "question": "q", "question_id": "7a"}]"#),
-            (TaskForm::Vqa, r#"[{"image": "a", "question": "q", "dataset": 3}]"#),
-            (TaskForm::Grounding, r#"[{"image": "a", "text": "t", "ref_id": 1.5}]"#),
+            (AnnotationFormat::Vqa, r#"[{"image": "a", "question": "q", "question_id": "7a"}]"#),
+            (AnnotationFormat::Vqa, r#"[{"image": "a", "question": "q", "dataset": 3}]"#),
+            (AnnotationFormat::Grounding, r#"[{"image": "a", "text": "t", "ref_id": 1.5}]"#),
         ] {
             assert!(read(form, list).unwrap_err().to_string().contains("entry 0"), "{list}");
         }
         let grounding = r#"[{"image": "train2014/x.jpg", "text": "man in red", "ref_id": 42}]"#;
-        let sample = &read(TaskForm::Grounding, grounding).unwrap()[0];
+        let sample = &read(AnnotationFormat::Grounding, grounding).unwrap()[0];
         assert_eq!((sample.key.as_str(), sample.task.id), ("x.jpg", Some(42)));
     }
 }

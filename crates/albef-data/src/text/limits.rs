@@ -4,7 +4,7 @@ use super::{Tokenizer, clean};
 
 /// Up to where a text is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct Truncation {
     /// Words that are kept after cleaning.
     pub words: usize,
     /// Ids that are kept, `[CLS]` counted.
@@ -23,17 +23,17 @@ pub struct Encoded {
 impl Tokenizer {
     /// A caption, cleaned ([`super::pre_caption`]) and cut.
     #[must_use]
-    pub fn caption(&self, text: &str, limits: Limits) -> Encoded {
+    pub fn caption(&self, text: &str, limits: Truncation) -> Encoded {
         self.cut(&clean::pre_caption(text, usize::MAX), limits)
     }
 
     /// A question, cleaned ([`super::pre_question`]) and cut.
     #[must_use]
-    pub fn question(&self, text: &str, limits: Limits) -> Encoded {
+    pub fn question(&self, text: &str, limits: Truncation) -> Encoded {
         self.cut(&clean::pre_question(text, usize::MAX), limits)
     }
 
-    fn cut(&self, clean: &str, limits: Limits) -> Encoded {
+    fn cut(&self, clean: &str, limits: Truncation) -> Encoded {
         let kept = clean::first_words(clean, limits.words);
         let mut ids = self.encode(&kept);
         let cut = kept.len() < clean.len() || ids.len() > limits.ids;
@@ -61,12 +61,12 @@ mod tests {
             ("", 1, 1, false),
             ("a", 1, 0, true),
         ] {
-            let found = tokenizer.caption(text, Limits { words, ids });
+            let found = tokenizer.caption(text, Truncation { words, ids });
             let truncated = tokenizer.encode_truncated(&pre_caption(text, words), ids);
             assert_eq!(found, Encoded { ids: truncated, cut }, "{text}");
         }
         // Runs of spaces in a question count as words.
-        let limits = Limits { words: 2, ids: 9 };
+        let limits = Truncation { words: 2, ids: 9 };
         let found = tokenizer.question("a  b?", limits);
         let truncated = tokenizer.encode_truncated(&pre_question("a  b?", 2), 9);
         assert_eq!(found, Encoded { ids: truncated, cut: true });

@@ -6,6 +6,6 @@ mod vocabulary;
 mod wordpiece;
 
 pub use clean::{pre_caption, pre_question};
-pub use limits::{Encoded, Limits};
+pub use limits::{Encoded, Truncation};
 pub use vocabulary::Vocabulary;
 pub use wordpiece::Tokenizer;

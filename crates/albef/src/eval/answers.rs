@@ -4,9 +4,9 @@ use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::model::{AnswerModel, DropoutDraws, ImageStates, TokenBatch};
+use crate::model::{DropoutRng, ImageStates, TokenBatch, VqaModel};
 use crate::ops::index;
-use crate::params::values;
+use crate::params::to_vec;
 
 /// How a candidate is scored (quirk Q19).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,9 +44,9 @@ pub struct Ranking {
     pub candidates: Vec<usize>,
     /// Soft-max of their scores among the `k` that were scored.
     pub probabilities: Vec<f32>,
-    /// Candidates as first picked: falling probability of their first token.
-    pub picked: Vec<usize>,
-    /// Score of each picked candidate, a log-probability.
+    /// Candidates as first gather_labels: falling probability of their first token.
+    pub gather_labels: Vec<usize>,
+    /// Score of each gather_labels candidate, a log-probability.
     pub scores: Vec<f32>,
     /// Probability of the first token of every candidate.
     pub first_token: Vec<f32>,
@@ -93,7 +93,7 @@ impl Candidates {
 /// # Errors
 /// If questions and images do not fit the model.
 pub fn rank(
-    model: &AnswerModel,
+    model: &VqaModel,
     images: &ImageStates,
     image_of: &[usize],
     questions: &TokenBatch,
@@ -102,12 +102,12 @@ pub fn rank(
     rule: RankRule,
 ) -> Result<Vec<Ranking>> {
     let k = k.clamp(1, candidates.len());
-    let none = &mut DropoutDraws::none();
+    let none = &mut DropoutRng::none();
     let states = model.question_states(images, image_of, questions, none)?;
     let own: Vec<usize> = (0..questions.len()).collect();
     let starts = TokenBatch::packed(&vec![[candidates.tokens[0][0]]; questions.len()]);
     let first = model.decode(&starts, questions, states.clone(), &own, none)?;
-    let p = values(activation::softmax(model.head.forward(first), 1));
+    let p = to_vec(activation::softmax(model.head.forward(first), 1));
     let vocabulary = p.len() / questions.len().max(1);
 
     let mut rankings = Vec::with_capacity(questions.len());
@@ -132,7 +132,7 @@ pub fn rank(
         rankings.push(Ranking {
             candidates: best.iter().map(|i| order[*i]).collect(),
             probabilities: best.iter().map(|i| ((score[*i] - top).exp() / sum) as f32).collect(),
-            picked: order,
+            gather_labels: order,
             scores: score.iter().map(|s| *s as f32).collect(),
             first_token,
         });
@@ -140,19 +140,19 @@ pub fn rank(
     Ok(rankings)
 }
 
-/// Summed log-probabilities of the tokens after `[CLS]` of the picked candidates.
+/// Summed log-probabilities of the tokens after `[CLS]` of the gather_labels candidates.
 fn sequence_scores(
-    model: &AnswerModel,
+    model: &VqaModel,
     questions: &TokenBatch,
     states: &Tensor<2>,
     question: usize,
-    picked: &[usize],
+    gather_labels: &[usize],
     candidates: &Candidates,
 ) -> Result<Vec<f32>> {
-    let texts: Vec<&[u32]> = picked.iter().map(|c| &candidates.tokens[*c][..]).collect();
+    let texts: Vec<&[u32]> = gather_labels.iter().map(|c| &candidates.tokens[*c][..]).collect();
     let answers = TokenBatch::packed(&texts);
-    let question_of = vec![question; picked.len()];
-    let none = &mut DropoutDraws::none();
+    let question_of = vec![question; gather_labels.len()];
+    let none = &mut DropoutRng::none();
     let decoded = model.decode(&answers, questions, states.clone(), &question_of, none)?;
     let mut rows = Vec::new();
     let mut labels = Vec::new();
@@ -164,7 +164,7 @@ fn sequence_scores(
     }
     let logits = model.head.forward(decoded.clone().select(0, index(&rows, &decoded.device())));
     let log_p = activation::log_softmax(logits, 1);
-    let tokens = values(crate::objectives::classify::picked(log_p, &labels));
+    let tokens = to_vec(crate::objectives::classify::gather_labels(log_p, &labels));
     let mut at = 0;
     Ok(texts
         .iter()

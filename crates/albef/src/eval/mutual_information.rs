@@ -12,12 +12,14 @@ use burn::tensor::Tensor;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::model::{Albef, DropoutDraws, Encoders, ImageContext, ImageStates, Read, TokenBatch};
+use crate::model::{
+    Albef, DropoutRng, Encoders, ImageContext, ImageStates, OutputRows, TokenBatch,
+};
 use crate::objectives::itc;
 use crate::objectives::masking::{MaskDraw, SpecialIds, mask_tokens};
 use crate::objectives::pretrain::Batch;
 use crate::objectives::queue::Queues;
-use crate::params::values;
+use crate::params::to_vec;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug)]
@@ -225,7 +227,7 @@ impl MutualInformation {
         image_m: &ImageStates,
     ) -> Result<()> {
         let online = &parts.model.encoders;
-        let none = &mut DropoutDraws::none();
+        let none = &mut DropoutRng::none();
         let feats = [online.image_feat(image), online.embed_text(&batch.text, none)?];
         let feats_m = match parts.teacher {
             Some(teacher) => [teacher.image_feat(image_m), teacher.embed_text(&batch.text, none)?],
@@ -243,7 +245,7 @@ impl MutualInformation {
         for (side, queue) in queues.into_iter().enumerate() {
             let similarities = |feat: &Tensor<2>| {
                 let (other, temp) = (feats_m[1 - side].clone(), parts.model.temp.clone());
-                values(itc::similarities(feat.clone(), other, queue.clone(), temp))
+                to_vec(itc::similarities(feat.clone(), other, queue.clone(), temp))
             };
             let (p, q) = (similarities(&feats[side]), similarities(&feats_m[side]));
             let width = p.len() / size.max(1);
@@ -282,15 +284,15 @@ impl MutualInformation {
         let logits = |encoders: &Encoders, states: &ImageStates, image_of: &[usize]| {
             let head = encoders.mlm_head.as_ref().ok_or(Error::NoMlmHead)?;
             let context = ImageContext { states, image_of, visible: None };
-            let none = &mut DropoutDraws::none();
+            let none = &mut DropoutRng::none();
             let rows = encoders.text_encoder.multi_modal(
                 &masked,
                 context,
-                Read::Rows(&read),
+                OutputRows::Rows(&read),
                 none,
                 None,
             )?;
-            Ok::<_, Error>(values(head.forward(rows)))
+            Ok::<_, Error>(to_vec(head.forward(rows)))
         };
         let own: Vec<usize> = (0..tokens.len()).collect();
         let p = logits(&parts.model.encoders, image, &own)?;

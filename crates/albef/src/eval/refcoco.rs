@@ -20,7 +20,7 @@ pub const SPLITS: [&str; 3] = ["val", "testA", "testB"];
 /// What an expression means.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Referent {
-    /// Split of the data set.
+    /// DistillTerms of the data set.
     pub split: String,
     /// Number of its picture.
     pub image_id: i64,

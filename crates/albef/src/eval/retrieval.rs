@@ -11,9 +11,11 @@ use burn::tensor::Tensor;
 
 use super::metrics::{RecallReport, best_rank};
 use crate::error::Result;
-use crate::model::{Albef, DropoutDraws, ImageContext, ImageStates, Read, Sequence, TokenBatch};
+use crate::model::{
+    Albef, DropoutRng, ImageContext, ImageStates, OutputRows, Sequence, TokenBatch,
+};
 use crate::ops::index;
-use crate::params::values;
+use crate::params::to_vec;
 
 /// Images and texts to be matched.
 #[derive(Clone, Copy, Debug)]
@@ -159,7 +161,7 @@ pub fn embed_texts(model: &Albef, texts: &[Vec<u32>], batch: usize) -> Result<Ve
     let mut feats = Vec::with_capacity(texts.len() * model.config.embed_dim);
     for part in texts.chunks(batch.max(1)) {
         let tokens = TokenBatch::packed(part);
-        feats.extend(values(model.encoders.embed_text(&tokens, &mut DropoutDraws::none())?));
+        feats.extend(to_vec(model.encoders.embed_text(&tokens, &mut DropoutRng::none())?));
     }
     Ok(feats)
 }
@@ -181,7 +183,7 @@ pub fn evaluate(
     let mut image_feats = Vec::with_capacity(gallery.images * width);
     for part in all.chunks(options.image_batch.max(1)) {
         let states = model.encoders.visual_encoder.forward(load(part)?)?;
-        image_feats.extend(values(model.encoders.image_feat(&states)));
+        image_feats.extend(to_vec(model.encoders.image_feat(&states)));
         let done = image_feats.len() / width;
         progress(Progress { phase: "images", done, total: gallery.images });
     }
@@ -248,7 +250,7 @@ fn rerank(
         texts.dedup();
     }
     let all: Vec<usize> = (0..gallery.images).collect();
-    let temp = values(model.temp.clone().inner())[0];
+    let temp = to_vec(model.temp.clone().inner())[0];
     let mut done = 0;
     for part in all.chunks(options.image_batch.max(1)) {
         let states = model.encoders.visual_encoder.forward(load(part)?)?;
@@ -310,7 +312,7 @@ pub fn score_pairs(
         let part_texts: Vec<&[u32]> = part.iter().map(|t| &texts[*t][..]).collect();
         let tokens = TokenBatch::packed(&part_texts);
         let encoder = &model.encoders.text_encoder;
-        states.push(encoder.text(&tokens, Read::All, &mut DropoutDraws::none(), None)?);
+        states.push(encoder.text(&tokens, OutputRows::All, &mut DropoutRng::none(), None)?);
         for (t, s) in part.iter().zip(&tokens.sequences) {
             place.insert(*t, Sequence { start: start + s.start, ..*s });
         }
@@ -329,7 +331,7 @@ pub fn score_pairs(
         let states = states.clone().select(0, index(&rows, &states.device()));
         let image_of: Vec<usize> = part.iter().map(|(i, _)| *i).collect();
         let context = ImageContext { states: images, image_of: &image_of, visible: None };
-        let found = values(model.match_texts(states, &tokens, context)?);
+        let found = to_vec(model.match_texts(states, &tokens, context)?);
         logits.extend_from_slice(found.as_chunks::<2>().0);
     }
     Ok(logits)
@@ -340,19 +342,19 @@ mod tests {
     use super::*;
     use crate::config::ModelConfig;
     use crate::init::fresh_params;
-    use crate::params::{cpu, tensor};
+    use crate::params::{cpu, from_vec};
 
     /// All pairs of two images and three texts, by a score.
     fn scored(score: Score) -> Evaluation {
         let config = ModelConfig::nano();
         let params = fresh_params(&config, 0.07, 3, &cpu()).unwrap();
-        let model = Albef::new(&config, &params.untracked(crate::ops::Ops::for_device(&cpu())));
+        let model = Albef::new(&config, &params.frozen(crate::ops::Ops::for_device(&cpu())));
         let side = config.vision.image_res;
         let load = |which: &[usize]| -> Result<Tensor<4>> {
             let pixel = |i: &usize, at: usize| ((i + 1) * (at % 97)) as f32 / 97.0 - 0.5;
             let plane = 3 * side * side;
             let pixels = which.iter().flat_map(|i| (0..plane).map(move |at| pixel(i, at)));
-            Ok(tensor(pixels.collect(), [which.len(), 3, side, side], &cpu()))
+            Ok(from_vec(pixels.collect(), [which.len(), 3, side, side], &cpu()))
         };
         let texts = [vec![2, 9], vec![2, 11, 12], vec![2, 5, 6, 7]];
         let gallery = Gallery { images: 2, texts: &texts, txt2img: &[0, 0, 1], ids: None };

@@ -191,7 +191,7 @@ pub fn class_score(sample: &Sample, guess: &str) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use albef_data::dataset::{Location, TaskPart};
+    use albef_data::dataset::{Location, TaskFields};
 
     fn sample(text: &str, target: Target) -> Sample {
         Sample {
@@ -199,7 +199,7 @@ mod tests {
             name: "x.png".into(),
             captions: vec![text.into()],
             key: "x.png".into(),
-            task: TaskPart { target, ..TaskPart::default() },
+            task: TaskFields { target, ..TaskFields::default() },
         }
     }
 

@@ -13,12 +13,12 @@ use crate::eval::answers::{Candidates, RankRule, rank};
 use crate::eval::vqa_score::{
     ScoreRule, accuracy, clean, digits_and_articles, punctuation, totals,
 };
-use crate::model::{AnswerModel, Copy, DropoutDraws, Memory, Read, TextTrace, TokenBatch};
+use crate::model::{Branch, DropoutRng, Memory, OutputRows, TextTrace, TokenBatch, VqaModel};
 use crate::objectives::answers::{AnswerBatch, AnswerSettings, forward};
-use crate::objectives::classify::picked;
+use crate::objectives::classify::gather_labels;
 use crate::objectives::distill::DistillAxis;
 use crate::ops::index;
-use crate::params::{tensor, values};
+use crate::params::{from_vec, to_vec};
 
 const HOLES: &str = "a mask with holes, where only visible prefixes are known";
 
@@ -27,7 +27,7 @@ pub(super) fn decoder(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let run = TaskRun::new(set, fixture)?;
     let t = set.tensors(fixture, "inputs.safetensors")?;
     let expected = set.tensors(fixture, "expected.safetensors")?;
-    let model = AnswerModel::new(&run.config, &run.untracked(), Copy::Online)?;
+    let model = VqaModel::new(&run.config, &run.frozen(), Branch::Online)?;
     let [batch, length, hidden] = t.axes("encoder_states")?;
     let (Some(tokens), Some(visible)) = (
         padded_batch(&t, "input_ids", "attention_mask")?,
@@ -36,13 +36,14 @@ pub(super) fn decoder(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         c.fail(HOLES.into());
         return c.finish();
     };
-    let states = tensor(t.floats("encoder_states")?, [batch * length, hidden], set.device());
+    let states = from_vec(t.floats("encoder_states")?, [batch * length, hidden], set.device());
     let ranges = visible.iter().enumerate().map(|(b, v)| b * length..b * length + v).collect();
     let memory = [Memory { states, ranges }];
     let layer = fixture["params"]["attention_layer"].as_u64().map(|l| l as usize);
     let mut trace = TextTrace { attention_layer: layer, ..TextTrace::default() };
-    let none = &mut DropoutDraws::none();
-    let out = model.text_decoder.all_layers(&tokens, &memory, Read::All, none, Some(&mut trace))?;
+    let none = &mut DropoutRng::none();
+    let out =
+        model.text_decoder.all_layers(&tokens, &memory, OutputRows::All, none, Some(&mut trace))?;
     let logits = model.head.forward(out);
     let [rows, width] = t.axes("input_ids")?;
     let labels = t.integers("labels")?;
@@ -60,19 +61,19 @@ pub(super) fn decoder(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         let words: Vec<usize> = wanted.iter().map(|i| labels[b * width + i + 1] as usize).collect();
         if !rows.is_empty() {
             let rows = log_p.clone().select(0, index(&rows, set.device()));
-            *sum = -values(picked(rows, &words)).iter().sum::<f32>();
+            *sum = -to_vec(gather_labels(rows, &words)).iter().sum::<f32>();
         }
     }
     for name in expected.names() {
         let got = match name.split_once('.') {
             Some(("hidden", i)) => {
-                i.parse::<usize>().ok().and_then(|i| trace.hidden.get(i)).cloned().map(values)
+                i.parse::<usize>().ok().and_then(|i| trace.hidden.get(i)).cloned().map(to_vec)
             }
             Some(("attention", _)) => trace.attention.clone().map(|p| widened(p, width)),
             Some(("cross_attention", _)) => {
                 trace.cross_attention.clone().map(|p| widened(p, length))
             }
-            _ if name == "logits" => Some(values(logits.clone())),
+            _ if name == "logits" => Some(to_vec(logits.clone())),
             _ if name == "loss" => Some(loss.clone()),
             _ => None,
         };
@@ -132,18 +133,18 @@ fn step(
     if run.distill {
         run.update_momentum();
     }
-    let weights = run.tracked();
-    let model = AnswerModel::new(&run.config, &weights, Copy::Online)?;
+    let weights = run.trainable();
+    let model = VqaModel::new(&run.config, &weights, Branch::Online)?;
     let teacher = run
         .distill
-        .then(|| AnswerModel::new(&run.config, &run.teacher(), Copy::Momentum))
+        .then(|| VqaModel::new(&run.config, &run.teacher(), Branch::Momentum))
         .transpose()?;
-    let none = || DropoutDraws::none();
+    let none = || DropoutRng::none();
     let settings = AnswerSettings { alpha: run.alpha, axis: DistillAxis::Vocabulary, pad: 0 };
     let out = forward(&model, teacher.as_ref(), &batch, settings, [none(), none()])?;
     let grads = gradients(&run.weights.online, &weights, &out.loss);
     let mut answer_loss = vec![0.0; total];
-    for (answer, loss) in out.answer_of.iter().zip(values(out.token_loss.clone())) {
+    for (answer, loss) in out.answer_of.iter().zip(to_vec(out.token_loss.clone())) {
         answer_loss[*answer] += loss;
     }
     for name in expected.names() {
@@ -152,17 +153,17 @@ fn step(
             continue;
         }
         let got = match (name.as_str(), &out.teacher_states, &teacher) {
-            ("loss", ..) => values(out.loss.clone()),
+            ("loss", ..) => to_vec(out.loss.clone()),
             ("answer_loss", ..) => answer_loss.clone(),
-            ("question_states", ..) => values(out.question_states.clone()),
-            ("logits", ..) => values(model.head.forward(out.decoder_states.clone())),
+            ("question_states", ..) => to_vec(out.question_states.clone()),
+            ("logits", ..) => to_vec(model.head.forward(out.decoder_states.clone())),
             ("logits_m", Some(states), Some(teacher)) => {
                 // Without the last position of each answer.
                 let [_, width] = t.axes("answer_ids")?;
                 let rows: Vec<usize> =
                     (0..total * width).filter(|i| i % width + 1 < width).collect();
                 let states = states.clone().select(0, index(&rows, set.device()));
-                values(teacher.head.forward(states))
+                to_vec(teacher.head.forward(states))
             }
             _ => {
                 c.fail(format!("`{name}` is not computed here"));
@@ -195,7 +196,7 @@ pub(super) fn ranking(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     };
     let tokens = rows(&answers);
     compare_texts(set, &listed, [("questions", &rows(&questions)), ("answers", &tokens)], &mut c)?;
-    let model = AnswerModel::new(&run.config, &run.untracked(), Copy::Online)?;
+    let model = VqaModel::new(&run.config, &run.frozen(), Branch::Online)?;
     let images = model.visual_encoder.forward(t.on::<4>("image", set.device())?)?;
     let own: Vec<usize> = (0..questions.len()).collect();
     let k = fixture["params"]["k"].as_u64().unwrap_or(1) as usize;

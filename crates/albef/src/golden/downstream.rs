@@ -9,15 +9,16 @@ use super::{Comparison, GoldenSet, Outcome};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::model::{
-    Albef, AssignmentModel, Copy, DropoutDraws, EntailmentModel, PairModel, TokenBatch, Weights,
+    Albef, AssignmentModel, Branch, DropoutRng, Nlvr2Model, TokenBatch, VisualEntailmentModel,
+    Weights,
 };
 use crate::objectives::assignment::{self, AssignmentDraw};
 use crate::objectives::classify::distilled_cross_entropy;
 use crate::objectives::distill::DistillAxis;
-use crate::objectives::pretrain::{Batch, Draws, Settings, forward};
+use crate::objectives::pretrain::{Batch, Settings, StepRng, forward};
 use crate::objectives::queue::{NO_ID, Queues};
 use crate::ops::{Ops, Precision};
-use crate::params::values;
+use crate::params::to_vec;
 use crate::task_weights::TaskWeights;
 use crate::train::optimizer::update_average;
 use crate::weights::{momentum_encoders, transposed};
@@ -48,16 +49,16 @@ impl TaskRun {
         update_average(self.momentum, &mut self.weights.momentum, &mut self.weights.online);
     }
 
-    pub fn tracked(&self) -> Weights {
-        self.weights.online.tracked(Ops::for_device(self.weights.online.device()))
+    pub fn trainable(&self) -> Weights {
+        self.weights.online.trainable(Ops::for_device(self.weights.online.device()))
     }
 
-    pub fn untracked(&self) -> Weights {
-        self.weights.online.untracked(Ops::for_device(self.weights.online.device()))
+    pub fn frozen(&self) -> Weights {
+        self.weights.online.frozen(Ops::for_device(self.weights.online.device()))
     }
 
     pub fn teacher(&self) -> Weights {
-        self.weights.momentum.untracked(Ops::for_device(self.weights.momentum.device()))
+        self.weights.momentum.frozen(Ops::for_device(self.weights.momentum.device()))
     }
 }
 
@@ -97,7 +98,7 @@ fn retrieval_step(
     if ids.len() != n {
         return Err(set.wrong(fixture, &format!("`idx` has {} values for {n} texts", ids.len())));
     }
-    let draws = Draws::Replay {
+    let draws = StepRng::Replay {
         negative_image: t.indices("negative_image", n, n)?,
         negative_text: t.indices("negative_text", n, n)?,
         masks: Vec::new(),
@@ -129,7 +130,7 @@ fn retrieval_step(
         image_ids: ids.clone(),
         related: Vec::new(),
     };
-    let weights = run.tracked();
+    let weights = run.trainable();
     let model = Albef::new(&run.config, &weights)?;
     let teacher = momentum_encoders(&run.weights.momentum, &run.config, Precision::F32)?;
     let step = forward(&model, &teacher, &queues, &batch, &settings, draws)?;
@@ -141,7 +142,7 @@ fn retrieval_step(
 
     let negatives = |sims: &Tensor<2>| {
         let weights = activation::softmax(sims.clone().narrow(1, 0, n), 1);
-        let mut weights = values(weights);
+        let mut weights = to_vec(weights);
         for (at, w) in weights.iter_mut().enumerate() {
             if ids[at / n] == ids[at % n] {
                 *w = 0.0;
@@ -166,20 +167,20 @@ fn retrieval_step(
                 c.integers(&name, &got, &expected.integers(&name)?);
                 continue;
             }
-            "loss_ita" => values(step.loss_ita.clone()),
-            "loss_itm" => values(step.loss_itm.clone()),
-            "image_feat" => values(step.feats[0].clone()),
-            "text_feat" => values(step.feats[1].clone()),
-            "image_feat_m" => values(step.feats[2].clone()),
-            "text_feat_m" => values(step.feats[3].clone()),
-            "sim_i2t" => values(step.sims[0].clone()),
-            "sim_t2i" => values(step.sims[1].clone()),
-            "sim_i2t_targets" => values(step.targets[0].clone()),
-            "sim_t2i_targets" => values(step.targets[1].clone()),
+            "loss_ita" => to_vec(step.loss_ita.clone()),
+            "loss_itm" => to_vec(step.loss_itm.clone()),
+            "image_feat" => to_vec(step.feats[0].clone()),
+            "text_feat" => to_vec(step.feats[1].clone()),
+            "image_feat_m" => to_vec(step.feats[2].clone()),
+            "text_feat_m" => to_vec(step.feats[3].clone()),
+            "sim_i2t" => to_vec(step.sims[0].clone()),
+            "sim_t2i" => to_vec(step.sims[1].clone()),
+            "sim_i2t_targets" => to_vec(step.targets[0].clone()),
+            "sim_t2i_targets" => to_vec(step.targets[1].clone()),
             "sim_targets" => {
                 crate::objectives::itc::positives(n, Some((&ids, &stale)), stale.len())
             }
-            "vl_output" => values(step.itm_logits.clone()),
+            "vl_output" => to_vec(step.itm_logits.clone()),
             "weights_i2t" => negatives(&step.sims[0]),
             "weights_t2i" => negatives(&step.sims[1]),
             "image_queue" => side(&queues, true),
@@ -198,34 +199,34 @@ fn retrieval_step(
 
 /// The classifiers of one text state, as a replay runs them.
 trait Classifier: Sized {
-    fn read(config: &ModelConfig, weights: &Weights, copy: Copy) -> Result<Self>;
+    fn read(config: &ModelConfig, weights: &Weights, branch: Branch) -> Result<Self>;
     fn classify(&self, images: Tensor<4>, texts: &TokenBatch) -> Result<Tensor<2>>;
 }
 
-impl Classifier for EntailmentModel {
-    fn read(config: &ModelConfig, weights: &Weights, copy: Copy) -> Result<Self> {
-        Self::new(config, weights, copy)
+impl Classifier for VisualEntailmentModel {
+    fn read(config: &ModelConfig, weights: &Weights, branch: Branch) -> Result<Self> {
+        Self::new(config, weights, branch)
     }
     fn classify(&self, images: Tensor<4>, texts: &TokenBatch) -> Result<Tensor<2>> {
-        self.logits(images, texts, &mut DropoutDraws::none())
+        self.logits(images, texts, &mut DropoutRng::none())
     }
 }
 
-impl Classifier for PairModel {
-    fn read(config: &ModelConfig, weights: &Weights, copy: Copy) -> Result<Self> {
-        Self::new(config, weights, copy)
+impl Classifier for Nlvr2Model {
+    fn read(config: &ModelConfig, weights: &Weights, branch: Branch) -> Result<Self> {
+        Self::new(config, weights, branch)
     }
     fn classify(&self, images: Tensor<4>, texts: &TokenBatch) -> Result<Tensor<2>> {
-        self.logits(images, texts, &mut DropoutDraws::none())
+        self.logits(images, texts, &mut DropoutRng::none())
     }
 }
 
 pub(super) fn entailment(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
-    both_ways(set, fixture, |t, c| classification::<EntailmentModel>(set, fixture, t, c))
+    both_ways(set, fixture, |t, c| classification::<VisualEntailmentModel>(set, fixture, t, c))
 }
 
 pub(super) fn pairs(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
-    both_ways(set, fixture, |t, c| classification::<PairModel>(set, fixture, t, c))
+    both_ways(set, fixture, |t, c| classification::<Nlvr2Model>(set, fixture, t, c))
 }
 
 fn classification<M: Classifier>(
@@ -238,18 +239,18 @@ fn classification<M: Classifier>(
     let t = set.tensors(fixture, "inputs.safetensors")?;
     let expected = set.tensors(fixture, "expected.safetensors")?;
     let images: Tensor<4> = t.on("image", set.device())?;
-    let before = M::read(&run.config, &run.untracked(), Copy::Online)?;
+    let before = M::read(&run.config, &run.frozen(), Branch::Online)?;
     let eval_logits = before.classify(images.clone(), tokens)?;
     let [rows, classes] = eval_logits.dims();
     let labels = t.indices("targets", rows, classes)?;
 
-    let weights = run.tracked();
-    let model = M::read(&run.config, &weights, Copy::Online)?;
+    let weights = run.trainable();
+    let model = M::read(&run.config, &weights, Branch::Online)?;
     let prediction = model.classify(Tensor::from_inner(images.clone()), tokens)?;
     let mut prediction_m = None;
     if run.distill {
         run.update_momentum();
-        let teacher = M::read(&run.config, &run.teacher(), Copy::Momentum)?;
+        let teacher = M::read(&run.config, &run.teacher(), Branch::Momentum)?;
         prediction_m = Some(teacher.classify(images, tokens)?);
     }
     let teacher = prediction_m.clone();
@@ -258,10 +259,10 @@ fn classification<M: Classifier>(
     for name in expected.names() {
         let got = match (name.as_str(), &prediction_m) {
             ("grad_norms", _) => continue,
-            ("loss", _) => values(loss.clone()),
-            ("prediction", _) => values(prediction.clone()),
-            ("prediction_m", Some(p)) => values(p.clone()),
-            ("eval_logits", _) => values(eval_logits.clone()),
+            ("loss", _) => to_vec(loss.clone()),
+            ("prediction", _) => to_vec(prediction.clone()),
+            ("prediction_m", Some(p)) => to_vec(p.clone()),
+            ("eval_logits", _) => to_vec(eval_logits.clone()),
             _ => {
                 c.fail(format!("`{name}` is not computed here"));
                 continue;
@@ -300,15 +301,15 @@ fn assignment_step(
         index: [0.0; 2],
         given: Some([0, 1].map(|i| index[2 * row + i].max(0) as usize)),
     };
-    let weights = run.tracked();
+    let weights = run.trainable();
     let model = AssignmentModel::new(&run.config, &weights)?;
     let images: Tensor<4> = t.on("image", set.device())?;
-    let step = assignment::forward(&model, &images, tokens, draw, &mut DropoutDraws::none())?;
+    let step = assignment::forward(&model, &images, tokens, draw, &mut DropoutRng::none())?;
     let grads = gradients(&run.weights.online, &weights, &step.loss);
     let labels: Vec<i64> = step.labels.iter().map(|l| *l as i64).collect();
     c.integers("labels", &labels, &expected.integers("labels")?);
-    c.tensor("loss", &values(step.loss.clone()), &expected.floats("loss")?);
-    c.tensor("pred", &values(step.logits.clone()), &expected.floats("pred")?);
+    c.tensor("loss", &to_vec(step.loss.clone()), &expected.floats("loss")?);
+    c.tensor("pred", &to_vec(step.logits.clone()), &expected.floats("pred")?);
     c.tensor("weights", &step.weights, &expected.floats("weights")?);
     compare_gradients(set, fixture, &grads, c)
 }

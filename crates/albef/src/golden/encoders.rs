@@ -6,10 +6,10 @@ use super::{Comparison, GoldenSet, Outcome};
 use crate::error::Result;
 use crate::golden::set::{Tensors, parameter};
 use crate::model::{
-    DropoutDraws, ImageContext, ImageStates, Read, Sequence, TextTrace, TokenBatch, VisionTrace,
+    DropoutRng, ImageContext, ImageStates, OutputRows, Sequence, TextTrace, TokenBatch, VisionTrace,
 };
 use crate::ops::index;
-use crate::params::{Params, tensor, values};
+use crate::params::{Params, from_vec, to_vec};
 
 /// Lengths of the visible prefix of each row of a mask `[rows, width]`.
 ///
@@ -54,11 +54,11 @@ pub(super) fn vit(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         let want = expected.floats(&name)?;
         let got = match name.split_once('.') {
             Some(("block", i)) => {
-                i.parse::<usize>().ok().and_then(|i| trace.blocks.get(i)).cloned().map(values)
+                i.parse::<usize>().ok().and_then(|i| trace.blocks.get(i)).cloned().map(to_vec)
             }
-            Some(("attention", _)) => trace.attention.clone().map(values),
-            _ if name == "embedding" => trace.embedding.clone().map(values),
-            _ if name == "last_hidden" => Some(values(out.tokens.clone())),
+            Some(("attention", _)) => trace.attention.clone().map(to_vec),
+            _ if name == "embedding" => trace.embedding.clone().map(to_vec),
+            _ if name == "last_hidden" => Some(to_vec(out.tokens.clone())),
             _ => parameter_named(&state.online, &name),
         };
         compare(&mut c, &name, got, &want);
@@ -93,7 +93,7 @@ pub(super) fn bert(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         c.fail(HOLES.into());
         return c.finish();
     };
-    let mut none = DropoutDraws::none();
+    let mut none = DropoutRng::none();
     let image = image_states(set, &t, batch, config.vision.width)?;
     let image_of: Vec<usize> = (0..batch).collect();
     let context = image.as_ref().map(|(states, visible)| ImageContext {
@@ -105,15 +105,22 @@ pub(super) fn bert(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         Ok(TokenBatch::padded(&token_ids(&t, "input_ids", batch * width)?, width, &lengths))
     };
     let out = match (params["mode"].as_str(), context) {
-        (Some("text"), _) => encoder.text(&ids()?, Read::All, &mut none, Some(&mut trace))?,
+        (Some("text"), _) => encoder.text(&ids()?, OutputRows::All, &mut none, Some(&mut trace))?,
         (Some("fusion"), Some(context)) => {
             let values = t.floats_of("encoder_embeds", batch * width * config.text.hidden)?;
-            let states = tensor(values, [batch * width, config.text.hidden], set.device());
+            let states = from_vec(values, [batch * width, config.text.hidden], set.device());
             let sequences: Vec<Sequence> = TokenBatch::padded(&[], width, &lengths).sequences;
-            encoder.fusion(states, &sequences, context, Read::All, &mut none, Some(&mut trace))?
+            encoder.fusion(
+                states,
+                &sequences,
+                context,
+                OutputRows::All,
+                &mut none,
+                Some(&mut trace),
+            )?
         }
         (Some("multi_modal"), Some(context)) => {
-            encoder.multi_modal(&ids()?, context, Read::All, &mut none, Some(&mut trace))?
+            encoder.multi_modal(&ids()?, context, OutputRows::All, &mut none, Some(&mut trace))?
         }
         (mode, _) => {
             c.fail(format!("mode {mode:?} with these inputs is not known"));
@@ -124,7 +131,7 @@ pub(super) fn bert(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         let want = expected.floats(&name)?;
         let got = match name.split_once('.') {
             Some(("hidden", i)) => {
-                i.parse::<usize>().ok().and_then(|i| trace.hidden.get(i)).cloned().map(values)
+                i.parse::<usize>().ok().and_then(|i| trace.hidden.get(i)).cloned().map(to_vec)
             }
             Some(("attention", _)) => {
                 let wide = trace.attention.clone();
@@ -134,7 +141,7 @@ pub(super) fn bert(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
                 let keys = image.as_ref().map_or(0, |(s, _)| s.length);
                 trace.cross_attention.clone().map(|p| widened(p, keys))
             }
-            _ if name == "last_hidden" => Some(values(out.clone())),
+            _ if name == "last_hidden" => Some(to_vec(out.clone())),
             _ => None,
         };
         compare(&mut c, &name, got, &want);
@@ -145,7 +152,7 @@ pub(super) fn bert(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
 /// Probabilities with zero columns for the keys that no segment saw.
 pub(super) fn widened(p: burn::tensor::Tensor<4>, keys: usize) -> Vec<f32> {
     let [.., k] = p.dims();
-    values(p)
+    to_vec(p)
         .chunks(k)
         .flat_map(|row| {
             let mut row = row.to_vec();
@@ -169,7 +176,7 @@ fn image_states(
     }
     let [_, length, _] = t.axes("image_embeds")?;
     let values = t.floats_of("image_embeds", batch * length * width)?;
-    let tokens = tensor(values, [batch * length, width], set.device());
+    let tokens = from_vec(values, [batch * length, width], set.device());
     let whole = ImageStates { tokens, batch, length };
     if !t.has("image_mask") {
         return Ok(Some((whole, None)));
@@ -204,7 +211,7 @@ pub(super) fn projections(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         c.fail(HOLES.into());
         return c.finish();
     };
-    let none = DropoutDraws::none;
+    let none = DropoutRng::none;
     let e = &model.encoders;
     let image = e.visual_encoder.forward(t.on::<4>("image", set.device())?)?;
     let image_feat = e.image_feat(&image);
@@ -212,7 +219,7 @@ pub(super) fn projections(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let sim = image_feat.clone().matmul(text_feat.clone().transpose());
     let over_temp = sim.clone() / model.temp.clone().unsqueeze();
 
-    let states = e.text_encoder.text(&tokens, Read::All, &mut none(), None)?;
+    let states = e.text_encoder.text(&tokens, OutputRows::All, &mut none(), None)?;
     let pairs_given = t.count("pair_image")?;
     let pair_image = t.indices("pair_image", pairs_given, image.batch)?;
     let pair_text = t.indices("pair_text", pairs_given, tokens.len())?;
@@ -229,7 +236,7 @@ pub(super) fn projections(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
 
     let own: Vec<usize> = (0..masked.len()).collect();
     let context = ImageContext { states: &image, image_of: &own, visible: None };
-    let fused = e.text_encoder.multi_modal(&masked, context, Read::All, &mut none(), None)?;
+    let fused = e.text_encoder.multi_modal(&masked, context, OutputRows::All, &mut none(), None)?;
     let [_, width] = t.axes("masked_input_ids")?;
     let places = t.count("mlm_row")?;
     let rows: Vec<usize> = t
@@ -239,14 +246,14 @@ pub(super) fn projections(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         .map(|(row, at)| masked.sequences[*row].start + at)
         .collect();
     let fused = fused.select(0, index(&rows, set.device()));
-    let mlm = e.mlm_head.as_ref().map(|h| values(h.forward(fused)));
+    let mlm = e.mlm_head.as_ref().map(|h| to_vec(h.forward(fused)));
 
     for (name, got) in [
-        ("image_feat", Some(values(image_feat))),
-        ("text_feat", Some(values(text_feat))),
-        ("sim", Some(values(sim))),
-        ("sim_over_temp", Some(values(over_temp))),
-        ("itm_logits", Some(values(itm))),
+        ("image_feat", Some(to_vec(image_feat))),
+        ("text_feat", Some(to_vec(text_feat))),
+        ("sim", Some(to_vec(sim))),
+        ("sim_over_temp", Some(to_vec(over_temp))),
+        ("itm_logits", Some(to_vec(itm))),
         ("mlm_logits", mlm),
     ] {
         compare(&mut c, name, got, &expected.floats(name)?);

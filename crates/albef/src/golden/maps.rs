@@ -6,7 +6,7 @@ use super::encoders::padded_batch;
 use super::{Comparison, GoldenSet, Outcome};
 use crate::error::Result;
 use crate::eval::grounding::{best_box, box_score, iou, resize_map};
-use crate::explain::{contrastive_maps, matching_maps};
+use crate::gradcam::{contrastive_maps, matching_maps};
 
 pub(super) fn gradcam(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let mut c = Comparison::new(fixture)?;

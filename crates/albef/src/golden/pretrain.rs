@@ -10,19 +10,19 @@ use super::set::{Tensors, checksum, checksums, parameter};
 use super::{Comparison, GoldenSet, Outcome};
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::model::{Albef, DropoutDraws, TokenBatch, Weights};
+use crate::model::{Albef, DropoutRng, TokenBatch, Weights};
 use crate::objectives::distill::DistillAxis;
 use crate::objectives::masking::MaskDraw;
-use crate::objectives::pretrain::{Batch, Draws, Settings, Step, forward};
+use crate::objectives::pretrain::{Batch, Settings, Step, StepRng, forward};
 use crate::objectives::queue::Queues;
 use crate::ops::{Ops, Precision};
-use crate::params::{Params, values};
+use crate::params::{Params, to_vec};
 use crate::train::optimizer::{Optimizer, update_average};
 use crate::train::schedule::CosineSchedule;
 use crate::weights::{ModelState, momentum_encoders, transposed};
 
-/// Draws of a fixture, for the token rows of `tokens`, which lie in a table of `width` columns.
-fn draws(t: &Tensors, prefix: &str, tokens: &TokenBatch, width: usize) -> Result<Draws> {
+/// StepRng of a fixture, for the token rows of `tokens`, which lie in a table of `width` columns.
+fn draws(t: &Tensors, prefix: &str, tokens: &TokenBatch, width: usize) -> Result<StepRng> {
     let name = |n: &str| format!("{prefix}{n}");
     let (batch, n) = (tokens.len(), tokens.len() * width);
     let floats = |of: &str| t.floats_of(&name(of), n);
@@ -40,7 +40,7 @@ fn draws(t: &Tensors, prefix: &str, tokens: &TokenBatch, width: usize) -> Result
             word: words[at],
         })
         .collect();
-    Ok(Draws::Replay {
+    Ok(StepRng::Replay {
         negative_image: t.indices(&name("negative_image"), batch, batch)?,
         negative_text: t.indices(&name("negative_text"), batch, batch)?,
         masks,
@@ -98,11 +98,11 @@ impl Run {
         momentum: f64,
         batch: &Batch,
         settings: &Settings,
-        draws: Draws,
+        draws: StepRng,
     ) -> Result<(Step, Weights)> {
         crate::train::step::clamp_temperature(&mut self.online);
         update_average(momentum, &mut self.momentum, &mut self.online);
-        let weights = self.online.tracked(Ops::for_device(self.online.device()));
+        let weights = self.online.trainable(Ops::for_device(self.online.device()));
         let model = Albef::new(&self.config, &weights)?;
         let teacher = momentum_encoders(&self.momentum, &self.config, Precision::F32)?;
         let step = forward(&model, &teacher, &self.queues, batch, settings, draws)?;
@@ -115,7 +115,7 @@ impl Run {
     fn teacher_words(&self, step: &Step) -> Option<Tensor<2>> {
         let computed = || {
             let teacher = momentum_encoders(&self.momentum, &self.config, Precision::F32)?;
-            step.masked.teacher(&teacher, &step.image_m, &mut DropoutDraws::none())
+            step.masked.teacher(&teacher, &step.image_m, &mut DropoutRng::none())
         };
         step.mlm_logits_m.clone().or_else(|| computed().ok())
     }
@@ -212,7 +212,7 @@ pub(super) fn compare_gradients(
     gradients: &HashMap<String, Tensor<1>>,
     c: &mut Comparison,
 ) -> Result<()> {
-    let of = |name: &str| gradients.get(name).map(|g| values(g.clone()));
+    let of = |name: &str| gradients.get(name).map(|g| to_vec(g.clone()));
     let expected = set.tensors(fixture, "expected.safetensors")?;
     if expected.has("grad_norms") {
         let names = fixture["params"]["grad_names"].as_array().into_iter().flatten();
@@ -257,7 +257,7 @@ pub(super) fn compare_checksums(
     for p in momentum.entries() {
         match want.get(&p.name) {
             Some(want) => {
-                let got = checksum(&values(p.value.clone()));
+                let got = checksum(&to_vec(p.value.clone()));
                 c.numbers(&format!("checksum.{}", p.name), &got, want);
             }
             None => c.fail(format!("momentum_checksums.json has no sums of `{}`", p.name)),
@@ -280,7 +280,7 @@ fn computed(name: &str, step: &Step, loss: &Tensor<1>, run: &Run) -> Option<Vec<
     let negatives = |sims: &Tensor<2>| {
         let n = sims.dims()[0];
         let weights = activation::softmax(sims.clone().narrow(1, 0, n), 1);
-        let mut weights = values(weights);
+        let mut weights = to_vec(weights);
         (0..n).for_each(|i| weights[i * n + i] = 0.0);
         weights
     };
@@ -288,32 +288,32 @@ fn computed(name: &str, step: &Step, loss: &Tensor<1>, run: &Run) -> Option<Vec<
         return parameter(&run.momentum, name);
     }
     Some(match name {
-        "loss" => values(loss.clone()),
-        "loss_ita" => values(step.loss_ita.clone()),
-        "loss_itm" => values(step.loss_itm.clone()),
-        "loss_mlm" => values(step.loss_mlm.clone()),
-        "loss_i2t" => values(step.loss_i2t.clone()),
-        "loss_t2i" => values(step.loss_t2i.clone()),
-        "image_embeds" => values(step.image.tokens.clone()),
-        "image_embeds_m" => values(step.image_m.tokens.clone()),
-        "text_embeds" => values(step.text_embeds.clone()),
-        "image_feat" => values(step.feats[0].clone()),
-        "text_feat" => values(step.feats[1].clone()),
-        "image_feat_m" => values(step.feats[2].clone()),
-        "text_feat_m" => values(step.feats[3].clone()),
-        "sim_i2t" => values(step.sims[0].clone()),
-        "sim_t2i" => values(step.sims[1].clone()),
-        "sim_i2t_m" => values(step.sims_m[0].clone()),
-        "sim_t2i_m" => values(step.sims_m[1].clone()),
-        "sim_i2t_targets" => values(step.targets[0].clone()),
-        "sim_t2i_targets" => values(step.targets[1].clone()),
+        "loss" => to_vec(loss.clone()),
+        "loss_ita" => to_vec(step.loss_ita.clone()),
+        "loss_itm" => to_vec(step.loss_itm.clone()),
+        "loss_mlm" => to_vec(step.loss_mlm.clone()),
+        "loss_i2t" => to_vec(step.loss_i2t.clone()),
+        "loss_t2i" => to_vec(step.loss_t2i.clone()),
+        "image_embeds" => to_vec(step.image.tokens.clone()),
+        "image_embeds_m" => to_vec(step.image_m.tokens.clone()),
+        "text_embeds" => to_vec(step.text_embeds.clone()),
+        "image_feat" => to_vec(step.feats[0].clone()),
+        "text_feat" => to_vec(step.feats[1].clone()),
+        "image_feat_m" => to_vec(step.feats[2].clone()),
+        "text_feat_m" => to_vec(step.feats[3].clone()),
+        "sim_i2t" => to_vec(step.sims[0].clone()),
+        "sim_t2i" => to_vec(step.sims[1].clone()),
+        "sim_i2t_m" => to_vec(step.sims_m[0].clone()),
+        "sim_t2i_m" => to_vec(step.sims_m[1].clone()),
+        "sim_i2t_targets" => to_vec(step.targets[0].clone()),
+        "sim_t2i_targets" => to_vec(step.targets[1].clone()),
         "sim_targets" => {
             let [rows, columns] = step.sims[0].dims();
             crate::objectives::itc::positives(rows, None, columns - rows)
         }
-        "vl_output" => values(step.itm_logits.clone()),
-        "mlm_logits" => values(step.mlm_logits.clone()?),
-        "mlm_logits_m" => values(run.teacher_words(step)?),
+        "vl_output" => to_vec(step.itm_logits.clone()),
+        "mlm_logits" => to_vec(step.mlm_logits.clone()?),
+        "mlm_logits_m" => to_vec(run.teacher_words(step)?),
         "weights_i2t" => negatives(&step.sims[0]),
         "weights_t2i" => negatives(&step.sims[1]),
         "image_queue" => queue(true),
@@ -367,7 +367,7 @@ pub(super) fn trajectory(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         for (name, loss) in
             [("loss_mlm", &out.loss_mlm), ("loss_ita", &out.loss_ita), ("loss_itm", &out.loss_itm)]
         {
-            let got = f64::from(values(loss.clone())[0]);
+            let got = f64::from(to_vec(loss.clone())[0]);
             c.numbers(&format!("{name}.step{i}"), &[got], &[number(&step[name])]);
         }
         let mut gradients = gradients(&run.online, &weights, &out.loss());
@@ -394,8 +394,8 @@ pub(super) fn trajectory(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         let (images, texts) = run.queues.rows();
         let got = match name.split_once('.') {
             Some(("param", n)) => parameter(&run.online, n).or_else(|| parameter(&run.momentum, n)),
-            Some(("exp_avg", n)) => moments(n).map(|m| values(m.exp_avg)),
-            Some(("exp_avg_sq", n)) => moments(n).map(|m| values(m.exp_avg_sq)),
+            Some(("exp_avg", n)) => moments(n).map(|m| to_vec(m.exp_avg)),
+            Some(("exp_avg_sq", n)) => moments(n).map(|m| to_vec(m.exp_avg_sq)),
             _ if name == "image_queue" => {
                 Some(transposed(&images, run.queues.len(), config.embed_dim))
             }

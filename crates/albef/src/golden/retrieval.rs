@@ -8,7 +8,7 @@ use super::{Comparison, GoldenSet, Outcome};
 use crate::error::Result;
 use crate::eval::metrics::{RecallReport, recalls};
 use crate::eval::retrieval::{Gallery, Options, evaluate};
-use crate::params::tensor;
+use crate::params::from_vec;
 
 fn list(v: &Value) -> Vec<Value> {
     v.as_array().cloned().unwrap_or_default()
@@ -123,7 +123,7 @@ pub(super) fn evaluation(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
             let image = resize_bicubic(&image, res, res);
             normalization.to_chw(&image, out);
         }
-        Ok(tensor(pixels, [which.len(), 3, res, res], set.device()))
+        Ok(from_vec(pixels, [which.len(), 3, res, res], set.device()))
     };
     let fill = params["fill"].as_f64().unwrap_or(-100.0) as f32;
     for k in list(&params["k_test"]).iter().filter_map(Value::as_u64) {

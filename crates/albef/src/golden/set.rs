@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::config::{ModelConfig, TextConfig, VisionConfig};
 use crate::error::{Error, Result};
 use crate::objectives::masking::SpecialIds;
-use crate::params::{Params, tensor, values};
+use crate::params::{Params, from_vec, to_vec};
 use crate::task_weights::TaskWeights;
 use crate::weights::ModelState;
 
@@ -336,13 +336,13 @@ impl Tensors {
     /// # Errors
     /// If it is absent or of another rank.
     pub fn on<const D: usize>(&self, name: &str, device: &Device) -> Result<Tensor<D>> {
-        Ok(tensor(self.get(name)?.to_f32()?, self.axes(name)?, device))
+        Ok(from_vec(self.get(name)?.to_f32()?, self.axes(name)?, device))
     }
 }
 
 /// The values of a parameter.
 pub(super) fn parameter(params: &Params, name: &str) -> Option<Vec<f32>> {
-    params.get(name).map(|p| values(p.value.clone()))
+    params.get(name).map(|p| to_vec(p.value.clone()))
 }
 
 /// Reads a JSON file.

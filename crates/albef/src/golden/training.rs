@@ -7,7 +7,7 @@ use super::set::Tensors;
 use super::{Comparison, GoldenSet, Outcome};
 use crate::error::Result;
 use crate::objectives::masking::{MaskDraw, mask_tokens};
-use crate::params::{Params, values};
+use crate::params::{Params, to_vec};
 use crate::train::optimizer::Optimizer;
 use crate::train::schedule::CosineSchedule;
 
@@ -70,11 +70,11 @@ pub(super) fn adamw(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
                 } else {
                     let n = t.count(&name("param"))?;
                     let values = t.floats_of(&gradient, n)?;
-                    crate::params::tensor(values, [n], set.device())
+                    crate::params::from_vec(values, [n], set.device())
                 };
                 optimizer.step(lr, &mut params, vec![Some(gradient)]);
             }
-            let got = values(params.entries()[0].value.clone());
+            let got = to_vec(params.entries()[0].value.clone());
             let key = name(&format!("param{i}"));
             c.tensor(&key, &got, &expected.floats(&key)?);
             if let Some(decay) = case["lr_decay"].as_f64() {
@@ -88,8 +88,8 @@ pub(super) fn adamw(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
             &[case["step_count"].as_i64().unwrap_or(-1)],
         );
         let (average, square) = (name("exp_avg"), name("exp_avg_sq"));
-        c.tensor(&average, &values(m.exp_avg), &expected.floats(&average)?);
-        c.tensor(&square, &values(m.exp_avg_sq), &expected.floats(&square)?);
+        c.tensor(&average, &to_vec(m.exp_avg), &expected.floats(&average)?);
+        c.tensor(&square, &to_vec(m.exp_avg_sq), &expected.floats(&square)?);
     }
     c.finish()
 }

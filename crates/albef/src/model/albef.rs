@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::sequences::TokenBatch;
-use super::text::{DropoutDraws, ImageContext, MlmHead, Read, TextEncoder};
+use super::text::{DropoutRng, ImageContext, MlmHead, OutputRows, TextEncoder};
 use super::vision::{ImageStates, VisionEncoder};
 use super::weights::{Linear, Weights};
 use crate::config::ModelConfig;
@@ -11,7 +11,7 @@ use crate::error::Result;
 
 /// Which of the two copies of the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Copy {
+pub enum Branch {
     /// The trained weights.
     Online,
     /// Their moving average, under names with `_m`.
@@ -48,8 +48,8 @@ impl Encoders {
     ///
     /// # Errors
     /// If a weight is absent or of another size.
-    pub fn new(config: &ModelConfig, weights: &Weights, copy: Copy) -> Result<Self> {
-        let suffix = if copy == Copy::Momentum { "_m" } else { "" };
+    pub fn new(config: &ModelConfig, weights: &Weights, branch: Branch) -> Result<Self> {
+        let suffix = if branch == Branch::Momentum { "_m" } else { "" };
         let root = |name: &str| weights.scope(&format!("{name}{suffix}"));
         let text = root("text_encoder");
         let bert = if weights
@@ -95,9 +95,9 @@ impl Encoders {
     ///
     /// # Errors
     /// As [`TextEncoder::text`].
-    pub fn embed_text(&self, tokens: &TokenBatch, dropout: &mut DropoutDraws) -> Result<Tensor<2>> {
+    pub fn embed_text(&self, tokens: &TokenBatch, dropout: &mut DropoutRng) -> Result<Tensor<2>> {
         let class = vec![vec![0]; tokens.len()];
-        let states = self.text_encoder.text(tokens, Read::Rows(&class), dropout, None)?;
+        let states = self.text_encoder.text(tokens, OutputRows::Rows(&class), dropout, None)?;
         Ok(self.text_feat(states))
     }
 }
@@ -109,7 +109,7 @@ impl Albef {
     /// If a weight is absent or of another size.
     pub fn new(config: &ModelConfig, weights: &Weights) -> Result<Self> {
         Ok(Self {
-            encoders: Encoders::new(config, weights, Copy::Online)?,
+            encoders: Encoders::new(config, weights, Branch::Online)?,
             itm_head: Linear::new(&weights.scope("itm_head"), config.text.hidden, 2)?,
             temp: weights.scope("temp").tensor("", [1])?,
             config: config.clone(),
@@ -138,8 +138,8 @@ impl Albef {
             states,
             &tokens.sequences,
             image,
-            Read::Rows(&class),
-            &mut DropoutDraws::none(),
+            OutputRows::Rows(&class),
+            &mut DropoutRng::none(),
             None,
         )?;
         Ok(self.itm_logits(fused))

@@ -3,16 +3,16 @@
 
 use burn::tensor::{Tensor, activation};
 
-use super::albef::{Copy, normalize};
+use super::albef::{Branch, normalize};
 use super::sequences::TokenBatch;
-use super::text::{DropoutDraws, ImageContext, Memory, MlmHead, Read, TextEncoder};
+use super::text::{DropoutRng, ImageContext, Memory, MlmHead, OutputRows, TextEncoder};
 use super::vision::{ImageStates, VisionEncoder};
 use super::weights::{Linear, Scope, Weights};
 use crate::config::{ModelConfig, TextConfig};
 use crate::error::Result;
 
-fn named(name: &str, copy: Copy) -> String {
-    let suffix = if copy == Copy::Momentum { "_m" } else { "" };
+fn named(name: &str, branch: Branch) -> String {
+    let suffix = if branch == Branch::Momentum { "_m" } else { "" };
     format!("{name}{suffix}")
 }
 
@@ -20,9 +20,9 @@ fn encoders(
     config: &ModelConfig,
     text: &TextConfig,
     weights: &Weights,
-    copy: Copy,
+    branch: Branch,
 ) -> Result<(VisionEncoder, TextEncoder)> {
-    let at = |name: &str| weights.scope(&named(name, copy));
+    let at = |name: &str| weights.scope(&named(name, branch));
     let vision = VisionEncoder::new(&config.vision, &at("visual_encoder"))?;
     let text = TextEncoder::new(text, config.vision.width, &at("text_encoder"))?;
     Ok((vision, text))
@@ -48,7 +48,7 @@ impl ClassHead {
 
 /// Question answering: the fused question is what an answer decoder attends to.
 #[derive(Clone, Debug)]
-pub struct AnswerModel {
+pub struct VqaModel {
     /// The image encoder.
     pub visual_encoder: VisionEncoder,
     /// Text and fusion layers, for the question.
@@ -59,15 +59,15 @@ pub struct AnswerModel {
     pub head: MlmHead,
 }
 
-impl AnswerModel {
+impl VqaModel {
     /// Reads one of the two copies.
     ///
     /// # Errors
     /// If a weight is absent or of another size.
-    pub fn new(config: &ModelConfig, weights: &Weights, copy: Copy) -> Result<Self> {
-        let (visual_encoder, text_encoder) = encoders(config, &config.text, weights, copy)?;
+    pub fn new(config: &ModelConfig, weights: &Weights, branch: Branch) -> Result<Self> {
+        let (visual_encoder, text_encoder) = encoders(config, &config.text, weights, branch)?;
         let decoder = config.text.decoder();
-        let scope = weights.scope(&named("text_decoder", copy));
+        let scope = weights.scope(&named("text_decoder", branch));
         let text_decoder = TextEncoder::new(&decoder, config.text.hidden, &scope.at("bert"))?;
         let word = text_decoder.word_embeddings();
         let head = MlmHead::new(&decoder, word, &scope.at("cls.predictions"))?;
@@ -83,10 +83,10 @@ impl AnswerModel {
         images: &ImageStates,
         image_of: &[usize],
         questions: &TokenBatch,
-        dropout: &mut DropoutDraws,
+        dropout: &mut DropoutRng,
     ) -> Result<Tensor<2>> {
         let context = ImageContext { states: images, image_of, visible: None };
-        self.text_encoder.multi_modal(questions, context, Read::All, dropout, None)
+        self.text_encoder.multi_modal(questions, context, OutputRows::All, dropout, None)
     }
 
     /// Decoder states `[R, D]` of answers, each about the question `question_of[answer]`.
@@ -99,26 +99,26 @@ impl AnswerModel {
         questions: &TokenBatch,
         states: Tensor<2>,
         question_of: &[usize],
-        dropout: &mut DropoutDraws,
+        dropout: &mut DropoutRng,
     ) -> Result<Tensor<2>> {
         let range = |q: &usize| {
             let s = questions.sequences[*q];
             s.start..s.start + s.visible
         };
         let memory = [Memory { states, ranges: question_of.iter().map(range).collect() }];
-        self.text_decoder.all_layers(answers, &memory, Read::All, dropout, None)
+        self.text_decoder.all_layers(answers, &memory, OutputRows::All, dropout, None)
     }
 }
 
 /// Visual entailment: three classes of a sentence about an image.
 #[derive(Clone, Debug)]
-pub struct EntailmentModel {
+pub struct VisualEntailmentModel {
     visual_encoder: VisionEncoder,
     text_encoder: TextEncoder,
     cls_head: ClassHead,
 }
 
-impl EntailmentModel {
+impl VisualEntailmentModel {
     /// Contradiction, neutral, entailment.
     pub const CLASSES: [&'static str; 3] = ["contradiction", "neutral", "entailment"];
 
@@ -126,9 +126,9 @@ impl EntailmentModel {
     ///
     /// # Errors
     /// If a weight is absent or of another size.
-    pub fn new(config: &ModelConfig, weights: &Weights, copy: Copy) -> Result<Self> {
-        let (visual_encoder, text_encoder) = encoders(config, &config.text, weights, copy)?;
-        let scope = weights.scope(&named("cls_head", copy));
+    pub fn new(config: &ModelConfig, weights: &Weights, branch: Branch) -> Result<Self> {
+        let (visual_encoder, text_encoder) = encoders(config, &config.text, weights, branch)?;
+        let scope = weights.scope(&named("cls_head", branch));
         let cls_head = ClassHead::new(&scope, config.text.hidden, Self::CLASSES.len())?;
         Ok(Self { visual_encoder, text_encoder, cls_head })
     }
@@ -141,13 +141,13 @@ impl EntailmentModel {
         &self,
         images: Tensor<4>,
         sentences: &TokenBatch,
-        dropout: &mut DropoutDraws,
+        dropout: &mut DropoutRng,
     ) -> Result<Tensor<2>> {
         let states = self.visual_encoder.forward(images)?;
         let own: Vec<usize> = (0..sentences.len()).collect();
         let class = vec![vec![0]; sentences.len()];
         let context = ImageContext { states: &states, image_of: &own, visible: None };
-        let read = Read::Rows(&class);
+        let read = OutputRows::Rows(&class);
         let fused = self.text_encoder.multi_modal(sentences, context, read, dropout, None)?;
         Ok(self.cls_head.forward(fused))
     }
@@ -156,20 +156,21 @@ impl EntailmentModel {
 /// Statements about two images. The fusion layers come in pairs: one layer of a pair looks at the
 /// first image, the other at the second.
 #[derive(Clone, Debug)]
-pub struct PairModel {
+pub struct Nlvr2Model {
     visual_encoder: VisionEncoder,
     text_encoder: TextEncoder,
     cls_head: ClassHead,
 }
 
-impl PairModel {
+impl Nlvr2Model {
     /// Reads one of the two copies.
     ///
     /// # Errors
     /// If a weight is absent or of another size.
-    pub fn new(config: &ModelConfig, weights: &Weights, copy: Copy) -> Result<Self> {
-        let (visual_encoder, text_encoder) = encoders(config, &config.text.pairs(), weights, copy)?;
-        let scope = weights.scope(&named("cls_head", copy));
+    pub fn new(config: &ModelConfig, weights: &Weights, branch: Branch) -> Result<Self> {
+        let (visual_encoder, text_encoder) =
+            encoders(config, &config.text.pairs(), weights, branch)?;
+        let scope = weights.scope(&named("cls_head", branch));
         Ok(Self {
             visual_encoder,
             text_encoder,
@@ -186,7 +187,7 @@ impl PairModel {
         &self,
         images: Tensor<4>,
         statements: &TokenBatch,
-        dropout: &mut DropoutDraws,
+        dropout: &mut DropoutRng,
     ) -> Result<Tensor<2>> {
         let states = self.visual_encoder.forward(images)?;
         let n = statements.len();
@@ -204,12 +205,12 @@ fn fuse_pairs(
     states: &ImageStates,
     image_of: [&[usize]; 2],
     texts: &TokenBatch,
-    dropout: &mut DropoutDraws,
+    dropout: &mut DropoutRng,
 ) -> Result<Tensor<2>> {
     let memory = |image_of| ImageContext { states, image_of, visible: None }.memory(texts.len());
     let memories = [memory(image_of[0])?, memory(image_of[1])?];
     let class = vec![vec![0]; texts.len()];
-    encoder.all_layers(texts, &memories, Read::Rows(&class), dropout, None)
+    encoder.all_layers(texts, &memories, OutputRows::Rows(&class), dropout, None)
 }
 
 /// Text assignment: which of two images a text belongs to, or neither (spec `losses` 6).
@@ -228,7 +229,7 @@ impl AssignmentModel {
     /// If a weight is absent or of another size.
     pub fn new(config: &ModelConfig, weights: &Weights) -> Result<Self> {
         let (visual_encoder, text_encoder) =
-            encoders(config, &config.text.pairs(), weights, Copy::Online)?;
+            encoders(config, &config.text.pairs(), weights, Branch::Online)?;
         let (w, e) = (config.vision.width, config.embed_dim);
         Ok(Self {
             visual_encoder,
@@ -257,7 +258,7 @@ impl AssignmentModel {
         states: &ImageStates,
         pairs: &[[usize; 2]],
         texts: &TokenBatch,
-        dropout: &mut DropoutDraws,
+        dropout: &mut DropoutRng,
     ) -> Result<Tensor<2>> {
         let side = |i: usize| pairs.iter().map(|p| p[i]).collect::<Vec<_>>();
         let image_of = [&side(0)[..], &side(1)[..]];

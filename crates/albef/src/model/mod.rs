@@ -8,9 +8,9 @@ mod text;
 mod vision;
 mod weights;
 
-pub use albef::{Albef, Copy, Encoders, normalize};
-pub use downstream::{AnswerModel, AssignmentModel, EntailmentModel, PairModel};
+pub use albef::{Albef, Branch, Encoders, normalize};
+pub use downstream::{AssignmentModel, Nlvr2Model, VisualEntailmentModel, VqaModel};
 pub use sequences::{Sequence, TokenBatch};
-pub use text::{DropoutDraws, ImageContext, Memory, MlmHead, Read, TextEncoder, TextTrace};
+pub use text::{DropoutRng, ImageContext, Memory, MlmHead, OutputRows, TextEncoder, TextTrace};
 pub use vision::{ImageStates, VisionEncoder, VisionTrace};
 pub use weights::{LayerNorm, Leaf, Linear, Scope, Weights};

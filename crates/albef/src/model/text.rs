@@ -19,13 +19,13 @@ use crate::ops::{AttentionSpec, Dropout, Ops, Segment, index, plain};
 
 /// Dropout of one forward pass: a probability and a seed from which each layer draws its own.
 #[derive(Clone, Debug)]
-pub struct DropoutDraws {
+pub struct DropoutRng {
     p: f32,
     seed: u64,
     used: u64,
 }
 
-impl DropoutDraws {
+impl DropoutRng {
     /// No dropout: evaluation, and the comparison with the official code.
     #[must_use]
     pub fn none() -> Self {
@@ -94,7 +94,7 @@ pub struct TextTrace {
     pub attention_layer: Option<usize>,
     /// Whether that layer's cross-attention becomes a leaf of the gradient computation, so that the
     /// layers above are differentiated with respect to it (Grad-CAM). The model must then be built
-    /// on [`crate::params::Params::lifted`] weights.
+    /// on [`crate::params::Params::constant`] weights.
     pub probe: bool,
     /// The input of the first layer run, then the output of each layer, `[R, D]`.
     pub hidden: Vec<Tensor<2>>,
@@ -155,7 +155,7 @@ impl Attention {
 
 /// The rows that a pass computes in its last layer, per sequence and in rising order.
 #[derive(Clone, Copy, Debug)]
-pub enum Read<'a> {
+pub enum OutputRows<'a> {
     /// Every row.
     All,
     /// `rows[s]` are the rows wanted of sequence `s`, counted from its start. The result has these
@@ -220,8 +220,8 @@ impl TextEncoder {
     pub fn text(
         &self,
         tokens: &TokenBatch,
-        read: Read<'_>,
-        dropout: &mut DropoutDraws,
+        read: OutputRows<'_>,
+        dropout: &mut DropoutRng,
         trace: Option<&mut TextTrace>,
     ) -> Result<Tensor<2>> {
         let x = self.embed(tokens, dropout)?;
@@ -238,8 +238,8 @@ impl TextEncoder {
         states: Tensor<2>,
         sequences: &[Sequence],
         image: ImageContext<'_>,
-        read: Read<'_>,
-        dropout: &mut DropoutDraws,
+        read: OutputRows<'_>,
+        dropout: &mut DropoutRng,
         trace: Option<&mut TextTrace>,
     ) -> Result<Tensor<2>> {
         let layers = self.config.fusion_layer..self.config.layers;
@@ -255,8 +255,8 @@ impl TextEncoder {
         &self,
         tokens: &TokenBatch,
         image: ImageContext<'_>,
-        read: Read<'_>,
-        dropout: &mut DropoutDraws,
+        read: OutputRows<'_>,
+        dropout: &mut DropoutRng,
         trace: Option<&mut TextTrace>,
     ) -> Result<Tensor<2>> {
         let memory = [image.memory(tokens.len())?];
@@ -272,8 +272,8 @@ impl TextEncoder {
         &self,
         tokens: &TokenBatch,
         memories: &[Memory],
-        read: Read<'_>,
-        dropout: &mut DropoutDraws,
+        read: OutputRows<'_>,
+        dropout: &mut DropoutRng,
         trace: Option<&mut TextTrace>,
     ) -> Result<Tensor<2>> {
         if let Some(bad) = memories.iter().find(|m| m.ranges.len() != tokens.len()) {
@@ -285,7 +285,7 @@ impl TextEncoder {
         self.run(x, &tokens.sequences, layers, memories, read, dropout, trace)
     }
 
-    fn embed(&self, tokens: &TokenBatch, dropout: &mut DropoutDraws) -> Result<Tensor<2>> {
+    fn embed(&self, tokens: &TokenBatch, dropout: &mut DropoutRng) -> Result<Tensor<2>> {
         let device = self.word.device();
         if let Some((i, s)) = tokens
             .sequences
@@ -330,8 +330,8 @@ impl TextEncoder {
         sequences: &[Sequence],
         layers: Range<usize>,
         memories: &[Memory],
-        read: Read<'_>,
-        dropout: &mut DropoutDraws,
+        read: OutputRows<'_>,
+        dropout: &mut DropoutRng,
         mut trace: Option<&mut TextTrace>,
     ) -> Result<Tensor<2>> {
         if let Some(trace) = trace.as_deref_mut() {
@@ -339,7 +339,7 @@ impl TextEncoder {
         }
         let last = layers.end.saturating_sub(1);
         for i in layers {
-            let rows = if i == last { read } else { Read::All };
+            let rows = if i == last { read } else { OutputRows::All };
             let tracing = trace.as_deref_mut().filter(|t| t.attention_layer == Some(i));
             let turn = i.saturating_sub(self.config.fusion_layer) % memories.len().max(1);
             let memory = memories.get(turn);
@@ -357,8 +357,8 @@ impl TextEncoder {
         x: Tensor<2>,
         sequences: &[Sequence],
         memory: Option<&Memory>,
-        read: Read<'_>,
-        dropout: &mut DropoutDraws,
+        read: OutputRows<'_>,
+        dropout: &mut DropoutRng,
         mut trace: Option<&mut TextTrace>,
     ) -> Result<Tensor<2>> {
         // Rows that are read: the queries of this layer. Keys and values come from every row.
@@ -427,9 +427,9 @@ impl TextEncoder {
         &self,
         x: &Tensor<2>,
         sequences: &[Sequence],
-        read: Read<'_>,
+        read: OutputRows<'_>,
     ) -> (Tensor<2>, Vec<Range<usize>>) {
-        let Read::Rows(rows) = read else {
+        let OutputRows::Rows(rows) = read else {
             return (x.clone(), sequences.iter().map(Sequence::range).collect());
         };
         let mut picked = Vec::new();
@@ -446,7 +446,7 @@ impl TextEncoder {
         &self,
         segments: impl Iterator<Item = Segment>,
         causal: bool,
-        dropout: &mut DropoutDraws,
+        dropout: &mut DropoutRng,
     ) -> Arc<AttentionSpec> {
         Arc::new(AttentionSpec {
             segments: segments.collect(),

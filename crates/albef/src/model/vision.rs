@@ -63,7 +63,7 @@ pub struct VisionTrace {
     /// Block whose attention map is kept.
     pub attention_block: Option<usize>,
     /// Whether that map becomes a leaf of the gradient computation (Grad-CAM); the model must then
-    /// be built on [`crate::params::Params::lifted`] weights.
+    /// be built on [`crate::params::Params::constant`] weights.
     pub probe: bool,
     /// Patches with class token and positions, `[B * P, W]`.
     pub embedding: Option<Tensor<2>>,

@@ -3,9 +3,9 @@
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::distill::{DistillAxis, Part, distilled, log_softmax_over_positions};
+use super::distill::{DistillAxis, Metric, distilled, log_softmax_over_positions};
 use crate::error::Result;
-use crate::model::{AnswerModel, DropoutDraws, TokenBatch};
+use crate::model::{DropoutRng, TokenBatch, VqaModel};
 use crate::ops::index;
 
 /// Questions with their answers.
@@ -40,7 +40,7 @@ pub struct AnswerStep {
     /// Weighted sum over answers divided by the number of questions, `[1]`.
     pub loss: Tensor<1>,
     /// What the loss is made of, where a teacher takes part.
-    pub parts: Vec<Part>,
+    pub parts: Vec<Metric>,
     /// Loss of each token that is to be predicted.
     pub token_loss: Tensor<1>,
     /// Answer of each of these tokens.
@@ -84,11 +84,11 @@ fn over_positions(logits: Tensor<2>, answers: &TokenBatch, rows: &[usize]) -> Te
 /// # Errors
 /// If the batch does not fit the model.
 pub fn forward(
-    model: &AnswerModel,
-    teacher: Option<&AnswerModel>,
+    model: &VqaModel,
+    teacher: Option<&VqaModel>,
     batch: &AnswerBatch,
     settings: AnswerSettings,
-    dropout: [DropoutDraws; 2],
+    dropout: [DropoutRng; 2],
 ) -> Result<AnswerStep> {
     let [mut dropout, mut dropout_m] = dropout;
     let own: Vec<usize> = (0..batch.questions.len()).collect();

@@ -3,11 +3,11 @@
 
 use burn::tensor::{Tensor, activation};
 
-use super::classify::hard_cross_entropy;
+use super::classify::label_cross_entropy;
 use super::negatives::sample_negatives;
 use crate::error::{Error, Result};
-use crate::model::{AssignmentModel, DropoutDraws, TokenBatch};
-use crate::params::values;
+use crate::model::{AssignmentModel, DropoutRng, TokenBatch};
+use crate::params::to_vec;
 
 /// The temperature of the image-to-image similarities, fixed by the official code.
 pub const TEMPERATURE: f64 = 0.07;
@@ -47,7 +47,7 @@ pub fn forward(
     images: &Tensor<4>,
     texts: &TokenBatch,
     draw: impl Fn(usize) -> AssignmentDraw,
-    dropout: &mut DropoutDraws,
+    dropout: &mut DropoutRng,
 ) -> Result<AssignmentStep> {
     let n = texts.len();
     if n < 3 {
@@ -58,9 +58,9 @@ pub fn forward(
     let (states, feat) = model.encode_images(Tensor::from_inner(images.clone()))?;
     let feat = feat.inner();
     let sims = feat.clone().matmul(feat.transpose()) / TEMPERATURE;
-    let mut weights = values(activation::softmax(sims.clone(), 1));
+    let mut weights = to_vec(activation::softmax(sims.clone(), 1));
     (0..n).for_each(|i| weights[i * n + i] = 0.0);
-    let logits = values(sims);
+    let logits = to_vec(sims);
     let pick = |skip: &[usize], row: usize, u: f64| {
         let rows = &logits[row * n..(row + 1) * n];
         let found = sample_negatives(rows, n, |_, j| j != row && !skip.contains(&j), |_| u);
@@ -83,6 +83,6 @@ pub fn forward(
         labels.push(label);
     }
     let logits = model.logits(&states, &pairs, texts, dropout)?;
-    let loss = hard_cross_entropy(activation::log_softmax(logits.clone(), 1), &labels);
+    let loss = label_cross_entropy(activation::log_softmax(logits.clone(), 1), &labels);
     Ok(AssignmentStep { loss, logits, labels, weights })
 }

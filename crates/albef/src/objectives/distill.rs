@@ -4,8 +4,8 @@
 use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
 
-use super::classify::picked;
-use crate::params::values;
+use super::classify::gather_labels;
+use crate::params::to_vec;
 
 /// Over what the soft part of masked words and answers normalises the online model (quirk Q1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,11 +19,11 @@ pub enum DistillAxis {
 }
 
 /// A named number of a step beside its losses.
-pub type Part = (&'static str, f64);
+pub type Metric = (&'static str, f64);
 
 /// What a distilled loss `(1 - alpha) hard + alpha soft` is made of, untracked.
 #[derive(Clone, Debug)]
-pub struct Split<const N: usize> {
+pub struct DistillTerms<const N: usize> {
     /// Cross-entropy with the labels.
     pub hard: Tensor<N>,
     /// Cross-entropy with the teacher's distribution.
@@ -33,14 +33,14 @@ pub struct Split<const N: usize> {
     pub kl: Option<Tensor<N>>,
 }
 
-impl<const N: usize> Split<N> {
+impl<const N: usize> DistillTerms<N> {
     /// The same of other numbers, part by part.
-    pub fn map<const M: usize>(self, f: impl Fn(Tensor<N>) -> Tensor<M>) -> Split<M> {
-        Split { hard: f(self.hard), soft: f(self.soft), kl: self.kl.map(f) }
+    pub fn map<const M: usize>(self, f: impl Fn(Tensor<N>) -> Tensor<M>) -> DistillTerms<M> {
+        DistillTerms { hard: f(self.hard), soft: f(self.soft), kl: self.kl.map(f) }
     }
 }
 
-impl Split<1> {
+impl DistillTerms<1> {
     /// The mean of two, part by part.
     #[must_use]
     pub fn mean_with(self, other: Self) -> Self {
@@ -54,8 +54,8 @@ impl Split<1> {
 
     /// The parts `[1]` under the given names.
     #[must_use]
-    pub fn named(self, [hard, soft, kl]: [&'static str; 3]) -> Vec<Part> {
-        let number = |t: Tensor<1>| f64::from(values(t)[0]);
+    pub fn named(self, [hard, soft, kl]: [&'static str; 3]) -> Vec<Metric> {
+        let number = |t: Tensor<1>| f64::from(to_vec(t)[0]);
         let mut parts = vec![(hard, number(self.hard)), (soft, number(self.soft))];
         parts.extend(self.kl.map(|t| (kl, number(t))));
         parts
@@ -68,7 +68,7 @@ pub struct Distilled {
     /// `[rows]`.
     pub loss: Tensor<1>,
     /// Each `[rows]`.
-    pub split: Option<Split<1>>,
+    pub split: Option<DistillTerms<1>>,
 }
 
 impl Distilled {
@@ -110,7 +110,7 @@ pub fn distilled(
 ) -> Distilled {
     let rows = labels.len();
     let log_p = activation::log_softmax(logits, 1);
-    let hard = picked(log_p.clone(), labels).neg();
+    let hard = gather_labels(log_p.clone(), labels).neg();
     let Some(teacher) = teacher.filter(|_| alpha > 0.0) else {
         return Distilled { loss: hard, split: None };
     };
@@ -120,14 +120,14 @@ pub fn distilled(
     let soft = soft.reshape([rows]).neg();
     let plain = soft.clone().inner();
     let kl = is_distribution.then(|| plain.clone() - entropy(q, teacher));
-    let split = Split { hard: hard.clone().inner(), soft: plain, kl };
+    let split = DistillTerms { hard: hard.clone().inner(), soft: plain, kl };
     Distilled { loss: hard * (1.0 - alpha) + soft * alpha, split: Some(split) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::params::{cpu, tensor};
+    use crate::params::{cpu, from_vec};
 
     fn wave(n: usize, scale: f32) -> Vec<f32> {
         (0..n).map(|i| ((i * i) as f32 * 0.37).sin() * scale).collect()
@@ -143,13 +143,13 @@ mod tests {
     fn the_parts_make_up_the_loss_and_the_divergence_is_that_of_the_distributions() {
         let (device, labels) = (cpu(), [3, 0, 4]);
         let (online, teacher) = (wave(15, 3.0), wave(15, 30.0));
-        let rows = |v: &[f32]| -> Tensor<2> { tensor(v.to_vec(), [3, 5], &device) };
+        let rows = |v: &[f32]| -> Tensor<2> { from_vec(v.to_vec(), [3, 5], &device) };
         let logits = Tensor::from_inner(rows(&online));
         let alpha = 0.3;
         let out = distilled(logits.clone(), Some(rows(&teacher)), None, &labels, alpha);
         let split = out.split.unwrap();
         let [loss, hard, soft, kl] =
-            [out.loss.inner(), split.hard, split.soft, split.kl.unwrap()].map(values);
+            [out.loss.inner(), split.hard, split.soft, split.kl.unwrap()].map(to_vec);
         for r in 0..3 {
             let (p, q) = (log_softmax(&online[r * 5..][..5]), log_softmax(&teacher[r * 5..][..5]));
             let want = [
@@ -166,7 +166,7 @@ mod tests {
         for (alpha, teacher) in [(0.0, Some(rows(&teacher))), (alpha, None)] {
             let out = distilled(logits.clone(), teacher, None, &labels, alpha);
             assert!(out.split.is_none());
-            assert_eq!(values(out.loss.inner()), hard);
+            assert_eq!(to_vec(out.loss.inner()), hard);
         }
     }
 
@@ -175,8 +175,8 @@ mod tests {
         let (texts, length, words) = (2, 3, 4);
         let given = wave(texts * length * words, 2.0);
         let at = |t: usize, l: usize, w: usize| (t * length + l) * words + w;
-        let rows = tensor(given.clone(), [texts * length, words], &cpu());
-        let got = values(log_softmax_over_positions(rows, texts));
+        let rows = from_vec(given.clone(), [texts * length, words], &cpu());
+        let got = to_vec(log_softmax_over_positions(rows, texts));
         for t in 0..texts {
             for w in 0..words {
                 let column: Vec<f32> = (0..length).map(|l| given[at(t, l, w)]).collect();

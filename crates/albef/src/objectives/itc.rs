@@ -4,7 +4,7 @@
 
 use burn::tensor::Tensor;
 
-use super::distill::{Split, entropy};
+use super::distill::{DistillTerms, entropy};
 
 /// Similarities of one direction over `[this batch | queue]`, divided by the temperature:
 /// `[B, B + Q]` from `feat` `[B, E]`, the other side's momentum features `[B, E]` and its queue
@@ -47,10 +47,10 @@ pub fn split(
     teacher: Tensor<2>,
     sims_m: Tensor<2>,
     positives: Tensor<2>,
-) -> Split<1> {
+) -> DistillTerms<1> {
     let soft = cross_entropy(log_p.clone(), teacher.clone());
     let kl = soft.clone() - entropy(teacher, sims_m).mean();
-    Split { hard: cross_entropy(log_p, positives), soft, kl: Some(kl) }
+    DistillTerms { hard: cross_entropy(log_p, positives), soft, kl: Some(kl) }
 }
 
 /// The rows of positives `[B, B + Q]`: one-hot without ids; with ids every candidate of the same

@@ -1,6 +1,6 @@
 //! Masking of captions for masked language modelling (paper equation 3, spec `losses` 5).
 
-use super::pretrain::mix;
+use super::pretrain::derive_seed;
 
 /// Ids that masking treats in a special way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl MaskDraw {
     /// `vocab_size` of them.
     #[must_use]
     pub fn seeded(seed: u64, row: usize, vocab_size: usize) -> Self {
-        let u = |salt: u64| albef_kernels::uniform(mix(seed, salt), row as u64);
+        let u = |salt: u64| albef_kernels::uniform(derive_seed(seed, salt), row as u64);
         let word = (f64::from(u(6)) * vocab_size as f64) as u32;
         Self { mask: u(3), replace: u(4), random: u(5), word }
     }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 
-use crate::params::{tensor, values};
+use crate::params::{from_vec, to_vec};
 
 /// The id of a queue entry that belongs to no known image.
 pub const NO_ID: i64 = -100;
@@ -31,7 +31,12 @@ impl Queues {
     ) -> Self {
         let shape = [ids.len(), width];
         let ptr = if ids.is_empty() { 0 } else { ptr % ids.len() };
-        Self { image: tensor(image, shape, device), text: tensor(text, shape, device), ids, ptr }
+        Self {
+            image: from_vec(image, shape, device),
+            text: from_vec(text, shape, device),
+            ids,
+            ptr,
+        }
     }
 
     /// Number of entries.
@@ -64,7 +69,7 @@ impl Queues {
         &self.ids
     }
 
-    /// Place of the next entry.
+    /// TrainProgress of the next entry.
     #[must_use]
     pub fn ptr(&self) -> usize {
         self.ptr
@@ -73,7 +78,7 @@ impl Queues {
     /// Rows of both queues as plain values, for a checkpoint.
     #[must_use]
     pub fn rows(&self) -> (Vec<f32>, Vec<f32>) {
-        (values(self.image.clone()), values(self.text.clone()))
+        (to_vec(self.image.clone()), to_vec(self.text.clone()))
     }
 
     /// Writes `[B, E]` features at the pointer and moves it on; what passes the end continues at

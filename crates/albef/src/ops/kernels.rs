@@ -20,7 +20,7 @@ fn contiguous(t: FlexTensor) -> FlexTensor {
     if t.is_contiguous() && t.layout().start_offset() == 0 { t } else { t.to_contiguous() }
 }
 
-fn values(t: &FlexTensor) -> &[f32] {
+fn to_vec(t: &FlexTensor) -> &[f32] {
     let n: usize = t.shape().num_elements();
     &t.as_slice::<f32>().expect("the fused operations take contiguous f32 tensors")[..n]
 }
@@ -55,7 +55,7 @@ impl FusedKernels for Flex {
         keep: bool,
     ) -> (FlexTensor, Vec<FlexTensor>) {
         let inputs = inputs.map(contiguous);
-        let at = |i: usize| values(&inputs[i]);
+        let at = |i: usize| to_vec(&inputs[i]);
         let (rows, width) = dims(&inputs[0]);
         match op {
             Op::Linear { gelu, precision } => {
@@ -127,7 +127,7 @@ impl FusedKernels for Flex {
     ) -> [Option<FlexTensor>; N] {
         let inputs = inputs.map(contiguous);
         let d_out = contiguous(d_out);
-        let at = |i: usize| values(&inputs[i]);
+        let at = |i: usize| to_vec(&inputs[i]);
         let (rows, width) = dims(&inputs[0]);
         let mut gradients: Vec<Option<FlexTensor>> = match op {
             Op::Linear { gelu, precision } => {
@@ -135,13 +135,13 @@ impl FusedKernels for Flex {
                 let sizes = [rows, n, inner];
                 let dz = if *gelu {
                     let mut dz = buffer(rows * n);
-                    k::gelu_backward(values(&kept[0]), values(&d_out), &mut dz);
+                    k::gelu_backward(to_vec(&kept[0]), to_vec(&d_out), &mut dz);
                     matrix(dz, rows, n)
                 } else {
                     d_out
                 };
                 drop(kept);
-                let dz = values(&dz);
+                let dz = to_vec(&dz);
                 vec![
                     wanted[0].then(|| {
                         let mut dx = buffer(rows * inner);
@@ -163,14 +163,14 @@ impl FusedKernels for Flex {
             Op::LayerNorm { .. } | Op::AddLayerNorm { .. } => {
                 let added = matches!(op, Op::AddLayerNorm { .. });
                 let (x, stats, weight) = if added {
-                    (values(&kept[0]), values(&kept[1]), at(2))
+                    (to_vec(&kept[0]), to_vec(&kept[1]), at(2))
                 } else {
-                    (at(0), values(&kept[0]), at(1))
+                    (at(0), to_vec(&kept[0]), at(1))
                 };
                 let mut dx = buffer(rows * width);
                 let mut dw = buffer(width);
                 let mut db = buffer(width);
-                k::layer_norm_backward(x, stats, weight, values(&d_out), &mut dx, &mut dw, &mut db);
+                k::layer_norm_backward(x, stats, weight, to_vec(&d_out), &mut dx, &mut dw, &mut db);
                 let dx = matrix(dx, rows, width);
                 let mut all = vec![Some(dx.clone())];
                 if added {
@@ -191,7 +191,7 @@ impl FusedKernels for Flex {
                     head(0),
                     head(1),
                     head(2),
-                    values(&d_out),
+                    to_vec(&d_out),
                     rows,
                     key_rows,
                     &mut dq,
@@ -206,12 +206,12 @@ impl FusedKernels for Flex {
             }
             Op::AttentionPacked(spec) => {
                 let mut d = buffer(rows * width);
-                k::attention_backward_packed(&spec.kernel(), at(0), rows, values(&d_out), &mut d);
+                k::attention_backward_packed(&spec.kernel(), at(0), rows, to_vec(&d_out), &mut d);
                 vec![Some(matrix(d, rows, width))]
             }
             Op::Dropout(dropout) => {
                 let mut d = buffer(rows * width);
-                k::dropout(values(&d_out), *dropout, &mut d);
+                k::dropout(to_vec(&d_out), *dropout, &mut d);
                 vec![Some(matrix(d, rows, width))]
             }
         };

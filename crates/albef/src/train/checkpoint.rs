@@ -11,19 +11,19 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::folder;
-use super::identity::Identity;
+use super::identity::RunFingerprint;
 use super::kept::{self, Hashes, Shapes};
 use super::optimizer::{Moments, Optimizer};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::objectives::queue::Queues;
-use crate::params::{Params, tensor, values};
+use crate::params::{Params, from_vec, to_vec};
 use crate::weights::{ModelFiles, ModelFolder, ModelState, read_sizes, transposed};
 
 /// Where a run stands. With the tensors beside it, it decides about all that follows: order, crops,
 /// masks and dropout are functions of seed and place.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Place {
+pub struct TrainProgress {
     /// Optimiser steps taken.
     pub step: u64,
     /// Epoch, from 0.
@@ -47,7 +47,7 @@ pub struct TrainState {
     /// Optimiser.
     pub optimizer: Optimizer,
     /// Where the run stands.
-    pub place: Place,
+    pub place: TrainProgress,
 }
 
 /// Sums as texts: readers of JSON numbers may miss the last bit, and a resumed run must log the very
@@ -84,14 +84,14 @@ pub(super) struct Description {
     format: u32,
     /// What run it is of; older checkpoints do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    run: Option<Identity>,
+    run: Option<RunFingerprint>,
     /// The lists of its weights; older checkpoints have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) shapes: Option<Shapes>,
     /// The files of sizes and word pieces; older checkpoints do not tell.
     #[serde(default, skip_serializing_if = "Hashes::is_empty")]
     pub(super) files: Hashes,
-    place: Place,
+    place: TrainProgress,
     queue_ptr: usize,
     moment_steps: Vec<u64>,
 }
@@ -100,7 +100,7 @@ pub(super) struct Description {
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
     /// What makes it this run.
-    pub identity: &'a Identity,
+    pub identity: &'a RunFingerprint,
     /// Sizes.
     pub model: &'a ModelConfig,
     /// The word pieces, one per line.
@@ -172,17 +172,17 @@ fn write_parts(folder: &Path, state: &TrainState, run: Option<Run<'_>>) -> Resul
     let mut tensors = StateDict::default();
     let mut moment_steps = Vec::new();
     for (p, moments) in state.online.entries().iter().zip(state.optimizer.moments()) {
-        tensors.insert(p.name.clone(), HostTensor::from_f32(&p.shape, &values(p.value.clone())));
+        tensors.insert(p.name.clone(), HostTensor::from_f32(&p.shape, &to_vec(p.value.clone())));
         moment_steps.push(moments.as_ref().map_or(0, |m| m.steps));
         if let Some(m) = moments {
             for (kind, value) in [("exp_avg", &m.exp_avg), ("exp_avg_sq", &m.exp_avg_sq)] {
-                let host = HostTensor::from_f32(&p.shape, &values(value.clone()));
+                let host = HostTensor::from_f32(&p.shape, &to_vec(value.clone()));
                 tensors.insert(format!("{kind}.{}", p.name), host);
             }
         }
     }
     for p in state.momentum.entries() {
-        tensors.insert(p.name.clone(), HostTensor::from_f32(&p.shape, &values(p.value.clone())));
+        tensors.insert(p.name.clone(), HostTensor::from_f32(&p.shape, &to_vec(p.value.clone())));
     }
     let (image, text) = state.queues.rows();
     let size = state.queues.len();
@@ -301,7 +301,7 @@ fn official_names(state: &StateDict, ptr: usize) -> Result<StateDict> {
 ///
 /// # Errors
 /// If its description cannot be read.
-pub fn identity(folder: &Path) -> Result<Option<Identity>> {
+pub fn identity(folder: &Path) -> Result<Option<RunFingerprint>> {
     Ok(description(folder)?.run)
 }
 
@@ -354,7 +354,7 @@ pub fn load(folder: &Path, state: &mut TrainState, device: &Device) -> Result<()
             let moment = |kind: &str| -> Result<_> {
                 let values = get(&format!("{kind}.{}", p.name), &p.shape)?;
                 let n = values.len();
-                Ok(tensor(values, [n], device))
+                Ok(from_vec(values, [n], device))
             };
             let (exp_avg, exp_avg_sq) = (moment("exp_avg")?, moment("exp_avg_sq")?);
             state.optimizer.set_moments(i, Moments { steps, exp_avg, exp_avg_sq });
@@ -396,7 +396,7 @@ mod tests {
         let queues = Queues::new(rows.clone(), rows, vec![7, 8, 9], 1, 2, &device);
         // A third is a sum that short readers of numbers miss.
         let sums = BTreeMap::from([("loss".to_owned(), (step as f64 + 1.0 / 3.0, 3))]);
-        let place = Place { step, epoch: 1, batch: 2, sums };
+        let place = TrainProgress { step, epoch: 1, batch: 2, sums };
         TrainState { online, momentum, queues, optimizer, place }
     }
 
@@ -474,7 +474,7 @@ mod tests {
     #[test]
     fn sums_of_older_checkpoints_are_numbers() {
         let old = r#"{"step": 1, "epoch": 0, "batch": 1, "sums": {"loss": [0.5, 2]}}"#;
-        let place: Place = serde_json::from_str(old).unwrap();
+        let place: TrainProgress = serde_json::from_str(old).unwrap();
         assert_eq!(place.sums["loss"], (0.5, 2));
     }
 }

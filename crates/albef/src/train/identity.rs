@@ -48,7 +48,7 @@ const FREE: [&str; 32] = [
 
 /// Task, configuration and data of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Identity {
+pub struct RunFingerprint {
     /// What is trained for.
     pub task: Objective,
     /// The whole configuration; keys that may change are kept and not compared.
@@ -59,7 +59,7 @@ pub struct Identity {
     pub data: String,
 }
 
-impl Identity {
+impl RunFingerprint {
     /// In what another run differs, each as one phrase.
     #[must_use]
     pub fn differences(&self, now: &Self) -> Vec<String> {
@@ -170,11 +170,11 @@ pub(super) fn data_hash(data: &Dataset, vocabulary: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use albef_data::dataset::{Location, Sample, TaskPart};
+    use albef_data::dataset::{Location, Sample, TaskFields};
     use serde_json::json;
 
-    fn identity(config: Value) -> Identity {
-        Identity { task: Objective::Vqa, config, samples: 3, data: "0".into() }
+    fn identity(config: Value) -> RunFingerprint {
+        RunFingerprint { task: Objective::Vqa, config, samples: 3, data: "0".into() }
     }
 
     #[test]
@@ -186,7 +186,7 @@ mod tests {
         let found = was.differences(&is);
         assert_eq!(found, ["`optimizer.opt` was \"adamW\", is \"adam\"", "`seed` was 1, is 2"]);
         assert!(was.differences(&was).is_empty());
-        let other = Identity { data: "1".into(), task: Objective::Nlvr, ..was.clone() };
+        let other = RunFingerprint { data: "1".into(), task: Objective::Nlvr, ..was.clone() };
         assert_eq!(was.differences(&other).len(), 2);
     }
 
@@ -222,7 +222,7 @@ mod tests {
                 name: "a.png".into(),
                 captions: vec![text.into()],
                 key: format!("{folder}/a.png"),
-                task: TaskPart::default(),
+                task: TaskFields::default(),
             };
             data_hash(&Dataset::from_samples(vec![sample]), "[PAD]")
         };

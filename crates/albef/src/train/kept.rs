@@ -60,7 +60,7 @@ impl Shapes {
 
 /// What a run goes on from: everything that is not a tensor's value.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct ResumeMeta {
     /// Sizes.
     pub model: ModelConfig,
     /// The word pieces, one per line.
@@ -68,7 +68,7 @@ pub(super) struct Kept {
     shapes: Shapes,
 }
 
-impl Kept {
+impl ResumeMeta {
     /// Weights, momentum copies and queues of the right names and shapes, all zero, to be filled by
     /// [`checkpoint::load`].
     pub(super) fn blank(&self, device: &Device) -> Result<(Params, Params, Queues)> {
@@ -88,7 +88,7 @@ impl Kept {
 
 /// Of the newest checkpoint below `checkpoints`; `None` if there is none, or it is of an older version,
 /// which needs the model that its run started from.
-pub(super) fn newest(checkpoints: &Path) -> Result<Option<Kept>> {
+pub(super) fn newest(checkpoints: &Path) -> Result<Option<ResumeMeta>> {
     folder::recover(checkpoints)?;
     let Some(folder) = checkpoint::list(checkpoints)?.pop() else { return Ok(None) };
     let description = checkpoint::description(&folder)?;
@@ -100,7 +100,7 @@ pub(super) fn newest(checkpoints: &Path) -> Result<Option<Kept>> {
         let detail = "it lists more weights than `state.safetensors` beside it can hold".into();
         return Err(Error::Format { path: folder.join("state.json"), detail });
     }
-    Ok(Some(Kept { model, vocabulary, shapes }))
+    Ok(Some(ResumeMeta { model, vocabulary, shapes }))
 }
 
 /// The files of sizes and word pieces.
@@ -171,18 +171,18 @@ mod tests {
 
     use super::*;
     use crate::params::cpu;
-    use crate::train::checkpoint::{Place, Run};
-    use crate::train::identity::Identity;
+    use crate::train::checkpoint::{Run, TrainProgress};
+    use crate::train::identity::RunFingerprint;
     use crate::train::objective::Objective;
     use crate::train::optimizer::Optimizer;
 
-    fn kept(shape: &[usize]) -> Kept {
+    fn kept(shape: &[usize]) -> ResumeMeta {
         let shapes = Shapes {
             online: vec![("b".into(), shape.to_vec()), ("a".into(), vec![2])],
             momentum: vec![("b_m".into(), shape.to_vec())],
             queues: [3, 2],
         };
-        Kept { model: ModelConfig::nano(), vocabulary: String::new(), shapes }
+        ResumeMeta { model: ModelConfig::nano(), vocabulary: String::new(), shapes }
     }
 
     #[test]
@@ -214,10 +214,11 @@ mod tests {
         let of = kept(&[4, 5]);
         let (online, momentum, queues) = of.blank(&cpu()).unwrap();
         let optimizer = Optimizer::new(&online, 0.0, (0.9, 0.999), 1e-8);
-        let state = TrainState { online, momentum, queues, optimizer, place: Place::default() };
+        let state =
+            TrainState { online, momentum, queues, optimizer, place: TrainProgress::default() };
         let config = serde_json::Value::Null;
         let (task, data) = (Objective::Retrieval, String::new());
-        let identity = Identity { task, config, samples: 0, data };
+        let identity = RunFingerprint { task, config, samples: 0, data };
         let run = Run {
             identity: &identity,
             model: &model,

@@ -11,19 +11,19 @@ use serde::{Deserialize, Serialize};
 use crate::config::{ModelConfig, PretrainConfig};
 use crate::error::{Error, Result};
 use crate::model::{
-    Albef, AnswerModel, AssignmentModel, Copy, DropoutDraws, EntailmentModel, PairModel,
-    TokenBatch, Weights,
+    Albef, AssignmentModel, Branch, DropoutRng, Nlvr2Model, TokenBatch, VisualEntailmentModel,
+    VqaModel, Weights,
 };
 use crate::objectives::answers::{self, AnswerBatch, AnswerSettings};
 use crate::objectives::assignment::{self, AssignmentDraw};
 use crate::objectives::classify::distilled_cross_entropy;
-use crate::objectives::distill::Part;
+use crate::objectives::distill::Metric;
 use crate::objectives::masking::SpecialIds;
 use crate::objectives::mixgen::Mixed;
-use crate::objectives::pretrain::{Batch, Draws, Settings, forward, mix};
+use crate::objectives::pretrain::{Batch, Settings, StepRng, derive_seed, forward};
 use crate::objectives::queue::Queues;
 use crate::ops::Ops;
-use crate::params::{Params, tensor};
+use crate::params::{Params, from_vec};
 use crate::weights::momentum_encoders;
 
 /// What is trained for.
@@ -111,28 +111,28 @@ pub(super) struct Losses {
     /// In the order of [`Objective::losses`], to be summed; `None` where one takes no part.
     pub terms: Vec<Option<Tensor<1>>>,
     /// What they are made of.
-    pub parts: Vec<Part>,
+    pub parts: Vec<Metric>,
     pub features: Option<Features>,
 }
 
 impl Context<'_> {
-    fn dropout(&self) -> DropoutDraws {
-        DropoutDraws::new(self.config.dropout as f32, mix(self.seed, 1))
+    fn dropout(&self) -> DropoutRng {
+        DropoutRng::new(self.config.dropout as f32, derive_seed(self.seed, 1))
     }
 
-    fn momentum_dropout(&self) -> DropoutDraws {
-        DropoutDraws::new(self.config.momentum_dropout as f32, mix(self.seed, 2))
+    fn momentum_dropout(&self) -> DropoutRng {
+        DropoutRng::new(self.config.momentum_dropout as f32, derive_seed(self.seed, 2))
     }
 
     fn teacher(&self) -> Weights {
         let ops = Ops::for_device(self.momentum.device());
-        self.momentum.untracked(ops.with_precision(self.config.precision))
+        self.momentum.frozen(ops.with_precision(self.config.precision))
     }
 
     fn images(&self, part: &DataBatch) -> Tensor<4> {
         let res = self.model.vision.image_res;
         let count = part.images.len() / (3 * res * res).max(1);
-        tensor(part.images.clone(), [count, 3, res, res], self.momentum.device())
+        from_vec(part.images.clone(), [count, 3, res, res], self.momentum.device())
     }
 
     /// The losses of a batch.
@@ -194,14 +194,14 @@ impl Context<'_> {
             }
         }
         let batch = Batch {
-            images: tensor(pixels, [size, 3, res, res], self.momentum.device()),
+            images: from_vec(pixels, [size, 3, res, res], self.momentum.device()),
             text: TokenBatch::packed(&texts),
             image_ids: image_ids.clone(),
             related,
         };
         let model = Albef::new(self.model, weights)?;
         let teacher = momentum_encoders(self.momentum, self.model, c.precision)?;
-        let draws = Draws::Seeded(self.seed);
+        let draws = StepRng::Seeded(self.seed);
         let step = forward(&model, &teacher, self.queues, &batch, &settings, draws)?;
         let [_, _, image, text] = step.feats;
         let mut terms =
@@ -236,8 +236,8 @@ impl Context<'_> {
             question_of,
             weights: shares,
         };
-        let model = AnswerModel::new(self.model, weights, Copy::Online)?;
-        let read = || AnswerModel::new(self.model, &self.teacher(), Copy::Momentum);
+        let model = VqaModel::new(self.model, weights, Branch::Online)?;
+        let read = || VqaModel::new(self.model, &self.teacher(), Branch::Momentum);
         let teacher = self.distill.then(read).transpose()?;
         let dropout = [self.dropout(), self.momentum_dropout()];
         let settings = AnswerSettings {
@@ -252,7 +252,7 @@ impl Context<'_> {
     fn assignment(&self, weights: &Weights, part: &DataBatch) -> Result<Losses> {
         let model = AssignmentModel::new(self.model, weights)?;
         let draw = |row: usize| {
-            let u = |salt: u64| f64::from(uniform(mix(self.seed, salt), row as u64));
+            let u = |salt: u64| f64::from(uniform(derive_seed(self.seed, salt), row as u64));
             AssignmentDraw { other: u(3), order: u(4), index: [u(5), u(6)], given: None }
         };
         let texts = TokenBatch::packed(&part.token_ids);
@@ -273,18 +273,18 @@ impl Context<'_> {
             .collect::<Result<Vec<usize>>>()?;
         let (images, texts) = (self.images(part), TokenBatch::packed(&part.token_ids));
         let lifted = Tensor::from_inner(images.clone());
-        let run = |weights: &Weights, copy, images, mut dropout: DropoutDraws| {
+        let run = |weights: &Weights, copy, images, mut dropout: DropoutRng| {
             if two {
-                PairModel::new(self.model, weights, copy)?.logits(images, &texts, &mut dropout)
+                Nlvr2Model::new(self.model, weights, copy)?.logits(images, &texts, &mut dropout)
             } else {
-                let model = EntailmentModel::new(self.model, weights, copy)?;
+                let model = VisualEntailmentModel::new(self.model, weights, copy)?;
                 model.logits(images, &texts, &mut dropout)
             }
         };
-        let logits = run(weights, Copy::Online, lifted, self.dropout())?;
+        let logits = run(weights, Branch::Online, lifted, self.dropout())?;
         let teacher = self
             .distill
-            .then(|| run(&self.teacher(), Copy::Momentum, images, self.momentum_dropout()))
+            .then(|| run(&self.teacher(), Branch::Momentum, images, self.momentum_dropout()))
             .transpose()?;
         let out = distilled_cross_entropy(logits, teacher, &labels, self.alpha);
         let names = ["class_hard", "class_soft", "class_kl"];

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::ops;
-use crate::params::{Params, take_values, tensor, values};
+use crate::params::{Params, from_vec, take_vec, to_vec};
 use crate::weights::momentum_name;
 
 /// Which parameters decay (quirk Q7).
@@ -152,7 +152,7 @@ impl Optimizer {
         }
         // Read back from the device once a step, not once a parameter.
         if !sums.is_empty() {
-            let sums = values(Tensor::cat(sums, 0));
+            let sums = to_vec(Tensor::cat(sums, 0));
             useless = places.into_iter().zip(sums).find(|(_, s)| !s.is_finite()).map(|(i, _)| i);
         }
         useless
@@ -169,16 +169,16 @@ fn update_on_cpu(
     mut moments: Moments,
 ) -> (Moments, bool) {
     let device = value.device();
-    let mut p = take_values(value);
-    let g = take_values(&mut gradient);
-    let mut m = take_values(&mut moments.exp_avg);
-    let mut s = take_values(&mut moments.exp_avg_sq);
+    let mut p = take_vec(value);
+    let g = take_vec(&mut gradient);
+    let mut m = take_vec(&mut moments.exp_avg);
+    let mut s = take_vec(&mut moments.exp_avg_sq);
     let steps = moments.steps + 1;
     let [weight, square] = kernels::adamw(o, steps, &mut p, &g, &mut m, &mut s);
     let fine = weight < TOO_LARGE && square.is_finite();
     let n = p.len();
-    *value = tensor(p, [n], &device);
-    let (exp_avg, exp_avg_sq) = (tensor(m, [n], &device), tensor(s, [n], &device));
+    *value = from_vec(p, [n], &device);
+    let (exp_avg, exp_avg_sq) = (from_vec(m, [n], &device), from_vec(s, [n], &device));
     (Moments { steps, exp_avg, exp_avg_sq }, fine)
 }
 
@@ -209,12 +209,12 @@ pub fn update_average(momentum: f64, averages: &mut Params, online: &mut Params)
             continue;
         };
         if cpu {
-            let mut a = take_values(average);
-            let v = take_values(value);
+            let mut a = take_vec(average);
+            let v = take_vec(value);
             kernels::ema(momentum, &mut a, &v);
             let n = a.len();
-            *average = tensor(a, [n], &device);
-            *value = tensor(v, [n], &device);
+            *average = from_vec(a, [n], &device);
+            *value = from_vec(v, [n], &device);
         } else {
             *average = average.clone() * momentum + value.clone() * (1.0 - momentum);
         }

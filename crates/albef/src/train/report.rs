@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::objectives::distill::Part;
+use crate::objectives::distill::Metric;
 
 /// What one optimiser step reports, under the official names.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -54,7 +54,7 @@ pub enum Event<'a> {
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum RunOutcome {
     /// All steps are done.
     Done,
     /// It was asked to stop, and saved.
@@ -73,7 +73,7 @@ pub(super) struct PartMeans {
 }
 
 impl PartMeans {
-    pub fn add(&mut self, parts: &[Part]) {
+    pub fn add(&mut self, parts: &[Metric]) {
         self.batches += 1;
         for (name, value) in parts {
             let (sum, n) = self.sums.entry(name).or_default();

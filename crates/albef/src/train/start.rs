@@ -3,20 +3,22 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use albef_data::dataset::{Dataset, Sample, SourceSpec, Target, TaskForm, TaskRoots, read_task};
+use albef_data::dataset::{
+    AnnotationFormat, Dataset, ImageRoots, Sample, SourceSpec, Target, read_task,
+};
 use albef_data::error::DataError;
 use albef_data::text::{Tokenizer, Vocabulary};
 use albef_weights::{StateDict, Task};
 use burn::tensor::Device;
 
-use super::checkpoint::{self, Place, TrainState};
-use super::kept::Kept;
+use super::checkpoint::{self, TrainProgress, TrainState};
+use super::kept::ResumeMeta;
 use super::objective::Objective;
 use super::optimizer::Optimizer;
 use crate::config::{FinetuneConfig, ModelConfig, PretrainConfig, TeacherInit};
 use crate::error::{Error, Result};
 use crate::init::{fresh_params, fresh_queues, fresh_task_params};
-use crate::params::{Params, values};
+use crate::params::{Params, to_vec};
 use crate::task_weights::TaskWeights;
 use crate::weights::{BERT_VOCABULARY, ModelFiles, ModelState, copy_for_momentum, finite};
 
@@ -108,16 +110,16 @@ pub(super) fn task_data(config: &FinetuneConfig, objective: Objective) -> Result
                 .into(),
         ));
     }
-    let roots = TaskRoots {
+    let roots = ImageRoots {
         image_root: config.base.image_root.clone().into(),
         vqa_root: config.vqa_root.clone().into(),
         vg_root: config.vg_root.clone().into(),
     };
     let form = match objective {
-        Objective::Vqa => TaskForm::Vqa,
-        Objective::Nlvr => TaskForm::Nlvr,
-        Objective::Entailment => TaskForm::Entailment,
-        Objective::Grounding => TaskForm::Grounding,
+        Objective::Vqa => AnnotationFormat::Vqa,
+        Objective::Nlvr => AnnotationFormat::Nlvr,
+        Objective::Entailment => AnnotationFormat::Entailment,
+        Objective::Grounding => AnnotationFormat::Grounding,
         Objective::Pretrain | Objective::Retrieval | Objective::Assignment => {
             let root = (!config.base.image_root.is_empty()).then_some(roots.image_root);
             let spec = |p: &String| SourceSpec::new(p, root.as_deref());
@@ -189,9 +191,9 @@ impl TaskStart {
     }
 
     /// What the run itself has kept, to be filled from its checkpoint.
-    pub(super) fn kept(config: &FinetuneConfig, kept: Kept, device: &Device) -> Result<Self> {
+    pub(super) fn kept(config: &FinetuneConfig, kept: ResumeMeta, device: &Device) -> Result<Self> {
         let state = blank_state(&config.base, &kept, device)?;
-        let Kept { model, vocabulary, .. } = kept;
+        let ResumeMeta { model, vocabulary, .. } = kept;
         Ok(Self { model, vocabulary, state, about: Vec::new() })
     }
 }
@@ -235,7 +237,7 @@ fn task_state(
     let fresh = || fresh_queues(size, model.embed_dim, base.seed, device);
     let queues = weights.queues.unwrap_or_else(fresh);
     let momentum = if teaches { weights.momentum } else { Params::new(device) };
-    let (online, place) = (weights.online, Place::default());
+    let (online, place) = (weights.online, TrainProgress::default());
     Ok((TrainState { online, momentum, queues, optimizer, place }, about))
 }
 
@@ -250,12 +252,12 @@ fn optimizer(config: &PretrainConfig, online: &Params) -> Optimizer {
 /// A state that a checkpoint of the run is to fill. Nothing of it comes from where the run started.
 pub(super) fn blank_state(
     config: &PretrainConfig,
-    kept: &Kept,
+    kept: &ResumeMeta,
     device: &Device,
 ) -> Result<TrainState> {
     let (online, momentum, queues) = kept.blank(device)?;
     let optimizer = optimizer(config, &online);
-    Ok(TrainState { online, momentum, queues, optimizer, place: Place::default() })
+    Ok(TrainState { online, momentum, queues, optimizer, place: TrainProgress::default() })
 }
 
 /// Puts fresh weights, and those of a BERT if one is named, in the place of the momentum copies that the
@@ -281,8 +283,8 @@ fn start_apart(
     let mut changed = 0;
     for name in &weights.copied {
         let Some(p) = fresh.get(name) else { continue };
-        let value = values(p.value.clone());
-        if weights.momentum.get(name).is_none_or(|own| values(own.value.clone()) != value) {
+        let value = to_vec(p.value.clone());
+        if weights.momentum.get(name).is_none_or(|own| to_vec(own.value.clone()) != value) {
             weights.momentum.insert(name, &p.shape, value)?;
             changed += 1;
         }
@@ -318,7 +320,7 @@ pub(super) fn starting_state(
     let momentum = momentum.map_or_else(|| copy_for_momentum(&online), Ok)?;
     let optimizer = optimizer(config, &online);
     let queues = fresh_queues(config.queue_size, model.embed_dim, config.seed, device);
-    Ok(TrainState { online, momentum, queues, optimizer, place: Place::default() })
+    Ok(TrainState { online, momentum, queues, optimizer, place: TrainProgress::default() })
 }
 
 /// The model that pre-training goes on from: a model folder, a weights file, or a run or one of its
@@ -400,7 +402,7 @@ mod tests {
     }
 
     fn of(params: &Params, name: &str) -> Vec<f32> {
-        values(params.get(name).unwrap().value.clone())
+        to_vec(params.get(name).unwrap().value.clone())
     }
 
     #[test]
@@ -467,7 +469,7 @@ mod tests {
     fn an_init_of_the_teacher_without_effect_is_not_said_to_have_one() {
         let mut prepared = fresh_task_params(Task::Nlvr, &nano(), 0.07, 1, &cpu()).unwrap();
         for p in copy_for_momentum(&prepared).unwrap().entries() {
-            prepared.insert(&p.name, &p.shape, values(p.value.clone())).unwrap();
+            prepared.insert(&p.name, &p.shape, to_vec(p.value.clone())).unwrap();
         }
         let start = |text: &str| start(Objective::Nlvr, state_dict(&prepared), text);
         let (state, about) = start("teacher_init: reference");

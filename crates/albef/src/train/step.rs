@@ -1,6 +1,6 @@
 //! What surrounds the forward pass of a step.
 
-use crate::params::{Params, take_values, tensor};
+use crate::params::{Params, from_vec, take_vec};
 
 /// Bounds of the temperature (spec `losses` 1).
 pub const TEMPERATURE: (f32, f32) = (0.001, 0.5);
@@ -9,17 +9,17 @@ pub const TEMPERATURE: (f32, f32) = (0.001, 0.5);
 pub fn clamp_temperature(online: &mut Params) {
     let device = online.device().clone();
     if let Some(temp) = online.value_mut("temp") {
-        let mut value = take_values(temp);
+        let mut value = take_vec(temp);
         value.iter_mut().for_each(|t| *t = t.clamp(TEMPERATURE.0, TEMPERATURE.1));
         let n = value.len();
-        *temp = tensor(value, [n], &device);
+        *temp = from_vec(value, [n], &device);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::params::{cpu, values};
+    use crate::params::{cpu, to_vec};
 
     #[test]
     fn a_temperature_comes_back_into_its_bounds_and_one_within_stays() {
@@ -27,7 +27,7 @@ mod tests {
             let mut params = Params::new(&cpu());
             params.insert("temp", &[], vec![given]).unwrap();
             clamp_temperature(&mut params);
-            assert_eq!(values(params.entries()[0].value.clone()), [want]);
+            assert_eq!(to_vec(params.entries()[0].value.clone()), [want]);
         }
     }
 }

@@ -20,10 +20,10 @@ use burn::tensor::Device;
 
 use super::checkpoint::{self, Run, TrainState};
 use super::identity::data_hash;
-use super::kept::{self, Kept};
+use super::kept::{self, ResumeMeta};
 use super::objective::Objective;
 use super::report::Pace;
-pub use super::report::{Ended, Event, StepReport};
+pub use super::report::{Event, RunOutcome, StepReport};
 pub use super::start::corpus_vocabulary;
 use super::start::{
     TaskStart, blank_state, open_data, starting_state, task_data, vocabulary_beside,
@@ -75,14 +75,14 @@ pub struct Trainer {
     distill: bool,
     warm_up: bool,
     pause: u64,
-    about_start: Vec<String>,
+    load_report: Vec<String>,
     /// What to say of the word pieces when the run goes on.
     about_words: Option<String>,
     tuning: Option<FinetuneConfig>,
     data_hash: String,
     /// Step of the newest checkpoint.
     saved: Option<u64>,
-    /// A batch of the last step, for [`Trainer::prove`].
+    /// A batch of the last step, for [`Trainer::check_finite_loss`].
     last: Option<DataBatch>,
     /// Everything that training changes.
     pub state: TrainState,
@@ -127,7 +127,7 @@ impl Trainer {
         data: Dataset,
         output: &Path,
         device: &Device,
-        kept: Option<Kept>,
+        kept: Option<ResumeMeta>,
     ) -> Result<Self> {
         batches_per_epoch(data.len(), config.batch_size)?;
         let (vocabulary, about_words) = match &kept {
@@ -160,7 +160,7 @@ impl Trainer {
             warm_up: true,
             pause: u64::MAX,
             tuning: None,
-            about_start: Vec::new(),
+            load_report: Vec::new(),
             about_words,
             saved: None,
             last: None,
@@ -201,12 +201,12 @@ impl Trainer {
         objective: Objective,
         output: &Path,
         device: &Device,
-        kept: Option<Kept>,
+        kept: Option<ResumeMeta>,
     ) -> Result<Self> {
         let data = task_data(config, objective)?;
         let mut base = config.base.clone();
         batches_per_epoch(data.len(), base.batch_size)?;
-        let TaskStart { model, vocabulary, state, about: about_start } = match kept {
+        let TaskStart { model, vocabulary, state, about: load_report } = match kept {
             Some(kept) => TaskStart::kept(config, kept, device)?,
             None => TaskStart::open(config, objective, device)?,
         };
@@ -227,7 +227,7 @@ impl Trainer {
             warm_up: config.warm_up,
             pause: u64::MAX,
             tuning: Some(config.clone()),
-            about_start,
+            load_report,
             about_words: None,
             saved: None,
             last: None,
@@ -281,8 +281,8 @@ impl Trainer {
     /// What a user should know about the checkpoint that a fine-tuning run starts from: what was left
     /// aside, what starts fresh, what was resized; one line for each kind of fact.
     #[must_use]
-    pub fn about_start(&self) -> &[String] {
-        &self.about_start
+    pub fn load_report(&self) -> &[String] {
+        &self.load_report
     }
 
     /// The word pieces of the run, one per line.
@@ -392,7 +392,7 @@ impl Trainer {
         &mut self,
         stop: &AtomicBool,
         observe: &mut dyn FnMut(&Event<'_>) -> Result<()>,
-    ) -> Result<Ended> {
+    ) -> Result<RunOutcome> {
         let total = self.total_steps();
         let end = total.min(self.pause);
         let mut pace = Pace::default();
@@ -412,17 +412,17 @@ impl Trainer {
                     self.save(observe)?;
                 }
                 if stopping {
-                    return Ok(Ended::Interrupted);
+                    return Ok(RunOutcome::Interrupted);
                 }
             }
         }
         if end < total {
-            return Ok(Ended::Paused);
+            return Ok(RunOutcome::Paused);
         }
         if self.saved != Some(self.state.place.step) {
             self.save(observe)?;
         }
-        Ok(Ended::Done)
+        Ok(RunOutcome::Done)
     }
 
     fn next_step(&mut self, loader: &mut TrainLoader) -> Result<(StepReport, usize)> {
@@ -462,7 +462,7 @@ impl Trainer {
     }
 
     fn save(&mut self, observe: &mut dyn FnMut(&Event<'_>) -> Result<()>) -> Result<()> {
-        self.prove()?;
+        self.check_finite_loss()?;
         let run =
             Run { identity: &self.identity()?, model: &self.model, vocabulary: &self.vocabulary };
         let (folder, keep) = (self.checkpoints(), self.config.keep_last);
@@ -485,6 +485,6 @@ impl Trainer {
     /// Never for a consistent state.
     pub fn model(&self) -> Result<Albef> {
         let ops = Ops::for_device(self.state.online.device());
-        Albef::new(&self.model, &self.state.online.untracked(ops))
+        Albef::new(&self.model, &self.state.online.frozen(ops))
     }
 }

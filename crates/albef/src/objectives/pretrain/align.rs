@@ -2,15 +2,15 @@
 
 use burn::tensor::{Tensor, activation};
 
-use super::draws::DrawState;
+use super::draws::RngState;
 use super::{Batch, Settings};
 use crate::error::Result;
-use crate::model::{Encoders, ImageStates, Read};
-use crate::objectives::distill::Split;
+use crate::model::{Encoders, ImageStates, OutputRows};
+use crate::objectives::distill::DistillTerms;
 use crate::objectives::itc;
 use crate::objectives::queue::Queues;
 use crate::ops::index;
-use crate::params::tensor;
+use crate::params::from_vec;
 
 /// A batch as the online model (tracked) and the momentum model (untracked) encode it.
 pub(super) struct Encoded {
@@ -28,16 +28,16 @@ pub(super) fn encode(
     online: &Encoders,
     momentum: &Encoders,
     batch: &Batch,
-    draws: &mut DrawState,
+    draws: &mut RngState,
 ) -> Result<Encoded> {
     let tokens = &batch.text;
     let image = online.visual_encoder.forward(Tensor::from_inner(batch.images.clone()))?;
-    let text = online.text_encoder.text(tokens, Read::All, &mut draws.text, None)?;
+    let text = online.text_encoder.text(tokens, OutputRows::All, &mut draws.text, None)?;
     let class_states = text.clone().select(0, index(&tokens.class_rows(), &text.device()));
 
     let image_m = momentum.visual_encoder.forward(batch.images.clone())?;
     let class = vec![vec![0]; tokens.len()];
-    let read = Read::Rows(&class);
+    let read = OutputRows::Rows(&class);
     let text_m = momentum.text_encoder.text(tokens, read, &mut draws.momentum, None)?;
     let feats = [
         online.image_feat(&image),
@@ -59,7 +59,7 @@ pub(super) struct Contrast {
     /// Soft targets.
     pub targets: [Tensor<2>; 2],
     /// What the mean of the losses is made of, where the teacher takes part.
-    pub split: Option<Split<1>>,
+    pub split: Option<DistillTerms<1>>,
 }
 
 pub(super) fn contrast(
@@ -83,7 +83,7 @@ pub(super) fn contrast(
     let size = image_ids.len();
     let ids = settings.image_index.then_some((image_ids, queues.ids()));
     let rows = itc::positives(size, ids, queues.len());
-    let positives: Tensor<2> = tensor(rows, [size, size + queues.len()], &image_m.device());
+    let positives: Tensor<2> = from_vec(rows, [size, size + queues.len()], &image_m.device());
     let taught = settings.alpha != 0.0;
     let predicted = sims_m.clone().map(|s| taught.then(|| activation::softmax(s, 1)));
     let soft = |q: Option<Tensor<2>>| itc::soft_targets(q, positives.clone(), settings.alpha);

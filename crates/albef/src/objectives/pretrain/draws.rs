@@ -3,14 +3,14 @@
 use burn::tensor::Tensor;
 
 use super::Settings;
-use crate::model::DropoutDraws;
+use crate::model::DropoutRng;
 use crate::objectives::masking::MaskDraw;
 use crate::objectives::negatives::sample_negatives;
-use crate::params::values;
+use crate::params::to_vec;
 
 /// The random draws of a step.
 #[derive(Clone, Debug)]
-pub enum Draws {
+pub enum StepRng {
     /// A pure function of this seed.
     Seeded(u64),
     /// Given draws, for comparison with another implementation.
@@ -25,19 +25,19 @@ pub enum Draws {
 }
 
 /// The draws of a step as its parts ask for them.
-pub(super) struct DrawState {
-    draws: Draws,
+pub(super) struct RngState {
+    draws: StepRng,
     /// Dropout of the online text and fusion layers.
-    pub text: DropoutDraws,
+    pub text: DropoutRng,
     /// Dropout of the momentum ones.
-    pub momentum: DropoutDraws,
+    pub momentum: DropoutRng,
 }
 
-impl DrawState {
-    pub fn new(draws: Draws, settings: &Settings) -> Self {
+impl RngState {
+    pub fn new(draws: StepRng, settings: &Settings) -> Self {
         let dropout = |p: f32, salt: u64| match &draws {
-            Draws::Seeded(seed) => DropoutDraws::new(p, mix(*seed, salt)),
-            Draws::Replay { .. } => DropoutDraws::none(),
+            StepRng::Seeded(seed) => DropoutRng::new(p, derive_seed(*seed, salt)),
+            StepRng::Replay { .. } => DropoutRng::none(),
         };
         let text = dropout(settings.dropout, 1);
         let momentum = dropout(settings.momentum_dropout, 2);
@@ -47,13 +47,13 @@ impl DrawState {
     /// The masking draws of a token row.
     pub fn mask(&self, row: usize, vocab_size: usize) -> MaskDraw {
         match &self.draws {
-            Draws::Replay { masks, .. } => masks.get(row).copied().unwrap_or(MaskDraw {
+            StepRng::Replay { masks, .. } => masks.get(row).copied().unwrap_or(MaskDraw {
                 mask: 1.0,
                 replace: 1.0,
                 random: 1.0,
                 word: 0,
             }),
-            Draws::Seeded(seed) => MaskDraw::seeded(*seed, row, vocab_size),
+            StepRng::Seeded(seed) => MaskDraw::seeded(*seed, row, vocab_size),
         }
     }
 
@@ -67,17 +67,17 @@ impl DrawState {
         allowed: impl Fn(usize, usize) -> bool,
     ) -> Vec<Option<usize>> {
         match &self.draws {
-            Draws::Replay { negative_image, negative_text, .. } => {
+            StepRng::Replay { negative_image, negative_text, .. } => {
                 let given = if images { negative_image } else { negative_text };
                 given.iter().copied().map(Some).collect()
             }
-            Draws::Seeded(seed) => {
+            StepRng::Seeded(seed) => {
                 let batch = sims.dims()[0];
                 let logits = match sharpness {
-                    Some(factor) => values(sims.clone().inner().narrow(1, 0, batch) * factor),
+                    Some(factor) => to_vec(sims.clone().inner().narrow(1, 0, batch) * factor),
                     None => vec![0.0; batch * batch],
                 };
-                let seed = mix(*seed, if images { 7 } else { 8 });
+                let seed = derive_seed(*seed, if images { 7 } else { 8 });
                 sample_negatives(&logits, batch, allowed, |row| {
                     f64::from(albef_kernels::uniform(seed, row as u64))
                 })
@@ -88,6 +88,6 @@ impl DrawState {
 
 /// A seed for one purpose out of the seed of a step.
 #[must_use]
-pub fn mix(seed: u64, salt: u64) -> u64 {
+pub fn derive_seed(seed: u64, salt: u64) -> u64 {
     albef_random::scramble(seed ^ salt.wrapping_mul(albef_random::SPREAD))
 }

@@ -3,10 +3,10 @@
 use burn::tensor::Tensor;
 
 use super::align::Encoded;
-use super::draws::DrawState;
-use super::words::MaskedWords;
+use super::draws::RngState;
+use super::words::MaskedTokens;
 use crate::error::Result;
-use crate::model::{Encoders, ImageContext, Read, Sequence, TokenBatch};
+use crate::model::{Encoders, ImageContext, OutputRows, Sequence, TokenBatch};
 use crate::ops::index;
 
 /// What the heads read of the fused states; `None` where nothing is to be read.
@@ -14,7 +14,7 @@ use crate::ops::index;
 pub(super) struct Fused {
     /// `[CLS]` of each matching pair.
     pub pairs: Option<Tensor<2>>,
-    /// The rows that [`MaskedWords::read`] names, text by text.
+    /// The rows that [`MaskedTokens::read`] names, text by text.
     pub words: Option<Tensor<2>>,
 }
 
@@ -35,8 +35,8 @@ pub(super) fn fuse(
     captions: &TokenBatch,
     encoded: &Encoded,
     pairs: &[(usize, usize)],
-    words: &MaskedWords,
-    draws: &mut DrawState,
+    words: &MaskedTokens,
+    draws: &mut RngState,
 ) -> Result<Fused> {
     let encoder = &online.text_encoder;
     let device = encoded.text.device();
@@ -52,7 +52,7 @@ pub(super) fn fuse(
     let mut read: Vec<Vec<usize>> = vec![vec![0]; pairs.len()];
     let mut states = encoded.text.clone().select(0, index(&rows, &device));
     if words.any() {
-        let masked = encoder.text(&words.tokens, Read::All, &mut draws.text, None)?;
+        let masked = encoder.text(&words.tokens, OutputRows::All, &mut draws.text, None)?;
         states = if pairs.is_empty() { masked } else { Tensor::cat(vec![states, masked], 0) };
         for (b, s) in words.tokens.sequences.iter().enumerate() {
             sequences.push(Sequence { start: rows.len() + s.start, ..*s });
@@ -64,8 +64,14 @@ pub(super) fn fuse(
         return Ok(Fused::default());
     }
     let context = ImageContext { states: &encoded.image, image_of: &image_of, visible: None };
-    let fused =
-        encoder.fusion(states, &sequences, context, Read::Rows(&read), &mut draws.text, None)?;
+    let fused = encoder.fusion(
+        states,
+        &sequences,
+        context,
+        OutputRows::Rows(&read),
+        &mut draws.text,
+        None,
+    )?;
     let (first, rest) = (pairs.len(), fused.dims()[0] - pairs.len());
     Ok(Fused {
         pairs: (first > 0).then(|| fused.clone().narrow(0, 0, first)),

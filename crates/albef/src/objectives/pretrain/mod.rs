@@ -13,20 +13,20 @@ mod words;
 
 use burn::tensor::{Tensor, activation};
 
-pub use draws::{Draws, mix};
-pub use words::MaskedWords;
+pub use draws::{StepRng, derive_seed};
+pub use words::MaskedTokens;
 
 use self::align::{Contrast, contrast, encode};
-use self::draws::DrawState;
+use self::draws::RngState;
 use self::fuse::{fuse, matching_pairs};
-use super::classify::{hard_cross_entropy, share_right};
-use super::distill::{DistillAxis, Part, Split, distilled, log_softmax_over_positions};
+use super::classify::{label_accuracy, label_cross_entropy};
+use super::distill::{DistillAxis, DistillTerms, Metric, distilled, log_softmax_over_positions};
 use super::masking::SpecialIds;
 use super::queue::Queues;
 use crate::error::{Error, Result};
 use crate::model::{Albef, Encoders, ImageStates, TokenBatch};
 use crate::ops::index;
-use crate::params::values;
+use crate::params::to_vec;
 
 /// A batch of pairs.
 #[derive(Clone, Debug)]
@@ -78,7 +78,7 @@ pub struct Settings {
 impl Settings {
     /// Whether masked words learn from the momentum model in this step.
     #[must_use]
-    pub fn words_taught(&self) -> bool {
+    pub fn distills_mlm(&self) -> bool {
         self.mlm && self.mlm_mod && self.alpha != 0.0
     }
 }
@@ -93,7 +93,7 @@ pub struct Step {
     /// Masked language modelling loss `[1]`.
     pub loss_mlm: Tensor<1>,
     /// What the losses are made of, and how often matching is right.
-    pub parts: Vec<Part>,
+    pub parts: Vec<Metric>,
     /// Contrastive loss image to text `[1]`.
     pub loss_i2t: Tensor<1>,
     /// Contrastive loss text to image `[1]`.
@@ -117,7 +117,7 @@ pub struct Step {
     /// 1 for positives.
     pub itm_labels: Vec<i64>,
     /// Captions after masking.
-    pub masked: MaskedWords,
+    pub masked: MaskedTokens,
     /// Word logits at the hidden words.
     pub mlm_logits: Option<Tensor<2>>,
     /// Those of the momentum model, where it teaches.
@@ -143,14 +143,14 @@ pub fn forward(
     queues: &Queues,
     batch: &Batch,
     settings: &Settings,
-    draws: Draws,
+    draws: StepRng,
 ) -> Result<Step> {
     let size = batch.text.len();
     let images = batch.images.dims()[0];
     if images != size || size == 0 {
         return Err(Error::ImageOfText { texts: size, given: images, images });
     }
-    let mut draws = DrawState::new(draws, settings);
+    let mut draws = RngState::new(draws, settings);
     let online = &model.encoders;
 
     let encoded = encode(online, momentum, batch, &mut draws)?;
@@ -161,7 +161,7 @@ pub fn forward(
     if settings.itm {
         pairs = matching_pairs(&negative_image, &negative_text);
     }
-    let masked = MaskedWords::new(&batch.text, settings, &draws);
+    let masked = MaskedTokens::new(&batch.text, settings, &draws);
     let fused = fuse(online, &batch.text, &encoded, &pairs, &masked, &mut draws)?;
 
     let device = encoded.text.device();
@@ -177,7 +177,7 @@ pub fn forward(
     let (mut loss_itm, mut itm_logits) = (zero(), Tensor::zeros([0, 2], &device));
     if let Some(states) = fused.pairs {
         itm_logits = model.itm_logits(states);
-        loss_itm = hard_cross_entropy(activation::log_softmax(itm_logits.clone(), 1), &labels);
+        loss_itm = label_cross_entropy(activation::log_softmax(itm_logits.clone(), 1), &labels);
     }
 
     let (mut loss_mlm, mut mlm_split) = (zero(), None);
@@ -192,7 +192,7 @@ pub fn forward(
             other = Some(log_p.select(0, at.clone()));
             logits = logits.select(0, at);
         }
-        if settings.words_taught() {
+        if settings.distills_mlm() {
             let image = &encoded.image_m;
             mlm_logits_m = Some(masked.teacher(momentum, image, &mut draws.momentum)?);
         }
@@ -203,7 +203,7 @@ pub fn forward(
     }
 
     let mut parts = named([aligned.split, mlm_split]);
-    let right = share_right(itm_logits.clone().inner(), &labels);
+    let right = label_accuracy(itm_logits.clone().inner(), &labels);
     parts.extend(right.map(|share| ("itm_accuracy", share)));
     let drawn = negative_image.iter().chain(&negative_text);
     let missing = drawn.filter(|negative| negative.is_none()).count();
@@ -240,7 +240,7 @@ fn negatives(
     aligned: &Contrast,
     batch: &Batch,
     settings: &Settings,
-    draws: &DrawState,
+    draws: &RngState,
 ) -> [Vec<Option<usize>>; 2] {
     let allowed = |a: usize, b: usize| {
         let related = |(x, y): &(usize, usize)| (*x, *y) == (a, b) || (*y, *x) == (a, b);
@@ -248,7 +248,7 @@ fn negatives(
             && !batch.related.iter().any(related)
             && !(settings.image_index && batch.image_ids[a] == batch.image_ids[b])
     };
-    let learned = f64::from(values(model.temp.clone().inner())[0]);
+    let learned = f64::from(to_vec(model.temp.clone().inner())[0]);
     let sharpness =
         settings.hard_negatives.then(|| settings.negative_temp.map_or(1.0, |own| learned / own));
     [true, false].map(|images| {
@@ -258,7 +258,7 @@ fn negatives(
 }
 
 /// The parts of contrast and of masked words under their names in logs.
-fn named(splits: [Option<Split<1>>; 2]) -> Vec<Part> {
+fn named(splits: [Option<DistillTerms<1>>; 2]) -> Vec<Metric> {
     let [ita, mlm] = splits;
     let ita = ita.map(|split| split.named(["ita_hard", "ita_soft", "ita_kl"]));
     let mlm = mlm.map(|split| split.named(["mlm_hard", "mlm_soft", "mlm_kl"]));

@@ -4,15 +4,15 @@
 use burn::tensor::Tensor;
 
 use super::Settings;
-use super::draws::DrawState;
+use super::draws::RngState;
 use crate::error::{Error, Result};
-use crate::model::{DropoutDraws, Encoders, ImageContext, ImageStates, Read, TokenBatch};
+use crate::model::{DropoutRng, Encoders, ImageContext, ImageStates, OutputRows, TokenBatch};
 use crate::objectives::distill::DistillAxis;
 use crate::objectives::masking::mask_tokens;
 
 /// The captions of a batch after masking.
 #[derive(Clone, Debug)]
-pub struct MaskedWords {
+pub struct MaskedTokens {
     /// Word pieces after masking, a row each, without padding but for that of the batch itself.
     pub ids: Vec<u32>,
     /// Word to predict, per row of `ids`.
@@ -25,8 +25,8 @@ pub struct MaskedWords {
     pub(super) over_positions: bool,
 }
 
-impl MaskedWords {
-    pub(super) fn new(tokens: &TokenBatch, settings: &Settings, draws: &DrawState) -> Self {
+impl MaskedTokens {
+    pub(super) fn new(tokens: &TokenBatch, settings: &Settings, draws: &RngState) -> Self {
         let draw = |row| draws.mask(row, settings.vocab_size);
         let (ids, mut labels) =
             mask_tokens(&tokens.ids, settings.special, settings.mlm_probability, draw);
@@ -34,7 +34,7 @@ impl MaskedWords {
             labels.fill(None);
         }
         let over_positions =
-            settings.words_taught() && settings.mlm_distill_axis == DistillAxis::Sequence;
+            settings.distills_mlm() && settings.mlm_distill_axis == DistillAxis::Sequence;
         let mut masked = TokenBatch { ids: ids.clone(), sequences: tokens.sequences.clone() };
         if over_positions {
             masked = masked.filled(settings.special.pad);
@@ -80,12 +80,12 @@ impl MaskedWords {
         &self,
         momentum: &Encoders,
         image: &ImageStates,
-        dropout: &mut DropoutDraws,
+        dropout: &mut DropoutRng,
     ) -> Result<Tensor<2>> {
         let head = momentum.mlm_head.as_ref().ok_or(Error::NoMlmHead)?;
         let own: Vec<usize> = (0..self.tokens.len()).collect();
         let context = ImageContext { states: image, image_of: &own, visible: None };
-        let read = Read::Rows(&self.places);
+        let read = OutputRows::Rows(&self.places);
         let encoder = &momentum.text_encoder;
         Ok(head.forward(encoder.multi_modal(&self.tokens, context, read, dropout, None)?))
     }

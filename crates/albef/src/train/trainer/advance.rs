@@ -8,11 +8,11 @@ use burn::tensor::Tensor;
 use super::Trainer;
 use crate::error::{Error, Result};
 use crate::model::Weights;
-use crate::objectives::distill::Part;
-use crate::objectives::pretrain::mix;
+use crate::objectives::distill::Metric;
+use crate::objectives::pretrain::derive_seed;
 use crate::ops::Ops;
-use crate::params::values;
-use crate::train::checkpoint::{Place, TrainState};
+use crate::params::to_vec;
+use crate::train::checkpoint::{TrainProgress, TrainState};
 use crate::train::objective::{Context, Features, Losses};
 use crate::train::optimizer::update_average;
 use crate::train::report::{PartMeans, StepReport};
@@ -26,7 +26,7 @@ struct Pass {
     /// In the order of the parameters.
     gradients: Vec<Option<Tensor<1>>>,
     features: Option<Features>,
-    parts: Vec<Part>,
+    parts: Vec<Metric>,
 }
 
 impl Trainer {
@@ -55,7 +55,7 @@ impl Trainer {
         let mut made_of = PartMeans::default();
         for (i, part) in parts.iter().enumerate() {
             let salt = place.step * self.config.accumulate as u64 + i as u64;
-            let seed = mix(self.config.seed, salt);
+            let seed = derive_seed(self.config.seed, salt);
             let pass = self.gradients(part, alpha, seed, &place)?;
             let gradients = pass.gradients;
             features.extend(pass.features);
@@ -85,7 +85,7 @@ impl Trainer {
             let what = format!("`{}` became too large to compute with", online.entries()[at].name);
             return Err(self.not_finite(place.step + 1, place.epoch, what, &parts[0]));
         }
-        let temp = online.get("temp").map(|t| f64::from(values(t.value.clone())[0]));
+        let temp = online.get("temp").map(|t| f64::from(to_vec(t.value.clone())[0]));
         self.state.place.step += 1;
         let names = self.objective.losses().iter().copied();
         let losses: BTreeMap<&'static str, f64> =
@@ -106,7 +106,13 @@ impl Trainer {
         })
     }
 
-    fn gradients(&self, part: &DataBatch, alpha: f64, seed: u64, place: &Place) -> Result<Pass> {
+    fn gradients(
+        &self,
+        part: &DataBatch,
+        alpha: f64,
+        seed: u64,
+        place: &TrainProgress,
+    ) -> Result<Pass> {
         let (weights, Losses { terms, parts, features }) =
             self.forward(part, alpha, seed, place)?;
         let losses = found(&terms);
@@ -132,10 +138,10 @@ impl Trainer {
         part: &DataBatch,
         alpha: f64,
         seed: u64,
-        place: &Place,
+        place: &TrainProgress,
     ) -> Result<(Weights, Losses)> {
         let ops = Ops::for_device(self.state.online.device());
-        let weights = self.state.online.tracked(ops.with_precision(self.config.precision));
+        let weights = self.state.online.trainable(ops.with_precision(self.config.precision));
         let context = Context {
             config: &self.config,
             model: &self.model,
@@ -154,10 +160,10 @@ impl Trainer {
     /// An error if the losses of the last batch are not finite any more. Weights may be finite and yet so
     /// large that nothing can be computed with them; a checkpoint of them would be a dead end. This costs
     /// a forward pass for each checkpoint.
-    pub(super) fn prove(&self) -> Result<()> {
+    pub(super) fn check_finite_loss(&self) -> Result<()> {
         let Some(part) = &self.last else { return Ok(()) };
         let place = &self.state.place;
-        let seed = mix(self.config.seed, place.step);
+        let seed = derive_seed(self.config.seed, place.step);
         let (_, losses) = self.forward(part, self.config.alpha, seed, place)?;
         let Some(what) = self.first_not_finite(&found(&losses.terms)) else { return Ok(()) };
         let what = format!("{what} with the weights that this step made");
@@ -182,6 +188,6 @@ impl Trainer {
 
 /// The losses as numbers.
 fn found(terms: &[Option<Tensor<1>>]) -> Vec<Option<f64>> {
-    let number = |term: &Tensor<1>| f64::from(values(term.clone().inner())[0]);
+    let number = |term: &Tensor<1>| f64::from(to_vec(term.clone().inner())[0]);
     terms.iter().map(|term| term.as_ref().map(number)).collect()
 }

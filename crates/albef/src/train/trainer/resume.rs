@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::Trainer;
 use crate::config::FinetuneConfig;
 use crate::error::{Error, Result};
-use crate::train::identity::Identity;
+use crate::train::identity::RunFingerprint;
 use crate::train::{checkpoint, folder};
 
 /// Keys that name what a run starts from. Once it has a checkpoint, nothing is taken from there.
@@ -36,7 +36,7 @@ impl Trainer {
 
     /// An error if a checkpoint is of another run; notes if its rates were others or made for another
     /// length, or another start is named, which is not read any more.
-    fn compare(&self, before: &Identity) -> Result<Vec<String>> {
+    fn compare(&self, before: &RunFingerprint) -> Result<Vec<String>> {
         let now = self.identity()?;
         let differences = before.differences(&now);
         if !differences.is_empty() {
@@ -74,8 +74,8 @@ impl Trainer {
         Ok(notes)
     }
 
-    pub(super) fn identity(&self) -> Result<Identity> {
-        Ok(Identity {
+    pub(super) fn identity(&self) -> Result<RunFingerprint> {
+        Ok(RunFingerprint {
             task: self.objective,
             config: self.record()?,
             samples: self.data.len(),

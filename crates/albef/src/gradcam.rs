@@ -7,9 +7,11 @@ use burn::tensor::Tensor;
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::model::{Albef, DropoutDraws, ImageContext, Read, TextTrace, TokenBatch, VisionTrace};
+use crate::model::{
+    Albef, DropoutRng, ImageContext, OutputRows, TextTrace, TokenBatch, VisionTrace,
+};
 use crate::ops::Ops;
-use crate::params::{Params, values};
+use crate::params::{Params, to_vec};
 
 /// What the attention map shows of a batch of pairs.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,8 +65,8 @@ impl AttentionMaps {
     }
 }
 
-fn lifted(config: &ModelConfig, params: &Params) -> Result<Albef> {
-    Albef::new(config, &params.lifted(Ops::for_device(params.device())))
+fn constant(config: &ModelConfig, params: &Params) -> Result<Albef> {
+    Albef::new(config, &params.constant(Ops::for_device(params.device())))
 }
 
 fn gradient_of(leaf: Option<Tensor<4>>, score: &Tensor<1>) -> Result<(Tensor<4>, Tensor<4>)> {
@@ -103,7 +105,7 @@ pub fn matching_maps(
         )));
     }
     one_image_each(&images, texts)?;
-    let model = lifted(config, params)?;
+    let model = constant(config, params)?;
     let states = model.encoders.visual_encoder.forward(Tensor::from_inner(images))?;
     let own: Vec<usize> = (0..texts.len()).collect();
     let class = vec![vec![0]; texts.len()];
@@ -111,8 +113,8 @@ pub fn matching_maps(
     let mut trace = TextTrace { attention_layer: Some(layer), probe: true, ..TextTrace::default() };
     // In the last layer only the rows that are read have queries: there all are read.
     let last = layer + 1 == config.text.layers;
-    let read = if last { Read::All } else { Read::Rows(&class) };
-    let none = &mut DropoutDraws::none();
+    let read = if last { OutputRows::All } else { OutputRows::Rows(&class) };
+    let none = &mut DropoutRng::none();
     let fused =
         model.encoders.text_encoder.multi_modal(texts, context, read, none, Some(&mut trace))?;
     let fused = if last {
@@ -125,9 +127,9 @@ pub fn matching_maps(
     let (attention, gradient) = gradient_of(trace.cross_attention, &score)?;
     Ok(AttentionMaps {
         shape: attention.dims(),
-        attention: values(attention),
-        gradient: values(gradient),
-        scores: values(logits.inner()),
+        attention: to_vec(attention),
+        gradient: to_vec(gradient),
+        scores: to_vec(logits.inner()),
         grid: config.vision.grid(),
         tokens: texts.sequences.iter().map(|s| s.visible).collect(),
     })
@@ -151,24 +153,24 @@ pub fn contrastive_maps(
         )));
     }
     one_image_each(&images, texts)?;
-    let model = lifted(config, params)?;
+    let model = constant(config, params)?;
     let mut trace =
         VisionTrace { attention_block: Some(block), probe: true, ..VisionTrace::default() };
     let images = Tensor::from_inner(images);
     let states = model.encoders.visual_encoder.forward_traced(images, &mut trace)?;
     let image_feat = model.encoders.image_feat(&states);
-    let text_feat = model.encoders.embed_text(texts, &mut DropoutDraws::none())?;
+    let text_feat = model.encoders.embed_text(texts, &mut DropoutRng::none())?;
     let sims = image_feat.matmul(text_feat.transpose()) / model.temp.clone().unsqueeze();
     let n = texts.len();
     let diagonal: Vec<f32> = (0..n * n).map(|i| f32::from(i / n == i % n)).collect();
-    let diagonal = crate::params::tensor(diagonal, [n, n], &sims.device());
+    let diagonal = crate::params::from_vec(diagonal, [n, n], &sims.device());
     let score = (sims.clone() * diagonal).sum();
     let (attention, gradient) = gradient_of(trace.attention, &score)?;
     Ok(AttentionMaps {
         shape: attention.dims(),
-        attention: values(attention),
-        gradient: values(gradient),
-        scores: values(sims.inner()),
+        attention: to_vec(attention),
+        gradient: to_vec(gradient),
+        scores: to_vec(sims.inner()),
         grid: config.vision.grid(),
         tokens: vec![1; n],
     })
