@@ -123,7 +123,7 @@ mod tests {
     fn state(task: Task, config: &ModelConfig) -> StateDict {
         let tensor =
             |shape: Vec<usize>| HostTensor::from_f32(&shape, &vec![0.0; shape.iter().product()]);
-        expected_keys(task, &sizes(config)).into_iter().map(|(n, s)| (n, from_vec(s))).collect()
+        expected_keys(task, &sizes(config)).into_iter().map(|(n, s)| (n, tensor(s))).collect()
     }
 
     #[test]
