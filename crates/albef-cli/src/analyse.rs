@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
+use albef::checkpoint::{self, Checkpoint, momentum_encoders};
 use albef::eval::mutual_information::{MutualInformation, Parts, Report, other_images};
 use albef::model::TokenBatch;
 use albef::objectives::masking::{MaskDraw, SpecialIds};
 use albef::objectives::pretrain::Batch;
 use albef::ops::Precision;
 use albef::pipeline::Pipeline;
-use albef::train::checkpoint;
-use albef::weights::{ModelFolder, momentum_encoders};
+use albef::task::TaskRef;
 use albef_data::random::Stream;
 use albef_report::cluster_interval;
 use anyhow::{Result, bail};
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::Answer;
 use crate::arguments::at_least_one;
-use crate::corpus::{Pictures, of_another_task};
+use crate::corpus::Pictures;
 use crate::device::Where;
 use crate::notes::{tell_cut, tell_first};
 use crate::output::say;
@@ -81,19 +81,15 @@ fn mi(a: &MiArguments) -> Result<Answer> {
         bail!("--mlm-probability is {}; it must be above 0 and at most 1", a.mlm_probability);
     }
     let device = a.device.open()?;
-    let open = || match checkpoint::open(&a.model, &device)? {
-        Some(folder) => Ok(folder),
-        None => ModelFolder::open(&a.model, &device),
-    };
-    let folder = open().map_err(|e| of_another_task(&a.model, e))?;
-    let (config, state) = (&folder.config, &folder.state);
-    let model = state.model(config).map_err(|e| of_another_task(&a.model, e))?;
-    let teacher = state
-        .momentum
-        .as_ref()
-        .map(|m| momentum_encoders(m, config, Precision::F32))
+    let accepted = [TaskRef::pretrain(), TaskRef::named("retrieval")?];
+    let state = Checkpoint::open(&a.model)?.load(&accepted, &device, checkpoint::Parts::All)?;
+    let config = &state.config;
+    let model = state.albef()?;
+    let has_momentum = !state.momentum.entries().is_empty();
+    let teacher = has_momentum
+        .then(|| momentum_encoders(&state.momentum, config, Precision::F32))
         .transpose()?;
-    let ready = Pipeline::of(model, state.online.clone(), folder.vocabulary.as_str())?;
+    let ready = Pipeline::of(model, state.online.clone(), &state.vocabulary)?;
     let v = ready.tokenizer.vocabulary();
     let parts = Parts {
         model: &ready.model,

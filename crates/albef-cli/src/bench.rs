@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use albef::checkpoint::{copy_for_momentum, momentum_encoders};
 use albef::config::ModelConfig;
 use albef::init::{fresh_params, fresh_queues};
 use albef::model::{
@@ -14,7 +15,6 @@ use albef::ops::{Ops, Precision, bf16_unit, index};
 use albef::params::{Params, from_vec, to_vec};
 use albef::train::optimizer::{Optimizer, update_average};
 use albef::train::step::clamp_temperature;
-use albef::weights::{copy_for_momentum, momentum_encoders};
 use albef_data::random::Stream;
 use anyhow::Result;
 use burn::tensor::Tensor;
@@ -174,7 +174,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     }
     config.check()?;
     let res = config.vision.image_res;
-    let online = fresh_params(&config, 0.07, 0, &device)?;
+    let online = fresh_params(&albef::task::TaskRef::pretrain().schema(&config), 0.07, 0, &device)?;
     let model = Albef::new(
         &config,
         &online.frozen(Ops::for_device(&device).with_precision(a.precision.into())),

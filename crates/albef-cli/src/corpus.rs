@@ -6,13 +6,10 @@ use std::sync::Arc;
 use albef::model::Albef;
 use albef::params::{from_vec, to_vec};
 use albef::pipeline::Pipeline;
-use albef::task_weights::task_name;
-use albef::weights::{ModelFiles, interpolation_line};
 use albef_data::dataset::{
     Contents, Dataset, Location, Sample, Skipped, SourceSpec, load_images, read_source,
 };
 use albef_data::image::{DecodeOptions, Normalization};
-use albef_weights::Task;
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Tensor};
 
@@ -37,9 +34,10 @@ pub fn model_path(named: Option<&Path>) -> Result<PathBuf> {
 /// Opens a model for pictures of `image_res` pixels along a side, if not those of the model.
 pub fn open_model_at(path: &Path, image_res: Option<usize>, device: &Device) -> Result<Pipeline> {
     note_inferred(path);
-    let model = Pipeline::open_at(path, image_res, device).map_err(|e| of_another_task(path, e))?;
-    if let Some(grids) = model.interpolated {
-        eprintln!("note: {}", interpolation_line(grids));
+    let model = Pipeline::open_at(path, image_res, device)
+        .with_context(|| format!("cannot open the model {}", path.display()))?;
+    if let Some((from, to)) = model.interpolated {
+        eprintln!("note: position tables interpolated from {from} x {from} to {to} x {to} patches");
     }
     Ok(model)
 }
@@ -53,27 +51,6 @@ pub fn note_inferred(path: &Path) {
             path.display()
         );
     }
-}
-
-/// Says so if what does not open as an aligned and fused model is one for another task.
-pub fn of_another_task(path: &Path, error: albef::Error) -> anyhow::Error {
-    let found = ModelFiles::open(path).ok().map(|f| albef_weights::inspect(&f.tensors).task);
-    let command = match found {
-        Some(Task::Vqa) => "`albef ask` and `albef evaluate vqa`",
-        Some(Task::Nlvr) => "`albef reason` and `albef evaluate nlvr`",
-        Some(Task::Ve) => "`albef entail` and `albef evaluate ve`",
-        Some(Task::Ta) => "`albef finetune nlvr`",
-        _ => {
-            return anyhow::Error::new(error)
-                .context(format!("cannot open the model {}", path.display()));
-        }
-    };
-    let task = found.map_or("", task_name);
-    anyhow::anyhow!(
-        "{} is a model for {task}, which {command} take; this command needs one from \
-         `albef pretrain` or `albef finetune retrieval|grounding`",
-        path.display()
-    )
 }
 
 /// `models/mini` in the working folder, or in a folder above the program: the repository's root where

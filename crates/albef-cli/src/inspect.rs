@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use albef::task_weights::task_name;
-use albef::weights::ModelFiles;
-use albef_weights::{KeepAs, StateDict, inspect, write_atomic, write_safetensors};
+use albef::checkpoint::Checkpoint;
+use albef_weights::{KeepAs, StateDict, write_atomic, write_safetensors};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
@@ -45,22 +44,21 @@ enum Keep {
 
 pub fn run(a: &Arguments) -> Result<Answer> {
     note_inferred(&a.model);
-    let files = ModelFiles::open(&a.model)
+    let files = Checkpoint::open(&a.model)
         .with_context(|| format!("cannot open the model {}", a.model.display()))?;
-    let found = inspect(&files.tensors);
     let (vision, text) = (&files.config.vision, &files.config.text);
     let weights: usize = files.tensors.iter().map(|(_, t)| t.len()).sum();
     if a.json {
         say!(
             "{}",
-            json!({"task": task_name(found.task), "tensors": found.tensors, "values": weights,
-                   "momentum": found.momentum, "queues": found.queues,
+            json!({"task": files.task.title(), "tensors": files.tensors.len(), "values": weights,
+                   "momentum": files.has_momentum(), "queues": files.has_queues(),
                    "word_pieces": files.vocabulary.lines().count(), "config": files.config})
         )?;
     } else {
         let has = |b: bool| if b { "yes" } else { "no" };
-        say!("model for      {}", task_name(found.task))?;
-        say!("tensors        {}, {:.1} million values", found.tensors, weights as f64 / 1e6)?;
+        say!("model for      {}", files.task.title())?;
+        say!("tensors        {}, {:.1} million values", files.tensors.len(), weights as f64 / 1e6)?;
         say!(
             "image encoder  {} wide, {} blocks, {} heads, {} px in patches of {}",
             vision.width,
@@ -78,8 +76,8 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         )?;
         say!("word pieces    {} of {}", files.vocabulary.lines().count(), text.vocab_size)?;
         say!("joint space    {}", files.config.embed_dim)?;
-        say!("momentum       {}", has(found.momentum))?;
-        say!("queues         {}", has(found.queues))?;
+        say!("momentum       {}", has(files.has_momentum()))?;
+        say!("queues         {}", has(files.has_queues()))?;
     }
     if let Some(folder) = &a.export {
         export(a, &files, folder)?;
@@ -90,7 +88,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
 /// The file that makes a folder a model.
 const WEIGHTS: &str = "model.safetensors";
 
-fn export(a: &Arguments, files: &ModelFiles, folder: &Path) -> Result<()> {
+fn export(a: &Arguments, files: &Checkpoint, folder: &Path) -> Result<()> {
     if folder.join(WEIGHTS).exists() {
         bail!("{} already holds a model; choose another folder", folder.display());
     }
@@ -110,7 +108,7 @@ fn export(a: &Arguments, files: &ModelFiles, folder: &Path) -> Result<()> {
         .collect();
     let card = format!(
         "# ALBEF, {}\n\nExported from {} by `albef inspect --export`, {} tensors.\n",
-        task_name(inspect(&files.tensors).task),
+        files.task.title(),
         files.source,
         tensors.len()
     );

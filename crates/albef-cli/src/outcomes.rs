@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use albef::eval::metrics::MISSED;
 use albef::eval::retrieval::Evaluation;
 use albef::eval::vqa_score::ScoreRule;
+use albef::task::TaskRef;
 use albef_data::dataset::{Location, Sample, Target};
 use albef_report::{Kind, OutcomeSet, Outcomes};
-use albef_weights::{Task, write_atomic};
+use albef_weights::write_atomic;
 use anyhow::{Context, Result};
 
 use crate::arguments;
@@ -61,15 +62,15 @@ fn key(sample: &Sample) -> String {
 }
 
 /// What came of a task's list.
-pub fn measured(task: Task, rule: ScoreRule, samples: &[Sample], out: &Measured) -> Outcomes {
-    let (name, kind) = match (task, rule) {
-        (Task::Vqa, ScoreRule::Official) => ("vqa", Kind::Score),
-        (Task::Vqa, ScoreRule::Challenge) => ("vqa by the challenge's rules", Kind::Score),
-        (Task::Nlvr, _) => ("nlvr", Kind::Hit),
+pub fn measured(task: TaskRef, rule: ScoreRule, samples: &[Sample], out: &Measured) -> Outcomes {
+    let (name, kind) = match (task.name(), rule) {
+        ("vqa", ScoreRule::Official) => ("vqa", Kind::Score),
+        ("vqa", ScoreRule::Challenge) => ("vqa by the challenge's rules", Kind::Score),
+        ("nlvr", _) => ("nlvr", Kind::Hit),
         _ => ("ve", Kind::Hit),
     };
     // Questions without known answers have no score.
-    let scored = |s: &&Sample| task != Task::Vqa || matches!(s.task.target, Target::Answers(_));
+    let scored = |s: &&Sample| task.name() != "vqa" || matches!(s.task.target, Target::Answers(_));
     scores(name, kind, samples.iter().filter(scored), &out.scores)
 }
 

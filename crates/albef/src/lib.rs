@@ -7,6 +7,7 @@
 //! [`eval`] measures. To use a trained model start at [`pipeline::Pipeline`], to train one at
 //! [`train::trainer::Trainer`].
 
+pub mod checkpoint;
 pub mod config;
 pub mod device;
 pub mod error;
@@ -19,8 +20,7 @@ pub mod objectives;
 pub mod ops;
 pub mod params;
 pub mod pipeline;
-pub mod task_weights;
+pub mod task;
 pub mod train;
-pub mod weights;
 
 pub use error::{Error, Result};

@@ -34,11 +34,12 @@ use albef_data::image::{Normalization, RgbImage, resize_bicubic};
 use albef_data::text::{Encoded, Tokenizer, Truncation, Vocabulary};
 use burn::tensor::{Device, Tensor};
 
+use crate::checkpoint::{Checkpoint, Parts};
 use crate::error::Result;
 use crate::eval::retrieval::{embed_texts, score_pairs, similarities, top_k};
 use crate::model::Albef;
 use crate::params::{Params, from_vec, to_vec};
-use crate::weights::ModelFolder;
+use crate::task::TaskRef;
 
 /// Pictures that are encoded at a time.
 const BATCH: usize = 32;
@@ -51,7 +52,8 @@ pub struct Pipeline {
     pub params: Params,
     /// Its word pieces.
     pub tokenizer: Tokenizer,
-    /// Where position tables were resized on opening ([`crate::weights::interpolation_line`]).
+    /// Patches along the side of an image, in the file and in the model, where position tables were
+    /// interpolated on opening.
     pub interpolated: Option<(usize, usize)>,
     vocabulary: String,
 }
@@ -91,10 +93,11 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::open`], or if the resolution does not fit the model.
     pub fn open_at(path: &Path, image_res: Option<usize>, device: &Device) -> Result<Self> {
-        let ModelFolder { config, state, vocabulary, .. } =
-            ModelFolder::open_at(path, image_res, device)?;
-        let mut out = Self::of(state.model(&config)?, state.online, &vocabulary)?;
-        out.interpolated = state.interpolated;
+        let accepted = [TaskRef::pretrain(), TaskRef::named("retrieval")?];
+        let loaded =
+            Checkpoint::open(path)?.at(image_res)?.load(&accepted, device, Parts::Inference)?;
+        let mut out = Self::of(loaded.albef()?, loaded.online, &loaded.vocabulary)?;
+        out.interpolated = loaded.report.resized;
         Ok(out)
     }
 
