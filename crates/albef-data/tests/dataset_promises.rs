@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use albef_data::dataset::{
-    AnnotationFormat, Batch, CheckOptions, Dataset, ImageRoots, LoaderOptions, Sample, SkipReport,
+    Batch, CheckOptions, Dataset, EntryContext, ImageRoots, LoaderOptions, Sample, SkipReport,
     Skipped, SourceSpec, TrainLoader, check, load_images, load_samples, load_views, open_source,
-    read_task,
+    read_list,
 };
 use albef_data::error::{DataError, ImageErrorKind};
 use albef_data::image::{
@@ -432,6 +432,15 @@ fn evaluation_keeps_order_and_names_what_it_could_not_read() {
 }
 
 /// Statements about two pictures; `gone.png` is not there and `bad.png` holds no picture.
+/// An entry with two images.
+fn statement(entry: &serde_json::Value, context: EntryContext<'_>) -> Result<Sample, String> {
+    let image = |i: usize| entry["images"][i].as_str().unwrap_or_default();
+    let second = Some(context.location(&context.roots.image_root, image(1)));
+    let task = TaskFields { second, target: Target::Label(1), ..TaskFields::default() };
+    let text = text_field(entry, "sentence")?;
+    Ok(context.sample(&context.roots.image_root, image(0).to_owned(), text, task))
+}
+
 fn statements(pairs: &[(&str, &str)]) -> (TempDir, Dataset) {
     let dir = tempdir().unwrap();
     put(&dir, "p/bad.png", "<html>");
@@ -445,7 +454,7 @@ fn statements(pairs: &[(&str, &str)]) -> (TempDir, Dataset) {
     let list: Vec<_> = pairs.iter().map(entry).collect();
     put(&dir, "nlvr.json", serde_json::to_vec(&list).unwrap());
     let roots = ImageRoots { image_root: dir.path().to_owned(), ..ImageRoots::default() };
-    let samples = read_task(&dir.path().join("nlvr.json"), AnnotationFormat::Nlvr, &roots).unwrap();
+    let samples = read_list(&dir.path().join("nlvr.json"), &roots, statement).unwrap();
     (dir, Dataset::from_samples(samples))
 }
 

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 
-use albef_data::dataset::{AnnotationFormat, ImageRoots, SourceSpec, open_source, read_task};
+use albef_data::dataset::{SourceSpec, open_source};
 use albef_data::image::{DecodeOptions, decode};
 use albef_data::random::Stream;
 use albef_data::text::{Tokenizer, Vocabulary, pre_caption, pre_question};
@@ -256,40 +256,6 @@ fn lists_of_captions_give_samples_or_an_error() {
     }
 }
 
-#[test]
-fn lists_of_tasks_give_samples_or_an_error() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("list.json");
-    for (form, whole) in [
-        (
-            AnnotationFormat::Vqa,
-            r#"[{"dataset": "vqa", "image": "a", "question": "q?", "question_id": 7,
-                 "answer": ["red", "red", "blue"]},
-                {"dataset": "vg", "image": "b", "question": "q?", "answer": "a man"}]"#,
-        ),
-        (
-            AnnotationFormat::Nlvr,
-            r#"[{"images": ["a", "b"], "sentence": "s", "label": "True",
-                 "crops": [[0, 1, 20, 30], [4, 5, 60, 70]]}]"#,
-        ),
-        (
-            AnnotationFormat::Entailment,
-            r#"[{"image": 12, "sentence": "s", "label": "entailment"}]"#,
-        ),
-        (AnnotationFormat::Grounding, r#"[{"image": "d/a.jpg", "text": "t", "ref_id": 42}]"#),
-    ] {
-        let mut s = Stream::new(6, whole, &[]);
-        for _ in 0..800 {
-            fs::write(&path, mutated(whole.as_bytes(), &mut s)).unwrap();
-            match read_task(&path, form, &ImageRoots::default()) {
-                Ok(samples) => {
-                    assert!(samples.iter().all(|s| s.views() == 1 || !s.view_name(1).is_empty()));
-                }
-                Err(e) => assert!(e.to_string().contains("list.json"), "{e}"),
-            }
-        }
-    }
-}
 
 fn shard() -> Vec<u8> {
     let long = format!("{}/2.png", "long".repeat(40));

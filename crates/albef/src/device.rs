@@ -149,7 +149,7 @@ pub fn open(name: &str) -> Result<Device> {
     let feature = kind.name();
     if !kind.compiled() {
         return Err(fail(format!(
-            "this build computes on {}; hint: build with `--features {feature}` (docs/devices.md)",
+            "this build computes on {}; hint: build with `--features {feature}` (docs/src/explanation/devices.md)",
             compiled_names()
         )));
     }

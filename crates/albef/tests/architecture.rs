@@ -32,7 +32,7 @@ fn sources(folder: &Path, text: &mut String) {
 #[test]
 fn every_test_that_the_table_of_quirks_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let table = std::fs::read_to_string(root.join("docs/quirks.md")).unwrap();
+    let table = std::fs::read_to_string(root.join("docs/src/reference/quirks.md")).unwrap();
     let mut code = String::new();
     sources(&root.join("crates"), &mut code);
     let mut seen = 0;
@@ -61,7 +61,7 @@ fn flat(prefix: &str, value: &serde_json::Value, out: &mut Vec<(String, String)>
 #[test]
 fn every_key_of_the_configuration_is_documented_with_its_default() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let page = std::fs::read_to_string(root.join("docs/configuration.md")).unwrap();
+    let page = std::fs::read_to_string(root.join("docs/src/reference/configuration.md")).unwrap();
     let (pretraining, finetuning) = page.split_once("## Fine-tuning").unwrap();
     let rows = |text: &str| -> Vec<(String, String)> {
         let cells = text.lines().filter_map(|line| {
@@ -82,7 +82,7 @@ fn every_key_of_the_configuration_is_documented_with_its_default() {
         let strange: Vec<_> = got.iter().filter(|r| !want.contains(r)).map(line).collect();
         assert!(
             lacking.is_empty() && strange.is_empty(),
-            "docs/configuration.md lacks\n{}\nand has what is not so:\n{}",
+            "docs/src/reference/configuration.md lacks\n{}\nand has what is not so:\n{}",
             lacking.join("\n"),
             strange.join("\n")
         );

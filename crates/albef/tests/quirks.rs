@@ -1,4 +1,4 @@
-//! Switches for errors of the official code do what that code did; the defaults do not (docs/quirks.md).
+//! Switches for errors of the official code do what that code did; the defaults do not (docs/src/reference/quirks.md).
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 

@@ -27,7 +27,7 @@ pub struct Arguments {
     /// List all rows with their claims and whether their files are there.
     #[arg(long, conflicts_with_all = ["check", "resume", "set", "model", "small", "server"])]
     list: bool,
-    /// Folder with `data`, `images` and `models` (see docs/reproduce.md).
+    /// Folder with `data`, `images` and `models` (see docs/src/how-to/reproduce.md).
     #[arg(long, value_name = "ROOT")]
     data: Option<PathBuf>,
     /// Folder of the run; with --list a folder of such folders.

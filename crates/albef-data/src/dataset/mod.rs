@@ -20,5 +20,6 @@ pub use source::{
     Contents, Dataset, Location, Sample, Skipped, SourceSpec, open_source, read_source,
 };
 pub use tasks::{
-    AnnotationFormat, ImageRoots, Target, TaskFields, VG_WEIGHT, read_task, repeated_ids,
+    EntryContext, ImageRoots, ReadEntry, Target, TaskFields, number_field, read_entries, read_list,
+    repeated_ids, text_field,
 };

@@ -1,14 +1,19 @@
-//! Typed configuration with the official names and defaults.
+//! Typed configuration with the official names and defaults. Sections that tasks share are here; the
+//! keys of a single task are in its file (`task/`).
 
-mod finetune;
 mod infer;
 mod model;
-mod pretrain;
+mod parse;
+pub mod section;
+mod sections;
 
-pub(crate) use pretrain::merge;
+pub(crate) use parse::{Parsed, current_names, merge, parse};
+pub use parse::{RENAMED, Source};
+pub(crate) use sections::check_length;
 
-pub use finetune::{FinetuneConfig, TeacherInit};
 pub use model::{ModelConfig, TextConfig, VisionConfig};
-pub use pretrain::{
-    AugmentConfig, Files, Form, LossConfig, OptimizerConfig, PretrainConfig, ScheduleConfig,
+pub use sections::{
+    AugmentConfig, AugmentForm, CheckpointConfig, DataConfig, DistillConfig, Files, ImageConfig,
+    LossConfig, MixGen, MomentumConfig, OptimConfig, OptimizerConfig, PairsConfig, ScheduleConfig,
+    StartConfig, TrainConfig,
 };

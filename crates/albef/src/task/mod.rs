@@ -1,7 +1,11 @@
 //! The tasks (paper sections 3 and 5). A task is one file below this module and one line in
 //! [`TASKS`]; everything else asks the registry.
 
+mod annotations;
+mod configured;
+mod evaluation;
 mod grounding;
+mod labels;
 mod nlvr;
 mod nlvr_ta;
 mod pretrain;
@@ -9,14 +13,27 @@ mod retrieval;
 mod ve;
 mod vqa;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::ops::Deref;
+use std::path::PathBuf;
 
+use albef_data::dataset::ReadEntry;
 use albef_weights::{Schema, StateDict, layer_of};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
-use crate::config::ModelConfig;
+pub use self::annotations::read_annotations;
+pub use self::configured::{EvalKey, TaskConfig};
+pub use self::evaluation::{Evaluation, Evaluator, RESAMPLES};
+pub use self::vqa::{answer_list, distinct};
+use crate::checkpoint::LoadedModel;
+use crate::config::section::{Section, SectionDoc, doc};
+use crate::config::{ModelConfig, Source};
 use crate::error::{Error, Result};
+use crate::eval::answers::RankRule;
 
 /// All tasks, in the order in which help and documents list them.
 pub static TASKS: [TaskRef; 7] = [
@@ -77,6 +94,126 @@ pub trait Task: Send + Sync {
     fn has_paired_layers(&self) -> bool {
         false
     }
+
+    /// How an entry of its annotation lists is read; `None` for images with captions.
+    fn annotations(&self) -> Option<ReadEntry> {
+        None
+    }
+
+    /// The sections of its configuration.
+    fn sections(&self) -> Vec<SectionDoc>;
+
+    /// Its configuration with all defaults.
+    fn default_config(&self) -> Value;
+
+    /// Reads a configuration of the task.
+    ///
+    /// # Errors
+    /// Names the key that is unknown, of another task, or whose value does not fit.
+    fn configure(&self, source: Source<'_>) -> Result<Box<dyn TaskConfig>>;
+
+    /// The options of its evaluation; `None` if it has none.
+    fn evaluation_options(&self) -> Option<EvaluationOptions> {
+        None
+    }
+
+    /// Opens the lists of an evaluation. `options`: by name, as JSON.
+    ///
+    /// # Errors
+    /// If an option is unknown or does not fit, or a list cannot be read.
+    fn evaluation(&self, _options: Value) -> Result<Box<dyn Evaluator>> {
+        Err(Error::Argument(format!("there is no evaluation of {}", self.title())))
+    }
+
+    /// The tasks whose models it is measured with: its own.
+    fn evaluates(&self) -> Vec<&'static str> {
+        vec![self.model()]
+    }
+
+    /// Answers a query with a model of the task.
+    ///
+    /// # Errors
+    /// If the query does not fit the task, or an image cannot be used.
+    fn predict(&self, _model: &LoadedModel, _query: &Query) -> Result<Prediction> {
+        Err(Error::Argument(format!(
+            "a model for {} gives no answers by itself; use it with {}",
+            self.title(),
+            self.used_by()
+        )))
+    }
+}
+
+/// The options of an evaluation, for commands and recipes.
+#[derive(Clone, Debug)]
+pub struct EvaluationOptions {
+    /// Names, documentation and defaults.
+    pub section: SectionDoc,
+    /// Those that must be given.
+    pub required: &'static [&'static str],
+}
+
+/// Images and a text to ask a model about.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// The images: one, or two for statements about two.
+    pub images: Vec<PathBuf>,
+    /// Question, statement, sentence or text.
+    pub text: String,
+    /// Candidate answers of a question.
+    pub answers: Vec<String>,
+    /// Candidates that are scored in full.
+    pub rerank_k: usize,
+    /// How candidates are scored.
+    pub answer_scoring: RankRule,
+    /// Answers that are given.
+    pub top_k: usize,
+}
+
+impl Query {
+    /// A query without candidates.
+    #[must_use]
+    pub fn new(images: Vec<PathBuf>, text: impl Into<String>) -> Self {
+        Self {
+            images,
+            text: text.into(),
+            answers: Vec::new(),
+            rerank_k: 128,
+            answer_scoring: RankRule::default(),
+            top_k: 5,
+        }
+    }
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prediction {
+    /// Possible answers with their probabilities, the likeliest first.
+    pub choices: Vec<(String, f32)>,
+    /// The answer as JSON.
+    pub value: Value,
+    /// The answer for people, line by line.
+    pub lines: Vec<String>,
+    /// Whether the end of the text was not read.
+    pub truncated: bool,
+}
+
+/// Documentation and checks of a part of a configuration.
+pub(crate) trait Sections {
+    /// Its sections.
+    fn sections() -> Vec<SectionDoc>;
+
+    /// Checks each value by itself.
+    fn check(&self) -> Result<()>;
+}
+
+impl<S: Section> Sections for S {
+    fn sections() -> Vec<SectionDoc> {
+        vec![doc::<S>()]
+    }
+
+    fn check(&self) -> Result<()> {
+        self.check_values("")
+    }
 }
 
 /// A task of the registry. Serializes as its name; two are equal if their names are.
@@ -84,6 +221,22 @@ pub trait Task: Send + Sync {
 pub struct TaskRef(&'static dyn Task);
 
 impl TaskRef {
+    /// Opens a model that the task is measured with, or that answers for it.
+    ///
+    /// # Errors
+    /// As [`crate::checkpoint::Checkpoint::open`] and [`crate::checkpoint::Checkpoint::load`].
+    pub fn open_model(
+        &self,
+        path: &std::path::Path,
+        image_res: Option<usize>,
+        device: &crate::Device,
+    ) -> Result<LoadedModel> {
+        let accepted: Vec<Self> =
+            self.evaluates().into_iter().map(Self::named).collect::<Result<_>>()?;
+        let found = crate::checkpoint::Checkpoint::open(path)?.at(image_res)?;
+        found.load(&accepted, device, crate::checkpoint::Parts::Inference)
+    }
+
     /// The task of that name or alias.
     ///
     /// # Errors

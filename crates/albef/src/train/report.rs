@@ -19,7 +19,7 @@ pub struct StepReport {
     /// The losses that take part, by name.
     #[serde(flatten)]
     pub losses: BTreeMap<&'static str, f64>,
-    /// What they are made of, by name (docs/log.md).
+    /// What they are made of, by name (docs/src/reference/log.md).
     #[serde(flatten)]
     pub parts: BTreeMap<&'static str, f64>,
     /// Distillation weight.

@@ -1,0 +1,223 @@
+//! A task with its configuration: everything that a training run asks.
+
+use std::fmt::Debug;
+use std::path::Path;
+
+use albef_data::dataset::{Dataset, SourceSpec, TextRule};
+use burn::tensor::Device;
+use serde_json::Value;
+
+use super::{Evaluator, TaskRef};
+use crate::config::{Files, MomentumConfig, PairsConfig, StartConfig, TrainConfig};
+use crate::error::{Error, Result};
+use crate::objectives::Objective;
+use crate::train::start::{self, Start};
+
+/// The lists of a configuration on which a run is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EvalKey {
+    /// `val_file`: measured after each epoch, to choose the best one.
+    Val,
+    /// `test_file`: measured once, at the end.
+    Test,
+}
+
+impl EvalKey {
+    /// The key of the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Val => "val_file",
+            Self::Test => "test_file",
+        }
+    }
+}
+
+/// A task with its configuration.
+pub trait TaskConfig: Send + Sync + Debug {
+    /// The task.
+    fn task(&self) -> TaskRef;
+
+    /// The keys of every training run.
+    fn train(&self) -> &TrainConfig;
+
+    /// The same, to be changed.
+    fn train_mut(&mut self) -> &mut TrainConfig;
+
+    /// The whole configuration with all defaults.
+    fn record(&self) -> Value;
+
+    /// Keys that have no effect, and former names of keys.
+    fn notes(&self) -> &[String];
+
+    /// What fine-tuning starts from; `None` for pre-training.
+    fn start(&self) -> Option<&StartConfig> {
+        None
+    }
+
+    /// The momentum model; `None` for tasks without one.
+    fn momentum(&self) -> Option<&MomentumConfig> {
+        None
+    }
+
+    /// Whether the momentum model takes part.
+    fn uses_momentum(&self) -> bool {
+        self.momentum().is_some()
+    }
+
+    /// Whether `alpha` rises over the first epoch.
+    fn warm_up(&self) -> bool {
+        true
+    }
+
+    /// Contrast and matching; `None` for tasks without them.
+    fn pairs(&self) -> Option<&PairsConfig> {
+        None
+    }
+
+    /// What is minimized.
+    fn objective(&self) -> Box<dyn Objective>;
+
+    /// How texts are cleaned.
+    fn text_rule(&self) -> TextRule {
+        TextRule::Caption
+    }
+
+    /// The training data.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is of another task.
+    fn open_data(&self) -> Result<Dataset> {
+        image_text_pairs(self.train(), |_| 1.0)
+    }
+
+    /// Sizes, word pieces and weights that the run starts from.
+    ///
+    /// # Errors
+    /// If they cannot be read or do not fit.
+    fn initialize(&self, data: &Dataset, device: &Device) -> Result<Start>;
+
+    /// The word pieces of a resumed run which has `own` ones, and what there is to report about them.
+    ///
+    /// # Errors
+    /// If those that the configuration names cannot be read.
+    fn resumed_vocabulary(&self, _data: &Dataset, own: &str) -> Result<(String, Option<String>)> {
+        Ok((own.to_owned(), None))
+    }
+
+    /// What the run is measured on; `None` if no list is named.
+    ///
+    /// # Errors
+    /// If a list cannot be read, or is of another task.
+    fn evaluator(&self, key: EvalKey) -> Result<Option<Box<dyn Evaluator>>>;
+
+    /// The lists of a key.
+    fn eval_files(&self, key: EvalKey) -> Vec<String> {
+        match key {
+            EvalKey::Val => self.train().data.val_file.paths(),
+            EvalKey::Test => self.start().map(|s| &s.test_file).map_or(Vec::new(), Files::paths),
+        }
+    }
+
+    /// Length of the queues.
+    fn queue_size(&self) -> usize {
+        self.pairs().map_or(0, |p| p.queue_size)
+    }
+}
+
+/// Lists of images with captions, folders and shards; `weight`: of each in the mixture.
+pub(super) fn image_text_pairs(
+    config: &TrainConfig,
+    weight: impl Fn(usize) -> f64,
+) -> Result<Dataset> {
+    let root = &config.data.image_root;
+    let root = (!root.is_empty()).then(|| Path::new(root));
+    let files = config.data.train_file.paths();
+    if files.is_empty() {
+        return Err(no_train_file());
+    }
+    let spec = |(i, path): (usize, &String)| SourceSpec {
+        weight: weight(i),
+        ..SourceSpec::new(path, root)
+    };
+    let specs: Vec<SourceSpec> = files.iter().enumerate().map(spec).collect();
+    Dataset::open(&specs).map_err(Error::of_key("train_file"))
+}
+
+pub(super) fn no_train_file() -> Error {
+    Error::Config(
+        "`train_file` is empty: name an annotation list, a folder or tar shards, for instance with \
+         `--set train_file=[FILE]`"
+            .into(),
+    )
+}
+
+/// What fine-tuning starts from.
+pub(super) fn finetuned(config: &dyn TaskConfig, device: &Device) -> Result<Start> {
+    start::from_checkpoint(config, device, |_, _| Ok(Vec::new()))
+}
+
+/// Checks what all fine-tuning tasks check, and applies the official name of the batch size.
+pub(super) fn check_finetuning(train: &mut TrainConfig, start: &StartConfig) -> Result<()> {
+    if let Some(size) = start.batch_size_train {
+        train.optim.batch_size = size;
+    }
+    if start.checkpoint.is_empty() {
+        return Err(Error::Config(
+            "`checkpoint` is empty: name a model folder to start from, for instance with \
+             `--set checkpoint=models/mini`"
+                .into(),
+        ));
+    }
+    Ok(())
+}
+
+/// Declares the configuration of a task from sections: the struct, its documentation and its parser.
+///
+/// `finish` is called with the parsed configuration, to check what single values do not show.
+macro_rules! task_config {
+    (
+        $(#[doc = $doc:literal])+
+        pub struct $name:ident {
+            $($section:ident: $type:ty,)+
+        }
+    ) => {
+        $(#[doc = $doc])+
+        #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(default)]
+        pub struct $name {
+            $(
+                #[serde(flatten)]
+                #[doc = concat!("Section `", stringify!($section), "`.")]
+                pub $section: $type,
+            )+
+            #[serde(skip)]
+            notes: Vec<String>,
+        }
+
+        impl $name {
+            fn sections() -> Vec<$crate::config::section::SectionDoc> {
+                let mut all = Vec::new();
+                $(all.extend(<$type as $crate::task::Sections>::sections());)+
+                all
+            }
+
+            fn check_sections(&self) -> $crate::error::Result<()> {
+                $($crate::task::Sections::check(&self.$section)?;)+
+                Ok(())
+            }
+
+            /// Reads a configuration of the task.
+            fn parse(
+                source: $crate::config::Source<'_>,
+                task: $crate::task::TaskRef,
+            ) -> $crate::error::Result<Self> {
+                let parsed = $crate::config::parse(source, task, &Self::default())?;
+                let mut config: Self = parsed.config;
+                config.notes = parsed.notes;
+                Ok(config)
+            }
+        }
+    };
+}
+pub(super) use task_config;

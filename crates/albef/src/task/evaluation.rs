@@ -1,0 +1,93 @@
+//! Measuring a model on the lists of a task.
+
+use albef_data::dataset::{Sample, Skipped};
+use albef_report::Outcomes;
+use serde_json::Value;
+
+use crate::checkpoint::LoadedModel;
+use crate::control::Control;
+use crate::error::{Error, Result};
+
+/// Resamples of bootstrap intervals, if nothing else is asked for.
+pub const RESAMPLES: usize = 1000;
+
+/// Lists that were opened, ready to measure any model of the task on them.
+pub trait Evaluator: Send {
+    /// Measures a model.
+    ///
+    /// # Errors
+    /// If the model does not fit, not one item can be used, or `control` is cancelled.
+    fn evaluate(&self, model: &LoadedModel, control: &Control) -> Result<Evaluation>;
+
+    /// Whether the items have no known answers, so that only the evaluation server can score them.
+    fn is_for_server(&self) -> bool {
+        false
+    }
+}
+
+/// What an evaluation found.
+#[derive(Clone, Debug, Default)]
+pub struct Evaluation {
+    /// The figures by name.
+    pub report: Value,
+    /// The figure by which the best epoch is chosen, larger being better.
+    pub score: Option<f64>,
+    /// The figures for people, line by line.
+    pub lines: Vec<String>,
+    /// Item by item, for comparisons; `None` where nothing was scored.
+    pub outcomes: Option<Outcomes>,
+    /// Answers in the format of the evaluation server.
+    pub answers: Vec<Value>,
+    /// What was not used as it was given: skipped images, truncated texts.
+    pub warnings: Vec<String>,
+}
+
+/// Items that a message lists; all are counted.
+const SHOWN: usize = 10;
+
+/// The first of several lines about single items, and how many more there are.
+pub(crate) fn first_of(what: &str, mut items: impl ExactSizeIterator<Item = String>) -> Vec<String> {
+    let all = items.len();
+    let mut out: Vec<String> =
+        items.by_ref().take(SHOWN).map(|line| format!("{what}: {line}")).collect();
+    if all > SHOWN {
+        out.push(format!("and {} more", all - SHOWN));
+    }
+    out
+}
+
+/// Warnings about images that cannot be used.
+pub(crate) fn unusable(skipped: &[Skipped]) -> Vec<String> {
+    first_of(
+        "not usable, counted as wrong",
+        skipped.iter().map(|s| format!("{}: {}", s.name, s.error)),
+    )
+}
+
+/// An error if not one sample could be used: a wrong folder, most likely.
+pub(crate) fn refuse_if_none(usable: usize, samples: usize, skipped: &[Skipped]) -> Result<()> {
+    match skipped.first() {
+        Some(first) if usable == 0 => Err(Error::Argument(format!(
+            "none of the images of {samples} samples can be used ({}: {}); is the image root the right \
+             folder?",
+            first.name, first.error
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// An error if none of the images of a list exists: a wrong root would show only after the first epoch,
+/// as a score of 0.
+pub(crate) fn some_present(samples: &[Sample], key: &str, root: &str) -> Result<()> {
+    let Some(first) = samples.first() else { return Ok(()) };
+    match first.present() {
+        Err(error) if samples.iter().all(|s| s.present().is_err()) => Err(Error::Config(format!(
+            "`{key}`: none of the {} images can be found, the first is {} ({}); is `{root}` the right \
+             folder?",
+            samples.len(),
+            first.name,
+            error.detail
+        ))),
+        _ => Ok(()),
+    }
+}
