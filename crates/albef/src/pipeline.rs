@@ -245,13 +245,14 @@ impl Pipeline {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::init::fresh_params;
     use crate::ops::Ops;
     use crate::params::cpu;
 
-    fn nano() -> Pipeline {
+    /// The smallest model on fresh weights.
+    pub(crate) fn nano() -> Pipeline {
         let config = ModelConfig::nano();
         let params = fresh_params(&config, 0.07, 3, &cpu()).unwrap();
         let model = Albef::new(&config, &params.frozen(Ops::for_device(&cpu()))).unwrap();

@@ -120,3 +120,23 @@ impl Pipeline {
         Ok(mean)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::tests::nano;
+
+    #[test]
+    fn probabilities_sum_to_one_and_templates_without_a_place_are_errors() {
+        let (model, image) = (nano(), RgbImage::filled(30, 20, [10, 200, 90]));
+        let labels = ["dog".to_owned(), "a".to_owned(), "a dog".to_owned()];
+        let found = model.classify(&image, &labels, &ClassifyOptions::default()).unwrap();
+        let sum: f64 = found.classes.iter().map(|c| c.probability).sum();
+        assert!((sum - 1.0).abs() < 1e-9, "{found:?}");
+        assert!(found.classes.is_sorted_by(|a, b| a.cosine >= b.cosine), "{found:?}");
+        let bad = ClassifyOptions::default().templates(["a picture"]);
+        assert!(matches!(model.classify(&image, &labels, &bad), Err(Error::Argument(_))));
+        let empty = model.classify(&image, &[String::new()], &ClassifyOptions::default());
+        assert!(matches!(empty, Err(Error::EmptyText)), "{empty:?}");
+    }
+}

@@ -238,4 +238,19 @@ mod tests {
         assert_eq!(GroundingMode::Itm.default_word_layer(&config), 7);
         assert_eq!(GroundingMode::Itc.default_layer(&config), config.vision.depth - 1);
     }
+
+    #[test]
+    fn every_word_has_a_map_and_the_chosen_box_is_one_of_those_given() {
+        let model = crate::pipeline::tests::nano();
+        let image = RgbImage::filled(30, 20, [10, 200, 90]);
+        let boxes = vec![[0.0, 0.0, 10.0, 20.0], [10.0, 0.0, 20.0, 20.0]];
+        let options = GroundOptions::default().words(true).boxes(Some(boxes.clone()));
+        let found = model.ground(&image, "a dog", &options).unwrap();
+        assert_eq!(found.words.iter().map(|w| w.word.as_str()).collect::<Vec<_>>(), ["a", "dog"]);
+        assert!(found.words.iter().all(|w| w.map.len() == found.grid * found.grid));
+        assert!(found.region.is_none_or(|b| boxes.contains(&b)), "{found:?}");
+        assert!(found.render(&image).unwrap().starts_with(b"\x89PNG"));
+        let empty = model.ground(&image, " ", &options);
+        assert!(matches!(empty, Err(Error::EmptyText)), "{empty:?}");
+    }
 }

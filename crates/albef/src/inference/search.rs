@@ -189,3 +189,66 @@ fn hit(images: &ImageSet, index: usize, cosine: f32) -> Hit {
     let image = sample.name.clone();
     Hit { index, image, cosine, probability: None, score: cosine, place }
 }
+
+#[cfg(test)]
+mod tests {
+    use albef_data::image::RgbImage;
+    use albef_data::scenes::png;
+
+    use super::*;
+    use crate::pipeline::tests::nano;
+
+    /// A folder of `n` images of different colors and one broken file.
+    fn folder(n: u8) -> (tempfile::TempDir, ImageSet) {
+        let dir = tempfile::tempdir().unwrap();
+        for i in 0..n {
+            let image = RgbImage::filled(20, 24, [40 * i, 200 - 30 * i, 7 * i]);
+            std::fs::write(dir.path().join(format!("{i}.png")), png(&image).unwrap()).unwrap();
+        }
+        std::fs::write(dir.path().join("broken.png"), b"no image").unwrap();
+        let images = ImageSet::open(dir.path().to_str().unwrap(), None).unwrap();
+        (dir, images)
+    }
+
+    #[test]
+    fn results_are_ordered_and_broken_images_are_reported() {
+        let (model, (_dir, images)) = (nano(), folder(5));
+        for rerank_k in [0, 2, 64] {
+            let options = SearchOptions::default().top_k(3).rerank_k(rerank_k);
+            let (found, skipped) =
+                model.search(&images, "a dog", &options, &Control::new()).unwrap();
+            assert_eq!((found.results.len(), found.gallery, skipped.len()), (3, 5, 1));
+            assert!(found.results.is_sorted_by(|a, b| a.score >= b.score), "{found:?}");
+            let reranked = found.results.iter().all(|hit| hit.probability.is_some());
+            assert_eq!(reranked, rerank_k > 0, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn the_score_of_a_hit_is_that_of_matching_it_alone() {
+        let (model, (dir, images)) = (nano(), folder(4));
+        let options = SearchOptions::default().score(Score::Itm);
+        let (found, _) = model.search(&images, "a dog", &options, &Control::new()).unwrap();
+        for hit in found.results {
+            let path = dir.path().join(&hit.image);
+            let image = albef_data::image::open(&path, &Default::default()).unwrap();
+            let alone = model.match_text(&[image], "a dog").unwrap()[0];
+            assert!((alone.itm_logit - hit.score).abs() < 1e-5, "{alone:?} {hit:?}");
+            assert!((alone.cosine - hit.cosine).abs() < 1e-5, "{alone:?} {hit:?}");
+        }
+    }
+
+    #[test]
+    fn cancelling_and_features_of_another_model_are_errors() {
+        let (model, (_dir, images)) = (nano(), folder(2));
+        let control = Control::new();
+        let mut features = model.embed_set(&images, &control).unwrap();
+        features.width += 1;
+        let options = SearchOptions::default();
+        let wide = model.search_features(&images, &features, "a dog", &options, &control);
+        assert!(matches!(wide, Err(Error::FeatureWidth { .. })), "{wide:?}");
+        control.cancel();
+        let stopped = model.embed_set(&images, &control);
+        assert!(matches!(stopped, Err(Error::Cancelled)), "{stopped:?}");
+    }
+}
