@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use crate::ExitStatus;
 use crate::arguments::at_least_one;
-use crate::corpus::{of_another_task, open_images};
+use crate::corpus::open_images;
 use crate::device::DeviceArg;
 use crate::output::say;
 use crate::progress::bar;
@@ -72,8 +72,7 @@ fn mi(a: &MiArguments) -> Result<ExitStatus> {
         bail!("--mlm-probability is {}; it must be above 0 and at most 1", a.mlm_probability);
     }
     let device = a.device.open()?;
-    let model =
-        mutual_information::open(&a.model, &device).map_err(|e| of_another_task(&a.model, e))?;
+    let model = mutual_information::open(&a.model, &device)?;
     let list = a.annotations.display().to_string();
     let images = open_images(&list, a.image_root.as_deref())?;
     let options = Options {
@@ -83,11 +82,7 @@ fn mi(a: &MiArguments) -> Result<ExitStatus> {
         mlm_probability: a.mlm_probability,
         seed: a.seed,
     };
-    let found =
-        mutual_information::measure(&model, &images, &options, &bar()).map_err(|e| match e {
-            albef::Error::Argument(_) => e.into(),
-            e => of_another_task(&a.model, e),
-        })?;
+    let found = mutual_information::measure(&model, &images, &options, &bar())?;
     tell_truncated(found.truncated_texts, found.texts, Pipeline::TRUNCATION);
     tell_unusable("not usable, skipped", &found.skipped);
     if a.json {

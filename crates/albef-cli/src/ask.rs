@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use albef::eval::answers::RankRule;
 use albef::model::VisualEntailmentModel;
-use albef_weights::Task;
+use albef::task::TaskRef;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
@@ -103,7 +103,7 @@ pub struct ReasonArguments {
 }
 
 pub fn ask(a: &AskArguments) -> Result<Answer> {
-    let model = TaskModel::open(&a.model, Task::Vqa, &a.device.open()?)?;
+    let model = TaskModel::open(&a.model, TaskRef::named("vqa")?, &a.device.open()?)?;
     let answers = answer_list(&a.answers)?;
     let candidates = model.candidates(&answers)?;
     let samples = [sample(&a.image, None, &a.question)];
@@ -132,9 +132,9 @@ fn unusable(skipped: &[albef_data::dataset::Skipped]) -> Result<Answer> {
 }
 
 pub fn entail(a: &EntailArguments) -> Result<Answer> {
-    let model = TaskModel::open(&a.model, Task::Ve, &a.device.open()?)?;
+    let model = TaskModel::open(&a.model, TaskRef::named("ve")?, &a.device.open()?)?;
     let Seen { rows, skipped, .. } =
-        model.classes(&[sample(&a.image, None, &a.sentence)], Task::Ve)?;
+        model.classes(&[sample(&a.image, None, &a.sentence)], TaskRef::named("ve")?)?;
     let Some(row) = rows.first().filter(|r| !r.is_empty()) else { return unusable(&skipped) };
     let best = (0..row.len()).rev().max_by(|x, y| row[*x].total_cmp(&row[*y])).unwrap_or(0);
     let classes = VisualEntailmentModel::CLASSES;
@@ -151,9 +151,9 @@ pub fn entail(a: &EntailArguments) -> Result<Answer> {
 }
 
 pub fn reason(a: &ReasonArguments) -> Result<Answer> {
-    let model = TaskModel::open(&a.model, Task::Nlvr, &a.device.open()?)?;
+    let model = TaskModel::open(&a.model, TaskRef::named("nlvr")?, &a.device.open()?)?;
     let samples = [sample(&a.left, Some(&a.right), &a.statement)];
-    let Seen { rows, skipped, .. } = model.classes(&samples, Task::Nlvr)?;
+    let Seen { rows, skipped, .. } = model.classes(&samples, TaskRef::named("nlvr")?)?;
     let Some(row) = rows.first().filter(|r| !r.is_empty()) else { return unusable(&skipped) };
     let (truth, p) = (row[1] > row[0], row[1]);
     if a.json {

@@ -2,10 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use albef::task_weights::task_name;
-use albef::weights::ModelFiles;
 use albef::{Device, Image, ImageSet, Pipeline, default_model};
-use albef_weights::Task;
 use anyhow::{Context, Result};
 
 pub use albef::model_path::note_inferred;
@@ -31,28 +28,8 @@ pub fn model_path(named: Option<&Path>) -> Result<PathBuf> {
 
 /// Opens a model for images of `image_res` pixels along a side, if not those of the model.
 pub fn open_model_at(path: &Path, image_res: Option<usize>, device: &Device) -> Result<Pipeline> {
-    Pipeline::open_at(path, image_res, device).map_err(|e| of_another_task(path, e))
-}
-
-/// Names the commands that fit, if what does not open is a model of another task.
-pub fn of_another_task(path: &Path, error: albef::Error) -> anyhow::Error {
-    let found = ModelFiles::open(path).ok().map(|f| albef_weights::inspect(&f.tensors).task);
-    let command = match found {
-        Some(Task::Vqa) => "`albef ask` and `albef evaluate vqa`",
-        Some(Task::Nlvr) => "`albef reason` and `albef evaluate nlvr`",
-        Some(Task::Ve) => "`albef entail` and `albef evaluate ve`",
-        Some(Task::Ta) => "`albef finetune nlvr`",
-        _ => {
-            return anyhow::Error::new(error)
-                .context(format!("cannot open the model {}", path.display()));
-        }
-    };
-    let task = found.map_or("", task_name);
-    anyhow::anyhow!(
-        "{} is a model for {task}, which {command} take; this command needs one from \
-         `albef pretrain` or `albef finetune retrieval|grounding`",
-        path.display()
-    )
+    Pipeline::open_at(path, image_res, device)
+        .with_context(|| format!("cannot open the model {}", path.display()))
 }
 
 /// Opens images of a folder, an archive or a list, and counts the members that form no sample.

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use albef::eval::text_baseline::TextBaseline;
 use albef::eval::vqa_score::ScoreRule;
+use albef::task::TaskRef;
 use albef_data::dataset::{AnnotationFormat, ImageRoots, Sample, Target, read_task, repeated_ids};
-use albef_weights::{Task, write_atomic};
+use albef_weights::write_atomic;
 use anyhow::{Result, bail};
 use serde_json::Value;
 
@@ -87,7 +88,7 @@ struct Opened {
 impl ListArguments {
     fn open(
         &self,
-        task: Task,
+        task: TaskRef,
         form: AnnotationFormat,
         roots: &ImageRoots,
         check: impl Fn(&[Sample]) -> Result<()>,
@@ -140,7 +141,7 @@ fn print(
     Ok(())
 }
 
-fn classes(a: &ListArguments, task: Task, form: AnnotationFormat) -> Result<Answer> {
+fn classes(a: &ListArguments, task: TaskRef, form: AnnotationFormat) -> Result<Answer> {
     let roots = ImageRoots { image_root: a.image_root.clone(), ..ImageRoots::default() };
     let Opened { samples, model, baseline } = a.open(task, form, &roots, |_| Ok(()))?;
     let out = model.accuracy(&samples, task)?;
@@ -193,7 +194,9 @@ fn vqa(a: &VqaArguments) -> Result<Answer> {
     let root = || list.image_root.clone();
     let roots = ImageRoots { image_root: root(), vqa_root: root(), vg_root: root() };
     let Opened { samples, model, baseline } =
-        list.open(Task::Vqa, AnnotationFormat::Vqa, &roots, |samples| check_questions(a, samples))?;
+        list.open(TaskRef::named("vqa")?, AnnotationFormat::Vqa, &roots, |samples| {
+            check_questions(a, samples)
+        })?;
     let score = if a.challenge_rules { ScoreRule::Challenge } else { ScoreRule::Official };
     let out = model.answer_accuracy(&samples, &answers, a.k, a.rank.into(), score)?;
     let write = || a.results.as_deref().map_or(Ok(()), |path| write_results(path, &out.results));
@@ -211,7 +214,8 @@ fn vqa(a: &VqaArguments) -> Result<Answer> {
     // The figures first: they are not lost where a file cannot be written, nor is one file with another.
     let printed = print(&out, list, &samples, baseline.as_ref(), score);
     let written = write();
-    let saved = outcomes::save_if(save, || outcomes::measured(Task::Vqa, score, &samples, &out));
+    let task = TaskRef::named("vqa")?;
+    let saved = outcomes::save_if(save, || outcomes::measured(task, score, &samples, &out));
     printed.and(written).and(saved)?;
     Ok(Answer::Yes)
 }
@@ -221,8 +225,8 @@ pub fn run(command: &Command) -> Result<Answer> {
         Command::Retrieval(a) => crate::evaluate_retrieval::run(a),
         Command::Vqa(a) => vqa(a),
         Command::VqaResults(a) => crate::evaluate_vqa_results::run(a),
-        Command::Nlvr(a) => classes(a, Task::Nlvr, AnnotationFormat::Nlvr),
-        Command::Ve(a) => classes(a, Task::Ve, AnnotationFormat::Entailment),
+        Command::Nlvr(a) => classes(a, TaskRef::named("nlvr")?, AnnotationFormat::Nlvr),
+        Command::Ve(a) => classes(a, TaskRef::named("ve")?, AnnotationFormat::Entailment),
         Command::Grounding(a) => crate::evaluate_grounding::run(a),
     }
 }

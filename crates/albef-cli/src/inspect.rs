@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use albef::checkpoint::Checkpoint;
 use albef::inspect::{CheckpointSummary, ExportOptions, export};
 use albef::model_path::note_inferred;
-use albef::weights::ModelFiles;
 use albef_weights::KeepAs;
 use anyhow::{Context, Result};
 
@@ -42,7 +42,7 @@ enum Dtype {
 
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
     note_inferred(&a.model);
-    let files = ModelFiles::open(&a.model)
+    let files = Checkpoint::open(&a.model)
         .with_context(|| format!("cannot open the model {}", a.model.display()))?;
     let found = CheckpointSummary::new(&files);
     if a.json {

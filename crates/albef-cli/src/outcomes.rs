@@ -45,7 +45,7 @@ pub use albef::eval::outcomes::retrieval;
 
 /// Results of a task's list.
 pub fn measured(
-    task: albef_weights::Task,
+    task: albef::task::TaskRef,
     rule: albef::eval::vqa_score::ScoreRule,
     samples: &[albef::Sample],
     out: &crate::tasks::Measured,

@@ -208,7 +208,7 @@ fn title(trainer: &Trainer) -> String {
     match trainer.tuning() {
         None => format!("ALBEF `{}`", trainer.config().preset),
         Some(_) => {
-            format!("ALBEF for {}", albef::task_weights::task_name(trainer.objective().task()))
+            format!("ALBEF for {}", trainer.objective().task().title())
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use albef::checkpoint::{Checkpoint, Parts};
 use albef::config::ModelConfig;
 use albef::eval::answers::{Candidates, RankRule, rank};
 use albef::eval::vqa_score::{ScoreRule, accuracy, annotators};
@@ -13,13 +14,11 @@ use albef::model::{
 };
 use albef::ops::Ops;
 use albef::params::from_vec;
-use albef::task_weights::TaskWeights;
-use albef::weights::{ModelFiles, interpolation_line};
+use albef::task::TaskRef;
 use albef_data::dataset::{Dataset, Sample, Skipped, Target, load_samples};
 use albef_data::image::{DecodeOptions, Normalization};
 use albef_data::text::{Encoded, Tokenizer, Truncation, Vocabulary};
 use albef_report::bootstrap_interval;
-use albef_weights::Task;
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Tensor, activation};
 use serde_json::{Value, json};
@@ -108,40 +107,25 @@ impl Measured {
 
 impl TaskModel {
     /// Opens a model folder or weights file that is fine-tuned for `task`.
-    pub fn open(path: &Path, task: Task, device: &Device) -> Result<Self> {
+    pub fn open(path: &Path, task: TaskRef, device: &Device) -> Result<Self> {
         Self::open_at(path, task, None, device)
     }
 
     /// The same for pictures of `image_res` pixels along a side, if not those of the model.
     pub fn open_at(
         path: &Path,
-        task: Task,
+        task: TaskRef,
         image_res: Option<usize>,
         device: &Device,
     ) -> Result<Self> {
         note_inferred(path);
-        let files = ModelFiles::open(path)
-            .and_then(|files| files.at(image_res))
+        let taken = Checkpoint::open(path)
+            .and_then(|found| found.at(image_res)?.load(&[task], device, Parts::Inference))
             .with_context(|| format!("cannot open the model {}", path.display()))?;
-        let found = albef_weights::inspect(&files.tensors).task;
-        if found != task {
-            bail!(
-                "{} is a model for {}, and this command needs one for {}; hint: make one with \
-                 `albef finetune`",
-                path.display(),
-                albef::task_weights::task_name(found),
-                albef::task_weights::task_name(task)
-            );
-        }
-        let taken =
-            TaskWeights::take(&files.tensors, task, &files.config, device, &files.source, 0)?;
-        if let Some(grids) = taken.interpolated {
-            eprintln!("note: {}", interpolation_line(grids));
-        }
-        if !taken.report.unequal_twins.is_empty() {
+        if taken.report.resized.is_some() || !taken.report.unequal_twins.is_empty() {
             eprintln!("note: {}", taken.report.lines().join("; "));
         }
-        Self::of(&taken.online, files.config, &files.vocabulary, device)
+        Self::of(&taken.online, taken.config, &taken.vocabulary, device)
     }
 
     /// The model on weights at hand.
@@ -193,8 +177,8 @@ impl TaskModel {
 
     /// Class probabilities of each sample: true and false of statements about two images, or the
     /// three of entailment.
-    pub fn classes(&self, samples: &[Sample], task: Task) -> Result<Seen<Vec<f32>>> {
-        let views = if task == Task::Nlvr { 2 } else { 1 };
+    pub fn classes(&self, samples: &[Sample], task: TaskRef) -> Result<Seen<Vec<f32>>> {
+        let views = if task.name() == "nlvr" { 2 } else { 1 };
         let data = Dataset::from_samples(samples.to_vec());
         let all: Vec<usize> = (0..samples.len()).collect();
         let limits = self.limits(SENTENCE_WORDS);
@@ -207,7 +191,7 @@ impl TaskModel {
                 Self::texts(of_part, |text| self.tokenizer.caption(text, limits));
             cut += cut_here;
             let none = &mut DropoutRng::none();
-            let logits = if task == Task::Nlvr {
+            let logits = if task.name() == "nlvr" {
                 Nlvr2Model::new(&self.config, &self.weights, Branch::Online)?
                     .logits(images, &texts, none)?
             } else {
@@ -229,7 +213,7 @@ impl TaskModel {
     }
 
     /// Accuracy of classes.
-    pub fn accuracy(&self, samples: &[Sample], task: Task) -> Result<Measured> {
+    pub fn accuracy(&self, samples: &[Sample], task: TaskRef) -> Result<Measured> {
         let Seen { rows, skipped, cut } = self.classes(samples, task)?;
         let labels: Vec<usize> = samples
             .iter()

@@ -66,7 +66,8 @@ fn prepared() -> tempfile::TempDir {
         std::fs::copy(from.join(file), images.join(format!("{name}.png"))).unwrap();
     }
     let write = |name: &str, text: String| std::fs::write(dir.path().join(name), text).unwrap();
-    let entry = |name: &str| json!({"image": format!("{name}.png"), "caption": format!("a {name}")});
+    let entry =
+        |name: &str| json!({"image": format!("{name}.png"), "caption": format!("a {name}")});
     write("captions.json", json!(["dog", "car", "joker"].map(entry)).to_string());
     let boxes = |name: &str| {
         let whole = [0, 0, 64, 64];

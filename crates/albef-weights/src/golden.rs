@@ -1,12 +1,10 @@
 //! Golden fixtures about checkpoint files.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 
 use crate::error::{Result, WeightsError};
-use crate::keys::{Sizes, Task, expected_keys, parameter_groups};
 use crate::pos_embed::interpolate_pos_embed;
 use crate::tensor::StateDict;
 use crate::torch::read;
@@ -16,13 +14,8 @@ pub use crate::outcome::{Outcome, Outliers, Worst};
 type Replay = fn(&Path, &Value) -> Result<Outcome>;
 
 /// The kinds that belong to this crate.
-const KINDS: [(&str, Replay); 5] = [
-    ("checkpoint", checkpoint),
-    ("odd_checkpoint", odd_checkpoint),
-    ("param_groups", param_groups),
-    ("pos_embed", pos_embed),
-    ("checkpoint_keys", crate::key_map::replay),
-];
+const KINDS: [(&str, Replay); 3] =
+    [("checkpoint", checkpoint), ("odd_checkpoint", odd_checkpoint), ("pos_embed", pos_embed)];
 
 /// Their names.
 pub fn kinds() -> impl Iterator<Item = &'static str> {
@@ -39,11 +32,6 @@ pub fn replay(kind: &str, root: &Path, fixture: &Value) -> Option<Result<Outcome
 pub(crate) fn files(fixture: &Value) -> Vec<&str> {
     let files = fixture["files"].as_array().into_iter().flatten();
     files.filter_map(|f| f["path"].as_str()).collect()
-}
-
-pub(crate) fn json(path: &Path) -> Result<Value> {
-    let text = fs::read_to_string(path).map_err(WeightsError::io(path))?;
-    serde_json::from_str(&text).map_err(|e| WeightsError::damaged(path, e.to_string()))
 }
 
 /// The first difference of two state dictionaries, order aside.
@@ -133,43 +121,6 @@ fn called(got: &StateDict) -> Option<String> {
     let gone = INERT.iter().find(|n| got.get(n).is_none());
     odd.map(|n| format!("`{n}` was made by a call"))
         .or_else(|| gone.map(|n| format!("`{n}` was lost with the call beside it")))
-}
-
-fn param_groups(root: &Path, fixture: &Value) -> Result<Outcome> {
-    let config = json(&root.join("config.json"))?;
-    let Some(sizes) = Sizes::from_golden_config(&config) else {
-        return Ok(Outcome::exact(0, Some("config.json lacks a size".into())));
-    };
-    let mut compared = 0;
-    for file in files(fixture) {
-        let groups = json(&root.join(file))?;
-        for (name, groups) in groups.as_object().into_iter().flatten() {
-            let Some(task) = Task::named(name) else {
-                return Ok(Outcome::exact(1, Some(format!("unknown task `{name}`"))));
-            };
-            let (no_decay, decay) = parameter_groups(&expected_keys(task, &sizes));
-            for (key, got) in [("no_decay", no_decay), ("decay", decay)] {
-                let expected: Vec<&str> = groups[key]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(Value::as_str)
-                    .collect();
-                if let Some(i) = (0..got.len().max(expected.len()))
-                    .find(|i| got.get(*i).map(String::as_str) != expected.get(*i).copied())
-                {
-                    let problem = format!(
-                        "{name}.{key}[{i}]: {:?} instead of {:?}",
-                        got.get(i),
-                        expected.get(i)
-                    );
-                    return Ok(Outcome::exact(1, Some(problem)));
-                }
-                compared += got.len();
-            }
-        }
-    }
-    Ok(Outcome::exact(compared, None))
 }
 
 fn pos_embed(root: &Path, fixture: &Value) -> Result<Outcome> {

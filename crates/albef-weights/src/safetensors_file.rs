@@ -10,7 +10,7 @@ use safetensors::tensor::{Dtype, SafeTensors, View};
 
 use crate::atomic::write_atomic;
 use crate::error::{Result, WeightsError};
-use crate::tensor::{DType, HostTensor, StateDict};
+use crate::tensor::{Bytes, DType, HostTensor, StateDict};
 
 /// How floats are stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,8 +54,8 @@ fn to_file(dtype: DType) -> Dtype {
     }
 }
 
-/// Tensors and metadata of safetensors bytes.
-pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<(StateDict, HashMap<String, String>)> {
+/// Tensors and metadata of safetensors bytes, which the tensors share.
+pub(crate) fn parse(path: &Path, bytes: &Bytes) -> Result<(StateDict, HashMap<String, String>)> {
     let damaged = |e: safetensors::SafeTensorError| {
         WeightsError::damaged(path, format!("not a whole safetensors file: {e}"))
     };
@@ -70,8 +70,12 @@ pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<(StateDict, HashMap<Str
         let dtype = from_file(view.dtype()).ok_or_else(|| {
             WeightsError::damaged(path, format!("`{name}` has type {:?}", view.dtype()))
         })?;
-        let tensor =
-            HostTensor { dtype, shape: view.shape().to_vec(), bytes: view.data().to_vec() };
+        let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
+        let part = bytes.slice(start..start + view.data().len());
+        let part = part.ok_or_else(|| {
+            WeightsError::damaged(path, format!("`{name}` reaches beyond the file"))
+        })?;
+        let tensor = HostTensor { dtype, shape: view.shape().to_vec(), bytes: part };
         state.insert(name.to_owned(), tensor);
     }
     Ok((state, metadata))

@@ -1,6 +1,9 @@
-//! Tensors as they lie in files.
+//! Named tensors of a file, on the host.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
 
 use half::{bf16, f16};
 
@@ -44,7 +47,58 @@ impl DType {
     }
 }
 
-/// A tensor: little-endian bytes in row-major order.
+/// Bytes that are shared, not copied: a range of a memory-mapped file, or of a buffer.
+#[derive(Clone)]
+pub struct Bytes {
+    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    range: Range<usize>,
+}
+
+impl Bytes {
+    /// All bytes of `owner`.
+    pub fn new(owner: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
+        let range = 0..owner.as_ref().len();
+        Self { owner: Arc::new(owner), range }
+    }
+
+    /// A part of these bytes; `None` if `range` reaches beyond them.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Option<Self> {
+        let (start, end) = (range.start, range.end);
+        (start <= end && end <= self.len()).then(|| Self {
+            owner: self.owner.clone(),
+            range: self.range.start + start..self.range.start + end,
+        })
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &(*self.owner).as_ref()[self.range.clone()]
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::new(bytes)
+    }
+}
+
+impl PartialEq for Bytes {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.len())
+    }
+}
+
+/// A tensor: little-endian bytes in row-major order. Cheap to clone.
 #[derive(Clone, PartialEq, Debug)]
 pub struct HostTensor {
     /// Element type.
@@ -52,22 +106,22 @@ pub struct HostTensor {
     /// Shape; empty for a scalar.
     pub shape: Vec<usize>,
     /// The elements.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
 }
 
 impl HostTensor {
     /// A float tensor.
     #[must_use]
     pub fn from_f32(shape: &[usize], values: &[f32]) -> Self {
-        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Self { dtype: DType::F32, shape: shape.to_vec(), bytes }
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self { dtype: DType::F32, shape: shape.to_vec(), bytes: bytes.into() }
     }
 
     /// An integer tensor.
     #[must_use]
     pub fn from_i64(shape: &[usize], values: &[i64]) -> Self {
-        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Self { dtype: DType::I64, shape: shape.to_vec(), bytes }
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self { dtype: DType::I64, shape: shape.to_vec(), bytes: bytes.into() }
     }
 
     /// Number of elements.

@@ -1,6 +1,5 @@
 //! Reading a checkpoint of any layout.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{Cursor, Read};
@@ -10,7 +9,7 @@ use std::rc::Rc;
 use crate::error::{Result, WeightsError};
 use crate::pickle::{self, Loaded, Parts, Storage, Value, View};
 use crate::safetensors_file;
-use crate::tensor::{HostTensor, StateDict};
+use crate::tensor::{Bytes, HostTensor, StateDict};
 
 /// Named tensors of a file.
 #[derive(Clone, Debug)]
@@ -41,7 +40,7 @@ const LEGACY: [u8; 2] = [0x80, 0x02];
 /// # Errors
 /// If the file cannot be read, is damaged, or holds no tensors.
 pub fn read(path: &Path) -> Result<Checkpoint> {
-    let bytes = fs::read(path).map_err(WeightsError::io(path))?;
+    let bytes = mapped(path)?;
     let mut checkpoint = if bytes.starts_with(b"PK") {
         from_zip(path, &bytes)?
     } else if bytes.starts_with(&LEGACY) || bytes.starts_with(&[0x80, 0x04]) {
@@ -61,6 +60,20 @@ pub fn read(path: &Path) -> Result<Checkpoint> {
         return Err(WeightsError::damaged(path, "there is no tensor in this file"));
     }
     Ok(checkpoint)
+}
+
+/// The file, mapped into memory: what is not looked at is never read.
+fn mapped(path: &Path) -> Result<Bytes> {
+    let file = fs::File::open(path).map_err(WeightsError::io(path))?;
+    let length = file.metadata().map_err(WeightsError::io(path))?;
+    if length.is_dir() || length.len() == 0 {
+        // A folder is refused with the system's own words; an empty file cannot be mapped.
+        return Ok(fs::read(path).map_err(WeightsError::io(path))?.into());
+    }
+    // SAFETY: the mapping is private and only read. A file that another process shortens meanwhile
+    // ends this one with a bus error, as it does for every program that maps checkpoints.
+    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(WeightsError::io(path))?;
+    Ok(Bytes::new(map))
 }
 
 /// Bytes that may still be taken.
@@ -87,9 +100,9 @@ impl Budget {
     }
 }
 
-fn from_zip(path: &Path, bytes: &[u8]) -> Result<Checkpoint> {
+fn from_zip(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
     let fail = |detail: String| WeightsError::damaged(path, detail);
-    let mut archive = zip::ZipArchive::new(Cursor::new(bytes))
+    let mut archive = zip::ZipArchive::new(Cursor::new(&**bytes))
         .map_err(|e| fail(format!("not a whole zip archive: {e}")))?;
     let pickle_name = archive
         .file_names()
@@ -100,24 +113,32 @@ fn from_zip(path: &Path, bytes: &[u8]) -> Result<Checkpoint> {
     let folder = pickle_name.trim_end_matches("data.pkl").to_owned();
     // Entries may lie over each other and may be compressed, so their sum needs a limit of its own.
     let mut budget = Budget::of(bytes);
-    let mut entry = |name: &str| -> Result<Vec<u8>> {
+    let mut entry = |name: &str| -> Result<Bytes> {
         let mut file = archive.by_name(name).map_err(|e| fail(format!("entry `{name}`: {e}")))?;
+        // PyTorch stores entries as they are: such a one is a part of the mapped file.
+        if file.compression() == zip::CompressionMethod::Stored
+            && let Some(start) = file.data_start().and_then(|s| usize::try_from(s).ok())
+        {
+            let end = usize::try_from(file.size()).ok().and_then(|n| start.checked_add(n));
+            let part = end.and_then(|end| bytes.slice(start..end));
+            return part.ok_or_else(|| fail(format!("entry `{name}` reaches beyond the file")));
+        }
         let mut data = Vec::new();
         (&mut file)
             .take(budget.left as u64 + 1)
             .read_to_end(&mut data)
             .map_err(|e| fail(format!("entry `{name}`: {e}")))?;
         budget.take(data.len()).map_err(fail)?;
-        Ok(data)
+        Ok(data.into())
     };
     let description = entry(&pickle_name)?;
     let value = pickle::load(&description).map_err(fail)?.value;
     collect(path, &value, Budget::of(bytes), |storage| {
-        entry(&format!("{folder}data/{}", storage.key)).map(Cow::Owned)
+        entry(&format!("{folder}data/{}", storage.key))
     })
 }
 
-fn from_legacy(path: &Path, bytes: &[u8]) -> Result<Checkpoint> {
+fn from_legacy(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
     let fail = |detail: String| WeightsError::damaged(path, detail);
     let mut at = 0;
     let mut next = || -> Result<Loaded> {
@@ -145,25 +166,25 @@ fn from_legacy(path: &Path, bytes: &[u8]) -> Result<Checkpoint> {
         data.insert(key.to_owned(), part);
     }
     collect(path, &object.value, Budget::of(bytes), |storage| {
-        let part = data.get(&*storage.key).copied();
-        part.map(Cow::Borrowed)
-            .ok_or_else(|| fail(format!("storage `{}` is not in the file", storage.key)))
+        let part: Option<&Bytes> = data.get(&*storage.key);
+        part.cloned().ok_or_else(|| fail(format!("storage `{}` is not in the file", storage.key)))
     })
 }
 
 /// The storage at byte `at`: the number of its elements, then these, of `size` bytes each.
-fn legacy_storage(bytes: &[u8], at: usize, size: usize) -> Option<&[u8]> {
-    let (head, rest) = bytes.get(at..)?.split_first_chunk()?;
+fn legacy_storage(bytes: &Bytes, at: usize, size: usize) -> Option<Bytes> {
+    let (head, rest) = bytes.get(at..)?.split_first_chunk::<8>()?;
     let elements = usize::try_from(u64::from_le_bytes(*head)).ok()?;
-    rest.get(..elements.checked_mul(size)?)
+    let length = elements.checked_mul(size).filter(|n| *n <= rest.len())?;
+    bytes.slice(at + head.len()..at + head.len() + length)
 }
 
 /// The tensors of the root: the dictionary under `model` if there is one, else the value itself.
-fn collect<'a>(
+fn collect(
     path: &Path,
     value: &Value,
     mut budget: Budget,
-    mut bytes_of: impl FnMut(&Storage) -> Result<Cow<'a, [u8]>>,
+    mut bytes_of: impl FnMut(&Storage) -> Result<Bytes>,
 ) -> Result<Checkpoint> {
     let Value::Dict(top) = value else {
         return Err(WeightsError::damaged(
@@ -179,7 +200,7 @@ fn collect<'a>(
     let root = wrapped.as_ref().map(|_| "model".to_owned());
     let entries = wrapped.unwrap_or_else(|| top.clone());
     let mut tensors = StateDict::default();
-    let mut cache: HashMap<Rc<str>, Cow<[u8]>> = HashMap::new();
+    let mut cache: HashMap<Rc<str>, Bytes> = HashMap::new();
     for (key, value) in entries.borrow().pairs() {
         let (Some(name), Value::Tensor(view)) = (key.text(), value) else { continue };
         let storage = &view.storage;
@@ -218,8 +239,8 @@ fn without_tensors(entries: &Parts, wrapped: bool) -> String {
     )
 }
 
-/// Copies a strided view into row-major order.
-fn gather(view: &View, storage: &[u8], budget: &mut Budget) -> Result<HostTensor, String> {
+/// A view in row-major order: a part of its storage, or a copy where its elements are not neighbors.
+fn gather(view: &View, storage: &Bytes, budget: &mut Budget) -> Result<HostTensor, String> {
     let size = view.storage.dtype.size();
     let outside = "the view reaches outside its storage";
     let length = view
@@ -235,13 +256,14 @@ fn gather(view: &View, storage: &[u8], budget: &mut Budget) -> Result<HostTensor
     if length > 0 && last >= storage.len() / size {
         return Err(outside.into());
     }
-    budget.take(length)?;
     let bytes = if length == 0 {
-        Vec::new()
+        Vec::new().into()
     } else if is_row_major(view) {
-        storage[view.offset * size..][..length].to_vec()
+        let start = view.offset * size;
+        start.checked_add(length).and_then(|end| storage.slice(start..end)).ok_or(outside)?
     } else {
-        strided(view, storage, length)
+        budget.take(length)?;
+        strided(view, storage, length).into()
     };
     Ok(HostTensor { dtype: view.storage.dtype, shape: view.shape.clone(), bytes })
 }

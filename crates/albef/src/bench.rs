@@ -6,6 +6,7 @@ use albef_data::random::Stream;
 use burn::tensor::{Device, Tensor};
 use serde::Serialize;
 
+use crate::checkpoint::{copy_for_momentum, momentum_encoders};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::init::{fresh_params, fresh_queues};
@@ -18,9 +19,9 @@ use crate::objectives::pretrain::{Batch, Settings, StepRng, forward};
 use crate::objectives::queue::Queues;
 use crate::ops::{Ops, Precision, index};
 use crate::params::{Params, from_vec, to_vec};
+use crate::task::TaskRef;
 use crate::train::optimizer::{Optimizer, update_average};
 use crate::train::step::clamp_temperature;
-use crate::weights::{copy_for_momentum, momentum_encoders};
 
 /// What is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +93,8 @@ impl Bench {
         }
         config.check()?;
         let (batch, k, res) = (options.batch, options.rerank_k, config.vision.image_res);
-        let online = fresh_params(&config, 0.07, 0, device)?;
+        let schema = TaskRef::pretrain().schema(&config);
+        let online = fresh_params(&schema, 0.07, 0, device)?;
         let ops = Ops::for_device(device).with_precision(options.precision);
         let texts = captions(batch.max(k), config.text.vocab_size);
         let images = from_vec(pixels(batch * 3 * res * res), [batch, 3, res, res], device);

@@ -71,6 +71,20 @@ pub enum Error {
         "these weights have no vocabulary head (`text_encoder.cls.*`): start from a pre-training checkpoint"
     )]
     NoMlmHead,
+    /// A checkpoint of another task than the wanted one.
+    #[error(
+        "{source_file} is a checkpoint for {found}, and one for {wanted} is needed; hint: {hint}"
+    )]
+    WrongTask {
+        /// The file.
+        source_file: String,
+        /// The task that it is for, in words.
+        found: &'static str,
+        /// The task that it should be for, in words.
+        wanted: String,
+        /// The way out.
+        hint: String,
+    },
     /// A configuration that cannot work.
     #[error("configuration: {0}")]
     Config(String),

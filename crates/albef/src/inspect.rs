@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use albef_weights::{KeepAs, StateDict, inspect, write_atomic, write_safetensors};
+use albef_weights::{KeepAs, StateDict, write_atomic, write_safetensors};
 use serde::Serialize;
 
+use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::task_weights::task_name;
-use crate::weights::ModelFiles;
 use crate::write_folder::write_folder;
 
 /// What a checkpoint is.
@@ -32,16 +31,15 @@ pub struct CheckpointSummary {
 }
 
 impl CheckpointSummary {
-    /// Describes the files of a model.
+    /// Describes a checkpoint.
     #[must_use]
-    pub fn new(files: &ModelFiles) -> Self {
-        let found = inspect(&files.tensors);
+    pub fn new(files: &Checkpoint) -> Self {
         Self {
-            task: task_name(found.task),
-            tensors: found.tensors,
+            task: files.task.title(),
+            tensors: files.tensors.len(),
             values: files.tensors.iter().map(|(_, t)| t.len()).sum(),
-            momentum: found.momentum,
-            queues: found.queues,
+            momentum: files.has_momentum(),
+            queues: files.has_queues(),
             word_pieces: files.vocabulary.lines().count(),
             config: files.config.clone(),
         }
@@ -86,7 +84,7 @@ const WEIGHTS: &str = "model.safetensors";
 ///
 /// # Errors
 /// If the folder holds a model already, a value does not fit the number format, or a file cannot be written.
-pub fn export(files: &ModelFiles, folder: &Path, options: &ExportOptions) -> Result<()> {
+pub fn export(files: &Checkpoint, folder: &Path, options: &ExportOptions) -> Result<()> {
     if folder.join(WEIGHTS).exists() {
         return Err(Error::Argument(format!(
             "{} already holds a model; choose another folder",
@@ -104,7 +102,7 @@ pub fn export(files: &ModelFiles, folder: &Path, options: &ExportOptions) -> Res
         .collect();
     let card = format!(
         "# ALBEF, {}\n\nExported from {} by `albef inspect --export`, {} tensors.\n",
-        task_name(inspect(&files.tensors).task),
+        files.task.title(),
         files.source,
         tensors.len()
     );

@@ -8,6 +8,7 @@
 //! it does), to train one at [`train::trainer::Trainer`].
 
 pub mod bench;
+pub mod checkpoint;
 pub mod config;
 pub mod control;
 pub mod device;
@@ -26,9 +27,8 @@ pub mod ops;
 pub mod params;
 pub mod pipeline;
 pub mod self_test;
-pub mod task_weights;
+pub mod task;
 pub mod train;
-pub mod weights;
 pub mod write_folder;
 
 pub use albef_data::dataset::{Sample, Skipped};

@@ -168,3 +168,15 @@ pub fn cpu() -> Device {
     debug_assert!(ops::is_cpu(&device));
     device
 }
+
+/// `[rows, columns]` to `[columns, rows]`.
+#[must_use]
+pub fn transposed(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut out = vec![0.0; data.len()];
+    for r in 0..rows {
+        for c in 0..columns {
+            out[c * rows + r] = data[r * columns + c];
+        }
+    }
+    out
+}

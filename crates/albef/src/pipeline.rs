@@ -33,13 +33,14 @@ use albef_data::image::{Normalization, RgbImage, resize_bicubic};
 use albef_data::text::{Encoded, Tokenizer, Truncation, Vocabulary};
 use burn::tensor::{Device, Tensor};
 
+use crate::checkpoint::{Checkpoint, Parts};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::eval::retrieval::{embed_texts, similarities, top_k};
 use crate::model::Albef;
 use crate::model_path::note_inferred;
 use crate::params::{Params, from_vec, to_vec};
-use crate::weights::{ModelFolder, interpolation_line};
+use crate::task::TaskRef;
 
 /// Images that are encoded at a time.
 pub(crate) const BATCH: usize = 32;
@@ -78,12 +79,15 @@ impl Pipeline {
     /// As [`Pipeline::open`], or if the resolution does not fit the model.
     pub fn open_at(path: &Path, image_res: Option<usize>, device: &Device) -> Result<Self> {
         note_inferred(path);
-        let ModelFolder { config, state, vocabulary, .. } =
-            ModelFolder::open_at(path, image_res, device)?;
-        let mut out = Self::new(state.model(&config)?, state.online, &vocabulary)?;
-        out.interpolated = state.interpolated;
-        if let Some(grids) = state.interpolated {
-            tracing::info!("{}", interpolation_line(grids));
+        let accepted = [TaskRef::pretrain(), TaskRef::named("retrieval")?];
+        let loaded =
+            Checkpoint::open(path)?.at(image_res)?.load(&accepted, device, Parts::Inference)?;
+        let mut out = Self::new(loaded.albef()?, loaded.online, &loaded.vocabulary)?;
+        out.interpolated = loaded.report.resized;
+        if let Some((from, to)) = out.interpolated {
+            tracing::info!(
+                "position tables interpolated from {from} x {from} to {to} x {to} patches"
+            );
         }
         Ok(out)
     }
@@ -254,7 +258,8 @@ pub(crate) mod tests {
     /// The smallest model on fresh weights.
     pub(crate) fn nano() -> Pipeline {
         let config = ModelConfig::nano();
-        let params = fresh_params(&config, 0.07, 3, &cpu()).unwrap();
+        let schema = TaskRef::pretrain().schema(&config);
+        let params = fresh_params(&schema, 0.07, 3, &cpu()).unwrap();
         let model = Albef::new(&config, &params.frozen(Ops::for_device(&cpu()))).unwrap();
         let vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\ndog\n";
         Pipeline::new(model, params, vocabulary).unwrap()

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use albef::checkpoint::momentum_encoders;
 use albef::config::ModelConfig;
 use albef::eval::mutual_information::{MutualInformation, Parts, Report, other_images};
 use albef::golden::GoldenSet;
@@ -15,7 +16,6 @@ use albef::ops::{Ops, Precision};
 use albef::params::cpu;
 use albef::train::optimizer::update_average;
 use albef::train::step::clamp_temperature;
-use albef::weights::momentum_encoders;
 use albef_weights::StateDict;
 use burn::tensor::Tensor;
 
@@ -57,7 +57,7 @@ fn recorded(name: &str) -> Recorded {
         word: words[*i] as u32,
     };
     // A step moves the momentum model before it looks at the batch.
-    let (mut online, mut momentum) = (state.online.clone(), state.momentum.clone().unwrap());
+    let (mut online, mut momentum) = (state.online.clone(), state.momentum.clone());
     clamp_temperature(&mut online);
     let rate = fixture["params"]["momentum"].as_f64().unwrap_or(set.momentum().unwrap());
     update_average(rate, &mut momentum, &mut online);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
+use albef::checkpoint::{copy_for_momentum, momentum_encoders};
 use albef::config::ModelConfig;
 use albef::init::{fresh_params, fresh_queues};
 use albef::model::{Albef, TokenBatch};
@@ -10,7 +11,6 @@ use albef::objectives::masking::SpecialIds;
 use albef::objectives::pretrain::{Batch, Settings, StepRng, forward};
 use albef::ops::{Ops, Precision};
 use albef::params::{cpu, from_vec, to_vec};
-use albef::weights::{copy_for_momentum, momentum_encoders};
 use burn::tensor::Device;
 
 fn small() -> ModelConfig {
@@ -30,7 +30,8 @@ fn step(ops: Ops, device: &Device) -> (Vec<f32>, Vec<Vec<f32>>) {
 /// The same with a weight of the pseudo-targets, and with or without them for masked words.
 fn step_with(ops: Ops, alpha: f64, mlm_mod: bool, device: &Device) -> (Vec<f32>, Vec<Vec<f32>>) {
     let config = small();
-    let online = fresh_params(&config, 0.07, 3, device).unwrap();
+    let online =
+        fresh_params(&albef::task::TaskRef::pretrain().schema(&config), 0.07, 3, device).unwrap();
     let weights = online.trainable(ops);
     let model = Albef::new(&config, &weights).unwrap();
     let teacher =

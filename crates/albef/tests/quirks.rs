@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
+use albef::checkpoint::{copy_for_momentum, momentum_encoders};
 use albef::config::ModelConfig;
 use albef::eval::answers::{Candidates, RankRule, rank};
 use albef::eval::grounding::best_box;
-use albef::init::{fresh_params, fresh_queues, fresh_task_params};
+use albef::init::{fresh_params, fresh_queues};
 use albef::model::{
     Albef, Branch, DropoutRng, ImageContext, ImageStates, OutputRows, TokenBatch, VqaModel,
 };
@@ -15,8 +16,7 @@ use albef::objectives::masking::SpecialIds;
 use albef::objectives::pretrain::{Batch, Settings, Step, StepRng, forward};
 use albef::ops::{Ops, Precision};
 use albef::params::{Params, cpu, from_vec, to_vec};
-use albef::weights::{copy_for_momentum, momentum_encoders};
-use albef_weights::Task;
+use albef::task::TaskRef;
 use burn::tensor::Tensor;
 
 const WORDS: usize = 90;
@@ -88,7 +88,9 @@ fn settings() -> Settings {
 
 /// Weights of a model and of its teacher.
 fn pair() -> [Params; 2] {
-    [3, 4].map(|seed| loud(fresh_params(&small(), 0.07, seed, &cpu()).unwrap()))
+    [3, 4].map(|seed| {
+        loud(fresh_params(&TaskRef::pretrain().schema(&small()), 0.07, seed, &cpu()).unwrap())
+    })
 }
 
 /// A step on three pictures of the given ids.
@@ -244,7 +246,12 @@ fn where_no_box_scores_none_is_chosen() {
 
 fn answer_models() -> [VqaModel; 2] {
     let config = small();
-    let fresh = |seed| loud(fresh_task_params(Task::Vqa, &config, 0.07, seed, &cpu()).unwrap());
+    let fresh = |seed| {
+        loud(
+            fresh_params(&TaskRef::named("vqa").unwrap().schema(&config), 0.07, seed, &cpu())
+                .unwrap(),
+        )
+    };
     let ops = Ops::Fused(Precision::F32);
     let momentum = copy_for_momentum(&fresh(8)).unwrap().frozen(ops);
     [
@@ -296,7 +303,9 @@ fn answers_can_be_distilled_over_their_positions() {
 #[test]
 fn answers_are_ranked_by_the_rule_and_equal_ones_by_their_number() {
     let config = small();
-    let params = loud(fresh_task_params(Task::Vqa, &config, 0.07, 7, &cpu()).unwrap());
+    let params = loud(
+        fresh_params(&TaskRef::named("vqa").unwrap().schema(&config), 0.07, 7, &cpu()).unwrap(),
+    );
     let weights = params.frozen(Ops::Fused(Precision::F32));
     let model = VqaModel::new(&config, &weights, Branch::Online).unwrap();
     let states: ImageStates = model.visual_encoder.forward(images(1)).unwrap();

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use albef::checkpoint::Checkpoint;
 use albef::eval::refcoco::{INSTANCES, REFS, RefCoco};
-use albef::weights::ModelFiles;
 use albef_data::dataset::{
     AnnotationFormat, ImageRoots, Sample, SourceSpec, open_source, read_task,
 };
@@ -152,10 +152,8 @@ fn read(plan: &Plan, entry: &FileEntry, state: &mut FileState) -> Result<(), Str
         }
         Form::Refcoco => return Ok(()),
         Form::Model => {
-            let files = ModelFiles::open(&path).map_err(|e| e.to_string())?;
-            let task = albef_weights::inspect(&files.tensors).task;
-            let (size, task) =
-                (files.config.vision.image_res, albef::task_weights::task_name(task));
+            let files = Checkpoint::open(&path).map_err(|e| e.to_string())?;
+            let (size, task) = (files.config.vision.image_res, files.task.title());
             state.remarks.push(format!("weights for {task} at {size} pixels"));
             return Ok(());
         }

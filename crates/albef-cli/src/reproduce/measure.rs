@@ -6,9 +6,10 @@ use albef::eval::answers::RankRule;
 use albef::eval::grounding::Cases;
 use albef::eval::retrieval;
 use albef::eval::vqa_score::ScoreRule;
+use albef::task::TaskRef;
 use albef_data::dataset::{AnnotationFormat, ImageRoots, read_task};
 use albef_report::{Outcomes, bootstrap_interval};
-use albef_weights::{Task, write_atomic};
+use albef_weights::write_atomic;
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use clap::ValueEnum;
@@ -119,8 +120,8 @@ pub fn run(
     let (value, found) = match task {
         "retrieval" => retrieval(&o, device)?,
         "vqa" => vqa(&o, output, device)?,
-        "nlvr" => classes(&o, Task::Nlvr, AnnotationFormat::Nlvr, device)?,
-        "ve" => classes(&o, Task::Ve, AnnotationFormat::Entailment, device)?,
+        "nlvr" => classes(&o, TaskRef::named("nlvr")?, AnnotationFormat::Nlvr, device)?,
+        "ve" => classes(&o, TaskRef::named("ve")?, AnnotationFormat::Entailment, device)?,
         _ => grounding(&o, device)?,
     };
     if let Some(found) = found {
@@ -178,7 +179,7 @@ fn retrieval(o: &Options<'_>, device: &Device) -> Result<Found> {
 }
 
 fn vqa(o: &Options<'_>, output: &Path, device: &Device) -> Result<Found> {
-    let model = TaskModel::open(&o.path("model")?, Task::Vqa, device)?;
+    let model = TaskModel::open(&o.path("model")?, TaskRef::named("vqa")?, device)?;
     let root = o.path("image_root")?;
     let roots = ImageRoots { image_root: root.clone(), vqa_root: root.clone(), vg_root: root };
     let list = o.path("annotations")?;
@@ -201,10 +202,15 @@ fn vqa(o: &Options<'_>, output: &Path, device: &Device) -> Result<Found> {
     }
     value["accuracy"] = json!(out.mean());
     value["interval"] = json!(bootstrap_interval(&out.scores, RESAMPLES, 42));
-    Ok((value, Some(outcomes::measured(Task::Vqa, score, &samples, &out))))
+    Ok((value, Some(outcomes::measured(TaskRef::named("vqa")?, score, &samples, &out))))
 }
 
-fn classes(o: &Options<'_>, task: Task, form: AnnotationFormat, device: &Device) -> Result<Found> {
+fn classes(
+    o: &Options<'_>,
+    task: TaskRef,
+    form: AnnotationFormat,
+    device: &Device,
+) -> Result<Found> {
     let model = TaskModel::open(&o.path("model")?, task, device)?;
     let roots = ImageRoots { image_root: o.path("image_root")?, ..ImageRoots::default() };
     let list = o.path("annotations")?;

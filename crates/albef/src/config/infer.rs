@@ -1,9 +1,10 @@
 //! Sizes of a model read off the shapes of its weights, for checkpoint files that come alone.
 
-use albef_weights::{StateDict, Task, inspect};
+use albef_weights::StateDict;
 
 use super::model::ModelConfig;
 use crate::error::{Error, Result};
+use crate::task::TaskRef;
 
 /// Width of an attention head in every published ViT and BERT. Shapes do not tell it.
 const HEAD: usize = 64;
@@ -109,21 +110,23 @@ fn text_layers(state: &StateDict, source: &str) -> Result<(usize, usize)> {
              an ALBEF checkpoint"
         )));
     };
-    let doubled = matches!(inspect(state).task, Task::Nlvr | Task::Ta);
+    let doubled = TaskRef::of_checkpoint(state, None).has_paired_layers();
     Ok((fusion, if doubled { (all + fusion) / 2 } else { all }))
 }
 
 #[cfg(test)]
 mod tests {
-    use albef_weights::{HostTensor, expected_keys};
+    use albef_weights::HostTensor;
 
     use super::*;
-    use crate::weights::sizes;
+    use crate::task::TASKS;
 
-    fn state(task: Task, config: &ModelConfig) -> StateDict {
-        let tensor =
-            |shape: Vec<usize>| HostTensor::from_f32(&shape, &vec![0.0; shape.iter().product()]);
-        expected_keys(task, &sizes(config)).into_iter().map(|(n, s)| (n, tensor(s))).collect()
+    fn state(task: TaskRef, config: &ModelConfig) -> StateDict {
+        let zeros = |shape: &[usize]| {
+            HostTensor::from_f32(shape, &vec![0.0; shape.iter().product::<usize>()])
+        };
+        let schema = task.schema(config);
+        schema.parameters().iter().map(|p| (p.name.clone(), zeros(&p.shape))).collect()
     }
 
     #[test]
@@ -133,7 +136,7 @@ mod tests {
         (config.vision.layer_norm_eps, config.text.dropout) = (1e-6, 0.1);
         config.text.vocab_size = 50;
         config.text.max_positions = 16;
-        for task in [Task::Pretrain, Task::Retrieval, Task::Vqa, Task::Nlvr, Task::Ta, Task::Ve] {
+        for task in TASKS {
             let mut want = config.clone();
             let state = state(task, &config);
             if state.get("vision_proj.weight").is_none() {

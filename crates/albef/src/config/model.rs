@@ -1,5 +1,6 @@
 //! Sizes of the model, the presets, and the `config.json` of a model folder.
 
+use albef_weights::Sizes;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -101,6 +102,15 @@ pub struct ModelConfig {
     pub text: TextConfig,
     /// Width of the joint space.
     pub embed_dim: usize,
+    /// The task of the model, by name; official files do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// The classes of a model that was fine-tuned for labels of one's own, in the order of its logits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// Whether several of these labels may hold at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub multi_label: bool,
 }
 
 fn model_type() -> String {
@@ -167,6 +177,30 @@ impl ModelConfig {
                 paired: false,
             },
             embed_dim,
+            task: None,
+            labels: Vec::new(),
+            multi_label: false,
+        }
+    }
+
+    /// Sizes on which the names and shapes of weights depend.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        let (v, t) = (&self.vision, &self.text);
+        Sizes {
+            vision_width: v.width,
+            vision_depth: v.depth,
+            vision_mlp: v.mlp_width,
+            patch: v.patch,
+            tokens: v.tokens(),
+            hidden: t.hidden,
+            layers: t.layers,
+            intermediate: t.intermediate,
+            fusion_layer: t.fusion_layer,
+            vocab_size: t.vocab_size,
+            max_positions: t.max_positions,
+            type_vocab: t.type_vocab,
+            embed_dim: self.embed_dim,
         }
     }
 

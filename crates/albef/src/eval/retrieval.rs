@@ -354,7 +354,9 @@ mod tests {
     /// All pairs of two images and three texts, by a score.
     fn scored(score: Score) -> Evaluation {
         let config = ModelConfig::nano();
-        let params = fresh_params(&config, 0.07, 3, &cpu()).unwrap();
+        let params =
+            fresh_params(&crate::task::TaskRef::pretrain().schema(&config), 0.07, 3, &cpu())
+                .unwrap();
         let model = Albef::new(&config, &params.frozen(crate::ops::Ops::for_device(&cpu())));
         let side = config.vision.image_res;
         let load = |which: &[usize]| -> Result<Tensor<4>> {

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::encoders::padded_batch;
 use super::pretrain::{compare_checksums, compare_gradients, gradients, packed};
 use super::{Comparison, GoldenSet, Outcome};
+use crate::checkpoint::{LoadedModel, momentum_encoders};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::model::{
@@ -19,14 +20,13 @@ use crate::objectives::pretrain::{Batch, Settings, StepRng, forward};
 use crate::objectives::queue::{NO_ID, Queues};
 use crate::ops::{Ops, Precision};
 use crate::params::to_vec;
-use crate::task_weights::TaskWeights;
+use crate::params::transposed;
 use crate::train::optimizer::update_average;
-use crate::weights::{momentum_encoders, transposed};
 
 /// What all task steps share: settings of the fixture, and the momentum update.
 pub(super) struct TaskRun {
     pub config: ModelConfig,
-    pub weights: TaskWeights,
+    pub weights: LoadedModel,
     pub alpha: f64,
     pub distill: bool,
     momentum: f64,

@@ -41,10 +41,10 @@ pub(super) fn padded_batch(t: &Tensors, ids: &str, mask: &str) -> Result<Option<
 const HOLES: &str = "a mask with holes, where only visible prefixes are known";
 
 pub(super) fn vit(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
-    let (config, state) = set.model(fixture)?;
+    let (_, state) = set.model(fixture)?;
     let inputs = set.tensors(fixture, "inputs.safetensors")?;
     let expected = set.tensors(fixture, "expected.safetensors")?;
-    let encoder = state.model(&config)?.encoders.visual_encoder;
+    let encoder = state.albef()?.encoders.visual_encoder;
     let block = fixture["params"]["attention_block"].as_u64().map(|b| b as usize);
     let mut trace = VisionTrace { attention_block: block, ..VisionTrace::default() };
     let image = inputs.on::<4>("image", set.device())?;
@@ -81,7 +81,7 @@ pub(super) fn bert(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let (config, state) = set.model(fixture)?;
     let t = set.tensors(fixture, "inputs.safetensors")?;
     let expected = set.tensors(fixture, "expected.safetensors")?;
-    let encoder = state.model(&config)?.encoders.text_encoder;
+    let encoder = state.albef()?.encoders.text_encoder;
     let params = &fixture["params"];
     let layer = params["attention_layer"].as_u64().map(|l| l as usize);
     let mut trace = TextTrace { attention_layer: layer, ..TextTrace::default() };
@@ -199,8 +199,8 @@ fn image_states(
 }
 
 pub(super) fn projections(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
-    let (config, state) = set.model(fixture)?;
-    let model = state.model(&config)?;
+    let (_, state) = set.model(fixture)?;
+    let model = state.albef()?;
     let t = set.tensors(fixture, "inputs.safetensors")?;
     let expected = set.tensors(fixture, "expected.safetensors")?;
     let mut c = Comparison::new(fixture)?;

@@ -6,6 +6,7 @@ mod answers;
 mod compare;
 mod downstream;
 mod encoders;
+mod keys;
 mod maps;
 mod panics;
 mod pretrain;
@@ -155,7 +156,9 @@ fn outcome(set: &GoldenSet, kind: &str, fixture: &Value, slack: f64) -> Option<R
 type Replay = fn(&GoldenSet, &Value) -> Result<Outcome>;
 
 /// Kinds that are replayed on a model or with what trains it.
-const MODEL_KINDS: [(&str, Replay); 21] = [
+const MODEL_KINDS: [(&str, Replay); 23] = [
+    ("checkpoint_keys", keys::checkpoint_keys),
+    ("param_groups", keys::param_groups),
     ("vit", encoders::vit),
     ("bert", encoders::bert),
     ("projections", encoders::projections),

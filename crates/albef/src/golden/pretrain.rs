@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::encoders::{padded_batch, token_ids};
 use super::set::{Tensors, checksum, checksums, parameter};
 use super::{Comparison, GoldenSet, Outcome};
+use crate::checkpoint::{LoadedModel, momentum_encoders};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::model::{Albef, DropoutRng, TokenBatch, Weights};
@@ -16,10 +17,10 @@ use crate::objectives::masking::MaskDraw;
 use crate::objectives::pretrain::{Batch, Settings, Step, StepRng, forward};
 use crate::objectives::queue::Queues;
 use crate::ops::{Ops, Precision};
+use crate::params::transposed;
 use crate::params::{Params, to_vec};
 use crate::train::optimizer::{Optimizer, update_average};
 use crate::train::schedule::CosineSchedule;
-use crate::weights::{ModelState, momentum_encoders, transposed};
 
 /// StepRng of a fixture, for the token rows of `tokens`, which lie in a table of `width` columns.
 fn draws(t: &Tensors, prefix: &str, tokens: &TokenBatch, width: usize) -> Result<StepRng> {
@@ -82,14 +83,9 @@ struct Run {
 }
 
 impl Run {
-    fn new(config: ModelConfig, state: &ModelState) -> Result<Self> {
+    fn new(config: ModelConfig, state: &LoadedModel) -> Result<Self> {
         let queues = state.queues.clone().ok_or(crate::Error::Config("no queues".into()))?;
-        Ok(Self {
-            config,
-            online: state.online.clone(),
-            momentum: state.momentum_or_copy()?,
-            queues,
-        })
+        Ok(Self { config, online: state.online.clone(), momentum: state.momentum.clone(), queues })
     }
 
     /// Clamp, momentum update, forward, queues: the order of a pre-training step.

@@ -74,7 +74,7 @@ fn compare_images(c: &mut Comparison, txt2img: &[usize], images: usize, want: &V
 pub(super) fn evaluation(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let mut c = Comparison::new(fixture)?;
     let (config, state) = set.model(fixture)?;
-    let model = state.model(&config)?;
+    let model = state.albef()?;
     let gallery_path = set.file(fixture, "gallery.json")?;
     let gallery = set.json(fixture, "gallery.json")?;
     let folder = gallery_path.parent().unwrap_or(set.root()).to_owned();

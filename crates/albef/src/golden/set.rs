@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use albef_data::image::Normalization;
-use albef_weights::{HostTensor, StateDict, Task};
+use albef_weights::{HostTensor, StateDict};
 use burn::tensor::{Device, Tensor};
 use serde_json::Value;
 
+use crate::checkpoint::{Checkpoint, LoadedModel, Parts};
 use crate::config::{ModelConfig, TextConfig, VisionConfig};
 use crate::error::{Error, Result};
 use crate::objectives::masking::SpecialIds;
 use crate::params::{Params, from_vec, to_vec};
-use crate::task_weights::TaskWeights;
-use crate::weights::ModelState;
+use crate::task::TaskRef;
 
 /// A set: its description and where it lies.
 #[derive(Debug)]
@@ -146,9 +146,22 @@ impl GoldenSet {
                 paired: false,
             },
             embed_dim: self.size("/embed_dim")?,
+            task: None,
+            labels: Vec::new(),
+            multi_label: false,
         };
         config.check()?;
         Ok(config)
+    }
+
+    /// The sizes that another description in the set's format has.
+    ///
+    /// # Errors
+    /// If a size is missing.
+    pub(super) fn sizes_of(config: Value) -> Result<ModelConfig> {
+        let device = crate::params::cpu();
+        let set = Self { root: PathBuf::new(), config, manifest: Value::Null, device };
+        set.model_config(None)
     }
 
     /// Special ids of the set's vocabulary.
@@ -187,14 +200,18 @@ impl GoldenSet {
     }
 
     /// The weights of a fixture under the names of its task, with the parts that it replaces.
-    fn state_dict(&self, fixture: &Value, task: Option<Task>) -> Result<(ModelConfig, StateDict)> {
+    fn state_dict(
+        &self,
+        fixture: &Value,
+        task: Option<TaskRef>,
+    ) -> Result<(ModelConfig, StateDict)> {
         let weights = &fixture["weights"];
         let file = weights["file"].as_str().ok_or_else(|| self.wrong(fixture, "no weights"))?;
         let mut state = albef_weights::read(&self.root.join(file))?.tensors;
         let res = fixture["params"]["image_res"].as_u64().map(|r| r as usize);
         let config = self.model_config(res)?;
         if let Some(task) = task {
-            state = albef_weights::for_task(state, task, config.text.fusion_layer);
+            state = task.converted(state, TaskRef::pretrain(), config.text.fusion_layer);
         }
         if let (Some(extra), Some(rule)) = (weights["extra"].as_str(), weights["rule"].as_str()) {
             let prefix = format!("{rule}.");
@@ -211,22 +228,34 @@ impl GoldenSet {
     ///
     /// # Errors
     /// If the weights cannot be read or do not fit.
-    pub fn model(&self, fixture: &Value) -> Result<(ModelConfig, ModelState)> {
+    pub fn model(&self, fixture: &Value) -> Result<(ModelConfig, LoadedModel)> {
         let (config, state) = self.state_dict(fixture, None)?;
-        let state = ModelState::from_state_dict(&state, &config, &self.device)?;
-        Ok((config, state))
+        let task = TaskRef::of_checkpoint(&state, None);
+        self.loaded(config, state, task)
+    }
+
+    fn loaded(
+        &self,
+        config: ModelConfig,
+        state: StateDict,
+        task: TaskRef,
+    ) -> Result<(ModelConfig, LoadedModel)> {
+        let checkpoint =
+            Checkpoint::new(state, config.clone(), String::new(), Path::new("the checkpoint"));
+        let mut loaded = LoadedModel::from_tensors(checkpoint, task, &self.device, 0, Parts::All)?;
+        loaded.momentum = loaded.momentum_or_copy()?.0;
+        Ok((config, loaded))
     }
 
     /// The model of the fixture's task, by the rule in its `weights` entry.
     ///
     /// # Errors
     /// If the weights cannot be read or do not fit.
-    pub fn task_model(&self, fixture: &Value) -> Result<(ModelConfig, TaskWeights)> {
+    pub fn task_model(&self, fixture: &Value) -> Result<(ModelConfig, LoadedModel)> {
         let rule = fixture["weights"]["rule"].as_str().unwrap_or_default();
-        let task = Task::named(rule).ok_or_else(|| self.wrong(fixture, "unknown load rule"))?;
+        let task = TaskRef::named(rule).map_err(|_| self.wrong(fixture, "unknown load rule"))?;
         let (config, state) = self.state_dict(fixture, Some(task))?;
-        let weights = TaskWeights::take(&state, task, &config, &self.device, "the checkpoint", 0)?;
-        Ok((config, weights))
+        self.loaded(config, state, task)
     }
 }
 

@@ -14,11 +14,11 @@ use super::folder;
 use super::identity::RunFingerprint;
 use super::kept::{self, Hashes, Shapes};
 use super::optimizer::{Moments, Optimizer};
+use crate::checkpoint::{Checkpoint, read_sizes};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::objectives::queue::Queues;
-use crate::params::{Params, from_vec, to_vec};
-use crate::weights::{ModelFiles, ModelFolder, ModelState, read_sizes, transposed};
+use crate::params::{Params, from_vec, to_vec, transposed};
 
 /// Where a run stands. With the tensors beside it, it decides about all that follows: order, crops,
 /// masks and dropout are functions of seed and place.
@@ -212,18 +212,6 @@ fn write_parts(folder: &Path, state: &TrainState, run: Option<Run<'_>>) -> Resul
     Ok(())
 }
 
-/// A checkpoint as a model, with momentum copies and queues; see [`files`].
-///
-/// # Errors
-/// As [`files`], and if the checkpoint is of a task without these parts.
-pub fn open(path: &Path, device: &Device) -> Result<Option<ModelFolder>> {
-    let Some(ModelFiles { config, vocabulary, tensors, folder, .. }) = files(path)? else {
-        return Ok(None);
-    };
-    let state = ModelState::from_state_dict(&tensors, &config, device)?;
-    Ok(Some(ModelFolder { config, state, vocabulary, path: folder }))
-}
-
 /// A checkpoint as the files of a model, momentum copies and queues under their official names. `path`
 /// is the folder of a run, of which the newest checkpoint is taken, or of one of its checkpoints. Sizes
 /// and word pieces lie in it; those of older versions come from the model that the run left. `None` if
@@ -231,7 +219,7 @@ pub fn open(path: &Path, device: &Device) -> Result<Option<ModelFolder>> {
 ///
 /// # Errors
 /// If the checkpoint is damaged, or of an older version and the run has left no model yet.
-pub fn files(path: &Path) -> Result<Option<ModelFiles>> {
+pub fn files(path: &Path) -> Result<Option<Checkpoint>> {
     let (run, folder) = match list(&path.join("checkpoints"))?.pop() {
         Some(newest) => (path.to_owned(), newest),
         None if path.join("state.json").is_file() => {
@@ -247,8 +235,7 @@ pub fn files(path: &Path) -> Result<Option<ModelFiles>> {
     };
     let file = folder.join("state.safetensors");
     let tensors = official_names(&albef_weights::read(&file)?.tensors, description.queue_ptr)?;
-    let source = format!("`{}`", file.display());
-    Ok(Some(ModelFiles { config, vocabulary, tensors, folder, source }))
+    Ok(Some(Checkpoint { of_run: true, ..Checkpoint::new(tensors, config, vocabulary, &file) }))
 }
 
 /// Sizes and word pieces of the model that a run left.
@@ -383,8 +370,8 @@ pub fn load(folder: &Path, state: &mut TrainState, device: &Device) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::copy_for_momentum;
     use crate::params::cpu;
-    use crate::weights::copy_for_momentum;
 
     fn state(step: u64) -> TrainState {
         let device = cpu();

@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 use super::checkpoint::{self, Description, TrainState};
 use super::folder;
 use super::identity::Hash;
+use crate::checkpoint::read_sizes;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::objectives::queue::Queues;
 use crate::params::Params;
-use crate::weights::read_sizes;
 
 /// Names and shapes of the weights, in the order of the optimiser.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

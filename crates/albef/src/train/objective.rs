@@ -4,10 +4,10 @@ use albef_data::dataset::{Batch as DataBatch, Target, TextRule};
 use albef_data::random::Stream;
 use albef_data::text::Tokenizer;
 use albef_kernels::uniform;
-use albef_weights::Task;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::momentum_encoders;
 use crate::config::{ModelConfig, PretrainConfig};
 use crate::error::{Error, Result};
 use crate::model::{
@@ -24,7 +24,7 @@ use crate::objectives::pretrain::{Batch, Settings, StepRng, derive_seed, forward
 use crate::objectives::queue::Queues;
 use crate::ops::Ops;
 use crate::params::{Params, from_vec};
-use crate::weights::momentum_encoders;
+use crate::task::TaskRef;
 
 /// What is trained for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,17 +47,19 @@ pub enum Objective {
 }
 
 impl Objective {
-    /// The kind of model that it trains.
+    /// The task.
     #[must_use]
-    pub fn task(self) -> Task {
-        match self {
-            Self::Pretrain => Task::Pretrain,
-            Self::Retrieval | Self::Grounding => Task::Retrieval,
-            Self::Vqa => Task::Vqa,
-            Self::Nlvr => Task::Nlvr,
-            Self::Assignment => Task::Ta,
-            Self::Entailment => Task::Ve,
-        }
+    pub fn task(self) -> TaskRef {
+        let name = match self {
+            Self::Pretrain => "pretrain",
+            Self::Retrieval => "retrieval",
+            Self::Grounding => "grounding",
+            Self::Vqa => "vqa",
+            Self::Nlvr => "nlvr",
+            Self::Assignment => "nlvr-ta",
+            Self::Entailment => "ve",
+        };
+        TaskRef::named(name).unwrap_or(TaskRef::pretrain())
     }
 
     /// Names of its losses in logs.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ops;
 use crate::params::{Params, from_vec, take_vec, to_vec};
-use crate::weights::momentum_name;
+use albef_weights::momentum_name;
 
 /// Which parameters decay (quirk Q7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,19 +8,19 @@ use albef_data::dataset::{
 };
 use albef_data::error::DataError;
 use albef_data::text::{Tokenizer, Vocabulary};
-use albef_weights::{StateDict, Task};
+use albef_weights::StateDict;
 use burn::tensor::Device;
 
-use super::checkpoint::{self, TrainProgress, TrainState};
+use super::checkpoint::{TrainProgress, TrainState};
 use super::kept::ResumeMeta;
 use super::objective::Objective;
 use super::optimizer::Optimizer;
+use crate::checkpoint::{BERT_VOCABULARY, Checkpoint, LoadedModel, copy_for_momentum, finite};
 use crate::config::{FinetuneConfig, ModelConfig, PretrainConfig, TeacherInit};
 use crate::error::{Error, Result};
-use crate::init::{fresh_params, fresh_queues, fresh_task_params};
+use crate::init::{fresh_params, fresh_queues};
 use crate::params::{Params, to_vec};
-use crate::task_weights::TaskWeights;
-use crate::weights::{BERT_VOCABULARY, ModelFiles, ModelState, copy_for_momentum, finite};
+use crate::task::TaskRef;
 
 /// The pieces of the full list that a text corpus needs: special ones, single characters, and all
 /// that its captions are made of.
@@ -150,16 +150,6 @@ fn all_answered(file: &str, samples: &[Sample]) -> Result<()> {
     )))
 }
 
-/// The files of the model that fine-tuning starts from: a model folder, a weights file, or a run or one
-/// of its checkpoints, which have momentum copies and queues too.
-fn checkpoint_files(path: &Path) -> Result<ModelFiles> {
-    let Some(mut files) = checkpoint::files(path)? else { return ModelFiles::open(path) };
-    // Image numbers of other data mean nothing here: stale entries are negatives of all (quirk Q11).
-    let kept = files.tensors.into_iter().filter(|(name, _)| name != "idx_queue");
-    files.tensors = kept.collect();
-    Ok(files)
-}
-
 /// What fine-tuning starts from, or goes on from.
 pub(super) struct TaskStart {
     /// Sizes.
@@ -179,7 +169,7 @@ impl TaskStart {
         objective: Objective,
         device: &Device,
     ) -> Result<Self> {
-        let files = checkpoint_files(Path::new(&config.checkpoint))
+        let files = Checkpoint::open(Path::new(&config.checkpoint))
             .map_err(Error::of_key("checkpoint"))?
             .at(config.base.image_res)?;
         let mut model = files.config.clone();
@@ -203,18 +193,16 @@ fn task_state(
     config: &FinetuneConfig,
     objective: Objective,
     model: &ModelConfig,
-    files: ModelFiles,
+    files: Checkpoint,
     device: &Device,
 ) -> Result<(TrainState, Vec<String>)> {
-    let (base, task) = (&config.base, objective.task());
-    let ModelFiles { tensors, source, .. } = files;
-    let mut weights =
-        TaskWeights::from_checkpoint(tensors, task, model, device, &source, base.seed)?;
-    let mut about = weights.lines();
+    let base = &config.base;
+    let mut weights = files.start(objective.task(), device, base.seed)?;
+    let mut about = weights.report.lines();
     let teaches = objective.has_teacher(config.distill);
     let apart = objective == Objective::Nlvr && config.teacher_init == TeacherInit::Reference;
     if teaches && apart {
-        about.push(match start_apart(&mut weights, base, model, device)? {
+        about.push(match start_apart(&mut weights, objective.task(), base, model, device)? {
             0 => {
                 "the checkpoint has its own momentum copies: `teacher_init` changes nothing".into()
             }
@@ -235,8 +223,8 @@ fn task_state(
         ));
     }
     let fresh = || fresh_queues(size, model.embed_dim, base.seed, device);
-    let queues = weights.queues.unwrap_or_else(fresh);
-    let momentum = if teaches { weights.momentum } else { Params::new(device) };
+    let queues = weights.queues.take().unwrap_or_else(fresh);
+    let momentum = if teaches { weights.momentum_or_copy()?.0 } else { Params::new(device) };
     let (online, place) = (weights.online, TrainProgress::default());
     Ok((TrainState { online, momentum, queues, optimizer, place }, about))
 }
@@ -264,12 +252,13 @@ pub(super) fn blank_state(
 /// checkpoint does not have, as the official code does for statements (quirk Q12). Fresh heads are the
 /// online model's own ones. Gives the number of weights that became others.
 fn start_apart(
-    weights: &mut TaskWeights,
+    weights: &mut LoadedModel,
+    task: TaskRef,
     base: &PretrainConfig,
     model: &ModelConfig,
     device: &Device,
 ) -> Result<usize> {
-    let mut fresh = fresh_task_params(Task::Nlvr, model, base.temp, base.seed, device)?;
+    let mut fresh = fresh_params(&task.schema(model), base.temp, base.seed, device)?;
     if !base.init_text.is_empty() {
         let path = Path::new(&base.init_text);
         let bert = albef_weights::from_bert(read_of("init_text", path)?);
@@ -280,8 +269,10 @@ fn start_apart(
         take_over(&mut fresh, &body.collect(), path, "text_encoder.")?;
     }
     let fresh = copy_for_momentum(&fresh)?;
+    let (momentum, copied) = weights.momentum_or_copy()?;
+    weights.momentum = momentum;
     let mut changed = 0;
-    for name in &weights.copied {
+    for name in &copied {
         let Some(p) = fresh.get(name) else { continue };
         let value = to_vec(p.value.clone());
         if weights.momentum.get(name).is_none_or(|own| to_vec(own.value.clone()) != value) {
@@ -298,7 +289,8 @@ pub(super) fn starting_state(
     model: &ModelConfig,
     device: &Device,
 ) -> Result<TrainState> {
-    let mut online = fresh_params(model, config.temp, config.seed, device)?;
+    let schema = TaskRef::pretrain().schema(model);
+    let mut online = fresh_params(&schema, config.temp, config.seed, device)?;
     if !config.init_text.is_empty() {
         let path = Path::new(&config.init_text);
         let state = albef_weights::from_bert(read_of("init_text", path)?);
@@ -314,8 +306,8 @@ pub(super) fn starting_state(
     if !config.init_albef.is_empty() {
         let loaded = albef_start(Path::new(&config.init_albef), model, device)
             .map_err(Error::of_key("init_albef"))?;
+        momentum = Some(loaded.momentum_or_copy()?.0);
         online = loaded.online;
-        momentum = loaded.momentum;
     }
     let momentum = momentum.map_or_else(|| copy_for_momentum(&online), Ok)?;
     let optimizer = optimizer(config, &online);
@@ -323,18 +315,11 @@ pub(super) fn starting_state(
     Ok(TrainState { online, momentum, queues, optimizer, place: TrainProgress::default() })
 }
 
-/// The model that pre-training goes on from: a model folder, a weights file, or a run or one of its
-/// checkpoints, which have momentum copies too.
-fn albef_start(path: &Path, model: &ModelConfig, device: &Device) -> Result<ModelState> {
-    let (tensors, source) = match checkpoint::files(path)? {
-        Some(files) => (files.tensors, files.source),
-        None => {
-            let folder = path.is_dir().then(|| path.join("model.safetensors"));
-            let file = folder.as_deref().unwrap_or(path);
-            (albef_weights::read(file)?.tensors, format!("`{}`", file.display()))
-        }
-    };
-    ModelState::read(&tensors, model, device, &source, true)
+/// The model that pre-training continues from, at the configured sizes.
+fn albef_start(path: &Path, model: &ModelConfig, device: &Device) -> Result<LoadedModel> {
+    let mut checkpoint = Checkpoint::tensors_of(path, model)?;
+    checkpoint.config = model.clone();
+    checkpoint.start(TaskRef::pretrain(), device, 0)
 }
 
 /// The tensors of a file that a key names.
@@ -373,9 +358,13 @@ mod tests {
     use albef_weights::{DType, HostTensor, KeepAs};
 
     use super::*;
+    use crate::checkpoint::state_dict;
     use crate::objectives::queue::NO_ID;
     use crate::params::cpu;
-    use crate::weights::state_dict;
+
+    fn fresh(task: &str, model: &ModelConfig, seed: u64) -> Result<Params> {
+        fresh_params(&TaskRef::named(task)?.schema(model), 0.07, seed, &cpu())
+    }
 
     fn nano() -> ModelConfig {
         let mut model = ModelConfig::nano();
@@ -391,13 +380,7 @@ mod tests {
     ) -> (TrainState, Vec<String>) {
         let setting = ["checkpoint=x".to_owned()];
         let config = FinetuneConfig::parse(text, &setting, objective).unwrap();
-        let files = ModelFiles {
-            tensors,
-            config: nano(),
-            vocabulary: String::new(),
-            source: "the checkpoint".into(),
-            folder: ".".into(),
-        };
+        let files = Checkpoint::new(tensors, nano(), String::new(), Path::new("the checkpoint"));
         task_state(&config, objective, &nano(), files, &cpu()).unwrap()
     }
 
@@ -407,7 +390,7 @@ mod tests {
 
     #[test]
     fn the_rule_of_decay_is_the_configured_one() {
-        let params = fresh_params(&nano(), 0.07, 1, &cpu()).unwrap();
+        let params = fresh("pretrain", &nano(), 1).unwrap();
         let decaying = |text: &str| {
             let config = PretrainConfig::parse(text, &[]).unwrap();
             let decay = optimizer(&config, &params).decay().to_vec();
@@ -434,7 +417,7 @@ mod tests {
 
     #[test]
     fn a_teacher_of_statements_can_start_apart_from_the_loaded_weights() {
-        let prepared = fresh_task_params(Task::Ta, &nano(), 0.07, 1, &cpu()).unwrap();
+        let prepared = fresh("nlvr-ta", &nano(), 1).unwrap();
         let start = |text: &str| start(Objective::Nlvr, state_dict(&prepared), text);
         let query = "encoder.layer.0.attention.self.query.weight";
         let online = format!("text_encoder.{query}");
@@ -452,7 +435,7 @@ mod tests {
         assert_eq!(online_head, own_head, "both start from one fresh head");
 
         // A BERT knows no cross-attention.
-        let bert = fresh_task_params(Task::Nlvr, &nano(), 0.07, 9, &cpu()).unwrap();
+        let bert = fresh("nlvr", &nano(), 9).unwrap();
         let body = state_dict(&bert).into_iter().filter_map(|(name, tensor)| {
             let name = name.strip_prefix("text_encoder.")?;
             (!name.contains("crossattention")).then(|| (format!("bert.{name}"), tensor))
@@ -467,7 +450,7 @@ mod tests {
 
     #[test]
     fn an_init_of_the_teacher_without_effect_is_not_said_to_have_one() {
-        let mut prepared = fresh_task_params(Task::Nlvr, &nano(), 0.07, 1, &cpu()).unwrap();
+        let mut prepared = fresh("nlvr", &nano(), 1).unwrap();
         for p in copy_for_momentum(&prepared).unwrap().entries() {
             prepared.insert(&p.name, &p.shape, to_vec(p.value.clone())).unwrap();
         }
@@ -488,7 +471,7 @@ mod tests {
 
     #[test]
     fn the_weights_of_a_teacher_that_become_others_are_counted() {
-        let prepared = fresh_task_params(Task::Ta, &nano(), 0.07, 1, &cpu()).unwrap();
+        let prepared = fresh("nlvr-ta", &nano(), 1).unwrap();
         let start = |text: &str| start(Objective::Nlvr, state_dict(&prepared), text);
         let (loaded, _) = start("");
         let (apart, about) = start("teacher_init: reference");
@@ -502,7 +485,7 @@ mod tests {
     #[test]
     fn queues_of_a_checkpoint_are_kept_unless_they_are_reset() {
         let model = nano();
-        let pretrained = fresh_params(&model, 0.07, 1, &cpu()).unwrap();
+        let pretrained = fresh("pretrain", &model, 1).unwrap();
         let mut tensors = state_dict(&pretrained);
         let mut queues = Params::new(&cpu());
         for name in ["image_queue", "text_queue"] {
@@ -512,7 +495,7 @@ mod tests {
         let ptr = 2_i64.to_le_bytes().to_vec();
         tensors.insert(
             "queue_ptr".into(),
-            HostTensor { dtype: DType::I64, shape: vec![1], bytes: ptr },
+            HostTensor { dtype: DType::I64, shape: vec![1], bytes: ptr.into() },
         );
         for (name, tensor) in state_dict(&queues) {
             tensors.insert(name, tensor);

@@ -29,12 +29,12 @@ use super::start::{
     TaskStart, blank_state, open_data, starting_state, task_data, vocabulary_beside,
     vocabulary_text,
 };
+use crate::checkpoint::save_model_folder;
 use crate::config::{FinetuneConfig, Form, ModelConfig, PretrainConfig};
 use crate::error::{Error, Result};
 use crate::model::Albef;
 use crate::objectives::mixgen::MixMode;
 use crate::ops::Ops;
-use crate::weights::save_model_folder;
 
 /// The folder of checkpoints in that of a run.
 const CHECKPOINTS: &str = "checkpoints";

@@ -9,6 +9,7 @@ use burn::tensor::{Device, Tensor};
 use serde_json::{Value, json};
 
 use super::{MutualInformation, Parts, Report, other_images};
+use crate::checkpoint::{self, Checkpoint, LoadedModel, momentum_encoders};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::images::ImageSet;
@@ -18,8 +19,7 @@ use crate::objectives::pretrain::Batch;
 use crate::objectives::queue::Queues;
 use crate::ops::Precision;
 use crate::pipeline::Pipeline;
-use crate::train::checkpoint;
-use crate::weights::{ModelFolder, momentum_encoders};
+use crate::task::TaskRef;
 
 /// How to analyze.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -114,11 +114,9 @@ impl Analysis {
 ///
 /// # Errors
 /// If files are missing or damaged, or of another task.
-pub fn open(path: &Path, device: &Device) -> Result<ModelFolder> {
-    match checkpoint::open(path, device)? {
-        Some(folder) => Ok(folder),
-        None => ModelFolder::open(path, device),
-    }
+pub fn open(path: &Path, device: &Device) -> Result<LoadedModel> {
+    let accepted = [TaskRef::pretrain(), TaskRef::named("retrieval")?];
+    Checkpoint::open(path)?.load(&accepted, device, checkpoint::Parts::All)
 }
 
 /// Measures the bounds of the pairs of a set, in whole batches of usable images: bounds over different
@@ -127,21 +125,23 @@ pub fn open(path: &Path, device: &Device) -> Result<ModelFolder> {
 /// # Errors
 /// If fewer than two images with captions can be used, an option is impossible, or [`Error::Cancelled`].
 pub fn measure(
-    folder: &ModelFolder,
+    loaded: &LoadedModel,
     images: &ImageSet,
     options: &Options,
     control: &Control,
 ) -> Result<Analysis> {
     options.check()?;
-    let (config, state) = (&folder.config, &folder.state);
-    let model = Pipeline::new(state.model(config)?, state.online.clone(), &folder.vocabulary)?;
-    let momentum = state.momentum.as_ref();
-    let teacher = momentum.map(|m| momentum_encoders(m, config, Precision::F32)).transpose()?;
+    let config = &loaded.config;
+    let model = Pipeline::new(loaded.albef()?, loaded.online.clone(), &loaded.vocabulary)?;
+    let has_momentum = !loaded.momentum.entries().is_empty();
+    let teacher = has_momentum
+        .then(|| momentum_encoders(&loaded.momentum, config, Precision::F32))
+        .transpose()?;
     let v = model.tokenizer().vocabulary();
     let parts = Parts {
         model: model.model(),
         teacher: teacher.as_ref(),
-        queues: state.queues.as_ref().filter(|q| options.queue && !q.is_empty()),
+        queues: loaded.queues.as_ref().filter(|q| options.queue && !q.is_empty()),
         special: SpecialIds { pad: v.pad, cls: v.cls, mask: v.mask },
         mlm_probability: options.mlm_probability,
     };

@@ -1,0 +1,215 @@
+//! Where the weights of a model are in a checkpoint that has its names, and what becomes of every
+//! other key.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::error::Result;
+use crate::key_report::{Findings, compare};
+use crate::schema::{Schema, momentum_name};
+use crate::tensor::StateDict;
+
+/// One weight of a model and the key of the checkpoint that holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// Its name in the model.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// The key of the checkpoint that holds it; `None` if it is newly initialized.
+    pub key: Option<String>,
+}
+
+/// What became of the keys of a checkpoint that fits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyReport {
+    /// Keys whose values are used.
+    pub used: usize,
+    /// Keys of another task or implementation that were used under other names.
+    pub renamed: usize,
+    /// Patches along the side of an image, in the file and in the model, where position tables were
+    /// resized.
+    pub resized: Option<(usize, usize)>,
+    /// Keys that the task ignores: each family with its number of keys.
+    pub ignored: BTreeMap<&'static str, usize>,
+    /// Weights that the checkpoint lacks and that are newly initialized.
+    pub fresh: Vec<String>,
+    /// Cross-attention keys and values that differ between the two layers of a pair, by the name of
+    /// the lower layer. The upper layer's are used, as in the official code.
+    pub unequal_twins: Vec<String>,
+}
+
+impl KeyReport {
+    /// The report in words, one line for each kind of fact; none if there is nothing to report.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if !self.ignored.is_empty() {
+            let families = self.ignored.iter().map(|(family, n)| format!("{n} of {family}"));
+            lines.push(format!("ignored keys: {}", families.collect::<Vec<_>>().join(", ")));
+        }
+        if !self.fresh.is_empty() {
+            let n = self.fresh.len();
+            lines.push(format!("newly initialized weights: {n} ({})", some(&self.fresh)));
+        }
+        if !self.unequal_twins.is_empty() {
+            let n = self.unequal_twins.len();
+            lines.push(format!(
+                "shared keys and values that differ between the layers of a pair: {n} ({}); those of \
+                 the upper layer are used",
+                some(&self.unequal_twins)
+            ));
+        }
+        if let Some((from, to)) = self.resized {
+            lines.push(format!(
+                "position tables interpolated from {from} x {from} to {to} x {to} patches"
+            ));
+        }
+        lines
+    }
+}
+
+fn some(names: &[String]) -> String {
+    let shown = names.iter().take(2).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+    if names.len() > 2 { format!("{shown}, …") } else { shown }
+}
+
+/// Where a model finds its weights.
+#[derive(Clone, Debug, Default)]
+pub struct LoadPlan {
+    /// The trained weights, in module order.
+    pub weights: Vec<Placement>,
+    /// The momentum copies that the checkpoint has.
+    pub momentum: Vec<Placement>,
+    /// What became of every key.
+    pub report: KeyReport,
+}
+
+/// The family that retrieval uses, by another reader than this one.
+const QUEUES: &str = "queues";
+
+/// The family of a key that is known and not used. A part that the model has itself is none.
+fn family(name: &str, own: &HashSet<&str>) -> Option<&'static str> {
+    let (root, rest) = name.split_once('.').unwrap_or((name, ""));
+    if let Some(root) = root.strip_suffix("_m") {
+        let original = format!("{root}.{rest}");
+        let known = own.contains(original.as_str()) || family(&original, own).is_some();
+        return known.then_some("momentum copies");
+    }
+    if name.ends_with("embeddings.position_ids") {
+        return Some("position numbers");
+    }
+    if ["image_queue", "text_queue", "idx_queue", "queue_ptr"].contains(&name) {
+        return Some(QUEUES);
+    }
+    let part = if rest.starts_with("cls.") { format!("{root}.cls.") } else { format!("{root}.") };
+    let tied = ["cls.predictions.decoder.weight", "cls.predictions.decoder.bias"];
+    if own.iter().any(|n| n.starts_with(&part)) {
+        return tied.contains(&rest).then_some("tied copies");
+    }
+    match part.as_str() {
+        "text_encoder.cls." => Some("the vocabulary head"),
+        "vision_proj." | "text_proj." | "itm_head." | "cls_head." | "ta_head." => {
+            Some("heads of other tasks")
+        }
+        "temp." if rest.is_empty() && !own.contains("temp") => Some("heads of other tasks"),
+        _ => None,
+    }
+}
+
+/// What to do about a checkpoint that does not fit.
+fn hint(found: &Findings) -> &'static str {
+    if found.mismatched > 0 {
+        ". hint: the sizes in `config.json` must be those of the weights: take both from one model"
+    } else if found.unexpected > 0 {
+        ". hint: if the model has more layers than `config.json` has, correct that; else remove these \
+         keys from the file"
+    } else {
+        ". hint: this is not a whole model for the task: use another checkpoint, or correct the number \
+         of layers in `config.json`"
+    }
+}
+
+/// Finds the keys of one weight: its own, and its upper twin where layers share it.
+struct Finder<'a> {
+    state: &'a StateDict,
+    /// What the checkpoint has to have.
+    expected: Vec<(String, Vec<usize>)>,
+    unequal: Vec<String>,
+}
+
+impl Finder<'_> {
+    fn find(&mut self, name: String, shape: Vec<usize>, twin: Option<String>) -> Placement {
+        let (own, upper) = (self.state.get(&name), twin.as_ref().and_then(|t| self.state.get(t)));
+        let key = match (own, twin) {
+            (Some(lower), Some(twin)) if upper.is_some() => {
+                self.expected.push((name.clone(), shape.clone()));
+                if upper != Some(lower) {
+                    self.unequal.push(name.clone());
+                }
+                twin
+            }
+            (None, Some(twin)) if upper.is_some() => twin,
+            _ => name.clone(),
+        };
+        self.expected.push((key.clone(), shape.clone()));
+        Placement { name, shape, key: Some(key) }
+    }
+}
+
+/// Finds the weights of a model in a state dictionary that has its names, position tables already at
+/// the model's resolution, and accounts for every key. `source` names the file in messages. Momentum
+/// copies may be absent, part by part; of two layers that share a tensor, one may be listed.
+///
+/// # Errors
+/// If a weight or momentum copy is missing or of another shape, or a key is neither of the model nor
+/// of a family that is known to be ignored (heads of other tasks, momentum copies, queues, tied copies
+/// and position numbers). The first such keys are named, with found and expected shape.
+pub fn plan(source: &str, state: &StateDict, schema: &Schema) -> Result<LoadPlan> {
+    let has_part = |part: &str| state.names().any(|n| n.starts_with(part));
+    let fresh_head = schema.own_head.filter(|head| !has_part(head));
+    let absent = schema.optional.filter(|part| !has_part(part));
+    let averaged: HashSet<&str> = state
+        .names()
+        .filter_map(|n| n.split_once('.').map(|(root, _)| root))
+        .filter(|root| root.ends_with("_m"))
+        .collect();
+    let has_copies = |copy: &str| {
+        let whole_part = copy.split_once('.').is_some_and(|(root, _)| averaged.contains(root));
+        // A momentum copy may lack an optional part.
+        let optional = schema.optional.and_then(momentum_name);
+        whole_part && !optional.is_some_and(|part| copy.starts_with(&part) && !has_part(&part))
+    };
+    let parameters = schema.parameters();
+    let own: HashSet<&str> = parameters.iter().map(|p| p.name.as_str()).collect();
+    let mut out = LoadPlan::default();
+    let mut finder = Finder { state, expected: Vec::new(), unequal: Vec::new() };
+    for parameter in parameters {
+        let (name, shape) = (parameter.name.clone(), parameter.shape.clone());
+        if absent.is_some_and(|part| name.starts_with(part)) {
+            continue;
+        }
+        let twin = schema.upper_twin(&name);
+        if let Some(copy) = momentum_name(&name).filter(|copy| has_copies(copy)) {
+            let twin = twin.as_deref().and_then(momentum_name);
+            out.momentum.push(finder.find(copy, shape.clone(), twin));
+        }
+        if fresh_head.is_some_and(|head| name.starts_with(head)) {
+            out.report.fresh.push(name.clone());
+            out.weights.push(Placement { name, shape, key: None });
+        } else {
+            out.weights.push(finder.find(name, shape, twin));
+        }
+    }
+    out.report.used = finder.expected.len();
+    out.report.unequal_twins = finder.unequal;
+    let known = |name: &str| family(name, &own).is_some();
+    let found = compare(state, &finder.expected, known);
+    let hint = hint(&found);
+    for name in found.settle(source, hint)? {
+        let used = |family: &str| family == QUEUES && schema.queues;
+        if let Some(family) = family(&name, &own).filter(|f| !used(f)) {
+            *out.report.ignored.entry(family).or_default() += 1;
+        }
+    }
+    Ok(out)
+}

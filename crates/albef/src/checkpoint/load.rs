@@ -1,0 +1,316 @@
+//! From a checkpoint to the weights of a task's model.
+
+use std::path::PathBuf;
+
+use albef_kernels::largest;
+use albef_weights::{
+    HostTensor, KeyReport, Placement, StateDict, momentum_name, plan, queue_tensors, resize_tables,
+};
+use burn::tensor::Device;
+
+use super::Checkpoint;
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::init::fresh_params;
+use crate::model::{Albef, Branch, Encoders};
+use crate::objectives::queue::{NO_ID, Queues};
+use crate::ops::{Ops, Precision};
+use crate::params::{Params, to_vec, transposed};
+use crate::task::TaskRef;
+
+/// How much of a checkpoint is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parts {
+    /// The trained weights, all that inference needs.
+    Inference,
+    /// Momentum copies and queues as well.
+    All,
+}
+
+/// The weights of a task's model.
+#[derive(Clone, Debug)]
+pub struct LoadedModel {
+    /// The task.
+    pub task: TaskRef,
+    /// Sizes.
+    pub config: ModelConfig,
+    /// The word pieces, one per line.
+    pub vocabulary: String,
+    /// Trained weights.
+    pub online: Params,
+    /// The momentum copies that the checkpoint has, under names with `_m`.
+    pub momentum: Params,
+    /// Queues, where the checkpoint has some and the task uses them.
+    pub queues: Option<Queues>,
+    /// What became of the keys.
+    pub report: KeyReport,
+    /// Whether the sizes were inferred from the shapes.
+    pub config_inferred: bool,
+    /// The folder of the weights file.
+    pub folder: PathBuf,
+}
+
+impl Checkpoint {
+    /// The model of one of the tasks in `accepted`, which the checkpoint must be of.
+    ///
+    /// # Errors
+    /// [`Error::WrongTask`] if it is of another task; if a weight is missing, not finite or of another
+    /// shape, or a key is unexpected.
+    pub fn load(self, accepted: &[TaskRef], device: &Device, parts: Parts) -> Result<LoadedModel> {
+        let of = |wanted: &&TaskRef| wanted.model() == self.task.model();
+        let Some(task) = accepted.iter().find(of).copied() else {
+            let wanted: Vec<&str> = accepted.iter().map(|t| t.title()).collect();
+            return Err(Error::WrongTask {
+                source_file: self.source,
+                found: self.task.title(),
+                wanted: wanted.join(" or "),
+                hint: format!(
+                    "{} use this model; make the other with `albef {}`",
+                    self.task.used_by(),
+                    making(accepted)
+                ),
+            });
+        };
+        LoadedModel::from_tensors(self, task, device, 0, parts)
+    }
+
+    /// The model of `task`, converted from a checkpoint that it can start from. `seed` draws a head that
+    /// no checkpoint of another task has.
+    ///
+    /// # Errors
+    /// [`Error::WrongTask`] if the task cannot start from it; otherwise as [`Checkpoint::load`].
+    pub fn start(mut self, task: TaskRef, device: &Device, seed: u64) -> Result<LoadedModel> {
+        if !task.can_start_from(self.task) {
+            let possible: Vec<&str> = task
+                .starts_from()
+                .iter()
+                .filter_map(|name| TaskRef::named(name).ok())
+                .map(|t| t.title())
+                .collect();
+            let others = match possible[..] {
+                [] => String::new(),
+                _ => format!(" or from one of {}", possible.join(", ")),
+            };
+            return Err(Error::WrongTask {
+                source_file: self.source,
+                found: self.task.title(),
+                wanted: task.title().to_owned(),
+                hint: format!("start from a checkpoint of the same task{others}"),
+            });
+        }
+        let fusion_layer = self.config.text.fusion_layer;
+        let mut tensors = std::mem::take(&mut self.tensors);
+        if self.of_run {
+            // Image ids of other data mean nothing here: such entries are negatives of all (quirk Q11).
+            tensors = tensors.into_iter().filter(|(name, _)| name != "idx_queue").collect();
+        }
+        let before: Vec<String> = tensors.names().map(str::to_owned).collect();
+        self.tensors = task.converted(tensors, self.task, fusion_layer);
+        let renamed = before.iter().filter(|n| self.tensors.get(n).is_none()).count();
+        let mut loaded = LoadedModel::from_tensors(self, task, device, seed, Parts::All)?;
+        loaded.report.renamed = renamed;
+        Ok(loaded)
+    }
+}
+
+/// The arguments of the command that makes a model of one of these tasks.
+fn making(tasks: &[TaskRef]) -> String {
+    let names: Vec<&str> = tasks.iter().map(|t| t.name()).collect();
+    match names[..] {
+        ["pretrain", ..] => "pretrain` or `albef finetune retrieval".into(),
+        _ => format!("finetune {}", names.join("|")),
+    }
+}
+
+impl LoadedModel {
+    /// Loads the weights of `task` from a checkpoint that has its names. Of two layers that share a
+    /// tensor, the upper one's value counts, as in the official code.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`].
+    pub(crate) fn from_tensors(
+        checkpoint: Checkpoint,
+        task: TaskRef,
+        device: &Device,
+        seed: u64,
+        parts: Parts,
+    ) -> Result<Self> {
+        let Checkpoint { config, vocabulary, tensors, source, config_inferred, folder, .. } =
+            checkpoint;
+        let (state, resized) = resized(tensors, &config)?;
+        let schema = task.schema(&config);
+        let plan = plan(&source, &state, &schema)?;
+        let fresh = match plan.report.fresh.is_empty() {
+            true => Params::new(device),
+            false => fresh_params(&schema, DEFAULT_TEMP, seed, device)?,
+        };
+        let online = placed(&plan.weights, &state, &fresh, &source, device)?;
+        let (mut momentum, mut queues) = (Params::new(device), None);
+        if parts == Parts::All {
+            momentum = placed(&plan.momentum, &state, &fresh, &source, device)?;
+            if schema.queues {
+                queues = queues_of(&state, &config, device)?;
+            }
+        }
+        let mut report = plan.report;
+        report.resized = resized;
+        Ok(Self {
+            task,
+            config,
+            vocabulary,
+            online,
+            momentum,
+            queues,
+            report,
+            config_inferred,
+            folder,
+        })
+    }
+
+    /// Momentum copies: those of the checkpoint, and copies of the trained weights where it has none.
+    /// Also gives the names of the latter.
+    ///
+    /// # Errors
+    /// Never for weights that were loaded.
+    pub fn momentum_or_copy(&self) -> Result<(Params, Vec<String>)> {
+        let mut all = copy_for_momentum(&self.online)?;
+        let mut copied = Vec::new();
+        for p in all.clone().entries() {
+            match self.momentum.get(&p.name) {
+                Some(own) => all.insert(&p.name, &p.shape, to_vec(own.value.clone()))?,
+                None => copied.push(p.name.clone()),
+            }
+        }
+        Ok((all, copied))
+    }
+
+    /// The aligned and fused model on frozen weights.
+    ///
+    /// # Errors
+    /// If a weight is absent.
+    pub fn albef(&self) -> Result<Albef> {
+        let ops = Ops::for_device(self.online.device());
+        Albef::new(&self.config, &self.online.frozen(ops))
+    }
+}
+
+/// The temperature of a model that is made from a checkpoint without one.
+const DEFAULT_TEMP: f64 = 0.07;
+
+/// Weights where they were found, or fresh ones.
+fn placed(
+    weights: &[Placement],
+    state: &StateDict,
+    fresh: &Params,
+    source: &str,
+    device: &Device,
+) -> Result<Params> {
+    let mut params = Params::new(device);
+    for Placement { name, shape, key } in weights {
+        let found = key.as_deref().and_then(|k| state.get(k));
+        let drawn = || fresh.get(name).map(|p| to_vec(p.value.clone()));
+        let values = match found {
+            Some(tensor) => finite(name, tensor, source)?,
+            None => drawn().ok_or_else(|| Error::MissingWeight { key: name.clone() })?,
+        };
+        params.insert(name, shape, values)?;
+    }
+    Ok(params)
+}
+
+/// The values of a weight, which must be finite; `source`: the file, as messages name it.
+pub(crate) fn finite(name: &str, tensor: &HostTensor, source: &str) -> Result<Vec<f32>> {
+    let values = tensor.to_f32()?;
+    if largest(&values).is_finite() {
+        return Ok(values);
+    }
+    Err(Error::WeightNotFinite { place: source.to_owned(), key: name.to_owned(), hint: OTHER_FILE })
+}
+
+/// What to do about a file that is unusable.
+const OTHER_FILE: &str = "hint: this model is unusable; take an earlier one, and a smaller learning \
+                          rate if it was trained here";
+
+/// Momentum copies equal to the trained weights.
+///
+/// # Errors
+/// Never for consistent parameters.
+pub fn copy_for_momentum(online: &Params) -> Result<Params> {
+    let mut momentum = Params::new(online.device());
+    for p in online.entries() {
+        if let Some(name) = momentum_name(&p.name) {
+            momentum.insert(&name, &p.shape, to_vec(p.value.clone()))?;
+        }
+    }
+    Ok(momentum)
+}
+
+/// The momentum model on its averaged weights.
+///
+/// # Errors
+/// If a weight is absent.
+pub fn momentum_encoders(
+    momentum: &Params,
+    config: &ModelConfig,
+    precision: Precision,
+) -> Result<Encoders> {
+    let ops = Ops::for_device(momentum.device()).with_precision(precision);
+    Encoders::new(config, &momentum.frozen(ops), Branch::Momentum)
+}
+
+/// Position tables at the configured resolution, and the patches along a side before and after where
+/// these differ. A table of another width than the model's is left as it is, for the key report to name.
+///
+/// # Errors
+/// If a table is not of a square grid.
+fn resized(
+    mut state: StateDict,
+    config: &ModelConfig,
+) -> Result<(StateDict, Option<(usize, usize)>)> {
+    let tables = ["visual_encoder.pos_embed", "visual_encoder_m.pos_embed"];
+    let width = Some(&config.vision.width);
+    if tables.iter().filter_map(|n| state.get(n)).any(|t| t.shape.last() != width) {
+        return Ok((state, None));
+    }
+    let grid = config.vision.grid();
+    let former = resize_tables(&mut state, grid)?;
+    let interpolated = former.first().map(|(_, from)| (*from, grid));
+    Ok((state, interpolated))
+}
+
+/// The queues of a checkpoint; `None` if it has none. Entries without image ids get [`NO_ID`].
+///
+/// # Errors
+/// If a queue is missing beside others, or one is of another shape than the configuration's.
+fn queues_of(state: &StateDict, config: &ModelConfig, device: &Device) -> Result<Option<Queues>> {
+    let width = config.embed_dim;
+    let Some(found) = queue_tensors(state, width)? else { return Ok(None) };
+    let ids = found.ids.unwrap_or_else(|| vec![NO_ID; found.size]);
+    let image = transposed(&found.image, width, found.size);
+    let text = transposed(&found.text, width, found.size);
+    Ok(Some(Queues::new(image, text, ids, found.ptr, width, device)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_of_another_grid_is_resized_and_reported() {
+        let config = ModelConfig::nano();
+        let (width, grid) = (config.vision.width, config.vision.grid());
+        let name = "visual_encoder.pos_embed";
+        let state = |grid: usize, width: usize| {
+            let shape = [1, grid * grid + 1, width];
+            let values = vec![0.5; shape.iter().product()];
+            StateDict::from_iter([(name.to_owned(), HostTensor::from_f32(&shape, &values))])
+        };
+        let (same, told) = resized(state(grid, width), &config).unwrap();
+        assert_eq!((same, told), (state(grid, width), None));
+        let (other, told) = resized(state(4, width), &config).unwrap();
+        assert_eq!(told, Some((4, grid)));
+        assert_eq!(other.get(name).unwrap().shape, [1, grid * grid + 1, width]);
+        let narrow = state(4, width - 1);
+        assert_eq!(resized(narrow.clone(), &config).unwrap(), (narrow, None));
+    }
+}

@@ -1,0 +1,217 @@
+//! The tasks (paper sections 3 and 5). A task is one file below this module and one line in
+//! [`TASKS`]; everything else asks the registry.
+
+mod grounding;
+mod nlvr;
+mod nlvr_ta;
+mod pretrain;
+mod retrieval;
+mod ve;
+mod vqa;
+
+use std::fmt;
+use std::ops::Deref;
+
+use albef_weights::{Schema, StateDict, layer_of};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+
+/// All tasks, in the order in which help and documents list them.
+pub static TASKS: [TaskRef; 7] = [
+    TaskRef(&pretrain::Pretrain),
+    TaskRef(&retrieval::Retrieval),
+    TaskRef(&vqa::Vqa),
+    TaskRef(&nlvr_ta::TextAssignment),
+    TaskRef(&nlvr::Nlvr2),
+    TaskRef(&ve::VisualEntailment),
+    TaskRef(&grounding::Grounding),
+];
+
+/// The name of the task that all others start from.
+pub const PRETRAIN: &str = "pretrain";
+
+/// What a task knows about itself.
+pub trait Task: Send + Sync {
+    /// Its name in commands, configurations, checkpoints and reports.
+    fn name(&self) -> &'static str;
+
+    /// Other names under which files may have it.
+    fn aliases(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Its name in sentences.
+    fn title(&self) -> &'static str;
+
+    /// What it is for, in one line.
+    fn about(&self) -> &'static str;
+
+    /// The commands that use a model of this task.
+    fn used_by(&self) -> &'static str;
+
+    /// The name of the task whose model it trains: its own, but for tasks that share one.
+    fn model(&self) -> &'static str {
+        self.name()
+    }
+
+    /// The parameters of its model.
+    fn schema(&self, config: &ModelConfig) -> Schema;
+
+    /// Whether a state dictionary is of its model, by the keys.
+    fn recognizes(&self, state: &StateDict) -> bool;
+
+    /// The tasks whose checkpoints can become its model, besides its own.
+    fn starts_from(&self) -> &'static [&'static str] {
+        &[PRETRAIN]
+    }
+
+    /// The names under which its model takes over a key of a pre-training checkpoint. By default the
+    /// level `bert.` is dropped.
+    fn remap(&self, name: &str, _fusion_layer: usize) -> Vec<String> {
+        vec![name.replace("bert.", "")]
+    }
+
+    /// Whether its text encoder has every fusion layer twice, for two images.
+    fn has_paired_layers(&self) -> bool {
+        false
+    }
+}
+
+/// A task of the registry. Serializes as its name; two are equal if their names are.
+#[derive(Clone, Copy)]
+pub struct TaskRef(&'static dyn Task);
+
+impl TaskRef {
+    /// The task of that name or alias.
+    ///
+    /// # Errors
+    /// If there is none; lists the tasks.
+    pub fn named(name: &str) -> Result<Self> {
+        let is = |task: &&Self| task.name() == name || task.aliases().contains(&name);
+        TASKS.iter().find(is).copied().ok_or_else(|| {
+            let names: Vec<&str> = TASKS.iter().map(|t| t.name()).collect();
+            Error::Config(format!("there is no task `{name}`; the tasks are {}", names.join(", ")))
+        })
+    }
+
+    /// Pre-training.
+    #[must_use]
+    pub fn pretrain() -> Self {
+        Self(&pretrain::Pretrain)
+    }
+
+    /// The task whose model a checkpoint holds: the one that its configuration names, else the one
+    /// whose keys it has.
+    #[must_use]
+    pub fn of_checkpoint(state: &StateDict, config: Option<&ModelConfig>) -> Self {
+        let named = config.and_then(|c| c.task.as_deref()).and_then(|name| Self::named(name).ok());
+        named
+            .or_else(|| TASKS.iter().find(|task| task.recognizes(state)).copied())
+            .unwrap_or(Self(&retrieval::Retrieval))
+    }
+
+    /// Whether a checkpoint of `from` can become this task's model.
+    #[must_use]
+    pub fn can_start_from(&self, from: Self) -> bool {
+        from.model() == self.model() || self.starts_from().contains(&from.model())
+    }
+
+    /// The keys of a checkpoint of `from` under the names of this task's model. Keys that the model
+    /// lacks stay.
+    #[must_use]
+    pub fn converted(&self, state: StateDict, from: Self, fusion_layer: usize) -> StateDict {
+        let state = match from.model() {
+            same if same == self.model() => return state,
+            PRETRAIN => state,
+            "retrieval" => with_bert_level(state),
+            _ => return state,
+        };
+        let mut out = StateDict::default();
+        for (name, tensor) in state {
+            for target in self.remap(&name, fusion_layer) {
+                out.insert(target, tensor.clone());
+            }
+        }
+        out
+    }
+}
+
+/// The keys of a retrieval checkpoint under those of pre-training, from which [`Task::remap`] starts.
+fn with_bert_level(state: StateDict) -> StateDict {
+    let renamed = |name: String| {
+        ["text_encoder.", "text_encoder_m."]
+            .iter()
+            .find_map(|root| name.strip_prefix(root).map(|rest| format!("{root}bert.{rest}")))
+            .unwrap_or(name)
+    };
+    state.into_iter().map(|(name, tensor)| (renamed(name), tensor)).collect()
+}
+
+/// [`Task::remap`] of models whose fusion layers come in pairs: layer `l` becomes the layers
+/// `2 (l - fusion_layer) + fusion_layer` and the one after it.
+fn remap_to_pairs(name: &str, fusion_layer: usize) -> Vec<String> {
+    if !name.contains("bert.") {
+        return vec![name.to_owned()];
+    }
+    let bare = name.replace("bert.", "");
+    match layer_of(&bare) {
+        Some((before, layer, after)) if layer >= fusion_layer => {
+            let first = 2 * (layer - fusion_layer) + fusion_layer;
+            [first, first + 1].map(|l| format!("{before}encoder.layer.{l}.{after}")).into()
+        }
+        _ => vec![bare],
+    }
+}
+
+/// Whether a name of the state holds `part`.
+fn has(state: &StateDict, part: &str) -> bool {
+    state.names().any(|n| n.contains(part))
+}
+
+/// The classes of a two-layer head, if the state has one.
+fn classes(state: &StateDict) -> Option<usize> {
+    state.get("cls_head.2.weight")?.shape.first().copied()
+}
+
+impl Deref for TaskRef {
+    type Target = dyn Task;
+
+    fn deref(&self) -> &Self::Target {
+        self.0
+    }
+}
+
+impl PartialEq for TaskRef {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for TaskRef {}
+
+impl fmt::Debug for TaskRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for TaskRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.title())
+    }
+}
+
+impl Serialize for TaskRef {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for TaskRef {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        Self::named(&name).map_err(serde::de::Error::custom)
+    }
+}
