@@ -1,42 +1,33 @@
-//! `albef analyse`: what a model has learnt, beyond its score.
+//! `albef analyse`: what a model has learned, beyond its score.
 
 use std::path::PathBuf;
 
-use albef::checkpoint::{self, Checkpoint, momentum_encoders};
-use albef::eval::mutual_information::{MutualInformation, Parts, Report, other_images};
-use albef::model::TokenBatch;
-use albef::objectives::masking::{MaskDraw, SpecialIds};
-use albef::objectives::pretrain::Batch;
-use albef::ops::Precision;
-use albef::pipeline::Pipeline;
-use albef::task::TaskRef;
-use albef_data::random::Stream;
-use albef_report::cluster_interval;
+use albef::Pipeline;
+use albef::eval::mutual_information::{self, Analysis, Options};
 use anyhow::{Result, bail};
-use burn::tensor::Tensor;
-use serde_json::{Value, json};
 
-use crate::Answer;
+use crate::ExitStatus;
 use crate::arguments::at_least_one;
-use crate::corpus::Pictures;
-use crate::device::Where;
-use crate::notes::{tell_cut, tell_first};
+use crate::corpus::open_images;
+use crate::device::DeviceArg;
 use crate::output::say;
+use crate::progress::bar;
+use crate::warnings::{tell_truncated, tell_unusable};
 
 #[derive(clap::Subcommand)]
 pub enum Command {
-    /// Bounds on mutual information: what picture and text, and words and picture, tell about each
+    /// Bounds on mutual information: what image and text, and words and image, tell about each
     /// other, and how many views the teacher's pseudo-targets amount to.
     Mi(MiArguments),
 }
 
 #[derive(clap::Args)]
 pub struct MiArguments {
-    /// Model folder or weights file; for momentum copies and queues the folder of a run or of one of
-    /// its checkpoints, or a `.pth` of pre-training.
+    /// Model folder or weights file; a run's folder, one of its checkpoints or a `.pth` of pre-training has
+    /// momentum copies and queues too.
     #[arg(long)]
     model: PathBuf,
-    /// List of pictures with captions; a folder or archive will do too.
+    /// List of images with captions, folder or archive.
     #[arg(long)]
     annotations: PathBuf,
     /// Joined before its image paths.
@@ -45,10 +36,10 @@ pub struct MiArguments {
     /// Pairs of a batch: the candidates, the queue's not counted.
     #[arg(long, default_value_t = 64)]
     batch: usize,
-    /// Pairs that are looked at; all if not given.
+    /// Pairs to look at; all if not given.
     #[arg(long)]
     pairs: Option<usize>,
-    /// Leave the queues of the checkpoint out of the candidates.
+    /// Exclude the queues of the checkpoint from the candidates.
     #[arg(long)]
     no_queue: bool,
     /// Share of words to mask.
@@ -61,19 +52,19 @@ pub struct MiArguments {
     #[arg(long, default_value_t = 1000, value_parser = at_least_one)]
     resamples: usize,
     #[command(flatten)]
-    device: Where,
+    device: DeviceArg,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
 }
 
-pub fn run(command: &Command) -> Result<Answer> {
+pub fn run(command: &Command) -> Result<ExitStatus> {
     match command {
         Command::Mi(a) => mi(a),
     }
 }
 
-fn mi(a: &MiArguments) -> Result<Answer> {
+fn mi(a: &MiArguments) -> Result<ExitStatus> {
     if a.batch < 2 {
         bail!("--batch is {}; bounds need at least 2 candidates", a.batch);
     }
@@ -81,140 +72,37 @@ fn mi(a: &MiArguments) -> Result<Answer> {
         bail!("--mlm-probability is {}; it must be above 0 and at most 1", a.mlm_probability);
     }
     let device = a.device.open()?;
-    let accepted = [TaskRef::pretrain(), TaskRef::named("retrieval")?];
-    let state = Checkpoint::open(&a.model)?.load(&accepted, &device, checkpoint::Parts::All)?;
-    let config = &state.config;
-    let model = state.albef()?;
-    let has_momentum = !state.momentum.entries().is_empty();
-    let teacher = has_momentum
-        .then(|| momentum_encoders(&state.momentum, config, Precision::F32))
-        .transpose()?;
-    let ready = Pipeline::of(model, state.online.clone(), &state.vocabulary)?;
-    let v = ready.tokenizer.vocabulary();
-    let parts = Parts {
-        model: &ready.model,
-        teacher: teacher.as_ref(),
-        queues: state.queues.as_ref().filter(|q| !a.no_queue && !q.is_empty()),
-        special: SpecialIds { pad: v.pad, cls: v.cls, mask: v.mask },
-        mlm_probability: a.mlm_probability,
-    };
+    let model = mutual_information::open(&a.model, &device)?;
     let list = a.annotations.display().to_string();
-    let size = config.vision.image_res;
-    let pictures = Pictures::open(&list, a.image_root.as_deref(), size, &device)?;
-    let samples = pictures.data.samples();
-    let words = |i: &usize| samples[*i].captions.iter().any(|c| !c.trim().is_empty());
-    let mut order: Vec<usize> = (0..samples.len()).filter(words).collect();
-    Stream::new(a.seed, "order", &[]).shuffle(&mut order);
-    order.truncate(a.pairs.unwrap_or(usize::MAX));
-    let given = order.len();
-    let cut = |i: &&usize| ready.caption(caption(&samples[**i].captions, a.seed, **i)).cut;
-    tell_cut(order.iter().filter(cut).count(), given, Pipeline::TRUNCATION);
-
-    let mut found = MutualInformation::default();
-    let mut measure = |images: Tensor<4>, which: &[usize]| -> Result<()> {
-        let texts: Vec<Vec<u32>> = which
-            .iter()
-            .map(|i| ready.tokens(caption(&samples[*i].captions, a.seed, *i)))
-            .collect();
-        let image_ids: Vec<i64> =
-            which.iter().map(|i| i64::from(pictures.data.image_ids()[*i])).collect();
-        let seed = Stream::new(a.seed, "masks", &[which[0] as u64]).next_u64();
-        let other = other_images(&image_ids, seed as usize)?;
-        let text = TokenBatch::packed(&texts);
-        let batch = Batch { images, text, image_ids, related: Vec::new() };
-        let vocabulary = config.text.vocab_size;
-        let masks = |row: usize| MaskDraw::seeded(seed, row, vocabulary);
-        Ok(found.add(&parts, &batch, masks, &other)?)
+    let images = open_images(&list, a.image_root.as_deref())?;
+    let options = Options {
+        batch: a.batch,
+        pairs: a.pairs,
+        queue: !a.no_queue,
+        mlm_probability: a.mlm_probability,
+        seed: a.seed,
     };
-    // Whole batches of usable pictures only: bounds over different numbers of candidates have no
-    // common mean.
-    let bar = indicatif::ProgressBar::new(given as u64);
-    let (mut at, mut batch) = (0, a.batch);
-    let mut skipped = Vec::new();
-    loop {
-        if at == 0 {
-            batch = batch.min(order.len());
-        }
-        if batch < 2 || order.len() - at < batch {
-            break;
-        }
-        let which = &order[at..at + batch];
-        let (images, failed) = pictures.load(which);
-        if failed.is_empty() {
-            measure(images, which)?;
-            at += batch;
-            bar.inc(batch as u64);
-        }
-        for (i, s) in failed {
-            order.retain(|o| *o != i);
-            skipped.push(format!("{}: {}", s.name, s.error));
-        }
-    }
-    bar.finish_and_clear();
-    tell_first("not usable, left out", skipped.iter().cloned());
-    if at == 0 {
-        bail!(
-            "{} of the {given} pictures with captions in {list} can be used; 2 are needed",
-            order.len()
-        );
-    }
-    let queue = parts.queues.map_or(0, albef::objectives::queue::Queues::len);
-    let report = found.report();
-    let interval = cluster_interval(&[found.by_text().to_vec()], a.resamples, a.seed);
-    let about = About {
-        teacher: if teacher.is_some() { "momentum" } else { "the model itself" },
-        queue,
-        left_out: order.len() - at,
-        skipped: skipped.len(),
-        head: ready.model.encoders.mlm_head.is_some(),
-        interval: [interval.0, interval.1],
-    };
+    let found = mutual_information::measure(&model, &images, &options, &bar())?;
+    tell_truncated(found.truncated_texts, found.texts, Pipeline::TRUNCATION);
+    tell_unusable("not usable, skipped", &found.skipped);
     if a.json {
-        say!("{}", as_json(&report, &about)?)?;
+        say!("{}", found.to_json(a.resamples))?;
     } else {
-        print(&report, &about)?;
+        print(&found, a.resamples)?;
     }
-    Ok(Answer::Yes)
+    Ok(ExitStatus::Yes)
 }
 
-/// One of a picture's captions.
-fn caption(captions: &[String], seed: u64, sample: usize) -> &str {
-    let usable: Vec<&String> = captions.iter().filter(|c| !c.trim().is_empty()).collect();
-    let drawn = Stream::new(seed, "caption", &[sample as u64]).below(usable.len());
-    usable.get(drawn).map_or("", |c| c.as_str())
-}
-
-struct About {
-    teacher: &'static str,
-    queue: usize,
-    left_out: usize,
-    skipped: usize,
-    head: bool,
-    /// Of the difference that the image makes.
-    interval: [f64; 2],
-}
-
-fn as_json(report: &Report, about: &About) -> Result<Value> {
-    let mut value = serde_json::to_value(report)?;
-    value["teacher"] = json!(about.teacher);
-    value["queue"] = json!(about.queue);
-    value["left_out"] = json!(about.left_out);
-    value["skipped"] = json!(about.skipped);
-    if report.mlm.is_some() {
-        value["mlm"]["difference_interval"] = json!(about.interval);
-    }
-    Ok(value)
-}
-
-fn print(report: &Report, about: &About) -> Result<()> {
+fn print(found: &Analysis, resamples: usize) -> Result<()> {
+    let report = &found.report;
     let itc = &report.itc;
     say!(
-        "{} pairs ({} left out of whole batches); teacher: {}; all in nats",
+        "{} pairs ({} left over from whole batches); teacher: {}; all in nats",
         report.pairs,
-        about.left_out,
-        about.teacher
+        found.pairs_left_over,
+        found.teacher
     )?;
-    say!("contrast over {} candidates ({} of them of the queue)", itc.candidates, about.queue)?;
+    say!("contrast over {} candidates ({} of them of the queue)", itc.candidates, found.queue)?;
     say!("{:<34}{:>16}{:>16}{:>10}", "", "image to text", "text to image", "mean")?;
     let row = |name: &str, values: [f64; 2]| -> Result<()> {
         let mean = (values[0] + values[1]) / 2.0;
@@ -236,7 +124,7 @@ fn print(report: &Report, about: &About) -> Result<()> {
     let Some(mlm) = &report.mlm else {
         say!(
             "masked words: {}",
-            if about.head { "none was masked" } else { "the weights have no vocabulary head" }
+            if found.mlm_head { "none was masked" } else { "the weights have no vocabulary head" }
         )?;
         return Ok(());
     };
@@ -248,12 +136,11 @@ fn print(report: &Report, about: &About) -> Result<()> {
     row("hard MLM loss", [mlm.own_image.loss, mlm.other_image.loss])?;
     let bounds = [mlm.own_image.bound, mlm.other_image.bound];
     row(&format!("MI bound (at most {:.4})", mlm.ceiling), bounds)?;
+    let [low, high] = found.difference_interval(resamples);
     say!(
-        "{:<34}{:>16.4} [{:.4}, {:.4}]",
+        "{:<34}{:>16.4} [{low:.4}, {high:.4}]",
         "what the image tells (difference)",
-        mlm.difference,
-        about.interval[0],
-        about.interval[1]
+        mlm.difference
     )?;
     say!("{:<34}{:>16.4}", "teacher entropy H(q)", mlm.teacher.entropy)?;
     say!("{:<34}{:>16.4}", "effective number of views", mlm.teacher.effective_views)?;

@@ -16,7 +16,7 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
 /// A text with something in it.
 pub fn words(text: &str) -> Result<String, String> {
     if text.trim().is_empty() {
-        return Err("it is empty, which says nothing about a picture; write some words".into());
+        return Err("it is empty, which says nothing about an image; write some words".into());
     }
     Ok(text.to_owned())
 }
@@ -41,12 +41,12 @@ pub fn place(text: &str) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-/// The same of a picture to be written.
-pub fn picture_place(text: &str) -> Result<PathBuf, String> {
+/// An image to be written at the end.
+pub fn image_place(text: &str) -> Result<PathBuf, String> {
     let path = place(text)?;
     match path.extension() {
         Some(ending) if !ending.eq_ignore_ascii_case("png") => {
-            Err("pictures are written as PNG only; name a file that ends in .png".into())
+            Err("images are written as PNG only; name a file that ends in .png".into())
         }
         _ => Ok(path),
     }

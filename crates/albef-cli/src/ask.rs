@@ -1,24 +1,18 @@
-//! One's own picture: `albef ask`, `entail`, `reason`, `classify`.
+//! One's own picture: `albef ask`, `entail`, `reason`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use albef::eval::answers::RankRule;
-use albef::eval::retrieval::{score_pairs, similarities};
 use albef::model::VisualEntailmentModel;
-use albef::params::to_vec;
-use albef::pipeline::{Pipeline, match_probability};
 use albef::task::TaskRef;
 use anyhow::{Result, bail};
-use burn::tensor::Device;
 use serde_json::{Value, json};
 
 use crate::Answer;
 use crate::arguments::words;
-use crate::corpus::{Pictures, open_model};
 use crate::device::Where;
-use crate::notes::tell_cut;
 use crate::output::say;
-use crate::tasks::{Answered, Seen, TaskModel, answer_list, distinct, sample};
+use crate::tasks::{Answered, Seen, TaskModel, answer_list, sample};
 
 #[derive(clap::Args)]
 pub struct AskArguments {
@@ -108,26 +102,6 @@ pub struct ReasonArguments {
     json: bool,
 }
 
-#[derive(clap::Args)]
-pub struct ClassifyArguments {
-    /// The picture.
-    image: PathBuf,
-    /// The classes.
-    #[arg(required = true, value_parser = words)]
-    labels: Vec<String>,
-    /// Sentence around a class, which stands at `{}`; several are averaged.
-    #[arg(long, default_values = ["{}", "a picture of a {}"])]
-    template: Vec<String>,
-    /// Model folder or weights file.
-    #[arg(long)]
-    model: Option<PathBuf>,
-    #[command(flatten)]
-    device: Where,
-    /// One JSON object on standard output.
-    #[arg(long)]
-    json: bool,
-}
-
 pub fn ask(a: &AskArguments) -> Result<Answer> {
     let model = TaskModel::open(&a.model, TaskRef::named("vqa")?, &a.device.open()?)?;
     let answers = answer_list(&a.answers)?;
@@ -186,76 +160,6 @@ pub fn reason(a: &ReasonArguments) -> Result<Answer> {
         say!("{}", json!({"label": truth, "probability": p}))?;
     } else {
         say!("{}, with probability {p:.3} of being true", if truth { "true" } else { "false" })?;
-    }
-    Ok(Answer::Yes)
-}
-
-/// The one picture, loaded for a model, and as it is.
-pub fn open_picture(
-    image: &Path,
-    size: usize,
-    device: &Device,
-) -> Result<(Pictures, burn::tensor::Tensor<4>)> {
-    let pictures = Pictures::of(vec![sample(image, None, "")], size, device);
-    let (pixels, failed) = pictures.load(&[0]);
-    if let Some((_, s)) = failed.first() {
-        bail!("{}: {}", s.name, s.error);
-    }
-    Ok((pictures, pixels))
-}
-
-pub fn classify(a: &ClassifyArguments) -> Result<Answer> {
-    let labels = distinct("class", a.labels.clone());
-    if let Some(bad) = a.template.iter().find(|t| !t.contains("{}")) {
-        bail!("the template `{bad}` has no `{{}}` where the class stands");
-    }
-    let device = a.device.open()?;
-    let ready = open_model(a.model.as_deref(), &device)?;
-    let model = &ready.model;
-    let (_, pixels) = open_picture(&a.image, model.config.vision.image_res, &device)?;
-    let states = model.encoders.visual_encoder.forward(pixels)?;
-    let image = to_vec(model.encoders.image_feat(&states));
-    let temp = to_vec(model.temp.clone())[0];
-    let (mut cosines, mut matches, mut cut_prompts) = (Vec::new(), Vec::new(), 0);
-    for label in &labels {
-        let prompts: Vec<String> = a.template.iter().map(|t| t.replace("{}", label)).collect();
-        let mut mean = vec![0.0_f32; image.len()];
-        for prompt in &prompts {
-            let feat = ready.embed_text(prompt)?;
-            mean.iter_mut().zip(feat).for_each(|(m, f)| *m += f);
-        }
-        let norm = mean.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-12);
-        mean.iter_mut().for_each(|v| *v /= norm);
-        cosines.push(similarities(&mean, &image)[0]);
-        let texts = prompts.iter().map(|p| ready.caption(p));
-        let (tokens, cut): (Vec<Vec<u32>>, Vec<bool>) = texts.map(|t| (t.ids, t.cut)).unzip();
-        cut_prompts += cut.into_iter().filter(|c| *c).count();
-        let pairs: Vec<(usize, usize)> = (0..tokens.len()).map(|t| (0, t)).collect();
-        let logits = score_pairs(model, &tokens, &pairs, 1, &states)?;
-        matches
-            .push(logits.iter().map(|l| match_probability(*l)).sum::<f64>() / logits.len() as f64);
-    }
-    tell_cut(cut_prompts, labels.len() * a.template.len(), Pipeline::TRUNCATION);
-    let top = cosines.iter().copied().fold(f32::MIN, f32::max);
-    let exp: Vec<f64> = cosines.iter().map(|c| f64::from((c - top) / temp).exp()).collect();
-    let sum: f64 = exp.iter().sum();
-    let mut order: Vec<usize> = (0..labels.len()).collect();
-    order.sort_by(|x, y| cosines[*y].total_cmp(&cosines[*x]));
-    if a.json {
-        let list: Vec<Value> = order
-            .iter()
-            .map(|i| {
-                json!({"label": labels[*i], "probability": exp[*i] / sum,
-                       "cosine": cosines[*i], "match_probability": matches[*i]})
-            })
-            .collect();
-        say!("{}", json!({"classes": list}))?;
-    } else {
-        say!("share   cosine  match   class")?;
-        for i in order {
-            let share = exp[i] / sum;
-            say!("{share:>5.3}  {:>7.3}  {:>5.3}   {}", cosines[i], matches[i], labels[i])?;
-        }
     }
     Ok(Answer::Yes)
 }

@@ -6,14 +6,14 @@ use albef_report::{Difference, Draw, Named, Outcomes, Side, Test, compare};
 use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 
-use crate::Answer;
+use crate::ExitStatus;
 use crate::arguments::at_least_one;
 use crate::outcomes::IN_A_RUN;
 use crate::output::say;
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The first: outcomes that `albef evaluate … --save` wrote, or the folder of a run with
+    /// The first: outcomes that `albef evaluate … --save-outcomes` wrote, or the folder of a run with
     /// `val_file`.
     #[arg(value_name = "A", requires = "second", conflicts_with_all = ["a", "b"])]
     first: Option<PathBuf>,
@@ -42,14 +42,14 @@ fn read(path: &Path) -> Result<Named> {
     if path.is_dir() && !file.is_file() {
         bail!(
             "{} holds no `{IN_A_RUN}`; hint: a run writes it when it has a `val_file`, and \
-             `albef evaluate … --save FILE` writes one for any list",
+             `albef evaluate … --save-outcomes FILE` writes one for any list",
             path.display()
         );
     }
     Ok(Named { name: file.display().to_string(), outcomes: Outcomes::read(&file)? })
 }
 
-pub fn run(arguments: &Arguments) -> Result<Answer> {
+pub fn run(arguments: &Arguments) -> Result<ExitStatus> {
     let (a, b) = match (&arguments.first, &arguments.second) {
         (Some(a), Some(b)) => (vec![a.clone()], vec![b.clone()]),
         _ if !arguments.a.is_empty() => (arguments.a.clone(), arguments.b.clone()),
@@ -66,7 +66,7 @@ pub fn run(arguments: &Arguments) -> Result<Answer> {
     } else {
         print(&a, &b, &found)?;
     }
-    Ok(Answer::Yes)
+    Ok(ExitStatus::Yes)
 }
 
 fn report(a: &[Named], b: &[Named], found: &[Difference]) -> Result<Value> {

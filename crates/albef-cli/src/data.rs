@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use albef::eval::grounding::box_faults;
 use albef::train::corpus_vocabulary;
+use albef::write_folder::write_folder;
 use albef_data::dataset::{
     AnnotationFormat, CheckOptions, Contents, ImageRoots, SourceSpec, Target, check_samples,
     read_source, read_task, repeated_ids,
@@ -11,11 +13,9 @@ use albef_data::scenes::{Sprites, TaskCorpus, build_tasks, write_tasks};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::Answer;
-use crate::grounding_cases::box_faults;
-use crate::notes::tell_first;
+use crate::ExitStatus;
 use crate::output::say;
-use crate::whole_folder::write_folder;
+use crate::warnings::tell_first;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -100,7 +100,7 @@ impl Form {
     }
 }
 
-fn check_source(a: &CheckArguments) -> Result<Answer> {
+fn check_source(a: &CheckArguments) -> Result<ExitStatus> {
     let contents = match a.task.of_task() {
         None => read_source(&SourceSpec::new(&a.source, a.image_root.as_deref()))?,
         Some(form) => {
@@ -179,7 +179,7 @@ fn check_source(a: &CheckArguments) -> Result<Answer> {
             say!("  {problem}")?;
         }
     }
-    Ok(if clean { Answer::Yes } else { Answer::No })
+    Ok(if clean { ExitStatus::Yes } else { ExitStatus::No })
 }
 
 /// The concepts to train on, and those that are held out.
@@ -209,7 +209,7 @@ fn texts(splits: &[TaskCorpus]) -> impl Iterator<Item = &str> {
     })
 }
 
-pub fn run(command: &Command) -> Result<Answer> {
+pub fn run(command: &Command) -> Result<ExitStatus> {
     let a = match command {
         Command::Scenes(a) => a,
         Command::Check(a) => return check_source(a),
@@ -224,7 +224,7 @@ pub fn run(command: &Command) -> Result<Answer> {
     let splits = build_tasks(&trained, others.as_ref(), a.seed, a.size, a.scenes)?;
     let vocab = corpus_vocabulary(texts(&splits))?;
     // The last file says that the others are there.
-    write_folder(&a.output, "answers.json", |folder| {
+    write_folder(&a.output, "answers.json", |folder| -> Result<()> {
         let words = folder.join("vocab.txt");
         std::fs::write(&words, &vocab)
             .with_context(|| format!("cannot write {}", words.display()))?;
@@ -245,5 +245,5 @@ pub fn run(command: &Command) -> Result<Answer> {
             s.grounding.len()
         )?;
     }
-    Ok(Answer::Yes)
+    Ok(ExitStatus::Yes)
 }

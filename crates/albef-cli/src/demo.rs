@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use albef::config::{Files, OptimizerConfig, PretrainConfig, ScheduleConfig};
-use albef::eval::retrieval::{Evaluation, Options, Score, top_k};
+use albef::eval::retrieval::{Evaluation, Options, Score, intervals, top_k};
 use albef::ops::Precision;
 use albef::params::cpu;
 use albef::train::folder::discard;
@@ -17,10 +17,10 @@ use albef_report::{Report, SearchExample, SearchResult, Series, Table, curves_sv
 use albef_weights::write_atomic;
 use anyhow::{Context, Result, bail};
 
-use crate::corpus::{Pictures, open_model};
-use crate::evaluate_retrieval::{intervals, measure};
+use crate::corpus::{open_images, open_model};
+use crate::evaluate_retrieval::measure_images;
 use crate::output::say;
-use crate::{Answer, pretrain};
+use crate::{ExitStatus, pretrain};
 
 /// Candidates that are re-ranked.
 const CANDIDATES: usize = 16;
@@ -136,7 +136,7 @@ fn begun(run: &Path, seed: u64) -> Result<Option<PretrainConfig>> {
     Ok(Some(config))
 }
 
-pub fn run(a: &Arguments) -> Result<Answer> {
+pub fn run(a: &Arguments) -> Result<ExitStatus> {
     if !(a.minutes > 0.0 && a.minutes < 10_000.0) {
         bail!("--minutes {} must be above 0 and below 10000", a.minutes);
     }
@@ -165,7 +165,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
             discard(&trials)?;
             if !fitted? {
                 eprintln!("interrupted: nothing was trained");
-                return Ok(Answer::No);
+                return Ok(ExitStatus::No);
             }
             config
         }
@@ -190,7 +190,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let (trainer, ended) = pretrain::run_training(trainer, &run, None)?;
     if ended == RunOutcome::Interrupted {
         eprintln!("interrupted: saved, the same command goes on");
-        return Ok(Answer::No);
+        return Ok(ExitStatus::No);
     }
     let session = Session { seconds: train_start.elapsed().as_secs_f64(), done };
     let model = a.output.join("run").join("model");
@@ -223,15 +223,10 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     let mut searches = Vec::new();
     for (title, name, pairs) in splits {
         let list = data.join(format!("{name}.json")).display().to_string();
-        let size = ready.model.config.vision.image_res;
-        let pictures = Pictures::open(&list, Some(&data), size, &cpu())?;
+        let images = open_images(&list, Some(&data))?;
         let by = |score| {
-            measure(
-                &ready,
-                &pictures,
-                &Options { k: CANDIDATES, score, ..Options::default() },
-                false,
-            )
+            let options = Options { k: CANDIDATES, score, ..Options::default() };
+            measure_images(&ready, &images, &options, false)
         };
         let (found, both) = (by(Score::Itm)?, by(Score::Posterior)?.evaluation);
         let (out, texts) = (found.evaluation, found.texts);
@@ -290,9 +285,9 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         "  {program} match {out}/data/val_style/00000.png \"a joker\" --model {out}/run/model"
     );
     eprintln!(
-        "  {program} evaluate retrieval --model {out}/run/model --annotations {out}/data/val_style.json --image-root {out}/data --k {CANDIDATES}"
+        "  {program} evaluate retrieval --model {out}/run/model --annotations {out}/data/val_style.json --image-root {out}/data --rerank-k {CANDIDATES}"
     );
-    Ok(Answer::Yes)
+    Ok(ExitStatus::Yes)
 }
 
 /// Three searches of a split, right and wrong ones alike: every n-th caption, not chosen by result.

@@ -1,17 +1,19 @@
 //! `--device`: where the model computes.
 
+use albef::Device;
 use anyhow::Result;
-use burn::tensor::Device;
 
 /// The option of all commands that compute.
 #[derive(clap::Args)]
-pub struct Where {
+pub struct DeviceArg {
     /// Where to compute: `cpu`, or `vulkan[:N]` or `cuda[:N]` in builds with that feature.
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub device: String,
 }
 
-impl Where {
+pub use DeviceArg as Where;
+
+impl DeviceArg {
     /// The device.
     pub fn open(&self) -> Result<Device> {
         open(&self.device)

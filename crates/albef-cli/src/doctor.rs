@@ -5,18 +5,14 @@ use std::path::PathBuf;
 
 use albef::device::{Kind, found};
 use albef::golden::{self, Replayed};
-use albef::ops::{AttentionSpec, Bf16Unit, Ops, Segment, bf16_unit, features};
-use albef::params::{cpu, from_vec, to_vec};
+use albef::ops::{Bf16Unit, bf16_unit, features};
+use albef::self_test::SelfTest;
 use anyhow::Result;
-use burn::tensor::Device;
 use serde_json::json;
 
-use crate::Answer;
-use crate::device::Where;
+use crate::ExitStatus;
+use crate::device::DeviceArg;
 use crate::output::say;
-
-/// What the self-test allows on the CPU.
-const SELF_TEST: f64 = 1e-4;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -27,17 +23,16 @@ pub struct Arguments {
     #[arg(long, value_delimiter = ',', value_name = "KIND,…")]
     only: Option<Vec<String>>,
     #[command(flatten)]
-    device: Where,
+    device: DeviceArg,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
 }
 
-pub fn run(a: &Arguments) -> Result<Answer> {
+pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let device = a.device.open()?;
-    let difference = self_test(&device);
-    let slack = golden::slack(&device);
-    let healthy = difference < SELF_TEST * slack;
+    let test = SelfTest::run(&device);
+    let (healthy, slack) = (test.passed(), test.tolerance_factor);
     let isa = format!("{:?}", albef::ops::detected());
     let mut replayed = Vec::new();
     if !a.json {
@@ -50,8 +45,9 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         let verdict = if healthy { "ok" } else { "FAILED" };
         say!(
             "self-test: {verdict}, it differs from plain operations on the cpu by \
-             {difference:.1e}, {:.0e} allowed",
-            SELF_TEST * slack
+             {:.1e}, {:.0e} allowed",
+            test.difference,
+            test.allowed
         )?;
         if slack > 1.0 && a.golden.is_some() {
             say!("tolerances: {slack} times those of the set, for `{}`", a.device.device)?;
@@ -78,13 +74,13 @@ pub fn run(a: &Arguments) -> Result<Answer> {
             "bf16": bf16_unit().map(|unit| format!("{unit:?}")),
             "devices": Kind::ALL.map(kind_json), "tolerance_factor": slack,
             "threads": rayon::current_num_threads(), "self_test": healthy,
-            "difference": difference, "fixtures": fixtures, "failed": failed,
+            "difference": test.difference, "fixtures": fixtures, "failed": failed,
         });
         say!("{report}")?;
     } else if a.golden.is_some() {
         say!("{} fixtures, {failed} failed", replayed.len())?;
     }
-    Ok(if healthy && failed == 0 { Answer::Yes } else { Answer::No })
+    Ok(if healthy && failed == 0 { ExitStatus::Yes } else { ExitStatus::No })
 }
 
 /// The instructions for which there are kernels, as far as this processor has them.
@@ -160,30 +156,4 @@ fn as_json(r: &Replayed) -> serde_json::Value {
         }
     }
     value
-}
-
-/// The largest difference of the operations on `device` from plain ones on the CPU, on a small
-/// example.
-fn self_test(device: &Device) -> f64 {
-    let (rows, width) = (21, 48);
-    let wave = |n: usize, s: f32| (0..n).map(|i| ((i as f32 + 1.0) * s).sin()).collect::<Vec<_>>();
-    let segment = |start, len| Segment { q_start: start, q_len: len, k_start: start, k_len: len };
-    let spec = std::sync::Arc::new(AttentionSpec {
-        segments: vec![segment(0, 9), segment(9, 12)],
-        heads: 4,
-        head_dim: 12,
-        causal: false,
-        dropout: None,
-    });
-    let run = |ops: Ops, device: &Device| {
-        let x = from_vec(wave(rows * width, 0.37), [rows, width], device);
-        let w = from_vec(wave(3 * width * width, 0.11), [3 * width, width], device);
-        let b = from_vec(wave(3 * width, 0.7), [3 * width], device);
-        to_vec(ops.attention_packed(ops.linear(x, w, b, true), &spec))
-    };
-    run(Ops::for_device(device), device)
-        .iter()
-        .zip(run(Ops::Plain, &cpu()))
-        .map(|(a, b)| f64::from((a - b).abs()))
-        .fold(0.0, |worst, v| if v.is_nan() || v > worst { v } else { worst })
 }

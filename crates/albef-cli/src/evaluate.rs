@@ -147,7 +147,7 @@ fn classes(a: &ListArguments, task: TaskRef, form: AnnotationFormat) -> Result<A
     let out = model.accuracy(&samples, task)?;
     // The figures first: they are not lost where saving fails.
     let printed = print(&out, a, &samples, baseline.as_ref(), ScoreRule::Official);
-    let saved = outcomes::save_if(a.reporting.save.as_deref(), || {
+    let saved = outcomes::save_if(a.reporting.save_outcomes.as_deref(), || {
         outcomes::measured(task, ScoreRule::Official, &samples, &out)
     });
     printed.and(saved)?;
@@ -200,7 +200,7 @@ fn vqa(a: &VqaArguments) -> Result<Answer> {
     let score = if a.challenge_rules { ScoreRule::Challenge } else { ScoreRule::Official };
     let out = model.answer_accuracy(&samples, &answers, a.k, a.rank.into(), score)?;
     let write = || a.results.as_deref().map_or(Ok(()), |path| write_results(path, &out.results));
-    let save = list.reporting.save.as_deref();
+    let save = list.reporting.save_outcomes.as_deref();
     if out.scores.is_empty() {
         tell_skipped(&out.skipped);
         write()?;

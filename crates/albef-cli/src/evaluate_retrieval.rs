@@ -1,26 +1,25 @@
 //! `albef evaluate retrieval`.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
-use albef::eval::metrics::{MISSED, RecallReport};
-use albef::eval::retrieval::{Evaluation, Gallery, Options, Score, evaluate};
-use albef::pipeline::Pipeline;
-use albef_report::joint_interval;
+use albef::eval::metrics::RecallReport;
+use albef::eval::protocol::{Measured, Protocol};
+use albef::eval::retrieval::{self, Options, RetrievalReport, Score};
+use albef::{ImageSet, Pipeline};
 use anyhow::{Result, bail};
-use serde_json::{Map, Value, json};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::Answer;
-use crate::corpus::{Pictures, model_path, open_model_at};
-use crate::notes::{SHOWN, tell_cut, tell_first, tell_wordless};
+use crate::ExitStatus;
+use crate::corpus::{model_path, open_images, open_model_at};
 use crate::outcomes::{self, Reporting};
 use crate::output::say;
-use crate::protocol::{self, Protocol};
+use crate::progress::bar;
+use crate::warnings::{tell_empty_texts, tell_truncated, tell_unusable};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Model folder or weights file; `models/mini`, here or above the program, if not given.
+    /// Model folder or weights file [default: `models/mini`].
     #[arg(long)]
     model: Option<PathBuf>,
     /// Retrieval list: a JSON list of images with their captions.
@@ -33,20 +32,24 @@ pub struct Arguments {
     /// protocol; the position table is interpolated.
     #[arg(long, value_name = "PIXELS")]
     image_res: Option<usize>,
-    /// Candidates that are re-ranked; 0 leaves it at the cosine, and `score` null; 128 if not given.
-    #[arg(long)]
-    k: Option<usize>,
-    /// What re-ranking goes by; the official way leaves the cosine aside.
+    /// Candidates that are re-ranked; 0 for the cosine alone (`score` is null) [default: 128].
+    #[arg(long, alias = "k")]
+    rerank_k: Option<usize>,
+    /// The score of re-ranking; the official one does not include the cosine.
     #[arg(long, default_value = "itm")]
     score: ScoreName,
-    /// Measure as a named protocol does, and say where it is not that.
-    #[arg(long, value_name = "NAME", value_parser = protocol::parser())]
-    protocol: Option<&'static Protocol>,
-    /// Count a hit by `image_id` (concept) instead of by picture.
+    /// Measure by a named protocol, and report where the evaluation deviates from it.
+    #[arg(long, value_name = "NAME", value_parser = protocols())]
+    protocol: Option<Protocol>,
+    /// Count a hit by `image_id` (concept) instead of by image.
     #[arg(long)]
     by_id: bool,
     #[command(flatten)]
     reporting: Reporting,
+}
+
+fn protocols() -> impl TypedValueParser<Value = Protocol> {
+    PossibleValuesParser::new(Protocol::ALL.map(|p| p.name)).try_map(|name| Protocol::named(&name))
 }
 
 /// Scores of a pair in re-ranking.
@@ -63,18 +66,6 @@ pub enum ScoreName {
     Posterior,
 }
 
-impl ScoreName {
-    /// As on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Itm => "itm",
-            Self::ItmItc => "itm+itc",
-            Self::ItmProb => "itm-prob",
-            Self::Posterior => "posterior",
-        }
-    }
-}
-
 impl From<ScoreName> for Score {
     fn from(name: ScoreName) -> Self {
         match name {
@@ -86,66 +77,79 @@ impl From<ScoreName> for Score {
     }
 }
 
-pub fn run(a: &Arguments) -> Result<Answer> {
+pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let device = a.reporting.device.open()?;
     let path = model_path(a.model.as_deref())?;
     let image_res = a.image_res.or(a.protocol.map(|p| p.image_res));
-    let k = a.k.or(a.protocol.map(|p| p.k)).unwrap_or(128);
-    let ready = open_model_at(&path, image_res, &device)?;
+    let k = a.rerank_k.or(a.protocol.map(|p| p.k)).unwrap_or(128);
+    let model = open_model_at(&path, image_res, &device)?;
+    let options = Options { k, score: a.score.into(), ..Options::default() };
     if let Some(protocol) = a.protocol {
-        protocol.tell(&path, &ready, k, a.score.name(), a.by_id);
+        let measured = Measured { k, score: options.score.name(), by_id: a.by_id };
+        tell_protocol(&protocol, &path, &model, measured);
     }
-    let size = ready.model.config.vision.image_res;
-    let list = a.annotations.display().to_string();
-    let pictures = Pictures::open(&list, a.image_root.as_deref(), size, &device)?;
-    let ids: BTreeSet<u32> = pictures.data.image_ids().iter().copied().collect();
-    if !a.by_id && ids.len() < pictures.data.len() {
-        eprintln!(
-            "note: {} pictures share {} image ids; a hit is the very picture, with --by-id any of its id",
-            pictures.data.len(),
+    let images = open_images(&a.annotations.display().to_string(), a.image_root.as_deref())?;
+    let ids: BTreeSet<u32> = images.image_ids().iter().copied().collect();
+    if !a.by_id && ids.len() < images.len() {
+        tracing::info!(
+            "{} images share {} image ids; a hit is the very image, with --by-id any of its id",
+            images.len(),
             ids.len()
         );
     }
-    let options = Options { k, score: a.score.into(), ..Options::default() };
-    let found = measure(&ready, &pictures, &options, a.by_id)?;
-    found.tell();
-    let (gallery, out) = (pictures.data.len(), &found.evaluation);
+    let found = measure_images(&model, &images, &options, a.by_id)?;
+    tell_skipped(&found);
+    let gallery = images.len();
     if found.skipped.len() == gallery {
-        bail!("none of the {gallery} pictures can be used; is --image-root the right folder?");
+        bail!("none of the {gallery} images can be used; is --image-root the right folder?");
     }
     // The figures first: they are not lost where saving fails.
-    let printed = print(a, &found, &pictures, k, size);
-    let saved = outcomes::save_if(a.reporting.save.as_deref(), || {
-        outcomes::retrieval(pictures.data.samples(), out, (k > 0).then(|| a.score.name()), a.by_id)
-    });
+    let printed = print(a, &found);
+    let saved = outcomes::save_if(a.reporting.save_outcomes.as_deref(), || found.outcomes(&images));
     printed.and(saved)?;
-    Ok(Answer::Yes)
+    Ok(ExitStatus::Yes)
 }
 
-/// Prints the figures of both stages, or of the first alone where nothing is re-ranked.
-fn print(a: &Arguments, found: &Recalls, pictures: &Pictures, k: usize, size: usize) -> Result<()> {
-    let (gallery, texts, out) = (pictures.data.len(), found.texts, &found.evaluation);
+fn tell_protocol(protocol: &Protocol, path: &Path, model: &Pipeline, measured: Measured<'_>) {
+    let (size, weights) = (model.image_res(), Protocol::weights_of(model));
+    eprintln!("protocol {}: {}", protocol.name, protocol.about);
+    eprintln!("measured: {}, {weights}; {size} px; k {}", path.display(), measured.k);
+    for deviation in protocol.deviations(model, measured) {
+        tracing::warn!("not {}: {deviation}", protocol.name);
+    }
+}
+
+/// Evaluates a set, and counts texts that are truncated or empty.
+pub fn measure_images(
+    model: &Pipeline,
+    images: &ImageSet,
+    options: &Options,
+    by_id: bool,
+) -> Result<RetrievalReport> {
+    let found = retrieval::measure(model, images, options, by_id, &bar())?;
+    tell_truncated(found.truncated_texts, found.texts, Pipeline::TRUNCATION);
+    tell_empty_texts(found.empty_texts, found.texts, found.images_without_text, found.images);
+    Ok(found)
+}
+
+/// Names the first images that cannot be used, and counts the others.
+pub fn tell_skipped(found: &RetrievalReport) {
+    tell_unusable("not usable, counted as missed", &found.skipped);
+}
+
+/// Prints the recalls of both stages, or of the first alone where nothing is re-ranked.
+fn print(a: &Arguments, found: &RetrievalReport) -> Result<()> {
+    let (out, k, resamples) = (&found.evaluation, found.options.k, a.reporting.resamples);
     if a.reporting.json {
-        let mut report = named(&out.itm);
-        report.insert("queries".into(), json!({"txt": gallery, "img": texts}));
-        report.insert("gallery".into(), json!({"images": gallery, "texts": texts}));
-        report.insert("k".into(), json!(k));
-        // Without re-ranking the figures are those of the cosine.
-        report.insert("score".into(), json!((k > 0).then(|| a.score.name())));
-        report.insert("image_res".into(), json!(size));
-        report.insert("protocol".into(), json!(a.protocol.map(|p| p.name)));
-        report.insert("itc".into(), Value::Object(named(&out.itc)));
-        report.insert("interval".into(), intervals(&out.itm_ranks, a.reporting.resamples));
-        report.extend(found.counts(pictures));
-        return say!("{}", Value::Object(report));
+        return say!("{}", found.to_json(resamples, a.protocol.map(|p| p.name)));
     }
     let stages = match k {
         0 => "not re-ranked".to_owned(),
         _ => format!("re-ranked: the best {k}"),
     };
-    say!("{gallery} pictures, {texts} texts; {stages}")?;
+    say!("{} images, {} texts; {stages}", found.images, found.texts)?;
     let line = |name: &str, report: &RecallReport, ranks: &[Vec<usize>; 2]| -> Result<()> {
-        let i = intervals(ranks, a.reporting.resamples);
+        let i = intervals(ranks, resamples);
         let bound = |key: &str, j: usize| i[key][j].as_f64().unwrap_or(f64::NAN);
         say!(
             "{name:<22} image to text R@1 {:.2} [{:.2}, {:.2}] R@5 {:.2} R@10 {:.2}   \
@@ -164,143 +168,48 @@ fn print(a: &Arguments, found: &Recalls, pictures: &Pictures, k: usize, size: us
         )
     };
     line("cosine (ITC)", &out.itc, &out.itc_ranks)?;
-    if k > 0 {
+    if let Some(score) = found.score() {
         if k < 10 {
-            eprintln!(
-                "note: with --k {k} nothing is re-ranked beyond place {k}; recalls beyond it cannot rise"
+            tracing::info!(
+                "with --rerank-k {k} only the best {k} are re-ranked; recalls beyond rank {k} cannot rise"
             );
         }
-        let name = format!("re-ranked ({})", a.score.name());
-        line(&name, &out.itm, &out.itm_ranks)?;
+        line(&format!("re-ranked ({score})"), &out.itm, &out.itm_ranks)?;
     }
     Ok(())
 }
 
-/// Recalls under the official names.
-pub fn named(report: &RecallReport) -> Map<String, Value> {
-    report.named().into_iter().map(|(k, v)| (k.to_owned(), json!(v))).collect()
-}
+pub use albef::eval::retrieval::{intervals, recall_json as named};
 
-/// 95 % bootstrap intervals over queries, in percent, of each recall and of their means.
-pub fn intervals(ranks: &[Vec<usize>; 2], resamples: usize) -> Value {
-    const KS: [usize; 3] = [1, 5, 10];
-    let interval = |queries: &[&[f64]]| {
-        let (low, high) = joint_interval(queries, resamples, 42);
-        json!([low, high])
-    };
-    let hit = |rank: usize, k: usize| if rank < k { 100.0 } else { 0.0 };
-    let mut out = Map::new();
-    let means: Vec<Vec<f64>> = ranks
-        .iter()
-        .map(|ranks| {
-            ranks.iter().map(|r| KS.map(|k| hit(*r, k)).iter().sum::<f64>() / 3.0).collect()
-        })
-        .collect();
-    for ((side, ranks), mean) in ["txt", "img"].into_iter().zip(ranks).zip(&means) {
-        for k in KS {
-            let hits: Vec<f64> = ranks.iter().map(|r| hit(*r, k)).collect();
-            out.insert(format!("{side}_r{k}"), interval(&[&hits]));
-        }
-        out.insert(format!("{side}_r_mean"), interval(&[mean]));
+/// A report, as the callers that measure epochs take it.
+pub struct Recalls(RetrievalReport);
+
+impl std::ops::Deref for Recalls {
+    type Target = RetrievalReport;
+
+    fn deref(&self) -> &RetrievalReport {
+        &self.0
     }
-    out.insert("r_mean".into(), interval(&[&means[0], &means[1]]));
-    Value::Object(out)
-}
-
-/// What came of pictures with their captions.
-pub struct Recalls {
-    pub evaluation: Evaluation,
-    /// Pictures that cannot be used, with the reason; they count as missed.
-    pub skipped: Vec<String>,
-    /// Captions.
-    pub texts: usize,
-    /// Captions of which the end is not read.
-    cut: usize,
-    /// Captions without words.
-    blank: usize,
 }
 
 impl Recalls {
-    /// Names the first pictures that could not be used, and counts the others.
     pub fn tell(&self) {
-        tell_first("not usable, counted as missed", self.skipped.iter().cloned());
+        tell_skipped(self);
     }
 
-    /// What was not taken as it was given, by name in reports.
-    pub fn counts(&self, pictures: &Pictures) -> Map<String, Value> {
-        let left_out = &pictures.left_out;
-        let first: Vec<&str> = left_out.iter().take(SHOWN).map(|s| s.name.as_str()).collect();
-        Map::from_iter([
-            ("skipped".to_owned(), json!(self.skipped.len())),
-            ("cut_texts".to_owned(), json!(self.cut)),
-            ("wordless_texts".to_owned(), json!(self.blank)),
-            ("left_out".to_owned(), json!(left_out.len())),
-            ("left_out_first".to_owned(), json!(first)),
-        ])
+    pub fn counts(
+        &self,
+        _: &crate::corpus::Pictures,
+    ) -> serde_json::Map<String, serde_json::Value> {
+        self.0.counts()
     }
 }
 
-/// Evaluates pictures with their captions.
 pub fn measure(
-    ready: &Pipeline,
-    pictures: &Pictures,
+    model: &Pipeline,
+    pictures: &crate::corpus::Pictures,
     options: &Options,
     by_id: bool,
 ) -> Result<Recalls> {
-    let (mut cut, mut blank, mut bare) = (0, 0, 0);
-    let mut texts = Vec::new();
-    let mut txt2img = Vec::new();
-    for (i, sample) in pictures.data.samples().iter().enumerate() {
-        bare += usize::from(sample.captions.is_empty());
-        for caption in &sample.captions {
-            let caption = ready.caption(caption);
-            cut += usize::from(caption.cut);
-            // Nothing but `[CLS]`.
-            blank += usize::from(caption.ids.len() <= 1);
-            texts.push(caption.ids);
-            txt2img.push(i);
-        }
-    }
-    if texts.is_empty() {
-        bail!("the list has no captions, so there is nothing to measure");
-    }
-    tell_cut(cut, texts.len(), Pipeline::TRUNCATION);
-    tell_wordless(blank, texts.len(), bare, pictures.data.len());
-    let gallery = Gallery {
-        images: pictures.data.len(),
-        texts: &texts,
-        txt2img: &txt2img,
-        ids: by_id.then_some(pictures.data.image_ids()),
-    };
-    let skipped = RefCell::new(BTreeMap::new());
-    let load = |which: &[usize]| -> albef::Result<_> {
-        let (images, failed) = pictures.load(which);
-        for (i, s) in failed {
-            skipped.borrow_mut().insert(i, format!("{}: {}", s.name, s.error));
-        }
-        Ok(images)
-    };
-    let bar = indicatif::ProgressBar::new(0);
-    let mut out = evaluate(&ready.model, &gallery, options, &load, &mut |p| {
-        bar.set_length(p.total as u64);
-        bar.set_position(p.done as u64);
-        bar.set_message(p.phase);
-    })?;
-    bar.finish_and_clear();
-    let skipped = skipped.into_inner();
-    // A picture that cannot be used is a miss in both directions, never a lucky hit.
-    for i in skipped.keys() {
-        for ranks in [&mut out.itc_ranks, &mut out.itm_ranks] {
-            ranks[0][*i] = MISSED;
-            for (t, image) in txt2img.iter().enumerate() {
-                if image == i {
-                    ranks[1][t] = MISSED;
-                }
-            }
-        }
-    }
-    out.itc = RecallReport::from_ranks(&out.itc_ranks[0], &out.itc_ranks[1]);
-    out.itm = RecallReport::from_ranks(&out.itm_ranks[0], &out.itm_ranks[1]);
-    let skipped = skipped.into_values().collect();
-    Ok(Recalls { evaluation: out, skipped, texts: texts.len(), cut, blank })
+    measure_images(model, &pictures.images, options, by_id).map(Recalls)
 }

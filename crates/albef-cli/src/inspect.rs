@@ -1,17 +1,15 @@
 //! `albef inspect`: what a checkpoint is, and the same as a model folder.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use albef::checkpoint::Checkpoint;
-use albef_weights::{KeepAs, StateDict, write_atomic, write_safetensors};
-use anyhow::{Context, Result, bail};
-use serde_json::json;
+use albef::inspect::{CheckpointSummary, ExportOptions, export};
+use albef::model_path::note_inferred;
+use albef_weights::KeepAs;
+use anyhow::{Context, Result};
 
-use crate::Answer;
-use crate::corpus::note_inferred;
+use crate::ExitStatus;
 use crate::output::say;
-use crate::whole_folder::write_folder;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -20,12 +18,12 @@ pub struct Arguments {
     /// Write it as a model folder: `config.json`, `model.safetensors`, `vocab.txt`, a model card.
     #[arg(long, value_name = "FOLDER")]
     export: Option<PathBuf>,
-    /// How the numbers are kept in the export.
-    #[arg(long = "as", default_value = "same", requires = "export")]
-    keep: Keep,
-    /// Leave momentum copies and queues out of the export.
-    #[arg(long, requires = "export")]
-    online: bool,
+    /// Number format of the exported weights.
+    #[arg(long, alias = "as", default_value = "same", requires = "export")]
+    dtype: Dtype,
+    /// Do not export momentum copies and queues.
+    #[arg(long, alias = "online", requires = "export")]
+    no_momentum: bool,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -33,7 +31,7 @@ pub struct Arguments {
 
 /// Number formats of an export.
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Keep {
+enum Dtype {
     /// As they are.
     Same,
     /// 16-bit floats.
@@ -42,88 +40,52 @@ enum Keep {
     Bf16,
 }
 
-pub fn run(a: &Arguments) -> Result<Answer> {
+pub fn run(a: &Arguments) -> Result<ExitStatus> {
     note_inferred(&a.model);
     let files = Checkpoint::open(&a.model)
         .with_context(|| format!("cannot open the model {}", a.model.display()))?;
-    let (vision, text) = (&files.config.vision, &files.config.text);
-    let weights: usize = files.tensors.iter().map(|(_, t)| t.len()).sum();
+    let found = CheckpointSummary::new(&files);
     if a.json {
-        say!(
-            "{}",
-            json!({"task": files.task.title(), "tensors": files.tensors.len(), "values": weights,
-                   "momentum": files.has_momentum(), "queues": files.has_queues(),
-                   "word_pieces": files.vocabulary.lines().count(), "config": files.config})
-        )?;
+        say!("{}", serde_json::to_value(&found)?)?;
     } else {
-        let has = |b: bool| if b { "yes" } else { "no" };
-        say!("model for      {}", files.task.title())?;
-        say!("tensors        {}, {:.1} million values", files.tensors.len(), weights as f64 / 1e6)?;
-        say!(
-            "image encoder  {} wide, {} blocks, {} heads, {} px in patches of {}",
-            vision.width,
-            vision.depth,
-            vision.heads,
-            vision.image_res,
-            vision.patch
-        )?;
-        say!(
-            "text encoder   {} wide, {} layers, {} heads, fusion from layer {}",
-            text.hidden,
-            text.layers,
-            text.heads,
-            text.fusion_layer
-        )?;
-        say!("word pieces    {} of {}", files.vocabulary.lines().count(), text.vocab_size)?;
-        say!("joint space    {}", files.config.embed_dim)?;
-        say!("momentum       {}", has(files.has_momentum()))?;
-        say!("queues         {}", has(files.has_queues()))?;
+        print(&found)?;
     }
     if let Some(folder) = &a.export {
-        export(a, &files, folder)?;
+        let dtype = match a.dtype {
+            Dtype::Same => KeepAs::Same,
+            Dtype::F16 => KeepAs::F16,
+            Dtype::Bf16 => KeepAs::BF16,
+        };
+        let options = ExportOptions::default().dtype(dtype).momentum(!a.no_momentum);
+        export(&files, folder, &options)
+            .with_context(|| format!("cannot export to {}", folder.display()))?;
+        eprintln!("wrote {}", folder.display());
     }
-    Ok(Answer::Yes)
+    Ok(ExitStatus::Yes)
 }
 
-/// The file that makes a folder a model.
-const WEIGHTS: &str = "model.safetensors";
-
-fn export(a: &Arguments, files: &Checkpoint, folder: &Path) -> Result<()> {
-    if folder.join(WEIGHTS).exists() {
-        bail!("{} already holds a model; choose another folder", folder.display());
-    }
-    let keep = match a.keep {
-        Keep::Same => KeepAs::Same,
-        Keep::F16 => KeepAs::F16,
-        Keep::Bf16 => KeepAs::BF16,
-    };
-    let extra = |name: &str| {
-        name.split('.').next().is_some_and(|root| root.ends_with("_m") || root.contains("queue"))
-    };
-    let tensors: StateDict = files
-        .tensors
-        .iter()
-        .filter(|(name, _)| !(a.online && extra(name)))
-        .map(|(name, tensor)| (name.to_owned(), tensor.clone()))
-        .collect();
-    let card = format!(
-        "# ALBEF, {}\n\nExported from {} by `albef inspect --export`, {} tensors.\n",
-        files.task.title(),
-        files.source,
-        tensors.len()
-    );
-    let config = serde_json::to_string_pretty(&files.config)?;
-    // The weights last: a folder that has them is whole.
-    write_folder(folder, WEIGHTS, |folder| {
-        for (name, text) in
-            [("config.json", &config), ("vocab.txt", &files.vocabulary), ("README.md", &card)]
-        {
-            write_atomic(&folder.join(name), |f| std::io::Write::write_all(f, text.as_bytes()))?;
-        }
-        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        Ok(write_safetensors(&folder.join(WEIGHTS), &tensors, &metadata, keep)?)
-    })
-    .with_context(|| format!("cannot export to {}", folder.display()))?;
-    eprintln!("wrote {}", folder.display());
-    Ok(())
+fn print(found: &CheckpointSummary) -> Result<()> {
+    let (vision, text) = (&found.config.vision, &found.config.text);
+    let has = |b: bool| if b { "yes" } else { "no" };
+    say!("model for      {}", found.task)?;
+    say!("tensors        {}, {:.1} million values", found.tensors, found.values as f64 / 1e6)?;
+    say!(
+        "image encoder  {} wide, {} blocks, {} heads, {} px in patches of {}",
+        vision.width,
+        vision.depth,
+        vision.heads,
+        vision.image_res,
+        vision.patch
+    )?;
+    say!(
+        "text encoder   {} wide, {} layers, {} heads, fusion from layer {}",
+        text.hidden,
+        text.layers,
+        text.heads,
+        text.fusion_layer
+    )?;
+    say!("word pieces    {} of {}", found.word_pieces, text.vocab_size)?;
+    say!("joint space    {}", found.config.embed_dim)?;
+    say!("momentum       {}", has(found.momentum))?;
+    say!("queues         {}", has(found.queues))
 }

@@ -7,11 +7,13 @@ mod analyse;
 mod arguments;
 mod ask;
 mod bench;
+mod classify;
 mod compare;
 mod corpus;
 mod data;
 mod demo;
 mod device;
+mod diagnostics;
 mod doctor;
 mod embed;
 mod evaluate;
@@ -20,19 +22,16 @@ mod evaluate_retrieval;
 mod evaluate_vqa_results;
 mod finetune;
 mod ground;
-mod grounding_cases;
 mod inspect;
-mod notes;
 mod outcomes;
 mod output;
-mod overlay;
 mod pretrain;
-mod protocol;
+mod progress;
 mod reproduce;
 mod search;
 mod tasks;
 mod text_baseline;
-mod whole_folder;
+mod warnings;
 
 use std::process::ExitCode;
 
@@ -48,6 +47,12 @@ struct Arguments {
     /// Threads of computation; all cores if not given.
     #[arg(long, global = true, value_parser = clap::value_parser!(u16).range(0..=1024))]
     threads: Option<u16>,
+    /// Print more diagnostics; repeat for still more. `RUST_LOG` sets levels by module.
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Print no notes; twice, no warnings either.
+    #[arg(long, short, global = true, action = clap::ArgAction::Count, conflicts_with = "verbose")]
+    quiet: u8,
     #[command(subcommand)]
     command: Command,
 }
@@ -70,7 +75,7 @@ enum Command {
     /// Say whether a statement about two pictures is true.
     Reason(ask::ReasonArguments),
     /// Choose among classes without training for them.
-    Classify(ask::ClassifyArguments),
+    Classify(classify::Arguments),
     /// Show where in a picture the model finds a phrase.
     Ground(ground::Arguments),
     /// Measure a model.
@@ -99,10 +104,16 @@ enum Command {
 
 /// How a command ended, errors aside.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Answer {
+enum ExitStatus {
+    /// Done; 0.
     Yes,
+    /// A negative answer; 1.
     No,
 }
+
+// Former names, in the modules that still use them.
+use ExitStatus as Answer;
+use warnings as notes;
 
 unsafe extern "C" {
     fn mi_option_set(option: std::ffi::c_int, value: std::ffi::c_long);
@@ -135,6 +146,8 @@ fn main() -> ExitCode {
     keep_freed_pages();
     end_when_the_reader_goes();
     let arguments = Arguments::parse();
+    let level = |count: u8| i8::try_from(count).unwrap_or(i8::MAX);
+    diagnostics::install(level(arguments.verbose) - level(arguments.quiet));
     let mut pool = rayon::ThreadPoolBuilder::new();
     if let Some(threads) = arguments.threads {
         pool = pool.num_threads(threads.into());
@@ -151,7 +164,7 @@ fn main() -> ExitCode {
         Command::Ask(a) => ask::ask(&a),
         Command::Entail(a) => ask::entail(&a),
         Command::Reason(a) => ask::reason(&a),
-        Command::Classify(a) => ask::classify(&a),
+        Command::Classify(a) => classify::run(&a),
         Command::Ground(a) => ground::run(&a),
         Command::Evaluate(a) => evaluate::run(&a),
         Command::Reproduce(a) => reproduce::run(&a),
@@ -165,8 +178,8 @@ fn main() -> ExitCode {
         Command::Bench(a) => bench::run(&a),
     };
     match result {
-        Ok(Answer::Yes) => ExitCode::SUCCESS,
-        Ok(Answer::No) => ExitCode::from(1),
+        Ok(ExitStatus::Yes) => ExitCode::SUCCESS,
+        Ok(ExitStatus::No) => ExitCode::from(1),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(2)

@@ -49,7 +49,7 @@ fn values_that_mean_nothing_are_refused() {
         (&["ground", &picture, "dog", "--threshold", "1.5"], "must be from 0 to 1"),
         (&["ground", &picture, "dog", "--threshold", "nan"], "must be from 0 to 1"),
         (&["ground", &picture, "dog", "--output", &jpg], "PNG only"),
-        (&["ground", &picture, "dog", "--output", &picture], "is the picture itself"),
+        (&["ground", &picture, "dog", "--output", &picture], "is the image itself"),
         (&["embed", "--text", " "], "it is empty"),
         (&["bench", "vit", "--rounds", "0"], "must be at least 1"),
         (&["compare", "a", "b", "--resamples", "0"], "must be at least 1"),
@@ -130,7 +130,7 @@ fn boxes_are_cut_to_the_picture_or_refused_with_the_reason() {
     assert!(stderr(&output).contains("1 of 2 boxes reach beyond"), "{}", stderr(&output));
     for (given, part) in [
         (json!([3, 3, 0, 4]), "has no area"),
-        (json!([24, 3, 4, 4]), "lies outside of the picture of 24 x 20"),
+        (json!([24, 3, 4, 4]), "is outside the image of 24 x 20"),
         (json!([1, 2, 3]), "must be [left, top, width, height]"),
         (json!([1, 2, 3, "4"]), "must be [left, top, width, height]"),
     ] {
@@ -175,7 +175,7 @@ fn a_check_of_a_list_finds_what_its_evaluation_would() {
     let flat = expression("b", json!([0, 0, 0, 5]), json!([[90, 0, 5, 5], "all"]));
     let (text, report) = check("grounding", &json!([good, flat]), &[]);
     assert_eq!((&report["clean"], &report["unusable_boxes"]), (&json!(false), &json!(3)));
-    for part in ["entry 1, `box`: ", "`boxes`, box 0: ", "outside of the picture of 24 x 20"] {
+    for part in ["entry 1, `box`: ", "`boxes`, box 0: ", "outside the image of 24 x 20"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     let (_, quick) = check("grounding", &json!([good, flat]), &["--quick"]);

@@ -283,10 +283,7 @@ fn the_model_shows_where_it_looks_and_chooses_classes() {
     let outside = command.output().unwrap();
     assert_eq!(outside.status.code(), Some(2));
     let said = stderr(&outside);
-    assert!(
-        said.contains("box 1: ") && said.contains("outside of the picture of 24 x 20"),
-        "{said}"
-    );
+    assert!(said.contains("box 1: ") && said.contains("outside the image of 24 x 20"), "{said}");
     let entry = json!({"image": "0.png", "text": "red", "box": [0, 0, 12, 20],
                        "boxes": [[0, 0, 12, 20], [12, 0, 12, 20]]});
     let list = write(dir.path(), "grounding.json", &json!([entry]));

@@ -150,6 +150,41 @@ pub enum Error {
     /// Weights could not be read or written.
     #[error(transparent)]
     Weights(#[from] albef_weights::WeightsError),
+    /// A text without words, where a text is the query.
+    #[error("the text is empty, which says nothing about an image; write some words")]
+    EmptyText,
+    /// Features that do not come from this model.
+    #[error("feature {index} has {found} values; those of this model have {expected}")]
+    FeatureWidth {
+        /// Which feature of the list.
+        index: usize,
+        /// Its values.
+        found: usize,
+        /// Values of a feature of this model.
+        expected: usize,
+    },
+    /// A source without images.
+    #[error("there is no image in {source_path}")]
+    NoImages {
+        /// The folder, archive or list.
+        source_path: String,
+    },
+    /// Images of which none can be decoded.
+    #[error("none of the {images} images{place} can be used{hint}")]
+    NoUsableImages {
+        /// Images.
+        images: usize,
+        /// ` in ` and the source, or nothing.
+        place: String,
+        /// The first failure or the way out, or nothing.
+        hint: String,
+    },
+    /// An option that cannot work.
+    #[error("{0}")]
+    Argument(String),
+    /// The computation was cancelled ([`crate::control::Control`]).
+    #[error("cancelled")]
+    Cancelled,
     /// The device cannot be had.
     #[error("device `{name}`: {detail}")]
     Device {

@@ -1,27 +1,26 @@
-//! A trained model with its words: all that a program needs which searches pictures by text or says
-//! whether a text fits a picture.
+//! A trained model with its vocabulary: searching images by text, matching, zero-shot classification and
+//! grounding. The operations are in [`crate::inference`].
 //!
 //! ```
-//! use albef::pipeline::Pipeline;
-//! use albef_data::image::{DecodeOptions, open};
+//! use albef::{DecodeOptions, device, open_image, pipeline::Pipeline};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # std::env::set_current_dir("../..")?;
-//! let model = Pipeline::open("models/mini".as_ref(), &albef::device::open("cpu")?)?;
+//! let model = Pipeline::open("models/mini".as_ref(), &device::open("cpu")?)?;
 //! let files = ["1f415.png", "1f697.png"]; // a dog and a car
 //! let folder = std::path::Path::new("data/drawings/drawings-val-style/fxemoji");
-//! let pictures = files
+//! let images = files
 //!     .iter()
-//!     .map(|file| open(&folder.join(file), &DecodeOptions::default()))
+//!     .map(|file| open_image(&folder.join(file), &DecodeOptions::default()))
 //!     .collect::<Result<Vec<_>, _>>()?;
 //!
-//! // Align: unit-length features, one a picture, to be kept and searched by cosine.
-//! let features = model.embed_images(&pictures)?;
+//! // Align: unit-length features, one per image, to be kept and searched by cosine.
+//! let features = model.embed_images(&images)?;
 //! let (best, cosine) = model.nearest("a dog", &features, 1)?[0];
 //!
-//! // Fuse: does the text fit the picture?
-//! let found = &model.match_text(&pictures[best..=best], "a dog")?[0];
-//! println!("picture {best}: cosine {cosine:.2}, match probability {:.2}", found.probability);
+//! // Fuse: does the text fit the image?
+//! let found = &model.match_text(&images[best..=best], "a dog")?[0];
+//! println!("image {best}: cosine {cosine:.2}, match probability {:.2}", found.probability);
 //! # assert!((found.cosine - cosine).abs() < 1e-5);
 //! # assert!((0.0..=1.0).contains(&found.probability));
 //! # Ok(())
@@ -35,51 +34,37 @@ use albef_data::text::{Encoded, Tokenizer, Truncation, Vocabulary};
 use burn::tensor::{Device, Tensor};
 
 use crate::checkpoint::{Checkpoint, Parts};
-use crate::error::Result;
-use crate::eval::retrieval::{embed_texts, score_pairs, similarities, top_k};
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::eval::retrieval::{embed_texts, similarities, top_k};
 use crate::model::Albef;
+use crate::model_path::note_inferred;
 use crate::params::{Params, from_vec, to_vec};
 use crate::task::TaskRef;
 
-/// Pictures that are encoded at a time.
-const BATCH: usize = 32;
+/// Images that are encoded at a time.
+pub(crate) const BATCH: usize = 32;
 
-/// A model ready for use. Cheap to share between threads by reference; nothing in it changes.
+/// A model ready for use. Nothing in it changes, so threads may share it by reference.
 pub struct Pipeline {
-    /// The model on untracked weights.
-    pub model: Albef,
-    /// Its weights, for derivatives ([`crate::gradcam`]).
-    pub params: Params,
-    /// Its word pieces.
-    pub tokenizer: Tokenizer,
-    /// Patches along the side of an image, in the file and in the model, where position tables were
-    /// interpolated on opening.
-    pub interpolated: Option<(usize, usize)>,
+    model: Albef,
+    params: Params,
+    tokenizer: Tokenizer,
+    interpolated: Option<(usize, usize)>,
     vocabulary: String,
 }
 
-/// How well a text fits a picture.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Match {
-    /// Cosine of the unit-length features, -1 to 1.
-    pub cosine: f32,
-    /// Logit of "match" of the matching head.
-    pub itm_logit: f32,
-    /// Probability of "match", 0 to 1.
-    pub probability: f64,
-}
-
-/// The probability of "match" of the two logits (no match, match).
-#[must_use]
-pub fn match_probability(logits: [f32; 2]) -> f64 {
-    1.0 / (1.0 + f64::from(logits[0] - logits[1]).exp())
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline").field("config", self.config()).finish_non_exhaustive()
+    }
 }
 
 impl Pipeline {
-    /// Up to where captions are read, as in the official evaluation of retrieval.
+    /// How far captions are read, as in the official evaluation of retrieval.
     pub const TRUNCATION: Truncation = Truncation { words: 30, ids: 30 };
 
-    /// Opens a model folder or a checkpoint file of pre-training or retrieval.
+    /// Opens a model folder or a checkpoint file of pre-training, retrieval or grounding.
     ///
     /// # Errors
     /// If a file is missing or damaged, or belongs to another task.
@@ -87,31 +72,91 @@ impl Pipeline {
         Self::open_at(path, None, device)
     }
 
-    /// The same for pictures of `image_res` pixels along a side, a multiple of the patch size, if not
-    /// those of the model. Its position table is interpolated as for fine-tuning.
+    /// [`Pipeline::open`] for images of `image_res` pixels along a side, a multiple of the patch size, if
+    /// not those of the model. The position table is interpolated as for fine-tuning.
     ///
     /// # Errors
     /// As [`Pipeline::open`], or if the resolution does not fit the model.
     pub fn open_at(path: &Path, image_res: Option<usize>, device: &Device) -> Result<Self> {
+        note_inferred(path);
         let accepted = [TaskRef::pretrain(), TaskRef::named("retrieval")?];
         let loaded =
             Checkpoint::open(path)?.at(image_res)?.load(&accepted, device, Parts::Inference)?;
-        let mut out = Self::of(loaded.albef()?, loaded.online, &loaded.vocabulary)?;
+        let mut out = Self::new(loaded.albef()?, loaded.online, &loaded.vocabulary)?;
         out.interpolated = loaded.report.resized;
+        if let Some((from, to)) = out.interpolated {
+            tracing::info!(
+                "position tables interpolated from {from} x {from} to {to} x {to} patches"
+            );
+        }
         Ok(out)
     }
 
     /// A model at hand with its weights and word pieces, one per line.
     ///
     /// # Errors
-    /// If the word pieces lack a special one.
-    pub fn of(model: Albef, params: Params, vocabulary: &str) -> Result<Self> {
+    /// If the vocabulary lacks a special piece.
+    pub fn new(model: Albef, params: Params, vocabulary: &str) -> Result<Self> {
         let tokenizer = Tokenizer::new(Vocabulary::from_text(vocabulary)?);
         let vocabulary = vocabulary.to_owned();
         Ok(Self { model, params, tokenizer, interpolated: None, vocabulary })
     }
 
-    /// A caption as retrieval cleans and cuts it ([`Pipeline::TRUNCATION`]).
+    /// The model on frozen weights.
+    #[must_use]
+    pub fn model(&self) -> &Albef {
+        &self.model
+    }
+
+    /// The weights by their official names.
+    #[must_use]
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Sizes of the model.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.model.config
+    }
+
+    /// Pixels along the side of the square that images are resized to.
+    #[must_use]
+    pub fn image_res(&self) -> usize {
+        self.config().vision.image_res
+    }
+
+    /// Values of a feature.
+    #[must_use]
+    pub fn embed_dim(&self) -> usize {
+        self.config().embed_dim
+    }
+
+    /// Where the model computes.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        self.params.device()
+    }
+
+    /// The tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Patches along a side before and after interpolation, where the position table was resized.
+    #[must_use]
+    pub fn interpolated(&self) -> Option<(usize, usize)> {
+        self.interpolated
+    }
+
+    /// The learned temperature of the contrastive loss.
+    #[must_use]
+    pub fn temperature(&self) -> f32 {
+        to_vec(self.model.temp.clone().inner())[0]
+    }
+
+    /// A caption, cleaned and truncated as for retrieval ([`Pipeline::TRUNCATION`]).
     #[must_use]
     pub fn caption(&self, text: &str) -> Encoded {
         self.tokenizer.caption(text, Self::TRUNCATION)
@@ -123,10 +168,10 @@ impl Pipeline {
         self.caption(text).ids
     }
 
-    /// Up to where a phrase to ground is read: it is not cut short of the model's own limit.
+    /// Limits of a phrase to ground: as many word pieces as the model has positions.
     #[must_use]
     pub fn phrase_limits(&self) -> Truncation {
-        Truncation { ids: self.model.config.text.max_positions, ..Self::TRUNCATION }
+        Truncation { ids: self.config().text.max_positions, ..Self::TRUNCATION }
     }
 
     /// A phrase to ground ([`Pipeline::phrase_limits`]).
@@ -135,7 +180,7 @@ impl Pipeline {
         self.tokenizer.caption(text, self.phrase_limits())
     }
 
-    /// A word piece as text; empty beyond the list.
+    /// A word piece as text; empty beyond the vocabulary.
     #[must_use]
     pub fn piece(&self, id: u32) -> &str {
         self.vocabulary.lines().nth(id as usize).unwrap_or_default()
@@ -144,29 +189,37 @@ impl Pipeline {
     /// The unit-length feature of a text, `embed_dim` values.
     ///
     /// # Errors
-    /// Never for a consistent model.
+    /// [`Error::EmptyText`] for a text without words.
     pub fn embed_text(&self, text: &str) -> Result<Vec<f32>> {
+        if text.trim().is_empty() {
+            return Err(Error::EmptyText);
+        }
         embed_texts(&self.model, &[self.tokens(text)], 1)
     }
 
-    /// Unit-length features of pictures of any size, `embed_dim` values each.
+    /// Unit-length features of images of any size, `embed_dim` values each.
     ///
     /// # Errors
-    /// Never for a consistent model.
+    /// If the device fails.
     pub fn embed_images(&self, images: &[RgbImage]) -> Result<Vec<Vec<f32>>> {
         let mut features = Vec::with_capacity(images.len());
         for part in images.chunks(BATCH) {
-            let states = self.model.encoders.visual_encoder.forward(self.pixels(part))?;
-            let rows = to_vec(self.model.encoders.image_feat(&states));
-            features.extend(rows.chunks(self.model.config.embed_dim).map(<[f32]>::to_vec));
+            let rows = self.embed_pixels(self.pixels(part))?;
+            features.extend(rows.chunks(self.embed_dim()).map(<[f32]>::to_vec));
         }
         Ok(features)
+    }
+
+    /// Features `[n, embed_dim]` of normalized pixels `[n, 3, S, S]`.
+    pub(crate) fn embed_pixels(&self, pixels: Tensor<4>) -> Result<Vec<f32>> {
+        let states = self.model.encoders.visual_encoder.forward(pixels)?;
+        Ok(to_vec(self.model.encoders.image_feat(&states)))
     }
 
     /// The `k` features with the largest cosine to a text, best first, ties to the lower index.
     ///
     /// # Errors
-    /// Never for features of this model.
+    /// [`Error::EmptyText`], or [`Error::FeatureWidth`] for features of another model.
     pub fn nearest(
         &self,
         text: &str,
@@ -174,40 +227,60 @@ impl Pipeline {
         k: usize,
     ) -> Result<Vec<(usize, f32)>> {
         let query = self.embed_text(text)?;
+        let expected = query.len();
+        if let Some(index) = features.iter().position(|f| f.len() != expected) {
+            return Err(Error::FeatureWidth { index, found: features[index].len(), expected });
+        }
         let cosines: Vec<f32> =
-            features.iter().map(|f| query.iter().zip(f).map(|(a, b)| a * b).sum()).collect();
+            features.iter().map(|feature| similarities(&query, feature)[0]).collect();
         Ok(top_k(&cosines, k).into_iter().map(|i| (i, cosines[i])).collect())
     }
 
-    /// How well a text fits each picture, by both stages.
-    ///
-    /// # Errors
-    /// Never for a consistent model.
-    pub fn match_text(&self, images: &[RgbImage], text: &str) -> Result<Vec<Match>> {
-        let (tokens, query) = ([self.tokens(text)], self.embed_text(text)?);
-        let mut found = Vec::with_capacity(images.len());
-        for part in images.chunks(BATCH) {
-            let states = self.model.encoders.visual_encoder.forward(self.pixels(part))?;
-            let cosines = similarities(&query, &to_vec(self.model.encoders.image_feat(&states)));
-            let pairs: Vec<(usize, usize)> = (0..part.len()).map(|i| (i, 0)).collect();
-            let logits = score_pairs(&self.model, &tokens, &pairs, 1, &states)?;
-            found.extend(cosines.into_iter().zip(logits).map(|(cosine, logits)| Match {
-                cosine,
-                itm_logit: logits[1],
-                probability: match_probability(logits),
-            }));
-        }
-        Ok(found)
-    }
-
-    /// Normalised pixels `[n, 3, S, S]`, each picture squeezed to the model's square as in evaluation.
-    fn pixels(&self, images: &[RgbImage]) -> Tensor<4> {
-        let size = self.model.config.vision.image_res;
+    /// Normalized pixels `[n, 3, S, S]`, each image squeezed to the model's square as in evaluation.
+    pub(crate) fn pixels(&self, images: &[RgbImage]) -> Tensor<4> {
+        let size = self.image_res();
         let plane = 3 * size * size;
         let mut pixels = vec![0.0; images.len() * plane];
         for (image, out) in images.iter().zip(pixels.chunks_mut(plane.max(1))) {
             Normalization::default().to_chw(&resize_bicubic(image, size, size), out);
         }
-        from_vec(pixels, [images.len(), 3, size, size], self.params.device())
+        from_vec(pixels, [images.len(), 3, size, size], self.device())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::init::fresh_params;
+    use crate::ops::Ops;
+    use crate::params::cpu;
+
+    /// The smallest model on fresh weights.
+    pub(crate) fn nano() -> Pipeline {
+        let config = ModelConfig::nano();
+        let schema = TaskRef::pretrain().schema(&config);
+        let params = fresh_params(&schema, 0.07, 3, &cpu()).unwrap();
+        let model = Albef::new(&config, &params.frozen(Ops::for_device(&cpu()))).unwrap();
+        let vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\ndog\n";
+        Pipeline::new(model, params, vocabulary).unwrap()
+    }
+
+    #[test]
+    fn threads_can_share_a_pipeline() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Pipeline>();
+    }
+
+    #[test]
+    fn an_empty_text_and_features_of_another_model_are_errors() {
+        let model = nano();
+        for text in ["", "  \n"] {
+            assert!(matches!(model.embed_text(text), Err(Error::EmptyText)), "{text:?}");
+        }
+        let width = model.embed_dim();
+        let features = [vec![0.0; width], vec![0.0; width + 1]];
+        let error = model.nearest("a dog", &features, 1).unwrap_err();
+        assert!(matches!(error, Error::FeatureWidth { index: 1, .. }), "{error}");
+        assert_eq!(model.nearest("a dog", &features[..1], 5).unwrap().len(), 1);
     }
 }

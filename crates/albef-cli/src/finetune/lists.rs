@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use albef::config::FinetuneConfig;
+use albef::eval::grounding::Cases;
 use albef::eval::retrieval::Options;
 use albef::eval::text_baseline::TextBaseline;
 use albef::eval::vqa_score::ScoreRule;
@@ -19,7 +20,6 @@ use serde_json::{Value, json};
 use crate::corpus::{Pictures, open_model};
 use crate::evaluate_retrieval::{measure, named};
 use crate::ground::Mode;
-use crate::grounding_cases::Cases;
 use crate::notes::{tell_left_out, tell_skipped};
 use crate::tasks::{TaskModel, answer_list};
 use crate::{evaluate_grounding, outcomes, text_baseline};
@@ -45,7 +45,7 @@ impl Weights<'_> {
             Some(folder) => open_model(Some(folder), online.device()),
             None => {
                 let model = self.trainer.model()?;
-                Ok(Pipeline::of(model, online.clone(), self.trainer.vocabulary())?)
+                Ok(Pipeline::new(model, online.clone(), self.trainer.vocabulary())?)
             }
         }
     }
@@ -133,7 +133,7 @@ impl Lists {
         match self {
             Self::Retrieval(contents) => {
                 let ready = weights.ready()?;
-                let size = ready.model.config.vision.image_res;
+                let size = ready.image_res();
                 let device = weights.trainer.state.online.device();
                 let pictures = Pictures::of_source(contents.clone(), size, device);
                 let k = config.base.k_test;
@@ -307,8 +307,8 @@ fn cases(config: &FinetuneConfig, files: &[String]) -> Result<Cases> {
     let root = Path::new(&config.base.image_root);
     let (data, boxes) = (&config.refcoco_data, &config.det_file);
     match (data.is_empty(), boxes.is_empty()) {
-        (true, true) => Cases::of_lists(&lists, root),
-        (false, false) => Cases::of_refcoco(&lists, root, Path::new(data), Path::new(boxes)),
+        (true, true) => Ok(Cases::of_lists(&lists, root)?),
+        (false, false) => Ok(Cases::of_refcoco(&lists, root, Path::new(data), Path::new(boxes))?),
         _ => bail!("`refcoco_data` and `det_file` belong together; one of them is empty"),
     }
 }

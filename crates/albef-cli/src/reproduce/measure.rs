@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use albef::eval::answers::RankRule;
+use albef::eval::grounding::Cases;
 use albef::eval::retrieval;
 use albef::eval::vqa_score::ScoreRule;
 use albef::task::TaskRef;
@@ -18,7 +19,6 @@ use crate::ask::Rank;
 use crate::corpus::{Pictures, open_model};
 use crate::evaluate_retrieval::{intervals, measure, named};
 use crate::ground::Mode;
-use crate::grounding_cases::Cases;
 use crate::notes::tell_skipped;
 use crate::tasks::{TaskModel, answer_list};
 use crate::{evaluate_grounding, outcomes};
@@ -153,7 +153,7 @@ pub fn command(task: &str, step: &str, options: &Map<String, Value>, output: &Pa
 
 fn retrieval(o: &Options<'_>, device: &Device) -> Result<Found> {
     let ready = open_model(Some(&o.path("model")?), device)?;
-    let size = ready.model.config.vision.image_res;
+    let size = ready.image_res();
     let root = o.path("image_root")?;
     let pictures = Pictures::open(o.text("annotations")?, Some(&root), size, device)?;
     let k = o.number("k")?.unwrap_or(128);

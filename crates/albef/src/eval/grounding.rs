@@ -1,4 +1,15 @@
-//! Boxes out of attention maps (spec `evaluation` 6).
+//! Grounding by attention maps (paper section 6): boxes out of maps, and the evaluation on expressions.
+
+mod boxes;
+mod cases;
+mod report;
+
+pub use boxes::{Proposals, box_faults, pixel_box};
+pub use cases::{Case, Cases};
+pub use report::{GroundingReport, measure};
+
+/// Exponent of the area that a box's sum is divided by, as in the official code.
+pub const AREA_POWER: f64 = 0.5;
 
 /// A box in pixels: left, top, width, height.
 pub type PixelBox = [f64; 4];

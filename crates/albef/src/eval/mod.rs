@@ -4,6 +4,8 @@ pub mod answers;
 pub mod grounding;
 pub mod metrics;
 pub mod mutual_information;
+pub mod outcomes;
+pub mod protocol;
 pub mod refcoco;
 pub mod retrieval;
 pub mod text_baseline;

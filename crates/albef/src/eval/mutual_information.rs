@@ -8,6 +8,10 @@
 //! Nothing is recorded for gradients. Letters: `B` batch, `C` candidates (batch and queue), `V`
 //! vocabulary, `W` masked words. Logarithms are natural; sums are in double precision.
 
+mod analysis;
+
+pub use analysis::{Analysis, Options, measure, open};
+
 use burn::tensor::Tensor;
 use serde::Serialize;
 

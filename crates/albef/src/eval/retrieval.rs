@@ -1,15 +1,19 @@
-//! Retrieval: rank by cosine, then re-rank the best `k` by the matching head (paper section 5,
-//! spec `evaluation` 1).
+//! Retrieval: rank by cosine, then re-rank the best `k` by the matching head (paper section 5).
 //!
 //! Pairs are grouped by image, so an image's keys and values are projected once per layer for all
 //! the texts that it meets, in either direction; a pair that both directions want is scored once.
 //! States live for one group of images only: memory does not grow with gallery times tokens.
+
+mod report;
+
+pub use report::{RetrievalReport, intervals, measure, recall_json};
 
 use std::collections::HashMap;
 
 use burn::tensor::Tensor;
 
 use super::metrics::{RecallReport, best_rank};
+use crate::control::Control;
 use crate::error::Result;
 use crate::model::{
     Albef, DropoutRng, ImageContext, ImageStates, OutputRows, Sequence, TokenBatch,
@@ -56,6 +60,20 @@ pub enum Score {
 }
 
 impl Score {
+    /// All scores.
+    pub const ALL: [Self; 4] = [Self::Itm, Self::ItmItc, Self::ItmProb, Self::Posterior];
+
+    /// The name in options and reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Itm => "itm",
+            Self::ItmItc => "itm+itc",
+            Self::ItmProb => "itm-prob",
+            Self::Posterior => "posterior",
+        }
+    }
+
     /// Of the logits (no match, match) and, where it needs it, the cosine; `temp` is the learned temperature.
     pub fn of(self, [no, yes]: [f32; 2], temp: f32, cosine: impl Fn() -> f32) -> f32 {
         match self {
@@ -68,7 +86,7 @@ impl Score {
 }
 
 /// How to evaluate.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Candidates that are re-ranked; 0 for none.
     pub k: usize,
@@ -84,17 +102,6 @@ impl Default for Options {
     fn default() -> Self {
         Self { k: 128, score: Score::Itm, image_batch: 16, text_batch: 64 }
     }
-}
-
-/// Where an evaluation stands.
-#[derive(Clone, Copy, Debug)]
-pub struct Progress {
-    /// What is being done.
-    pub phase: &'static str,
-    /// Items done.
-    pub done: usize,
-    /// Items in all.
-    pub total: usize,
 }
 
 /// What an evaluation found.
@@ -166,26 +173,25 @@ pub fn embed_texts(model: &Albef, texts: &[Vec<u32>], batch: usize) -> Result<Ve
     Ok(feats)
 }
 
-/// Evaluates a gallery. `load` gives normalised images `[n, 3, S, S]` by index; `progress` is told
-/// how far it is.
+/// Evaluates a gallery. `load` gives normalized images `[n, 3, S, S]` by index.
 ///
 /// # Errors
-/// If an image cannot be loaded or an input does not fit the model.
+/// If an image cannot be loaded, an input does not fit the model, or [`crate::Error::Cancelled`].
 pub fn evaluate(
     model: &Albef,
     gallery: &Gallery<'_>,
     options: &Options,
     load: &dyn Fn(&[usize]) -> Result<Tensor<4>>,
-    progress: &mut dyn FnMut(Progress),
+    control: &Control,
 ) -> Result<Evaluation> {
     let width = model.config.embed_dim;
     let all: Vec<usize> = (0..gallery.images).collect();
     let mut image_feats = Vec::with_capacity(gallery.images * width);
     for part in all.chunks(options.image_batch.max(1)) {
+        control.check()?;
         let states = model.encoders.visual_encoder.forward(load(part)?)?;
         image_feats.extend(to_vec(model.encoders.image_feat(&states)));
-        let done = image_feats.len() / width;
-        progress(Progress { phase: "images", done, total: gallery.images });
+        control.advance("images", image_feats.len() / width, gallery.images);
     }
     let text_feats = embed_texts(model, gallery.texts, options.text_batch)?;
 
@@ -218,7 +224,7 @@ pub fn evaluate(
         itm: itc,
     };
     if options.k > 0 {
-        rerank(model, gallery, options, load, progress, &mut out)?;
+        rerank(model, gallery, options, load, control, &mut out)?;
         out.itm_ranks = [
             rank_all(&out.i2t, |i, t| gallery.relevant(i, t)),
             rank_all(&out.t2i, |t, i| gallery.relevant(i, t)),
@@ -237,7 +243,7 @@ fn rerank(
     gallery: &Gallery<'_>,
     options: &Options,
     load: &dyn Fn(&[usize]) -> Result<Tensor<4>>,
-    progress: &mut dyn FnMut(Progress),
+    control: &Control,
     out: &mut Evaluation,
 ) -> Result<()> {
     let mut wanted: Vec<Vec<usize>> =
@@ -253,6 +259,7 @@ fn rerank(
     let temp = to_vec(model.temp.clone().inner())[0];
     let mut done = 0;
     for part in all.chunks(options.image_batch.max(1)) {
+        control.check()?;
         let states = model.encoders.visual_encoder.forward(load(part)?)?;
         let pairs: Vec<(usize, usize)> = part
             .iter()
@@ -279,7 +286,7 @@ fn rerank(
             }
         }
         done += part.len();
-        progress(Progress { phase: "re-ranking", done, total: gallery.images });
+        control.advance("re-ranking", done, gallery.images);
     }
     Ok(())
 }
@@ -361,7 +368,7 @@ mod tests {
         let texts = [vec![2, 9], vec![2, 11, 12], vec![2, 5, 6, 7]];
         let gallery = Gallery { images: 2, texts: &texts, txt2img: &[0, 0, 1], ids: None };
         let options = Options { k: 3, score, ..Options::default() };
-        evaluate(&model.unwrap(), &gallery, &options, &load, &mut |_| ()).unwrap()
+        evaluate(&model.unwrap(), &gallery, &options, &load, &Control::new()).unwrap()
     }
 
     #[test]

@@ -129,7 +129,7 @@ pub(super) fn evaluation(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     for k in list(&params["k_test"]).iter().filter_map(Value::as_u64) {
         let gallery = Gallery { images: names.len(), texts: &tokens, txt2img: &txt2img, ids: None };
         let options = Options { k: k as usize, ..Options::default() };
-        let out = evaluate(&model, &gallery, &options, &load, &mut |_| ())?;
+        let out = evaluate(&model, &gallery, &options, &load, &crate::Control::new())?;
         c.tensor("image_embeds", &out.image_feats, &expected.floats("image_embeds")?);
         c.tensor("text_embeds", &out.text_feats, &expected.floats("text_embeds")?);
         c.tensor("sims", &out.sims(), &expected.floats("sims")?);

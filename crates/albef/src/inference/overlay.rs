@@ -1,13 +1,47 @@
-//! A map laid over its picture, as in the official demonstration (spec `evaluation` 5).
+//! An attention map over its image, as in the official demonstration.
 
-use albef::eval::grounding::{PixelBox, resize_map};
 use albef_data::image::{RgbImage, resize_bicubic};
+use albef_data::scenes::png;
 
-/// Pixels along the longer side below which a picture is enlarged for its map to be seen.
+use super::ground::Grounding;
+use crate::error::Result;
+use crate::eval::grounding::{PixelBox, resize_map};
+
+/// Pixels along the longer side below which an image is enlarged for its map to be seen.
 const LEGIBLE: usize = 384;
 
-/// The picture as it is shown, enlarged by a whole factor if it is small, and that factor.
-pub fn enlarged(image: &RgbImage) -> (RgbImage, usize) {
+impl Grounding {
+    /// The image with the map of the phrase over it, its box in white, as PNG. Small images are enlarged.
+    ///
+    /// # Errors
+    /// If the PNG cannot be encoded.
+    pub fn render(&self, image: &RgbImage) -> Result<Vec<u8>> {
+        self.render_map(image, &self.map, self.region)
+    }
+
+    /// The image with the map of word `index` of [`Grounding::words`] over it, as PNG.
+    ///
+    /// # Errors
+    /// If the PNG cannot be encoded.
+    ///
+    /// # Panics
+    /// If there is no such word.
+    pub fn render_word(&self, image: &RgbImage, index: usize) -> Result<Vec<u8>> {
+        self.render_map(image, &self.words[index].map, None)
+    }
+
+    fn render_map(&self, image: &RgbImage, map: &[f32], b: Option<PixelBox>) -> Result<Vec<u8>> {
+        let (shown, factor) = enlarged(image);
+        let mut out = overlay(&shown, map, self.grid);
+        if let Some(b) = b {
+            draw_box(&mut out, b.map(|v| v * factor as f64), [255, 255, 255]);
+        }
+        Ok(png(&out)?)
+    }
+}
+
+/// The image, enlarged by a whole factor if it is small, and that factor.
+fn enlarged(image: &RgbImage) -> (RgbImage, usize) {
     let factor = LEGIBLE.div_ceil(image.width.max(image.height).max(1)).max(1);
     match factor {
         1 => (image.clone(), 1),
@@ -15,15 +49,15 @@ pub fn enlarged(image: &RgbImage) -> (RgbImage, usize) {
     }
 }
 
-/// Between 0 and 1; a map of one value gives zeros.
-pub fn normalised(map: &[f32]) -> Vec<f32> {
+/// Scaled to 0 to 1; a constant map gives zeros.
+fn normalized(map: &[f32]) -> Vec<f32> {
     let low = map.iter().copied().fold(f32::MAX, f32::min);
     let high = map.iter().copied().fold(f32::MIN, f32::max);
     let range = high - low;
     map.iter().map(|v| if range > 0.0 { (v - low) / range } else { 0.0 }).collect()
 }
 
-/// Gaussian blur along one axis; places outside repeat the border.
+/// Gaussian blur along one axis; positions outside repeat the border.
 fn blur_axis(
     map: &[f32],
     [lines, length]: [usize; 2],
@@ -48,32 +82,32 @@ fn blur_axis(
     out
 }
 
-/// The usual colours from blue over green and yellow to red.
+/// The usual colors from blue over green and yellow to red.
 fn jet(v: f32) -> [f32; 3] {
-    let ramp = |centre: f32| (1.5 - (4.0 * v - centre).abs()).clamp(0.0, 1.0);
+    let ramp = |center: f32| (1.5 - (4.0 * v - center).abs()).clamp(0.0, 1.0);
     [ramp(3.0), ramp(2.0), ramp(1.0)]
 }
 
-/// The picture with the map over it.
-pub fn overlay(image: &RgbImage, map: &[f32], grid: usize) -> RgbImage {
+/// The image with the map `[grid, grid]` over it.
+fn overlay(image: &RgbImage, map: &[f32], grid: usize) -> RgbImage {
     let (width, height) = (image.width, image.height);
-    let wide = resize_map(&normalised(map), (grid, grid), (height, width));
+    let wide = resize_map(&normalized(map), (grid, grid), (height, width));
     let sigma = 0.02 * width.max(height) as f64;
     let rows = blur_axis(&wide, [height, width], [width, 1], sigma);
-    let smooth = normalised(&blur_axis(&rows, [width, height], [1, width], sigma));
+    let smooth = normalized(&blur_axis(&rows, [width, height], [1, width], sigma));
     let mut out = image.clone();
     for (pixel, m) in out.pixels.chunks_mut(3).zip(smooth) {
         let share = m.clamp(0.0, 1.0).powf(0.7);
-        for (value, colour) in pixel.iter_mut().zip(jet(m)) {
-            let mixed = (1.0 - share) * f32::from(*value) + share * colour * 255.0;
+        for (value, color) in pixel.iter_mut().zip(jet(m)) {
+            let mixed = (1.0 - share) * f32::from(*value) + share * color * 255.0;
             *value = mixed.round().clamp(0.0, 255.0) as u8;
         }
     }
     out
 }
 
-/// StepRng the border of a box, with a black line inside that shows it on any ground.
-pub fn draw_box(image: &mut RgbImage, b: PixelBox, colour: [u8; 3]) {
+/// Draws the border of a box, with a black line inside that makes it visible on any ground.
+fn draw_box(image: &mut RgbImage, b: PixelBox, color: [u8; 3]) {
     let (width, height) = (image.width, image.height);
     let thick = (width.max(height) / 128).max(1);
     let line = thick.div_ceil(3);
@@ -83,7 +117,7 @@ pub fn draw_box(image: &mut RgbImage, b: PixelBox, colour: [u8; 3]) {
     for y in top..=bottom {
         for x in left..=right {
             let edge = (x - left).min(right - x).min(y - top).min(bottom - y);
-            let shade = if edge < thick { colour } else { [0; 3] };
+            let shade = if edge < thick { color } else { [0; 3] };
             if edge < thick + line {
                 let at = (y * width + x) * 3;
                 image.pixels[at..at + 3].copy_from_slice(&shade);
@@ -107,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn small_pictures_are_enlarged_and_large_ones_are_not() {
+    fn small_images_are_enlarged_and_large_ones_are_not() {
         let (shown, factor) = enlarged(&RgbImage::filled(40, 30, [7, 8, 9]));
         assert_eq!((shown.width, shown.height, factor), (400, 300, 10));
         assert_eq!(shown.pixels[..3], [7, 8, 9]);
@@ -115,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn boxes_beyond_the_picture_are_cut() {
+    fn boxes_beyond_the_image_are_clipped() {
         let mut image = RgbImage::filled(10, 10, [0; 3]);
         draw_box(&mut image, [-5.0, 4.0, 100.0, 100.0], [255, 0, 0]);
         assert_eq!(&image.pixels[(9 * 10 + 9) * 3..], [255, 0, 0]);

@@ -1,0 +1,54 @@
+//! `albef classify`.
+
+use std::path::PathBuf;
+
+use albef::Pipeline;
+use albef::inference::ClassifyOptions;
+use anyhow::Result;
+
+use crate::ExitStatus;
+use crate::arguments::words;
+use crate::corpus::{open_image, open_model};
+use crate::device::DeviceArg;
+use crate::output::say;
+use crate::tasks::distinct;
+use crate::warnings::tell_truncated;
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The image.
+    image: PathBuf,
+    /// The classes.
+    #[arg(required = true, value_parser = words)]
+    labels: Vec<String>,
+    /// Sentence with `{}` in the place of the class; the features of several are averaged.
+    #[arg(long, default_values = ["{}", "a picture of a {}"])]
+    template: Vec<String>,
+    /// Model folder or weights file [default: `models/mini`].
+    #[arg(long)]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArg,
+    /// One JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(a: &Arguments) -> Result<ExitStatus> {
+    let labels = distinct("class", a.labels.clone());
+    let options = ClassifyOptions::default().templates(a.template.clone());
+    let model = open_model(a.model.as_deref(), &a.device.open()?)?;
+    let found = model.classify(&open_image(&a.image)?, &labels, &options)?;
+    let prompts = labels.len() * a.template.len();
+    tell_truncated(found.truncated_texts, prompts, Pipeline::TRUNCATION);
+    if a.json {
+        say!("{}", serde_json::to_value(&found)?)?;
+    } else {
+        say!("share   cosine  match   class")?;
+        for c in &found.classes {
+            let (share, cosine, matches) = (c.probability, c.cosine, c.match_probability);
+            say!("{share:>5.3}  {cosine:>7.3}  {matches:>5.3}   {}", c.label)?;
+        }
+    }
+    Ok(ExitStatus::Yes)
+}

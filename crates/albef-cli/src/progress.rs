@@ -1,0 +1,29 @@
+//! Progress of the library's work, as a bar on standard error.
+
+use std::sync::Mutex;
+
+use albef::Control;
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Shows each phase as a bar that disappears at its end.
+pub fn bar() -> Control {
+    let shown: Mutex<Option<ProgressBar>> = Mutex::new(None);
+    Control::new().on_progress(move |p| {
+        let Ok(mut shown) = shown.lock() else { return };
+        let bar = shown.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}");
+            let bar = ProgressBar::new(p.total);
+            match style {
+                Ok(style) => bar.with_style(style),
+                Err(_) => bar,
+            }
+        });
+        bar.set_length(p.total);
+        bar.set_message(p.phase.to_owned());
+        bar.set_position(p.done);
+        if p.done >= p.total {
+            bar.finish_and_clear();
+            *shown = None;
+        }
+    })
+}

@@ -1,0 +1,16 @@
+//! What a trained model is used for: features, search, matching, zero-shot classification, grounding.
+//!
+//! Each file adds methods to [`Pipeline`](crate::pipeline::Pipeline), with their options and results.
+
+mod classify;
+mod features;
+mod ground;
+mod matching;
+mod overlay;
+mod search;
+
+pub use classify::{ClassScore, Classification, ClassifyOptions};
+pub use features::{ImageFeatures, write_npy};
+pub use ground::{GroundOptions, Grounding, GroundingMode, WordMap};
+pub use matching::{Match, match_probability};
+pub use search::{Hit, Place, SearchOptions, SearchResults};
