@@ -60,7 +60,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         rows.names.extend(features.images.iter().map(name));
         rows.values = features.values;
     }
-    let truncated = texts.iter().filter(|text| model.caption(text).cut).count();
+    let truncated = texts.iter().filter(|text| model.caption(text).truncated).count();
     tell_truncated(truncated, texts.len(), Pipeline::TRUNCATION);
     for text in texts {
         rows.values.extend(model.embed_text(&text)?);

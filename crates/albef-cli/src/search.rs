@@ -93,7 +93,7 @@ pub fn search(a: &SearchArguments) -> Result<ExitStatus> {
 
 pub fn match_pair(a: &MatchArguments) -> Result<ExitStatus> {
     let model = open_model(a.model.as_deref(), &a.device.open()?)?;
-    tell_truncated(model.caption(&a.text).cut.into(), 1, Pipeline::TRUNCATION);
+    tell_truncated(model.caption(&a.text).truncated.into(), 1, Pipeline::TRUNCATION);
     let found = model.match_text(&[open_image(&a.image)?], &a.text)?;
     let Some(found) = found.first() else { bail!("the model gave no score") };
     if a.json {

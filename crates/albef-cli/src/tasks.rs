@@ -151,7 +151,7 @@ impl TaskModel {
         encode: impl Fn(&str) -> Encoded,
     ) -> (TokenBatch, usize) {
         let text = |s: &'a Sample| s.captions.first().map_or("", String::as_str);
-        let encoded = samples.map(|s| encode(text(s))).map(|e| (e.ids, e.cut));
+        let encoded = samples.map(|s| encode(text(s))).map(|e| (e.ids, e.truncated));
         let (ids, cut): (Vec<Vec<u32>>, Vec<bool>) = encoded.unzip();
         (TokenBatch::packed(&ids), cut.into_iter().filter(|c| *c).count())
     }

@@ -319,8 +319,8 @@ fn answers_are_ranked_by_the_rule_and_equal_ones_by_their_number() {
     };
     let [reference, chain, normalised] =
         [RankRule::Reference, RankRule::Chain, RankRule::Normalised].map(|rule| of(4, rule));
-    assert_eq!(reference.gather_labels, chain.gather_labels);
-    for (i, c) in reference.gather_labels.iter().enumerate() {
+    assert_eq!(reference.shortlist, chain.shortlist);
+    for (i, c) in reference.shortlist.iter().enumerate() {
         let once = chain.scores[i];
         assert!((reference.scores[i] - once - reference.first_token[*c].ln()).abs() < 1e-4);
         assert!((f64::from(normalised.scores[i]) - f64::from(once) / lengths[*c]).abs() < 1e-5);
@@ -330,7 +330,7 @@ fn answers_are_ranked_by_the_rule_and_equal_ones_by_their_number() {
         assert!(place(0) < place(3) && place(1) < place(2), "{:?}", ranking.candidates);
     }
     // The cut falls between two that are equal.
-    let first = reference.gather_labels[0];
+    let first = reference.shortlist[0];
     assert_eq!(of(1, RankRule::Reference).candidates, [first]);
     assert!(first < 2);
 }

@@ -17,7 +17,7 @@ pub struct Encoded {
     /// `[CLS]` and the pieces.
     pub ids: Vec<u32>,
     /// Whether the text is longer than the limits, so that its end is not among them.
-    pub cut: bool,
+    pub truncated: bool,
 }
 
 impl Tokenizer {
@@ -38,7 +38,7 @@ impl Tokenizer {
         let mut ids = self.encode(&kept);
         let cut = kept.len() < clean.len() || ids.len() > limits.ids;
         ids.truncate(limits.ids.max(1));
-        Encoded { ids, cut }
+        Encoded { ids, truncated: cut }
     }
 }
 
@@ -63,12 +63,12 @@ mod tests {
         ] {
             let found = tokenizer.caption(text, Truncation { words, ids });
             let truncated = tokenizer.encode_truncated(&pre_caption(text, words), ids);
-            assert_eq!(found, Encoded { ids: truncated, cut }, "{text}");
+            assert_eq!(found, Encoded { ids: truncated, truncated: cut }, "{text}");
         }
         // Runs of spaces in a question count as words.
         let limits = Truncation { words: 2, ids: 9 };
         let found = tokenizer.question("a  b?", limits);
         let truncated = tokenizer.encode_truncated(&pre_question("a  b?", 2), 9);
-        assert_eq!(found, Encoded { ids: truncated, cut: true });
+        assert_eq!(found, Encoded { ids: truncated, truncated: true });
     }
 }

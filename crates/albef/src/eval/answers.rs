@@ -44,9 +44,9 @@ pub struct Ranking {
     pub candidates: Vec<usize>,
     /// Soft-max of their scores among the `k` that were scored.
     pub probabilities: Vec<f32>,
-    /// Candidates as first gather_labels: falling probability of their first token.
-    pub gather_labels: Vec<usize>,
-    /// Score of each gather_labels candidate, a log-probability.
+    /// The candidates that are scored in full, by falling probability of their first token.
+    pub shortlist: Vec<usize>,
+    /// Score of each of them, a log-probability.
     pub scores: Vec<f32>,
     /// Probability of the first token of every candidate.
     pub first_token: Vec<f32>,
@@ -132,7 +132,7 @@ pub fn rank(
         rankings.push(Ranking {
             candidates: best.iter().map(|i| order[*i]).collect(),
             probabilities: best.iter().map(|i| ((score[*i] - top).exp() / sum) as f32).collect(),
-            gather_labels: order,
+            shortlist: order,
             scores: score.iter().map(|s| *s as f32).collect(),
             first_token,
         });
@@ -140,18 +140,18 @@ pub fn rank(
     Ok(rankings)
 }
 
-/// Summed log-probabilities of the tokens after `[CLS]` of the gather_labels candidates.
+/// Summed log-probabilities of the tokens after `[CLS]` of the candidates of a shortlist.
 fn sequence_scores(
     model: &VqaModel,
     questions: &TokenBatch,
     states: &Tensor<2>,
     question: usize,
-    gather_labels: &[usize],
+    shortlist: &[usize],
     candidates: &Candidates,
 ) -> Result<Vec<f32>> {
-    let texts: Vec<&[u32]> = gather_labels.iter().map(|c| &candidates.tokens[*c][..]).collect();
+    let texts: Vec<&[u32]> = shortlist.iter().map(|c| &candidates.tokens[*c][..]).collect();
     let answers = TokenBatch::packed(&texts);
-    let question_of = vec![question; gather_labels.len()];
+    let question_of = vec![question; shortlist.len()];
     let none = &mut DropoutRng::none();
     let decoded = model.decode(&answers, questions, states.clone(), &question_of, none)?;
     let mut rows = Vec::new();

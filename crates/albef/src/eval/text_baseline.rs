@@ -188,6 +188,70 @@ pub fn class_score(sample: &Sample, guess: &str) -> f64 {
     }
 }
 
+/// The baselines for samples that a model scored with `scores`, by name as JSON.
+#[must_use]
+pub fn report(
+    baseline: &TextBaseline,
+    rule: ScoreRule,
+    samples: &[Sample],
+    scores: &[f64],
+    resamples: usize,
+) -> Value {
+    let score = |sample: &Sample, guess: &str| match &sample.task.target {
+        Target::Answers(shares) => accuracy(guess, &annotators(shares), rule),
+        _ => class_score(sample, guess),
+    };
+    let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len().max(1) as f64;
+    let mut out = Map::new();
+    out.insert("train_texts".into(), json!(baseline.texts()));
+    out.insert("seen".into(), json!(baseline.seen(samples)));
+    for way in Guess::ALL {
+        let guessed = baseline.scores(samples, way, score);
+        let gain: Vec<f64> = scores.iter().zip(&guessed).map(|(m, b)| m - b).collect();
+        let (gain_mean, gain_interval) = (mean(&gain), bootstrap_interval(&gain, resamples, 42));
+        let value = json!({
+            "accuracy": mean(&guessed),
+            "interval": bootstrap_interval(&guessed, resamples, 42),
+            "gain_over_text_only": gain_mean,
+            "gain_interval": gain_interval,
+            // Former names, for one release.
+            "lead": gain_mean,
+            "lead_interval": gain_interval,
+        });
+        out.insert(way.name().into(), value);
+    }
+    Value::Object(out)
+}
+
+/// The same for people, line by line.
+#[must_use]
+pub fn lines(report: &Value) -> Vec<String> {
+    let number = |v: &Value| v.as_f64().unwrap_or(f64::NAN);
+    let mut lines = vec![format!(
+        "without the image, from {} training texts ({:.2} % of the texts are among them):",
+        report["train_texts"],
+        number(&report["seen"])
+    )];
+    for way in Guess::ALL {
+        let b = &report[way.name()];
+        let name = match way {
+            Guess::Majority => "the most frequent answer",
+            Guess::FirstWords => "the most frequent after the same words",
+            Guess::SameText => "the most frequent to the same text",
+        };
+        lines.push(format!(
+            "  {name:<42}{:>6.2} [{:.2}, {:.2}]; gain of the model {:+.2} [{:+.2}, {:+.2}]",
+            number(&b["accuracy"]),
+            number(&b["interval"][0]),
+            number(&b["interval"][1]),
+            number(&b["gain_over_text_only"]),
+            number(&b["gain_interval"][0]),
+            number(&b["gain_interval"][1]),
+        ));
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -81,7 +81,7 @@ impl Pipeline {
             .flat_map(|label| templates.iter().map(move |t| t.replace("{}", label)))
             .collect();
         let texts: Vec<_> = prompts.iter().map(|prompt| self.caption(prompt)).collect();
-        let truncated_texts = texts.iter().filter(|t| t.cut).count();
+        let truncated_texts = texts.iter().filter(|t| t.truncated).count();
         let tokens: Vec<Vec<u32>> = texts.into_iter().map(|t| t.ids).collect();
         let (image, logits) =
             self.match_pixels(self.pixels(std::slice::from_ref(image)), &tokens)?;

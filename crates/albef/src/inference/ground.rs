@@ -203,7 +203,7 @@ impl Pipeline {
             boxes,
             box_scores,
             scores: maps.scores,
-            truncated: text.cut,
+            truncated: text.truncated,
         })
     }
 

@@ -173,7 +173,7 @@ impl Pipeline {
             order: options.order(),
             results: hits,
             gallery: features.len(),
-            truncated: caption.cut,
+            truncated: caption.truncated,
         })
     }
 }

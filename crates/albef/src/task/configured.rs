@@ -75,6 +75,21 @@ pub trait TaskConfig: Send + Sync + Debug {
         None
     }
 
+    /// Whether the queues of a checkpoint are replaced by new ones.
+    fn resets_queues(&self) -> bool {
+        false
+    }
+
+    /// What the weights start from, as paths; none for random weights.
+    fn origin(&self) -> Vec<String> {
+        self.start().map(|s| s.checkpoint.clone()).into_iter().collect()
+    }
+
+    /// The name of the model that a run makes.
+    fn model_name(&self) -> String {
+        format!("ALBEF for {}", self.task().title())
+    }
+
     /// What is minimized.
     fn objective(&self) -> Box<dyn Objective>;
 
@@ -221,3 +236,51 @@ macro_rules! task_config {
     };
 }
 pub(super) use task_config;
+
+/// The items of a [`TaskConfig`] that are alike for all tasks.
+macro_rules! accessors {
+    ($task:expr) => {
+        fn task(&self) -> $crate::task::TaskRef {
+            $crate::task::TaskRef::of(&$task)
+        }
+
+        fn train(&self) -> &$crate::config::TrainConfig {
+            &self.train
+        }
+
+        fn train_mut(&mut self) -> &mut $crate::config::TrainConfig {
+            &mut self.train
+        }
+
+        fn record(&self) -> serde_json::Value {
+            serde_json::to_value(self).unwrap_or_default()
+        }
+
+        fn notes(&self) -> &[String] {
+            &self.notes
+        }
+    };
+    ($task:expr, start) => {
+        $crate::task::configured::accessors!($task);
+
+        fn start(&self) -> Option<&$crate::config::StartConfig> {
+            Some(&self.start)
+        }
+    };
+    ($task:expr, distilled) => {
+        $crate::task::configured::accessors!($task, start);
+
+        fn momentum(&self) -> Option<&$crate::config::MomentumConfig> {
+            Some(&self.momentum)
+        }
+
+        fn uses_momentum(&self) -> bool {
+            self.distill.distill
+        }
+
+        fn warm_up(&self) -> bool {
+            self.distill.warm_up
+        }
+    };
+}
+pub(super) use accessors;

@@ -96,7 +96,7 @@ pub(super) fn tokenizer(model: &LoadedModel) -> Result<Tokenizer> {
 }
 
 /// Logits `[n, classes]` of images `[views * n, 3, S, S]` with a text each.
-pub(super) type Logits<'a> = &'a dyn Fn(Tensor<4>, &TokenBatch) -> Result<Tensor<2>>;
+pub(super) type Logits<'a> = dyn Fn(Tensor<4>, &TokenBatch) -> Result<Tensor<2>> + 'a;
 
 /// Class probabilities of samples; an empty row where an image cannot be used.
 pub(super) fn probabilities(
@@ -104,7 +104,7 @@ pub(super) fn probabilities(
     samples: &[Sample],
     views: usize,
     batch: usize,
-    logits: Logits<'_>,
+    logits: &Logits<'_>,
     activate: fn(Tensor<2>) -> Tensor<2>,
     control: &Control,
 ) -> Result<Predictions<Vec<f32>>> {
@@ -141,7 +141,7 @@ pub(super) fn best(row: &[f32]) -> Option<usize> {
 }
 
 /// Makes the logits of a loaded model.
-pub(super) type Build = for<'a> fn(&'a LoadedModel) -> Result<Box<dyn Fn(Tensor<4>, &TokenBatch) -> Result<Tensor<2>> + 'a>>;
+pub(super) type Build = fn(&LoadedModel) -> Result<Box<Logits<'_>>>;
 
 /// Accuracy on a list whose samples have one label each.
 pub(super) struct LabelEvaluator {
@@ -198,6 +198,34 @@ impl LabelEvaluator {
         let batch = config.start().map_or(BATCH, |s| s.batch_size_test);
         Ok(Some(Self { task, samples, views, batch, build, baseline, resamples: RESAMPLES }))
     }
+}
+
+/// The training data of a run, from the task's lists.
+pub(super) fn train_data(config: &dyn TaskConfig) -> Result<Dataset> {
+    let data = &config.train().data;
+    let files = data.train_file.paths();
+    if files.is_empty() {
+        return Err(super::configured::no_train_file());
+    }
+    let roots =
+        ImageRoots { image_root: data.image_root.clone().into(), ..ImageRoots::default() };
+    let mut samples = Vec::new();
+    for file in &files {
+        let part = read_annotations(config.task(), file.as_ref(), &roots);
+        samples.extend(part.map_err(Error::of_key("train_file"))?);
+    }
+    Ok(Dataset::from_samples(samples))
+}
+
+/// The evaluator of a run.
+pub(super) fn run_evaluator(
+    config: &dyn TaskConfig,
+    key: EvalKey,
+    views: usize,
+    build: Build,
+) -> Result<Option<Box<dyn Evaluator>>> {
+    let found = LabelEvaluator::from_config(config, key, views, build)?;
+    Ok(found.map(|evaluator| Box::new(evaluator) as Box<dyn Evaluator>))
 }
 
 /// The training lists of a run.
@@ -372,7 +400,7 @@ pub(super) fn predict(
     model: &LoadedModel,
     query: &Query,
     views: usize,
-    logits: Logits<'_>,
+    logits: &Logits<'_>,
     activate: fn(Tensor<2>) -> Tensor<2>,
 ) -> Result<(Vec<f32>, bool)> {
     let sample = query_sample(query, views)?;

@@ -125,6 +125,11 @@ pub trait Task: Send + Sync {
         Err(Error::Argument(format!("there is no evaluation of {}", self.title())))
     }
 
+    /// The image resolution that the options of an evaluation ask for.
+    fn evaluation_res(&self, _options: &Value) -> Option<usize> {
+        None
+    }
+
     /// The tasks whose models it is measured with: its own.
     fn evaluates(&self) -> Vec<&'static str> {
         vec![self.model()]
@@ -247,6 +252,11 @@ impl TaskRef {
             let names: Vec<&str> = TASKS.iter().map(|t| t.name()).collect();
             Error::Config(format!("there is no task `{name}`; the tasks are {}", names.join(", ")))
         })
+    }
+
+    /// A task of the registry.
+    pub(crate) fn of(task: &'static dyn Task) -> Self {
+        Self(task)
     }
 
     /// Pre-training.

@@ -1,9 +1,31 @@
 //! Natural language for visual reasoning, NLVR2 (paper section 5): is a statement about two images true?
 
-use albef_weights::{Schema, StateDict};
+use std::path::Path;
 
-use super::{PRETRAIN, Task, classes, remap_to_pairs};
-use crate::config::ModelConfig;
+use albef_data::dataset::{Dataset, EntryContext, ReadEntry, Sample, Target, TaskFields, text_field};
+use albef_weights::{Schema, StateDict};
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::configured::{accessors, check_finetuning, task_config};
+use super::labels::{self, LabelEvaluator, ListOptions, Logits};
+use super::{
+    EvalKey, EvaluationOptions, Evaluator, PRETRAIN, Prediction, Query, Task, TaskConfig, TaskRef,
+    classes, remap_to_pairs,
+};
+use crate::checkpoint::{LoadedModel, copy_for_momentum};
+use crate::config::section::{SectionDoc, doc, section};
+use crate::config::{
+    DistillConfig, ModelConfig, MomentumConfig, Source, StartConfig, TrainConfig,
+};
+use crate::error::{Error, Result};
+use crate::init::fresh_params;
+use crate::model::{Branch, DropoutRng, Nlvr2Model, TokenBatch};
+use crate::objectives::{ClassificationObjective, ImagesPerText, Objective};
+use crate::ops::Ops;
+use crate::params::to_vec;
+use crate::train::start::{self, Start};
 
 /// Statements about two images.
 pub(super) struct Nlvr2;
@@ -48,4 +70,227 @@ impl Task for Nlvr2 {
     fn has_paired_layers(&self) -> bool {
         true
     }
+
+    fn annotations(&self) -> Option<ReadEntry> {
+        Some(statement)
+    }
+
+    fn sections(&self) -> Vec<SectionDoc> {
+        Nlvr2Config::sections()
+    }
+
+    fn default_config(&self) -> Value {
+        serde_json::to_value(Nlvr2Config::default()).unwrap_or_default()
+    }
+
+    fn configure(&self, source: Source<'_>) -> Result<Box<dyn TaskConfig>> {
+        let mut config = Nlvr2Config::parse(source, TaskRef::of(&Nlvr2))?;
+        check_finetuning(&mut config.train, &config.start)?;
+        config.check_sections()?;
+        if !config.nlvr.init_text.is_empty() && config.nlvr.teacher_init == TeacherInit::Loaded {
+            return Err(Error::Config(
+                "`init_text` names a BERT for the momentum model and needs `teacher_init: reference`"
+                    .into(),
+            ));
+        }
+        Ok(Box::new(config))
+    }
+
+    fn evaluation_options(&self) -> Option<EvaluationOptions> {
+        Some(EvaluationOptions { section: doc::<ListOptions>(), required: &["annotations"] })
+    }
+
+    fn evaluation(&self, options: Value) -> Result<Box<dyn Evaluator>> {
+        let task = TaskRef::of(&Nlvr2);
+        let options = labels::options(task, options)?;
+        Ok(Box::new(LabelEvaluator::from_options(task, 2, logits, &options)?))
+    }
+
+    fn predict(&self, model: &LoadedModel, query: &Query) -> Result<Prediction> {
+        let (row, truncated) = labels::predict(model, query, 2, &*logits(model)?, labels::softmax)?;
+        let [p_false, p_true] = [row[0], row[1]];
+        let truth = p_true > p_false;
+        let mut choices = vec![("true".to_owned(), p_true), ("false".to_owned(), p_false)];
+        choices.sort_by(|a, b| b.1.total_cmp(&a.1));
+        Ok(Prediction {
+            value: json!({"label": truth, "probability": p_true}),
+            lines: vec![format!("{truth}, with probability {p_true:.3} of being true")],
+            choices,
+            truncated,
+        })
+    }
+}
+
+/// What a momentum model starts from that the checkpoint does not have (quirk Q12).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TeacherInit {
+    /// The trained weights, once they are loaded.
+    #[default]
+    Loaded,
+    /// Fresh weights, and those of the BERT that `init_text` names: in the official code the copy is
+    /// made before the checkpoint is read.
+    Reference,
+}
+
+section! {
+    /// Keys of statements about two images alone.
+    pub struct Nlvr2Keys: "Statements about two images" {
+        /// what the momentum model starts from; or `reference` (quirk Q12)
+        teacher_init: TeacherInit = TeacherInit::default();
+        /// a BERT for the momentum model, with `teacher_init: reference`
+        init_text: String = String::new();
+        /// not read, as in the official code
+        eval_ema: bool = false;
+    }
+}
+
+task_config! {
+    /// The configuration of fine-tuning for statements about two images.
+    pub struct Nlvr2Config {
+        train: TrainConfig,
+        start: StartConfig,
+        momentum: MomentumConfig,
+        distill: DistillConfig,
+        nlvr: Nlvr2Keys,
+    }
+}
+
+impl Default for Nlvr2Config {
+    fn default() -> Self {
+        let mut train = TrainConfig::default();
+        train.image.crop_scale = (0.5, 1.0);
+        train.data.max_tokens = 512;
+        Self {
+            train,
+            start: StartConfig::default(),
+            momentum: MomentumConfig::default(),
+            distill: DistillConfig::default(),
+            nlvr: Nlvr2Keys::default(),
+            notes: Vec::new(),
+        }
+    }
+}
+
+impl TaskConfig for Nlvr2Config {
+    accessors!(Nlvr2, distilled);
+
+    fn objective(&self) -> Box<dyn Objective> {
+        Box::new(ClassificationObjective {
+            images: ImagesPerText::Two,
+            classes: CLASSES,
+            distill: self.distill.distill,
+            dropout: self.train.optim.dropout as f32,
+            momentum_dropout: self.momentum.momentum_dropout as f32,
+        })
+    }
+
+    fn open_data(&self) -> Result<Dataset> {
+        labels::train_data(self)
+    }
+
+    fn initialize(&self, _data: &Dataset, device: &Device) -> Result<Start> {
+        start::from_checkpoint(self, device, |loaded, seed| {
+            if !self.distill.distill || self.nlvr.teacher_init == TeacherInit::Loaded {
+                return Ok(Vec::new());
+            }
+            let note = match start_apart(loaded, &self.nlvr.init_text, seed, device)? {
+                0 => "the checkpoint has its own momentum copies: `teacher_init` changes nothing".into(),
+                n => format!("{n} weights of the momentum model start apart from the trained ones"),
+            };
+            Ok(vec![note])
+        })
+    }
+
+    fn evaluator(&self, key: EvalKey) -> Result<Option<Box<dyn Evaluator>>> {
+        labels::run_evaluator(self, key, 2, logits)
+    }
+}
+
+/// Puts fresh weights, and those of a BERT if one is named, in the place of the momentum copies that the
+/// checkpoint does not have, as the official code does (quirk Q12). Fresh heads are the trained model's
+/// own ones. Gives the number of weights that changed.
+fn start_apart(
+    loaded: &mut LoadedModel,
+    init_text: &str,
+    seed: u64,
+    device: &Device,
+) -> Result<usize> {
+    let mut fresh = fresh_params(&Nlvr2.schema(&loaded.config), start::TEMP, seed, device)?;
+    if !init_text.is_empty() {
+        let path = Path::new(init_text);
+        let bert = albef_weights::from_bert(start::read_of("init_text", path)?);
+        let body = bert.into_iter().filter_map(|(name, tensor)| {
+            let name = name.strip_prefix("text_encoder.bert.")?;
+            Some((format!("text_encoder.{name}"), tensor))
+        });
+        start::take_over(&mut fresh, &body.collect(), path, "text_encoder.")?;
+    }
+    let fresh = copy_for_momentum(&fresh)?;
+    let (momentum, copied) = loaded.momentum_or_copy()?;
+    loaded.momentum = momentum;
+    let mut changed = 0;
+    for name in &copied {
+        let Some(p) = fresh.get(name) else { continue };
+        let value = to_vec(p.value.clone());
+        if loaded.momentum.get(name).is_none_or(|own| to_vec(own.value.clone()) != value) {
+            loaded.momentum.insert(name, &p.shape, value)?;
+            changed += 1;
+        }
+    }
+    Ok(changed)
+}
+
+/// The logits of a loaded model.
+fn logits(model: &LoadedModel) -> Result<Box<Logits<'_>>> {
+    let weights = model.online.frozen(Ops::for_device(model.online.device()));
+    let pairs = Nlvr2Model::new(&model.config, &weights, Branch::Online)?;
+    Ok(Box::new(move |images: Tensor<4>, texts: &TokenBatch| {
+        pairs.logits(images, texts, &mut DropoutRng::none())
+    }))
+}
+
+/// Two lists of four numbers, and nothing else.
+fn crops(given: &Value) -> Option<[[usize; 4]; 2]> {
+    let number = |n: &Value| n.as_u64().and_then(|n| usize::try_from(n).ok());
+    let corners = |v: &Value| -> Option<[usize; 4]> {
+        let list: Vec<usize> = v.as_array()?.iter().map(number).collect::<Option<_>>()?;
+        list.try_into().ok()
+    };
+    match given.as_array()?.as_slice() {
+        [first, second] => Some([corners(first)?, corners(second)?]),
+        _ => None,
+    }
+}
+
+/// An entry of the official lists.
+fn statement(entry: &Value, context: EntryContext<'_>) -> Result<Sample, String> {
+    let images: Option<Vec<&str>> =
+        entry["images"].as_array().and_then(|list| list.iter().map(Value::as_str).collect());
+    let Some([first, second]) = images.as_deref() else {
+        return Err(format!("`images` is {}; it must be a list of two texts", entry["images"]));
+    };
+    let label = match &entry["label"] {
+        Value::String(s) if s == "True" => 1,
+        Value::String(s) if s == "False" => 0,
+        Value::Bool(b) => usize::from(*b),
+        other => return Err(format!("`label` is {other}; it must be \"True\" or \"False\"")),
+    };
+    let crops = match &entry["crops"] {
+        Value::Null => None,
+        given => Some(crops(given).ok_or_else(|| {
+            format!(
+                "`crops` is {given}; it must hold two lists of four whole numbers from 0 on: \
+                 left, top, right, bottom"
+            )
+        })?),
+    };
+    let root = &context.roots.image_root;
+    let task = TaskFields {
+        second: Some(context.location(root, second)),
+        crops,
+        target: Target::Label(label),
+        id: None,
+    };
+    Ok(context.sample(root, (*first).to_owned(), text_field(entry, "sentence")?, task))
 }

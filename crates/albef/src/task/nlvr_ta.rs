@@ -1,9 +1,17 @@
 //! Text assignment, the pre-training for statements about two images (paper section 5).
 
+use albef_data::dataset::Dataset;
 use albef_weights::{Schema, StateDict};
+use burn::tensor::Device;
+use serde_json::Value;
 
-use super::{PRETRAIN, Task, has, remap_to_pairs};
-use crate::config::ModelConfig;
+use super::configured::{accessors, check_finetuning, finetuned, task_config};
+use super::{EvalKey, Evaluator, PRETRAIN, Task, TaskConfig, TaskRef, has, remap_to_pairs};
+use crate::config::section::SectionDoc;
+use crate::config::{ModelConfig, Source, StartConfig, TrainConfig};
+use crate::error::Result;
+use crate::objectives::{Objective, TextAssignmentObjective};
+use crate::train::start::Start;
 
 /// To which of two images a text belongs, or to neither.
 pub(super) struct TextAssignment;
@@ -55,5 +63,54 @@ impl Task for TextAssignment {
 
     fn has_paired_layers(&self) -> bool {
         true
+    }
+
+    fn sections(&self) -> Vec<SectionDoc> {
+        TextAssignmentConfig::sections()
+    }
+
+    fn default_config(&self) -> Value {
+        serde_json::to_value(TextAssignmentConfig::default()).unwrap_or_default()
+    }
+
+    fn configure(&self, source: Source<'_>) -> Result<Box<dyn TaskConfig>> {
+        let mut config = TextAssignmentConfig::parse(source, TaskRef::of(&TextAssignment))?;
+        check_finetuning(&mut config.train, &config.start)?;
+        config.check_sections()?;
+        Ok(Box::new(config))
+    }
+}
+
+task_config! {
+    /// The configuration of text assignment.
+    pub struct TextAssignmentConfig {
+        train: TrainConfig,
+        start: StartConfig,
+    }
+}
+
+impl Default for TextAssignmentConfig {
+    fn default() -> Self {
+        Self { train: TrainConfig::default(), start: StartConfig::default(), notes: Vec::new() }
+    }
+}
+
+impl TaskConfig for TextAssignmentConfig {
+    accessors!(TextAssignment, start);
+
+    fn objective(&self) -> Box<dyn Objective> {
+        Box::new(TextAssignmentObjective { dropout: self.train.optim.dropout as f32 })
+    }
+
+    fn initialize(&self, _data: &Dataset, device: &Device) -> Result<Start> {
+        finetuned(self, device)
+    }
+
+    /// It has no measure by lists.
+    fn evaluator(&self, key: EvalKey) -> Result<Option<Box<dyn Evaluator>>> {
+        if !self.eval_files(key).is_empty() {
+            tracing::warn!("text assignment has no measure by lists: `{}` is not read", key.name());
+        }
+        Ok(None)
     }
 }

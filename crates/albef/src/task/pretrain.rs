@@ -1,9 +1,28 @@
 //! Pre-training (paper section 3).
 
-use albef_weights::{Schema, StateDict};
+use std::io::ErrorKind;
+use std::path::Path;
 
-use super::{PRETRAIN, Task, has};
-use crate::config::ModelConfig;
+use albef_data::dataset::Dataset;
+use albef_data::error::DataError;
+use albef_data::text::{Tokenizer, Vocabulary};
+use albef_weights::{Schema, StateDict};
+use burn::tensor::Device;
+use serde_json::Value;
+
+use super::configured::{accessors, image_text_pairs, task_config};
+use super::retrieval::{RetrievalEvaluator, check_mixgen, check_pairs, objective};
+use super::{EvalKey, Evaluator, PRETRAIN, Task, TaskConfig, TaskRef, has};
+use crate::checkpoint::{BERT_VOCABULARY, Checkpoint, LoadedModel, copy_for_momentum};
+use crate::config::section::{SectionDoc, rule, section};
+use crate::config::{ModelConfig, MomentumConfig, PairsConfig, Source, TrainConfig};
+use crate::error::{Error, Result};
+use crate::init::{fresh_params, fresh_queues};
+use crate::objectives::distill::DistillAxis;
+use crate::objectives::{Objective, PairsObjective};
+use crate::train::checkpoint::{TrainProgress, TrainState};
+use crate::train::corpus_vocabulary;
+use crate::train::start::{self, Start, optimizer, read_of, take_over};
 
 /// Image-text contrast, image-text matching and masked language modeling.
 pub(super) struct Pretrain;
@@ -48,5 +67,249 @@ impl Task for Pretrain {
 
     fn remap(&self, name: &str, _fusion_layer: usize) -> Vec<String> {
         vec![name.to_owned()]
+    }
+
+    fn sections(&self) -> Vec<SectionDoc> {
+        PretrainConfig::sections()
+    }
+
+    fn default_config(&self) -> Value {
+        serde_json::to_value(PretrainConfig::default()).unwrap_or_default()
+    }
+
+    fn configure(&self, source: Source<'_>) -> Result<Box<dyn TaskConfig>> {
+        Ok(Box::new(PretrainConfig::read(source)?))
+    }
+}
+
+section! {
+    /// Sizes and starting weights.
+    pub struct InitConfig: "Model" {
+        /// sizes: `base` (the paper's), `mini` or `nano`
+        preset: String = "base".into();
+        /// width of the joint space, if not the preset's
+        embed_dim: Option<usize> = None;
+        /// read only to check that it agrees with the preset
+        vision_width: Option<usize> = None;
+        /// not read: sizes come from the preset
+        bert_config: String = String::new();
+        /// word pieces: `bert` (all), `corpus` (those that the captions need) or a file
+        vocab: String = "bert".into();
+        /// a DeiT to initialize the image encoder from
+        init_vision: String = String::new();
+        /// a BERT (safetensors or `.pth`) to initialize text and fusion layers from
+        init_text: String = String::new();
+        /// a model folder, checkpoint or run to start from
+        init_albef: String = String::new();
+        /// initial temperature of the contrastive loss
+        temp: f64 = start::TEMP, if rule::above_0;
+        /// weight of each training file in the mixture; empty: each sample equally often
+        mixture_weights: Vec<f64> = Vec::new();
+        /// candidates that are re-ranked when measuring
+        k_test: usize = 128;
+    }
+}
+
+section! {
+    /// Masked language modeling.
+    pub struct MlmConfig: "Masked language modeling" {
+        /// share of tokens that are masked
+        mlm_probability: f64 = 0.15, if rule::within(0.0..=1.0);
+        /// or `sequence`: the soft part normalizes over positions, as before March 2022 (quirk Q1)
+        mlm_distill_axis: DistillAxis = DistillAxis::default();
+        /// optimizer steps at the start with the contrastive loss alone
+        itc_only_steps: u64 = 0;
+    }
+}
+
+task_config! {
+    /// The configuration of pre-training.
+    pub struct PretrainConfig {
+        train: TrainConfig,
+        init: InitConfig,
+        momentum: MomentumConfig,
+        pairs: PairsConfig,
+        mlm: MlmConfig,
+    }
+}
+
+impl Default for PretrainConfig {
+    fn default() -> Self {
+        Self {
+            train: TrainConfig::default(),
+            init: InitConfig::default(),
+            momentum: MomentumConfig::default(),
+            pairs: PairsConfig::default(),
+            mlm: MlmConfig::default(),
+            notes: Vec::new(),
+        }
+    }
+}
+
+impl PretrainConfig {
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// Names the key that is unknown, of another task, or whose value does not fit.
+    pub fn read(source: Source<'_>) -> Result<Self> {
+        let config = Self::parse(source, TaskRef::pretrain())?;
+        config.check_sections()?;
+        check_pairs(&config.pairs)?;
+        if config.mlm.itc_only_steps > 0 && !config.pairs.losses.ita {
+            return Err(Error::Config("`itc_only_steps` needs the loss `ita`".into()));
+        }
+        let weights = config.init.mixture_weights.len();
+        let files = config.train.data.train_file.paths().len();
+        if weights != 0 && weights != files {
+            return Err(Error::Config(format!(
+                "{weights} `mixture_weights` for {files} training files"
+            )));
+        }
+        config.check_lengths(config.model()?.text.max_positions)?;
+        Ok(config)
+    }
+
+    fn check_lengths(&self, positions: usize) -> Result<()> {
+        self.train.check_lengths(positions)?;
+        check_mixgen(&self.pairs.mixgen, positions)
+    }
+
+    /// The model's sizes; the size of the vocabulary is filled in once it is known.
+    ///
+    /// # Errors
+    /// If sizes contradict each other.
+    pub fn model(&self) -> Result<ModelConfig> {
+        let init = &self.init;
+        let mut model = ModelConfig::named(&init.preset)?;
+        if let Some(res) = self.train.image.image_res {
+            model.vision.image_res = res;
+        }
+        if let Some(embed_dim) = init.embed_dim {
+            model.embed_dim = embed_dim;
+        }
+        if let Some(width) = init.vision_width.filter(|w| *w != model.vision.width) {
+            return Err(Error::Config(format!(
+                "`vision_width` {width} contradicts the preset `{}`, which has {}",
+                init.preset, model.vision.width
+            )));
+        }
+        model.text.dropout = self.train.optim.dropout as f32;
+        model.check()?;
+        Ok(model)
+    }
+
+    /// The word list that the configuration names.
+    fn vocabulary(&self, data: &Dataset) -> Result<String> {
+        match self.init.vocab.as_str() {
+            "bert" | "" => Ok(BERT_VOCABULARY.to_owned()),
+            "corpus" => {
+                let captions = data.samples().iter().flat_map(|s| &s.captions);
+                corpus_vocabulary(captions.map(String::as_str))
+            }
+            path => Ok(Vocabulary::read(Path::new(path))?.1),
+        }
+    }
+
+    /// Fresh weights, or those of the models that the configuration names.
+    fn weights(&self, model: &ModelConfig, device: &Device) -> Result<TrainState> {
+        let (init, seed) = (&self.init, self.train.data.seed);
+        let mut online = fresh_params(&Pretrain.schema(model), init.temp, seed, device)?;
+        if !init.init_text.is_empty() {
+            let path = Path::new(&init.init_text);
+            let state = albef_weights::from_bert(read_of("init_text", path)?);
+            take_over(&mut online, &state, path, "text_encoder.")?;
+        }
+        if !init.init_vision.is_empty() {
+            let path = Path::new(&init.init_vision);
+            let mut state = albef_weights::from_deit(read_of("init_vision", path)?);
+            albef_weights::resize_tables(&mut state, model.vision.grid())?;
+            take_over(&mut online, &state, path, "visual_encoder.")?;
+        }
+        let mut momentum = None;
+        if !init.init_albef.is_empty() {
+            let loaded = albef_start(Path::new(&init.init_albef), model, device)
+                .map_err(Error::of_key("init_albef"))?;
+            momentum = Some(loaded.momentum_or_copy()?.0);
+            online = loaded.online;
+        }
+        let momentum = momentum.map_or_else(|| copy_for_momentum(&online), Ok)?;
+        let optimizer = optimizer(&self.train, &online);
+        let queues = fresh_queues(self.pairs.queue_size, model.embed_dim, seed, device);
+        Ok(TrainState { online, momentum, queues, optimizer, place: TrainProgress::default() })
+    }
+}
+
+/// The model that pre-training continues from, at the configured sizes.
+fn albef_start(path: &Path, model: &ModelConfig, device: &Device) -> Result<LoadedModel> {
+    let mut checkpoint = Checkpoint::tensors_of(path, model)?;
+    checkpoint.config = model.clone();
+    checkpoint.start(TaskRef::pretrain(), device, 0)
+}
+
+impl TaskConfig for PretrainConfig {
+    accessors!(Pretrain);
+
+    fn momentum(&self) -> Option<&MomentumConfig> {
+        Some(&self.momentum)
+    }
+
+    fn pairs(&self) -> Option<&PairsConfig> {
+        Some(&self.pairs)
+    }
+
+    fn objective(&self) -> Box<dyn Objective> {
+        Box::new(PairsObjective {
+            mlm: self.pairs.losses.mlm,
+            mlm_distill_axis: self.mlm.mlm_distill_axis,
+            mlm_probability: self.mlm.mlm_probability as f32,
+            itc_only_steps: self.mlm.itc_only_steps,
+            ..objective(&self.train, &self.momentum, true, &self.pairs)
+        })
+    }
+
+    fn open_data(&self) -> Result<Dataset> {
+        image_text_pairs(&self.train, |i| self.init.mixture_weights.get(i).copied().unwrap_or(1.0))
+    }
+
+    fn initialize(&self, data: &Dataset, device: &Device) -> Result<Start> {
+        let vocabulary = self.vocabulary(data).map_err(Error::of_key("vocab"))?;
+        let tokenizer = Tokenizer::new(Vocabulary::from_text(&vocabulary)?);
+        let mut model = self.model()?;
+        model.text.vocab_size = tokenizer.vocabulary().len();
+        model.text.pad_id = tokenizer.vocabulary().pad;
+        let state = self.weights(&model, device)?;
+        Ok(Start { model, vocabulary, state, notes: Vec::new() })
+    }
+
+    /// The word list that is named tells another run apart; where its file is gone the run's own will do.
+    fn resumed_vocabulary(&self, data: &Dataset, own: &str) -> Result<(String, Option<String>)> {
+        match self.vocabulary(data) {
+            Err(Error::Data(DataError::Io { cause, .. })) if cause.kind() == ErrorKind::NotFound => {
+                let note = format!(
+                    "`vocab` is {} and cannot be read ({cause}): the run keeps its own word pieces",
+                    self.init.vocab
+                );
+                Ok((own.to_owned(), Some(note)))
+            }
+            named => Ok((named.map_err(Error::of_key("vocab"))?, None)),
+        }
+    }
+
+    /// Measured by retrieval.
+    fn evaluator(&self, key: EvalKey) -> Result<Option<Box<dyn Evaluator>>> {
+        RetrievalEvaluator::of_run(self, key, self.init.k_test)
+    }
+
+    fn origin(&self) -> Vec<String> {
+        let init = &self.init;
+        [&init.init_albef, &init.init_vision, &init.init_text]
+            .into_iter()
+            .filter(|path| !path.is_empty())
+            .cloned()
+            .collect()
+    }
+
+    fn model_name(&self) -> String {
+        format!("ALBEF `{}`", self.init.preset)
     }
 }

@@ -1,9 +1,35 @@
 //! Image-text retrieval (paper section 5).
 
-use albef_weights::{Schema, StateDict};
+use std::path::{Path, PathBuf};
 
-use super::{Task, classes, has};
-use crate::config::ModelConfig;
+use albef_data::dataset::{Contents, Dataset, SourceSpec, read_source};
+use albef_weights::{Schema, StateDict};
+use burn::tensor::Device;
+use serde_json::{Value, json};
+
+use super::configured::{accessors, check_finetuning, finetuned, task_config};
+use super::evaluation::{first_of, some_present};
+use super::labels::{self, truncated_warning};
+use super::{
+    EvalKey, Evaluation, EvaluationOptions, Evaluator, PRETRAIN, RESAMPLES, Task, TaskConfig,
+    TaskRef, classes, has,
+};
+use crate::checkpoint::LoadedModel;
+use crate::config::section::{SectionDoc, doc, section};
+use crate::config::{
+    DistillConfig, MixGen, ModelConfig, MomentumConfig, PairsConfig, Source, StartConfig,
+    TrainConfig, check_length,
+};
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::eval::metrics::RecallReport;
+use crate::eval::protocol::{Measured, Protocol};
+use crate::eval::retrieval::{Options, RetrievalReport, Score, intervals, measure};
+use crate::images::ImageSet;
+use crate::objectives::distill::DistillAxis;
+use crate::objectives::{Objective, PairsObjective};
+use crate::pipeline::Pipeline;
+use crate::train::start::Start;
 
 /// Contrast and matching with several positives.
 pub(super) struct Retrieval;
@@ -44,5 +70,363 @@ impl Task for Retrieval {
     fn recognizes(&self, state: &StateDict) -> bool {
         let others = ["text_encoder.bert.", "text_decoder.", "ta_head."];
         classes(state).is_none() && !others.iter().any(|part| has(state, part))
+    }
+
+    fn sections(&self) -> Vec<SectionDoc> {
+        RetrievalConfig::sections()
+    }
+
+    fn default_config(&self) -> Value {
+        serde_json::to_value(RetrievalConfig::default()).unwrap_or_default()
+    }
+
+    fn configure(&self, source: Source<'_>) -> Result<Box<dyn TaskConfig>> {
+        let mut config = RetrievalConfig::parse(source, TaskRef::of(&Retrieval))?;
+        check_finetuning(&mut config.train, &config.start)?;
+        config.check_sections()?;
+        check_pairs(&config.pairs)?;
+        Ok(Box::new(config))
+    }
+
+    fn evaluation_options(&self) -> Option<EvaluationOptions> {
+        Some(EvaluationOptions { section: doc::<RetrievalOptions>(), required: &["annotations"] })
+    }
+
+    fn evaluation(&self, options: Value) -> Result<Box<dyn Evaluator>> {
+        let options: RetrievalOptions = labels::options(TaskRef::of(&Retrieval), options)?;
+        Ok(Box::new(RetrievalEvaluator::from_options(&options)?))
+    }
+
+    fn evaluates(&self) -> Vec<&'static str> {
+        vec![PRETRAIN, "retrieval"]
+    }
+
+    /// That of a protocol, if one is named.
+    fn evaluation_res(&self, options: &Value) -> Option<usize> {
+        let name = options["protocol"].as_str()?;
+        Protocol::named(name).ok().map(|p| p.image_res)
+    }
+}
+
+section! {
+    /// Keys of retrieval alone.
+    pub struct RetrievalKeys: "Retrieval" {
+        /// candidates that are re-ranked when measuring
+        k_test: usize = 128;
+    }
+}
+
+task_config! {
+    /// The configuration of fine-tuning for retrieval.
+    pub struct RetrievalConfig {
+        train: TrainConfig,
+        start: StartConfig,
+        momentum: MomentumConfig,
+        distill: DistillConfig,
+        pairs: PairsConfig,
+        queue: QueueKeys,
+        retrieval: RetrievalKeys,
+    }
+}
+
+section! {
+    /// The queues of a fine-tuning run.
+    pub struct QueueKeys: "Queues in fine-tuning" {
+        /// start with new queues instead of the checkpoint's (quirk Q11)
+        queue_reset: bool = false;
+    }
+}
+
+impl Default for RetrievalConfig {
+    fn default() -> Self {
+        let mut train = TrainConfig::default();
+        train.image.crop_scale = (0.5, 1.0);
+        train.data.max_tokens = 512;
+        Self {
+            train,
+            start: StartConfig::default(),
+            momentum: MomentumConfig::default(),
+            distill: DistillConfig::default(),
+            pairs: PairsConfig { image_index: true, ..PairsConfig::default() },
+            queue: QueueKeys::default(),
+            retrieval: RetrievalKeys::default(),
+            notes: Vec::new(),
+        }
+    }
+}
+
+/// Checks what contrast and matching need.
+pub(super) fn check_pairs(pairs: &PairsConfig) -> Result<()> {
+    if pairs.losses.ita || pairs.losses.itm || pairs.losses.mlm {
+        return Ok(());
+    }
+    Err(Error::Config("`losses`: at least one of ita, itm and mlm must be active".into()))
+}
+
+/// Contrast and matching without masked language modeling.
+pub(super) fn objective(
+    train: &TrainConfig,
+    momentum: &MomentumConfig,
+    distill: bool,
+    pairs: &PairsConfig,
+) -> PairsObjective {
+    PairsObjective {
+        ita: pairs.losses.ita,
+        itm: pairs.losses.itm,
+        mlm: false,
+        distill,
+        mlm_mod: pairs.losses.mlm_mod,
+        mlm_distill_axis: DistillAxis::default(),
+        mlm_probability: 0.0,
+        itc_only_steps: 0,
+        hard_negatives: pairs.hard_negatives,
+        hard_negatives_start: pairs.hard_negatives_start,
+        negative_temp: (pairs.negative_temp > 0.0).then_some(pairs.negative_temp),
+        image_index: pairs.image_index,
+        dropout: train.optim.dropout as f32,
+        momentum_dropout: momentum.momentum_dropout as f32,
+    }
+}
+
+/// Checks the lengths of joined texts against the position table.
+pub(super) fn check_mixgen(mixgen: &MixGen, positions: usize) -> Result<()> {
+    match mixgen.is_active() {
+        true => check_length("mixgen.max_tokens", mixgen.max_tokens, positions),
+        false => Ok(()),
+    }
+}
+
+impl TaskConfig for RetrievalConfig {
+    accessors!(Retrieval, start);
+
+    fn momentum(&self) -> Option<&MomentumConfig> {
+        Some(&self.momentum)
+    }
+
+    fn warm_up(&self) -> bool {
+        self.distill.warm_up
+    }
+
+    fn pairs(&self) -> Option<&PairsConfig> {
+        Some(&self.pairs)
+    }
+
+    fn resets_queues(&self) -> bool {
+        self.queue.queue_reset
+    }
+
+    fn objective(&self) -> Box<dyn Objective> {
+        Box::new(objective(&self.train, &self.momentum, self.distill.distill, &self.pairs))
+    }
+
+    fn initialize(&self, _data: &Dataset, device: &Device) -> Result<Start> {
+        let start = finetuned(self, device)?;
+        check_mixgen(&self.pairs.mixgen, start.model.text.max_positions)?;
+        Ok(start)
+    }
+
+    fn evaluator(&self, key: EvalKey) -> Result<Option<Box<dyn Evaluator>>> {
+        RetrievalEvaluator::of_run(self, key, self.retrieval.k_test)
+    }
+}
+
+section! {
+    /// Options of an evaluation.
+    pub struct RetrievalOptions: "Evaluation" {
+        /// retrieval list: a JSON list of images with their captions; or a folder or shards
+        annotations: PathBuf = PathBuf::new();
+        /// joined before its image paths
+        image_root: Option<PathBuf> = None;
+        /// candidates that are re-ranked; 0 for the cosine alone [default: 128]
+        rerank_k: Option<usize> = None;
+        /// score of re-ranking: itm as the official code, itm+itc as LAVIS, itm-prob or posterior
+        score: Score = Score::default();
+        /// measure as a named protocol does, and report deviations: flickr-zeroshot-paper, direct-256
+        /// or direct-384
+        protocol: Option<String> = None;
+        /// count a hit by `image_id` (concept) instead of by image
+        by_id: bool = false;
+        /// resamples of bootstrap intervals
+        resamples: usize = RESAMPLES;
+    }
+}
+
+/// Recall on images with their captions.
+pub(super) struct RetrievalEvaluator {
+    images: ImageSet,
+    options: Options,
+    protocol: Option<Protocol>,
+    by_id: bool,
+    resamples: usize,
+    /// Whether a run asks, for which the figures are fewer.
+    of_run: bool,
+}
+
+impl RetrievalEvaluator {
+    fn from_options(o: &RetrievalOptions) -> Result<Self> {
+        let protocol = o.protocol.as_deref().map(Protocol::named).transpose()?;
+        let k = o.rerank_k.or(protocol.map(|p| p.k)).unwrap_or(128);
+        let images = ImageSet::open(&o.annotations.display().to_string(), o.image_root.as_deref())?;
+        let options = Options { k, score: o.score, ..Options::default() };
+        let (by_id, resamples) = (o.by_id, o.resamples);
+        Ok(Self { images, options, protocol, by_id, resamples, of_run: false })
+    }
+
+    /// The list of a run: one, and retrieval even for pre-training.
+    pub fn of_run(
+        config: &dyn TaskConfig,
+        key: EvalKey,
+        k: usize,
+    ) -> Result<Option<Box<dyn Evaluator>>> {
+        let (name, files) = (key.name(), config.eval_files(key));
+        let file = match &files[..] {
+            [] => return Ok(None),
+            [one] => one,
+            more => {
+                return Err(Error::Config(format!(
+                    "`{name}` names {} lists, and retrieval is measured on the images of one: give one, \
+                     or join them into one",
+                    more.len()
+                )));
+            }
+        };
+        let root = Some(&config.train().data.image_root).filter(|r| !r.is_empty()).map(Path::new);
+        let contents: Contents = read_source(&SourceSpec::new(file, root))
+            .map_err(Error::of_key(name))?;
+        let samples = &contents.samples;
+        if samples.is_empty() {
+            return Err(Error::Config(format!("`{name}`: there is no image in {file}")));
+        }
+        if samples.iter().all(|s| s.captions.is_empty()) {
+            return Err(Error::Config(format!(
+                "`{name}`: the images of {file} have no captions, so there is nothing to measure"
+            )));
+        }
+        some_present(samples, name, "image_root")?;
+        Ok(Some(Box::new(Self {
+            images: ImageSet::from_contents(contents),
+            options: Options { k, ..Options::default() },
+            protocol: None,
+            by_id: false,
+            resamples: RESAMPLES,
+            of_run: true,
+        })))
+    }
+
+    fn lines(&self, found: &RetrievalReport) -> Vec<String> {
+        let (out, k) = (&found.evaluation, self.options.k);
+        let stages = match k {
+            0 => "not re-ranked".to_owned(),
+            _ => format!("re-ranked: the best {k}"),
+        };
+        let line = |name: &str, report: &RecallReport, ranks: &[Vec<usize>; 2]| {
+            let i = intervals(ranks, self.resamples);
+            let bound = |key: &str, j: usize| i[key][j].as_f64().unwrap_or(f64::NAN);
+            format!(
+                "{name:<22} image to text R@1 {:.2} [{:.2}, {:.2}] R@5 {:.2} R@10 {:.2}   \
+                 text to image R@1 {:.2} [{:.2}, {:.2}] R@5 {:.2} R@10 {:.2}   mean {:.2}",
+                report.txt_r1,
+                bound("txt_r1", 0),
+                bound("txt_r1", 1),
+                report.txt_r5,
+                report.txt_r10,
+                report.img_r1,
+                bound("img_r1", 0),
+                bound("img_r1", 1),
+                report.img_r5,
+                report.img_r10,
+                report.r_mean
+            )
+        };
+        let mut lines = vec![
+            format!("{} images, {} texts; {stages}", found.images, found.texts),
+            line("cosine (ITC)", &out.itc, &out.itc_ranks),
+        ];
+        if let Some(score) = found.score() {
+            lines.push(line(&format!("re-ranked ({score})"), &out.itm, &out.itm_ranks));
+        }
+        lines
+    }
+
+    fn warnings(&self, model: &Pipeline, found: &RetrievalReport) -> Vec<String> {
+        let mut out = Vec::new();
+        let distinct: std::collections::BTreeSet<u32> =
+            self.images.image_ids().iter().copied().collect();
+        if !self.by_id && !self.of_run && distinct.len() < self.images.len() {
+            out.push(format!(
+                "{} images share {} image ids; a hit is the very image, with --by-id any of its id",
+                self.images.len(),
+                distinct.len()
+            ));
+        }
+        if let Some(protocol) = self.protocol {
+            out.push(format!("protocol {}: {}", protocol.name, protocol.about));
+            let score = self.options.score.name();
+            let measured = Measured { k: self.options.k, score, by_id: self.by_id };
+            for deviation in protocol.deviations(model, measured) {
+                out.push(format!("not {}: {deviation}", protocol.name));
+            }
+        }
+        out.extend(first_of(
+            "skipped member",
+            found.skipped_members.iter().map(|s| format!("{}: {}", s.name, s.error)),
+        ));
+        out.extend(first_of(
+            "not usable, counted as missed",
+            found.skipped.iter().map(|s| format!("{}: {}", s.name, s.error)),
+        ));
+        out.extend(truncated_warning(
+            found.truncated_texts,
+            found.texts,
+            Pipeline::TRUNCATION,
+        ));
+        if found.empty_texts > 0 {
+            out.push(format!(
+                "{} of {} texts have no words; they are measured as they are",
+                found.empty_texts, found.texts
+            ));
+        }
+        if found.images_without_text > 0 {
+            out.push(format!(
+                "{} of {} images have no text; they count as missed",
+                found.images_without_text, found.images
+            ));
+        }
+        if (1..10).contains(&self.options.k) && !self.of_run {
+            let k = self.options.k;
+            out.push(format!(
+                "with --rerank-k {k} only the best {k} are re-ranked; recalls beyond rank {k} cannot rise"
+            ));
+        }
+        out
+    }
+}
+
+impl Evaluator for RetrievalEvaluator {
+    fn evaluate(&self, model: &LoadedModel, control: &Control) -> Result<Evaluation> {
+        let pipeline = Pipeline::from_loaded(model)?;
+        let found = measure(&pipeline, &self.images, &self.options, self.by_id, control)?;
+        if found.skipped.len() == self.images.len() {
+            return Err(Error::Argument(format!(
+                "none of the {} images can be used; is the image root the right folder?",
+                self.images.len()
+            )));
+        }
+        let mut report = found.to_json(self.resamples, self.protocol.map(|p| p.name));
+        let score = match self.options.k {
+            0 => found.evaluation.itc.r_mean,
+            _ => found.evaluation.itm.r_mean,
+        };
+        if self.of_run {
+            report["score"] = json!(score);
+        }
+        Ok(Evaluation {
+            report,
+            score: Some(score),
+            lines: self.lines(&found),
+            outcomes: Some(found.outcomes(&self.images)),
+            answers: Vec::new(),
+            warnings: self.warnings(&pipeline, &found),
+        })
     }
 }

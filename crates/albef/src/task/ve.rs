@@ -1,9 +1,28 @@
 //! Visual entailment (paper section 5): does an image entail a sentence, contradict it, or neither?
 
-use albef_weights::{Schema, StateDict};
+use std::path::Path;
 
-use super::{PRETRAIN, Task, classes};
-use crate::config::ModelConfig;
+use albef_data::dataset::{Dataset, EntryContext, ReadEntry, Sample, Target, TaskFields, text_field};
+use albef_weights::{Schema, StateDict};
+use burn::tensor::{Device, Tensor};
+use serde_json::{Map, Value, json};
+
+use super::configured::{accessors, check_finetuning, finetuned, task_config};
+use super::labels::{self, LabelEvaluator, ListOptions, Logits};
+use super::{
+    EvalKey, EvaluationOptions, Evaluator, PRETRAIN, Prediction, Query, Task, TaskConfig, TaskRef,
+    classes,
+};
+use crate::checkpoint::LoadedModel;
+use crate::config::section::{SectionDoc, doc};
+use crate::config::{
+    DistillConfig, ModelConfig, MomentumConfig, Source, StartConfig, TrainConfig,
+};
+use crate::error::Result;
+use crate::model::{Branch, DropoutRng, TokenBatch, VisualEntailmentModel};
+use crate::objectives::{ClassificationObjective, ImagesPerText, Objective};
+use crate::ops::Ops;
+use crate::train::start::Start;
 
 /// Three classes of a sentence about an image.
 pub(super) struct VisualEntailment;
@@ -44,4 +63,130 @@ impl Task for VisualEntailment {
     fn starts_from(&self) -> &'static [&'static str] {
         &[PRETRAIN, "retrieval"]
     }
+
+    fn annotations(&self) -> Option<ReadEntry> {
+        Some(sentence)
+    }
+
+    fn sections(&self) -> Vec<SectionDoc> {
+        VisualEntailmentConfig::sections()
+    }
+
+    fn default_config(&self) -> Value {
+        serde_json::to_value(VisualEntailmentConfig::default()).unwrap_or_default()
+    }
+
+    fn configure(&self, source: Source<'_>) -> Result<Box<dyn TaskConfig>> {
+        let mut config = VisualEntailmentConfig::parse(source, TaskRef::of(&VisualEntailment))?;
+        check_finetuning(&mut config.train, &config.start)?;
+        config.check_sections()?;
+        Ok(Box::new(config))
+    }
+
+    fn evaluation_options(&self) -> Option<EvaluationOptions> {
+        Some(EvaluationOptions { section: doc::<ListOptions>(), required: &["annotations"] })
+    }
+
+    fn evaluation(&self, options: Value) -> Result<Box<dyn Evaluator>> {
+        let task = TaskRef::of(&VisualEntailment);
+        let options = labels::options(task, options)?;
+        Ok(Box::new(LabelEvaluator::from_options(task, 1, logits, &options)?))
+    }
+
+    fn predict(&self, model: &LoadedModel, query: &Query) -> Result<Prediction> {
+        let (row, truncated) = labels::predict(model, query, 1, &*logits(model)?, labels::softmax)?;
+        let best = labels::best(&row).unwrap_or(0);
+        let named = || CLASSES.iter().zip(&row);
+        let p: Map<String, Value> = named().map(|(c, p)| ((*c).to_owned(), json!(p))).collect();
+        let mut choices: Vec<(String, f32)> =
+            named().map(|(c, p)| ((*c).to_owned(), *p)).collect();
+        choices.sort_by(|a, b| b.1.total_cmp(&a.1));
+        Ok(Prediction {
+            value: json!({"label": CLASSES[best], "probabilities": p}),
+            lines: named().map(|(class, p)| format!("{p:>6.3}  {class}")).collect(),
+            choices,
+            truncated,
+        })
+    }
+}
+
+task_config! {
+    /// The configuration of fine-tuning for visual entailment.
+    pub struct VisualEntailmentConfig {
+        train: TrainConfig,
+        start: StartConfig,
+        momentum: MomentumConfig,
+        distill: DistillConfig,
+    }
+}
+
+impl Default for VisualEntailmentConfig {
+    fn default() -> Self {
+        let mut train = TrainConfig::default();
+        train.image.crop_scale = (0.5, 1.0);
+        train.data.max_tokens = 512;
+        Self {
+            train,
+            start: StartConfig::default(),
+            momentum: MomentumConfig::default(),
+            distill: DistillConfig::default(),
+            notes: Vec::new(),
+        }
+    }
+}
+
+impl TaskConfig for VisualEntailmentConfig {
+    accessors!(VisualEntailment, distilled);
+
+    fn objective(&self) -> Box<dyn Objective> {
+        Box::new(ClassificationObjective {
+            images: ImagesPerText::One,
+            classes: CLASSES.len(),
+            distill: self.distill.distill,
+            dropout: self.train.optim.dropout as f32,
+            momentum_dropout: self.momentum.momentum_dropout as f32,
+        })
+    }
+
+    fn open_data(&self) -> Result<Dataset> {
+        labels::train_data(self)
+    }
+
+    fn initialize(&self, _data: &Dataset, device: &Device) -> Result<Start> {
+        finetuned(self, device)
+    }
+
+    fn evaluator(&self, key: EvalKey) -> Result<Option<Box<dyn Evaluator>>> {
+        labels::run_evaluator(self, key, 1, logits)
+    }
+}
+
+/// The logits of a loaded model.
+fn logits(model: &LoadedModel) -> Result<Box<Logits<'_>>> {
+    let weights = model.online.frozen(Ops::for_device(model.online.device()));
+    let entailment = VisualEntailmentModel::new(&model.config, &weights, Branch::Online)?;
+    Ok(Box::new(move |images: Tensor<4>, texts: &TokenBatch| {
+        entailment.logits(images, texts, &mut DropoutRng::none())
+    }))
+}
+
+/// An entry of the official lists.
+fn sentence(entry: &Value, context: EntryContext<'_>) -> Result<Sample, String> {
+    let label = entry["label"].as_str();
+    let Some(label) = CLASSES.iter().position(|class| Some(*class) == label) else {
+        return Err(format!(
+            "`label` is {}; it must be entailment, neutral or contradiction",
+            entry["label"]
+        ));
+    };
+    // The official lists give the number of a JPEG file, as a text.
+    let mut image = match &entry["image"] {
+        Value::Number(number) => number.to_string(),
+        _ => text_field(entry, "image")?,
+    };
+    if Path::new(&image).extension().is_none() {
+        image.push_str(".jpg");
+    }
+    let task = TaskFields { target: Target::Label(label), ..TaskFields::default() };
+    Ok(context.sample(&context.roots.image_root, image, text_field(entry, "sentence")?, task))
 }

@@ -152,7 +152,7 @@ pub fn measure(
     order.truncate(options.pairs.unwrap_or(usize::MAX));
     let texts = order.len();
     let text = |i: usize| model.caption(caption(&samples[i].captions, options.seed, i));
-    let truncated_texts = order.iter().filter(|i| text(**i).cut).count();
+    let truncated_texts = order.iter().filter(|i| text(**i).truncated).count();
 
     let mut found = MutualInformation::default();
     let mut add = |images_: Tensor<4>, which: &[usize]| -> Result<()> {

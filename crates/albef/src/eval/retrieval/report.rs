@@ -157,7 +157,7 @@ pub fn measure(
         images_without_text += usize::from(sample.captions.is_empty());
         for caption in &sample.captions {
             let caption = model.caption(caption);
-            truncated_texts += usize::from(caption.cut);
+            truncated_texts += usize::from(caption.truncated);
             // Nothing but `[CLS]`.
             empty_texts += usize::from(caption.ids.len() <= 1);
             texts.push(caption.ids);
