@@ -6,11 +6,14 @@ mod answers;
 mod compare;
 mod downstream;
 mod encoders;
+#[cfg(test)]
+mod falsification;
 mod maps;
 mod panics;
 mod pretrain;
 mod retrieval;
 mod set;
+mod step;
 mod training;
 
 use std::collections::BTreeSet;
