@@ -2,26 +2,27 @@
 
 use std::time::Instant;
 
+use albef_data::dataset::Batch;
 use albef_data::random::Stream;
 use burn::tensor::{Device, Tensor};
 use serde::Serialize;
 
-use crate::checkpoint::{copy_for_momentum, momentum_encoders};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::init::{fresh_params, fresh_queues};
 use crate::model::{
     Albef, DropoutRng, ImageContext, ImageStates, OutputRows, Sequence, TokenBatch,
 };
-use crate::objectives::distill::DistillAxis;
+use crate::objectives::PairsObjective;
 use crate::objectives::masking::SpecialIds;
-use crate::objectives::pretrain::{Batch, Settings, StepRng, forward};
-use crate::objectives::queue::Queues;
+use crate::objectives::momentum::copy_for_momentum;
 use crate::ops::{Ops, Precision, index};
 use crate::params::{Params, from_vec, to_vec};
 use crate::task::TaskRef;
-use crate::train::optimizer::{Optimizer, update_average};
-use crate::train::step::clamp_temperature;
+use crate::train::checkpoint::{TrainProgress, TrainState};
+use crate::train::optimizer::Optimizer;
+use crate::train::schedule::{CosineSchedule, OFFICIAL_ITERATIONS_PER_STEP, Schedule};
+use crate::train::step::{StepSettings, train_step};
 
 /// What is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,22 +98,15 @@ impl Bench {
         let online = fresh_params(&schema, 0.07, 0, device)?;
         let ops = Ops::for_device(device).with_precision(options.precision);
         let texts = captions(batch.max(k), config.text.vocab_size);
-        let images = from_vec(pixels(batch * 3 * res * res), [batch, 3, res, res], device);
+        let values = pixels(batch * 3 * res * res);
         let model = || Albef::new(&config, &online.frozen(ops));
         let job: Job = match work {
-            Work::Vit => vit(model()?, images, batch),
+            Work::Vit => vit(model()?, from_vec(values, [batch, 3, res, res], device), batch),
             Work::Text => text(model()?, TokenBatch::packed(&texts[..batch]), batch),
             Work::Rerank => rerank(model()?, &TokenBatch::packed(&texts[..k]), device)?,
             Work::Step => {
                 let text = TokenBatch::packed(&texts[..batch]);
-                let mut training = Training::new(
-                    config,
-                    online,
-                    images,
-                    text,
-                    &options.preset,
-                    options.precision,
-                )?;
+                let mut training = Training::new(config, online, values, text, options)?;
                 Box::new(move || training.step().map(|()| batch))
             }
         };
@@ -189,89 +183,68 @@ fn peak_mib() -> u64 {
 }
 
 /// Pre-training on one batch, again and again.
-pub struct Training {
-    config: ModelConfig,
-    online: Params,
-    momentum: Params,
-    precision: Precision,
-    queues: Queues,
-    optimizer: Optimizer,
-    batch: Batch,
-    step: u64,
+struct Training {
+    state: TrainState,
+    objective: PairsObjective,
+    settings: StepSettings,
+    batch: [Batch; 1],
 }
 
 impl Training {
     /// From fresh weights, with the queue length of the paper for the preset `base`.
-    ///
-    /// # Errors
-    /// If the weights do not fit the sizes.
-    pub fn new(
+    fn new(
         config: ModelConfig,
         online: Params,
-        images: Tensor<4>,
+        images: Vec<f32>,
         text: TokenBatch,
-        preset: &str,
-        precision: Precision,
+        options: &Options,
     ) -> Result<Self> {
-        let queue = if preset == "base" { 65_536 } else { 4_096 };
-        let image_ids = (0..text.len() as i64).collect();
+        let queue = if options.preset == "base" { 65_536 } else { 4_096 };
+        let rate = CosineSchedule {
+            lr: 1e-4,
+            min_lr: 1e-4,
+            warmup_lr: 1e-4,
+            warmup_epochs: 0,
+            epochs: 1,
+            iterations_per_step: OFFICIAL_ITERATIONS_PER_STEP,
+        };
+        let pairs = text.len();
         Ok(Self {
-            queues: fresh_queues(queue, config.embed_dim, 0, online.device()),
-            optimizer: Optimizer::new(&online, 0.02, (0.9, 0.999), 1e-8),
-            batch: Batch { images, text, image_ids, related: Vec::new() },
-            momentum: copy_for_momentum(&online)?,
-            online,
-            precision,
-            config,
-            step: 0,
+            state: TrainState {
+                momentum: copy_for_momentum(&online)?,
+                queues: fresh_queues(queue, config.embed_dim, 0, online.device()),
+                optimizer: Optimizer::new(&online, 0.02, (0.9, 0.999), 1e-8),
+                online,
+                place: TrainProgress::default(),
+            },
+            objective: PairsObjective::default(),
+            settings: StepSettings {
+                model: config,
+                special: SpecialIds { pad: 0, cls: 101, mask: 103 },
+                schedule: Schedule::Official(rate),
+                alpha: 0.4,
+                warm_up: false,
+                momentum: 0.995,
+                train_temp: true,
+                precision: options.precision,
+                seed: 0,
+                grad_accum_steps: 1,
+                batches_per_epoch: usize::MAX,
+                replay: None,
+            },
+            batch: [Batch {
+                images,
+                text,
+                image_ids: (0..pairs as i64).collect(),
+                samples: (0..pairs).collect(),
+                ..Batch::default()
+            }],
         })
     }
 
-    /// One step.
-    ///
-    /// # Errors
-    /// If the batch does not fit the model.
-    pub fn step(&mut self) -> Result<()> {
-        clamp_temperature(&mut self.online);
-        update_average(0.995, &mut self.momentum, &mut self.online);
-        let weights = self
-            .online
-            .trainable(Ops::for_device(self.online.device()).with_precision(self.precision));
-        let model = Albef::new(&self.config, &weights)?;
-        let teacher = momentum_encoders(&self.momentum, &self.config, self.precision)?;
-        let settings = Settings {
-            alpha: 0.4,
-            ita: true,
-            itm: true,
-            mlm: true,
-            mlm_mod: true,
-            mlm_distill_axis: DistillAxis::Vocabulary,
-            hard_negatives: true,
-            negative_temp: None,
-            mlm_probability: 0.15,
-            image_index: false,
-            dropout: 0.1,
-            momentum_dropout: 0.1,
-            special: SpecialIds { pad: 0, cls: 101, mask: 103 },
-            vocab_size: self.config.text.vocab_size,
-        };
-        let draws = StepRng::Seeded(self.step);
-        let out = forward(&model, &teacher, &self.queues, &self.batch, &settings, draws)?;
-        let mut all = out.loss().backward();
-        let [_, _, image, text] = out.feats.clone();
-        drop(out);
-        let gradients = self
-            .online
-            .entries()
-            .iter()
-            .map(|p| weights.leaf(&p.name).and_then(|l| l.value.grad_remove(&mut all)))
-            .collect();
-        drop((weights, model));
-        self.queues.push(image, text, &self.batch.image_ids);
-        self.optimizer.step(1e-4, &mut self.online, gradients);
-        // Reading a value back waits for all that the device has been given to do.
-        let _ = self.online.get("temp").map(|t| to_vec(t.value.clone()));
-        self.step += 1;
+    /// The report reads values back, which waits for all that the device has been given to do.
+    fn step(&mut self) -> Result<()> {
+        train_step(&mut self.state, &self.objective, &self.batch, &self.settings, &mut ())?;
         Ok(())
     }
 }

@@ -85,6 +85,19 @@ pub enum Error {
         /// The way out.
         hint: String,
     },
+    /// A list of another task than the wanted one.
+    #[error(
+        "{problem}; the list is one of {found}, and one of {wanted} is needed; hint: `albef evaluate \
+         {found}` and `albef finetune {found}` read it"
+    )]
+    WrongList {
+        /// What is wrong, with file and entry.
+        problem: String,
+        /// The task of the list.
+        found: &'static str,
+        /// The task whose list is needed.
+        wanted: &'static str,
+    },
     /// A configuration that cannot work.
     #[error("configuration: {0}")]
     Config(String),
@@ -101,6 +114,8 @@ pub enum Error {
         what: String,
         /// The first samples of the batch.
         batch: String,
+        /// Their indices in the data set.
+        samples: Vec<usize>,
     },
     /// A weight in a file, or one to be written, that is no finite number.
     #[error("{place}: the weight `{key}` is not finite; {hint}")]

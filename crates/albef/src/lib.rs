@@ -14,6 +14,7 @@ pub mod control;
 pub mod device;
 pub mod error;
 pub mod eval;
+mod fault;
 pub mod golden;
 pub mod gradcam;
 pub mod images;

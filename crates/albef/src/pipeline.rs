@@ -33,7 +33,7 @@ use albef_data::image::{Normalization, RgbImage, resize_bicubic};
 use albef_data::text::{Encoded, Tokenizer, Truncation, Vocabulary};
 use burn::tensor::{Device, Tensor};
 
-use crate::checkpoint::{Checkpoint, Parts};
+use crate::checkpoint::{Checkpoint, LoadedModel, Parts};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::eval::retrieval::{embed_texts, similarities, top_k};
@@ -82,13 +82,21 @@ impl Pipeline {
         let accepted = [TaskRef::pretrain(), TaskRef::named("retrieval")?];
         let loaded =
             Checkpoint::open(path)?.at(image_res)?.load(&accepted, device, Parts::Inference)?;
-        let mut out = Self::new(loaded.albef()?, loaded.online, &loaded.vocabulary)?;
-        out.interpolated = loaded.report.resized;
-        if let Some((from, to)) = out.interpolated {
+        if let Some((from, to)) = loaded.report.resized {
             tracing::info!(
                 "position tables interpolated from {from} x {from} to {to} x {to} patches"
             );
         }
+        Self::from_loaded(&loaded)
+    }
+
+    /// A loaded model of pre-training, retrieval or grounding.
+    ///
+    /// # Errors
+    /// If a weight is absent, or the word pieces lack a special one.
+    pub fn from_loaded(loaded: &LoadedModel) -> Result<Self> {
+        let mut out = Self::new(loaded.albef()?, loaded.online.clone(), &loaded.vocabulary)?;
+        out.interpolated = loaded.report.resized;
         Ok(out)
     }
 

@@ -20,6 +20,8 @@ pub enum Target {
     Answers(Vec<(String, f32)>),
     /// A class.
     Label(usize),
+    /// Any number of classes.
+    Labels(Vec<usize>),
 }
 
 /// What a sample has beyond one image with captions.

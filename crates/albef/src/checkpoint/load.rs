@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use albef_kernels::largest;
 use albef_weights::{
-    HostTensor, KeyReport, Placement, StateDict, momentum_name, plan, queue_tensors, resize_tables,
+    HostTensor, KeyReport, Placement, StateDict, plan, queue_tensors, resize_tables,
 };
 use burn::tensor::Device;
 
@@ -12,9 +12,10 @@ use super::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::init::fresh_params;
-use crate::model::{Albef, Branch, Encoders};
+use crate::model::Albef;
+use crate::objectives::momentum::copy_for_momentum;
 use crate::objectives::queue::{NO_ID, Queues};
-use crate::ops::{Ops, Precision};
+use crate::ops::Ops;
 use crate::params::{Params, to_vec, transposed};
 use crate::task::TaskRef;
 
@@ -230,33 +231,6 @@ pub(crate) fn finite(name: &str, tensor: &HostTensor, source: &str) -> Result<Ve
 /// What to do about a file that is unusable.
 const OTHER_FILE: &str = "hint: this model is unusable; take an earlier one, and a smaller learning \
                           rate if it was trained here";
-
-/// Momentum copies equal to the trained weights.
-///
-/// # Errors
-/// Never for consistent parameters.
-pub fn copy_for_momentum(online: &Params) -> Result<Params> {
-    let mut momentum = Params::new(online.device());
-    for p in online.entries() {
-        if let Some(name) = momentum_name(&p.name) {
-            momentum.insert(&name, &p.shape, to_vec(p.value.clone()))?;
-        }
-    }
-    Ok(momentum)
-}
-
-/// The momentum model on its averaged weights.
-///
-/// # Errors
-/// If a weight is absent.
-pub fn momentum_encoders(
-    momentum: &Params,
-    config: &ModelConfig,
-    precision: Precision,
-) -> Result<Encoders> {
-    let ops = Ops::for_device(momentum.device()).with_precision(precision);
-    Encoders::new(config, &momentum.frozen(ops), Branch::Momentum)
-}
 
 /// Position tables at the configured resolution, and the patches along a side before and after where
 /// these differ. A table of another width than the model's is left as it is, for the key report to name.

@@ -10,7 +10,7 @@ mod open;
 mod save;
 
 pub(crate) use load::finite;
-pub use load::{LoadedModel, Parts, copy_for_momentum, momentum_encoders};
+pub use load::{LoadedModel, Parts};
 pub(crate) use open::read_sizes;
 pub use open::{BERT_VOCABULARY, Checkpoint};
 pub use save::{save_model_folder, state_dict};

@@ -7,7 +7,7 @@ mod parse;
 pub mod section;
 mod sections;
 
-pub(crate) use parse::{Parsed, current_names, merge, parse};
+pub(crate) use parse::{current_names, merge, parse};
 pub use parse::{RENAMED, Source};
 pub(crate) use sections::check_length;
 

@@ -38,8 +38,6 @@ pub(crate) struct Parsed<T> {
     pub config: T,
     /// Keys that have no effect on this task, and former names.
     pub notes: Vec<String>,
-    /// Only the keys that were given.
-    pub given: Value,
 }
 
 /// Reads YAML over the defaults of a task and applies the settings.
@@ -84,7 +82,7 @@ where
     let mut all = defaults.clone();
     merge(&mut all, given.clone());
     match serde_json::from_value(all) {
-        Ok(config) => Ok(Parsed { config, notes, given }),
+        Ok(config) => Ok(Parsed { config, notes }),
         Err(error) => {
             Err(named_error::<T>(&given, &defaults, &set_by, &error).unwrap_or_else(in_file))
         }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::ops::Precision;
 use crate::task::Sections;
 use crate::train::optimizer::DecayRule;
-use crate::train::schedule::CosineSchedule;
+use crate::train::schedule::{CosineSchedule, OFFICIAL_ITERATIONS_PER_STEP};
 
 /// Entries of the longest queue, 64 times the official one.
 const LONGEST_QUEUE: usize = 1 << 22;
@@ -257,6 +257,7 @@ impl TrainConfig {
             warmup_lr: s.warmup_lr,
             warmup_epochs: s.warmup_epochs,
             epochs: s.epochs,
+            iterations_per_step: OFFICIAL_ITERATIONS_PER_STEP,
         }
     }
 }

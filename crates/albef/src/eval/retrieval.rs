@@ -13,6 +13,8 @@ use std::collections::HashMap;
 use burn::tensor::Tensor;
 
 use super::metrics::{RecallReport, best_rank};
+use serde::{Deserialize, Serialize};
+
 use crate::control::Control;
 use crate::error::Result;
 use crate::model::{
@@ -44,18 +46,22 @@ impl Gallery<'_> {
 }
 
 /// The score of a pair in re-ranking.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Score {
     /// The logit of "match" alone, as the official code; the cosine is not added.
     #[default]
+    #[serde(rename = "itm")]
     Itm,
     /// The logit of "match" plus the cosine, as LAVIS.
+    #[serde(rename = "itm+itc")]
     ItmItc,
     /// The probability of "match", as its log-odds, which order alike and do not saturate.
+    #[serde(rename = "itm-prob")]
     ItmProb,
     /// The log-odds of "match" plus the cosine over the learned temperature. Hard negatives are drawn with
     /// the probabilities of contrast, so matching learns what contrast leaves open, and the product of
     /// both is the posterior over candidates. Neither the paper nor LAVIS has it.
+    #[serde(rename = "posterior")]
     Posterior,
 }
 

@@ -5,8 +5,11 @@ use std::collections::HashMap;
 
 use albef_data::dataset::{Sample, Target};
 use albef_data::text::pre_question;
+use albef_report::bootstrap_interval;
+use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
+use crate::eval::vqa_score::{ScoreRule, accuracy, annotators};
 
 /// Words of a text that may decide about an answer in [`Guess::FirstWords`].
 const START: usize = 4;
@@ -85,7 +88,7 @@ fn text_of(sample: &Sample) -> &str {
 /// What is right for a sample, classes by their number.
 fn answers(sample: &Sample) -> Vec<(String, f64)> {
     match &sample.task.target {
-        Target::None => Vec::new(),
+        Target::None | Target::Labels(_) => Vec::new(),
         Target::Answers(shares) => shares.iter().map(|(a, w)| (a.clone(), f64::from(*w))).collect(),
         Target::Label(label) => vec![(label.to_string(), 1.0)],
     }

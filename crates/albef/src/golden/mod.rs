@@ -7,11 +7,14 @@ mod compare;
 mod downstream;
 mod encoders;
 mod keys;
+#[cfg(test)]
+mod falsification;
 mod maps;
 mod panics;
 mod pretrain;
 mod retrieval;
 mod set;
+mod step;
 mod training;
 
 use std::collections::BTreeSet;

@@ -1,7 +1,7 @@
 //! Grounding: where in an image the model finds a phrase, by Grad-CAM (paper section 6).
 
 use albef_data::image::RgbImage;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -12,7 +12,7 @@ use crate::pipeline::Pipeline;
 use burn::tensor::Tensor;
 
 /// The score that a map explains.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GroundingMode {
     /// The matching score, at the cross-attention of a fusion layer.

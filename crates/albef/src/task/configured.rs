@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use serde_json::Value;
 
 use super::{Evaluator, TaskRef};
-use crate::config::{Files, MomentumConfig, PairsConfig, StartConfig, TrainConfig};
+use crate::config::{Files, ModelConfig, MomentumConfig, PairsConfig, StartConfig, TrainConfig};
 use crate::error::{Error, Result};
 use crate::objectives::Objective;
 use crate::train::start::{self, Start};
@@ -132,6 +132,11 @@ pub trait TaskConfig: Send + Sync + Debug {
             EvalKey::Val => self.train().data.val_file.paths(),
             EvalKey::Test => self.start().map(|s| &s.test_file).map_or(Vec::new(), Files::paths),
         }
+    }
+
+    /// The sizes of the task's model, from those of the checkpoint that it starts from.
+    fn adapted(&self, model: ModelConfig) -> ModelConfig {
+        model
     }
 
     /// Length of the queues.

@@ -14,7 +14,8 @@ use super::{
     EvalKey, EvaluationOptions, Evaluator, PRETRAIN, Prediction, Query, Task, TaskConfig, TaskRef,
     classes, remap_to_pairs,
 };
-use crate::checkpoint::{LoadedModel, copy_for_momentum};
+use crate::checkpoint::LoadedModel;
+use crate::objectives::momentum::copy_for_momentum;
 use crate::config::section::{SectionDoc, doc, section};
 use crate::config::{
     DistillConfig, ModelConfig, MomentumConfig, Source, StartConfig, TrainConfig,

@@ -4,19 +4,19 @@ use albef_data::dataset::{Dataset, Target};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::objective::Objective;
-use crate::config::{FinetuneConfig, PretrainConfig, merge};
+use crate::config::{current_names, merge};
+use crate::task::TaskRef;
 
 /// Keys that may change between two sessions of a run. They say how long and how fast it goes on, how it
 /// is stored, what is measured, or are not read; where data and first weights lie may change as well, since the
 /// data itself is compared and the weights are those of the run.
-const FREE: [&str; 32] = [
+const FREE: [&str; 33] = [
     // A run whose losses or weights were no numbers any more goes on with a smaller one.
     "optimizer.lr",
     "max_steps",
-    "workers",
+    "num_workers",
     "checkpoint_every",
-    "keep_last",
+    "keep_last_n",
     "max_skipped",
     "train_file",
     "image_root",
@@ -25,7 +25,8 @@ const FREE: [&str; 32] = [
     "test_file",
     "val_file",
     "k_test",
-    "rank",
+    "rerank_k",
+    "answer_scoring",
     "answer_list",
     "refcoco_data",
     "det_file",
@@ -34,7 +35,7 @@ const FREE: [&str; 32] = [
     "init_text",
     "init_vision",
     "vocab",
-    "train_weights",
+    "mixture_weights",
     "batch_size_train",
     "batch_size_test",
     "bert_config",
@@ -50,7 +51,7 @@ const FREE: [&str; 32] = [
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunFingerprint {
     /// What is trained for.
-    pub task: Objective,
+    pub task: TaskRef,
     /// The whole configuration; keys that may change are kept and not compared.
     pub config: Value,
     /// Samples of the training data.
@@ -65,12 +66,15 @@ impl RunFingerprint {
     pub fn differences(&self, now: &Self) -> Vec<String> {
         let mut found = Vec::new();
         if self.task != now.task {
-            let name = |task: Objective| format!("{task:?}").to_lowercase();
-            found.push(format!("the task was {}, is {}", name(self.task), name(now.task)));
+            found.push(format!("the task was {}, is {}", self.task.name(), now.task.name()));
         }
         // A key that the run did not know yet had no other effect than its default has.
-        let mut was = defaults(self.task);
-        merge(&mut was, self.config.clone());
+        let mut was = self.task.default_config();
+        let mut stored = self.config.clone();
+        if let Err(error) = current_names(&mut stored, &mut Vec::new()) {
+            found.push(error.to_string());
+        }
+        merge(&mut was, stored);
         compare(&as_stored(&was), &as_stored(&now.config), "", &mut found);
         if self.samples != now.samples {
             found.push(format!("the data had {} samples, has {}", self.samples, now.samples));
@@ -87,15 +91,6 @@ impl RunFingerprint {
 /// A value as it comes back from a file, where numbers may differ in their last bit.
 fn as_stored(value: &Value) -> Value {
     serde_json::from_str(&value.to_string()).unwrap_or_default()
-}
-
-/// All keys of a task at their defaults.
-fn defaults(task: Objective) -> Value {
-    let all = match task {
-        Objective::Pretrain => serde_json::to_value(PretrainConfig::default()),
-        _ => serde_json::to_value(FinetuneConfig::of(task)),
-    };
-    all.unwrap_or_default()
 }
 
 /// A key that is not known any more is passed over.
@@ -158,6 +153,7 @@ pub(super) fn data_hash(data: &Dataset, vocabulary: &str) -> String {
         match &sample.task.target {
             Target::None => {}
             Target::Label(label) => take(&label.to_le_bytes()),
+            Target::Labels(labels) => labels.iter().for_each(|label| take(&label.to_le_bytes())),
             Target::Answers(answers) => answers.iter().for_each(|(answer, weight)| {
                 take(answer.as_bytes());
                 take(&weight.to_bits().to_le_bytes());
@@ -171,10 +167,11 @@ pub(super) fn data_hash(data: &Dataset, vocabulary: &str) -> String {
 mod tests {
     use super::*;
     use albef_data::dataset::{Location, Sample, TaskFields};
+    use crate::config::Source;
     use serde_json::json;
 
     fn identity(config: Value) -> RunFingerprint {
-        RunFingerprint { task: Objective::Vqa, config, samples: 3, data: "0".into() }
+        RunFingerprint { task: TaskRef::named("vqa").unwrap(), config, samples: 3, data: "0".into() }
     }
 
     #[test]
@@ -186,7 +183,7 @@ mod tests {
         let found = was.differences(&is);
         assert_eq!(found, ["`optimizer.opt` was \"adamW\", is \"adam\"", "`seed` was 1, is 2"]);
         assert!(was.differences(&was).is_empty());
-        let other = RunFingerprint { data: "1".into(), task: Objective::Nlvr, ..was.clone() };
+        let other = RunFingerprint { data: "1".into(), task: TaskRef::named("nlvr").unwrap(), ..was.clone() };
         assert_eq!(was.differences(&other).len(), 2);
     }
 
@@ -194,17 +191,17 @@ mod tests {
     fn a_key_that_the_run_did_not_know_counts_as_its_default() {
         let now = |setting: &str| {
             let settings = ["checkpoint=x".to_owned(), setting.to_owned()];
-            let config = FinetuneConfig::parse("", &settings, Objective::Vqa).unwrap();
-            identity(serde_json::to_value(config).unwrap())
+            let source = Source { text: "", settings: &settings, file: None };
+            identity(TaskRef::named("vqa").unwrap().configure(source).unwrap().record())
         };
         let mut was = now("seed=42");
         let config = was.config.as_object_mut().unwrap();
-        for key in ["rank", "max_tokens", "image_index", "mlm_distill_axis"] {
+        for key in ["answer_scoring", "max_tokens", "num_workers", "mlm_distill_axis"] {
             config.remove(key).unwrap();
         }
         config["optimizer"].as_object_mut().unwrap().remove("decay_rule").unwrap();
         assert!(was.differences(&now("seed=42")).is_empty());
-        assert!(was.differences(&now("workers=7")).is_empty());
+        assert!(was.differences(&now("num_workers=7")).is_empty());
         for (setting, found) in [
             ("mlm_distill_axis=sequence", r#"`mlm_distill_axis` was "vocabulary", is "sequence""#),
             ("optimizer.decay_rule=clean", r#"`optimizer.decay_rule` was "reference", is "clean""#),

@@ -173,7 +173,7 @@ mod tests {
     use crate::params::cpu;
     use crate::train::checkpoint::{Run, TrainProgress};
     use crate::train::identity::RunFingerprint;
-    use crate::train::objective::Objective;
+    use crate::task::TaskRef;
     use crate::train::optimizer::Optimizer;
 
     fn kept(shape: &[usize]) -> ResumeMeta {
@@ -217,7 +217,7 @@ mod tests {
         let state =
             TrainState { online, momentum, queues, optimizer, place: TrainProgress::default() };
         let config = serde_json::Value::Null;
-        let (task, data) = (Objective::Retrieval, String::new());
+        let (task, data) = (TaskRef::named("retrieval").unwrap(), String::new());
         let identity = RunFingerprint { task, config, samples: 0, data };
         let run = Run {
             identity: &identity,

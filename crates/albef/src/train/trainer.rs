@@ -1,6 +1,5 @@
 //! The training loop.
 
-mod advance;
 mod resume;
 
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use albef_data::dataset::{
-    Batch as DataBatch, Dataset, LoaderOptions, SkipReport, Skipped, TrainLoader, batches_per_epoch,
+    Batch, Dataset, LoaderOptions, SkipReport, Skipped, TrainLoader, batches_per_epoch,
 };
 use albef_data::image::{
     DecodeOptions, Normalization, RandAugment, ReferenceQuirks, TrainTransform,
@@ -21,20 +20,19 @@ use burn::tensor::Device;
 use super::checkpoint::{self, Run, TrainState};
 use super::identity::data_hash;
 use super::kept::{self, ResumeMeta};
-use super::objective::Objective;
 use super::report::Pace;
 pub use super::report::{Event, RunOutcome, StepReport};
-pub use super::start::corpus_vocabulary;
-use super::start::{
-    TaskStart, blank_state, open_data, starting_state, task_data, vocabulary_beside,
-    vocabulary_text,
-};
+use super::schedule::Schedule;
+use super::start::Start;
+use super::step::{StepSettings, check_finite_losses, train_step};
 use crate::checkpoint::save_model_folder;
-use crate::config::{FinetuneConfig, Form, ModelConfig, PretrainConfig};
+use crate::config::{AugmentForm, MixGen, ModelConfig};
 use crate::error::{Error, Result};
 use crate::model::Albef;
-use crate::objectives::mixgen::MixMode;
+use crate::objectives::masking::SpecialIds;
+use crate::objectives::Objective;
 use crate::ops::Ops;
+use crate::task::TaskConfig;
 
 /// The folder of checkpoints in that of a run.
 const CHECKPOINTS: &str = "checkpoints";
@@ -44,13 +42,16 @@ const CHECKPOINTS: &str = "checkpoints";
 /// ```no_run
 /// use std::sync::atomic::AtomicBool;
 ///
-/// use albef::config::PretrainConfig;
+/// use albef::config::Source;
+/// use albef::task::TaskRef;
 /// use albef::train::trainer::Trainer;
 /// use albef_weights::KeepAs;
 ///
 /// # fn main() -> albef::Result<()> {
 /// let text = std::fs::read_to_string("configs/nano.yaml").unwrap_or_default();
-/// let config = PretrainConfig::parse(&text, &["train_file=[list.json]".into()])?;
+/// let settings = ["train_file=[list.json]".into()];
+/// let source = Source { text: &text, settings: &settings, file: None };
+/// let config = TaskRef::named("pretrain")?.configure(source)?;
 /// let output = std::path::Path::new("run");
 /// let mut trainer = Trainer::new(config, output, &albef::device::open("cpu")?)?;
 /// let stop = AtomicBool::new(false);
@@ -63,7 +64,8 @@ const CHECKPOINTS: &str = "checkpoints";
 /// # }
 /// ```
 pub struct Trainer {
-    config: PretrainConfig,
+    config: Box<dyn TaskConfig>,
+    objective: Box<dyn Objective>,
     model: ModelConfig,
     data: Arc<Dataset>,
     tokenizer: Arc<Tokenizer>,
@@ -71,30 +73,26 @@ pub struct Trainer {
     device: Device,
     output: PathBuf,
     report: SkipReport,
-    objective: Objective,
-    distill: bool,
-    warm_up: bool,
     pause: u64,
-    load_report: Vec<String>,
+    start_notes: Vec<String>,
     /// What to say of the word pieces when the run goes on.
-    about_words: Option<String>,
-    tuning: Option<FinetuneConfig>,
+    vocabulary_note: Option<String>,
     data_hash: String,
     /// Step of the newest checkpoint.
     saved: Option<u64>,
-    /// A batch of the last step, for [`Trainer::check_finite_loss`].
-    last: Option<DataBatch>,
+    /// A batch of the last step, for [`check_finite_losses`].
+    last: Option<Batch>,
     /// Everything that training changes.
     pub state: TrainState,
 }
 
 impl Trainer {
-    /// Prepares a run: data, vocabulary, starting weights. Nothing is written yet.
+    /// Prepares a run: data, word pieces, starting weights. Nothing is written yet.
     ///
     /// # Errors
-    /// If data, vocabulary or starting weights cannot be read or do not fit.
-    pub fn new(config: PretrainConfig, output: &Path, device: &Device) -> Result<Self> {
-        let data = open_data(&config)?;
+    /// If data, word pieces or starting weights cannot be read, or do not fit the task.
+    pub fn new(config: Box<dyn TaskConfig>, output: &Path, device: &Device) -> Result<Self> {
+        let data = config.open_data()?;
         Self::with_data(config, data, output, device)
     }
 
@@ -103,143 +101,66 @@ impl Trainer {
     ///
     /// # Errors
     /// As [`Trainer::new`], or if the checkpoint is damaged.
-    pub fn resuming(config: PretrainConfig, output: &Path, device: &Device) -> Result<Self> {
-        let data = open_data(&config)?;
+    pub fn resuming(config: Box<dyn TaskConfig>, output: &Path, device: &Device) -> Result<Self> {
+        let data = config.open_data()?;
         let kept = kept::newest(&output.join(CHECKPOINTS))?;
-        Self::pretraining(config, data, output, device, kept)
+        Self::prepare(config, data, output, device, kept)
     }
 
-    /// The same on data at hand.
+    /// [`Trainer::new`] on data at hand.
     ///
     /// # Errors
     /// As [`Trainer::new`].
     pub fn with_data(
-        config: PretrainConfig,
+        config: Box<dyn TaskConfig>,
         data: Dataset,
         output: &Path,
         device: &Device,
     ) -> Result<Self> {
-        Self::pretraining(config, data, output, device, None)
+        Self::prepare(config, data, output, device, None)
     }
 
-    fn pretraining(
-        config: PretrainConfig,
+    fn prepare(
+        mut config: Box<dyn TaskConfig>,
         data: Dataset,
         output: &Path,
         device: &Device,
         kept: Option<ResumeMeta>,
     ) -> Result<Self> {
-        batches_per_epoch(data.len(), config.batch_size)?;
-        let (vocabulary, about_words) = match &kept {
-            Some(kept) => vocabulary_beside(&config, &data, &kept.vocabulary)?,
-            None => {
-                let text = vocabulary_text(&config, &data).map_err(Error::of_key("vocab"))?;
-                (text, None)
+        batches_per_epoch(data.len(), config.train().optim.batch_size)?;
+        let (start, vocabulary_note) = match kept {
+            Some(kept) => {
+                let mut start = Start::kept(config.train(), kept, device)?;
+                let (own, note) = config.resumed_vocabulary(&data, &start.vocabulary)?;
+                start.vocabulary = own;
+                (start, note)
             }
+            None => (config.initialize(&data, device)?, None),
         };
-        let tokenizer = Tokenizer::new(Vocabulary::from_text(&vocabulary)?);
-        let mut model = config.model()?;
-        model.text.vocab_size = tokenizer.vocabulary().len();
-        model.text.pad_id = tokenizer.vocabulary().pad;
-        let state = match &kept {
-            Some(kept) => blank_state(&config, kept, device)?,
-            None => starting_state(&config, &model, device)?,
-        };
+        let Start { model, vocabulary, state, notes: start_notes } = start;
+        if config.start().is_some() {
+            let longest = &mut config.train_mut().data.max_tokens;
+            *longest = (*longest).min(model.text.max_positions);
+        }
+        config.train().check_lengths(model.text.max_positions)?;
         Ok(Self {
+            objective: config.objective(),
+            data_hash: data_hash(&data, &vocabulary),
+            tokenizer: Arc::new(Tokenizer::new(Vocabulary::from_text(&vocabulary)?)),
+            data: Arc::new(data),
             config,
             model,
-            data_hash: data_hash(&data, &vocabulary),
-            data: Arc::new(data),
-            tokenizer: Arc::new(tokenizer),
             vocabulary,
             device: device.clone(),
             output: output.to_owned(),
             report: SkipReport::default(),
-            objective: Objective::Pretrain,
-            distill: true,
-            warm_up: true,
             pause: u64::MAX,
-            tuning: None,
-            load_report: Vec::new(),
-            about_words,
+            start_notes,
+            vocabulary_note,
             saved: None,
             last: None,
             state,
         })
-    }
-
-    /// Prepares fine-tuning for a task from the checkpoint that the configuration names.
-    ///
-    /// # Errors
-    /// If data or checkpoint cannot be read, or the checkpoint cannot become the task's model.
-    pub fn finetune(
-        config: &FinetuneConfig,
-        objective: Objective,
-        output: &Path,
-        device: &Device,
-    ) -> Result<Self> {
-        Self::tuning_from(config, objective, output, device, None)
-    }
-
-    /// Prepares to [`Trainer::resume`] fine-tuning: from its folder alone, if there is a checkpoint, since
-    /// the model that it started from may be gone; else as [`Trainer::finetune`].
-    ///
-    /// # Errors
-    /// As [`Trainer::finetune`], or if the checkpoint is damaged.
-    pub fn finetune_resuming(
-        config: &FinetuneConfig,
-        objective: Objective,
-        output: &Path,
-        device: &Device,
-    ) -> Result<Self> {
-        let kept = kept::newest(&output.join(CHECKPOINTS))?;
-        Self::tuning_from(config, objective, output, device, kept)
-    }
-
-    fn tuning_from(
-        config: &FinetuneConfig,
-        objective: Objective,
-        output: &Path,
-        device: &Device,
-        kept: Option<ResumeMeta>,
-    ) -> Result<Self> {
-        let data = task_data(config, objective)?;
-        let mut base = config.base.clone();
-        batches_per_epoch(data.len(), base.batch_size)?;
-        let TaskStart { model, vocabulary, state, about: load_report } = match kept {
-            Some(kept) => TaskStart::kept(config, kept, device)?,
-            None => TaskStart::open(config, objective, device)?,
-        };
-        base.max_tokens = base.max_tokens.min(model.text.max_positions);
-        base.check_lengths(model.text.max_positions)?;
-        let tokenizer = Tokenizer::new(Vocabulary::from_text(&vocabulary)?);
-        Ok(Self {
-            model,
-            data_hash: data_hash(&data, &vocabulary),
-            data: Arc::new(data),
-            tokenizer: Arc::new(tokenizer),
-            vocabulary,
-            device: device.clone(),
-            output: output.to_owned(),
-            report: SkipReport::default(),
-            objective,
-            distill: config.distill,
-            warm_up: config.warm_up,
-            pause: u64::MAX,
-            tuning: Some(config.clone()),
-            load_report,
-            about_words: None,
-            saved: None,
-            last: None,
-            config: base,
-            state,
-        })
-    }
-
-    /// What is trained for.
-    #[must_use]
-    pub fn objective(&self) -> Objective {
-        self.objective
     }
 
     /// Lets [`Trainer::run`] return after this step, for instance to measure.
@@ -278,11 +199,11 @@ impl Trainer {
         &self.tokenizer
     }
 
-    /// What a user should know about the checkpoint that a fine-tuning run starts from: what was left
-    /// aside, what starts fresh, what was resized; one line for each kind of fact.
+    /// What a user should know about the checkpoint that a run starts from: what was left aside, what
+    /// starts fresh, what was resized; one line for each kind of fact.
     #[must_use]
-    pub fn load_report(&self) -> &[String] {
-        &self.load_report
+    pub fn start_notes(&self) -> &[String] {
+        &self.start_notes
     }
 
     /// The word pieces of the run, one per line.
@@ -293,8 +214,14 @@ impl Trainer {
 
     /// The configuration.
     #[must_use]
-    pub fn config(&self) -> &PretrainConfig {
-        &self.config
+    pub fn config(&self) -> &dyn TaskConfig {
+        &*self.config
+    }
+
+    /// Samples of the training data.
+    #[must_use]
+    pub fn samples(&self) -> usize {
+        self.data.len()
     }
 
     /// Pictures that were skipped so far.
@@ -318,15 +245,16 @@ impl Trainer {
     /// Batches of an epoch.
     #[must_use]
     pub fn epoch_batches(&self) -> usize {
-        self.data.len() / self.config.batch_size
+        self.data.len() / self.config.train().optim.batch_size
     }
 
-    /// Optimiser steps of the whole run.
+    /// Optimizer steps of the whole run.
     #[must_use]
     pub fn total_steps(&self) -> u64 {
-        let per_epoch = self.epoch_batches().div_ceil(self.config.accumulate) as u64;
-        let all = per_epoch * self.config.schedular.epochs;
-        match self.config.max_steps {
+        let optim = &self.config.train().optim;
+        let per_epoch = self.epoch_batches().div_ceil(optim.grad_accum_steps) as u64;
+        let all = per_epoch * optim.schedular.epochs;
+        match optim.max_steps {
             0 => all,
             limit => limit.min(all),
         }
@@ -334,52 +262,70 @@ impl Trainer {
 
     /// Ends the run after this many steps in all.
     pub fn set_max_steps(&mut self, steps: u64) {
-        self.config.max_steps = steps;
+        self.config.train_mut().optim.max_steps = steps;
     }
 
     fn loader(&self) -> Result<TrainLoader> {
-        let c = &self.config;
-        let (n, m) = c.rand_augment;
+        let c = self.config.train();
+        let pairs = self.config.pairs();
+        let (n, m) = c.image.rand_augment;
+        let augment = &c.image.augment;
         let options = LoaderOptions {
-            batch_size: c.batch_size,
-            seed: c.seed,
-            text: self.objective.text_rule(),
+            batch_size: c.optim.batch_size,
+            seed: c.data.seed,
+            text: self.config.text_rule(),
             epoch: self.state.place.epoch,
             start_batch: self.state.place.batch,
-            workers: c.workers,
-            max_words: c.max_words,
-            max_tokens: match c.mixgen.mode {
-                MixMode::Off => c.max_tokens,
-                _ => c.mixgen.max_tokens,
-            },
+            workers: c.data.num_workers,
+            max_words: c.data.max_words,
+            max_tokens: c.data.max_tokens,
+            mixgen: pairs.map_or_else(MixGen::default, |p| p.mixgen.clone()),
+            image_index: pairs.is_some_and(|p| p.image_index),
             transform: TrainTransform {
                 size: self.model.vision.image_res,
-                crop_scale: c.crop_scale,
-                flip: c.flip,
+                crop_scale: c.image.crop_scale,
+                flip: c.image.flip,
                 rand_augment: (n > 0).then_some(RandAugment { n, m }),
                 quirks: ReferenceQuirks {
-                    autocontrast: c.augment.autocontrast == Form::Reference,
-                    sharpness: c.augment.sharpness == Form::Reference,
+                    autocontrast: augment.autocontrast == AugmentForm::Reference,
+                    sharpness: augment.sharpness == AugmentForm::Reference,
                 },
             },
-            flip_sided: c.flip_sided,
+            flip_sided: c.image.flip_with_side_words,
             normalization: Normalization::default(),
             decode: DecodeOptions::default(),
-            max_skipped: usize::try_from(c.max_skipped).ok(),
+            max_skipped: usize::try_from(c.data.max_skipped).ok(),
         };
         let (data, tokenizer) = (self.data.clone(), self.tokenizer.clone());
         Ok(TrainLoader::new(data, tokenizer, options, self.report.clone())?)
     }
 
-    fn learning_rate(&self) -> f64 {
-        let place = &self.state.place;
-        let schedule = self.config.schedule();
-        if self.config.schedular.sched == "per_step" {
-            let warmup = self.config.schedular.warmup_steps;
-            return schedule.per_step(place.step, warmup, self.total_steps());
+    fn step_settings(&self) -> StepSettings {
+        let c = self.config.train();
+        let v = self.tokenizer.vocabulary();
+        let cosine = c.schedule();
+        let schedule = match c.optim.schedular.sched.as_str() {
+            "per_step" => {
+                let warmup_steps = c.optim.schedular.warmup_steps;
+                Schedule::PerStep { cosine, warmup_steps, total_steps: self.total_steps() }
+            }
+            _ => Schedule::Official(cosine),
+        };
+        let momentum = self.config.momentum().cloned().unwrap_or_default();
+        StepSettings {
+            model: self.model.clone(),
+            special: SpecialIds { pad: v.pad, cls: v.cls, mask: v.mask },
+            schedule,
+            alpha: momentum.alpha,
+            warm_up: self.config.warm_up(),
+            momentum: momentum.momentum,
+            train_temp: self.config.pairs().is_none_or(|p| p.train_temp),
+            precision: c.optim.precision,
+            seed: c.data.seed,
+            grad_accum_steps: c.optim.grad_accum_steps,
+            batches_per_epoch: self.epoch_batches(),
+            replay: None,
         }
-        let iteration = (place.batch / self.config.accumulate) as u64;
-        schedule.official(place.epoch, iteration)
     }
 
     /// Trains to the end, or until `stop` is set, telling `observe` what happens. Checkpoints are
@@ -426,17 +372,25 @@ impl Trainer {
     }
 
     fn next_step(&mut self, loader: &mut TrainLoader) -> Result<(StepReport, usize)> {
-        let batches = loader.batches();
-        let left = batches - self.state.place.batch;
-        let mut parts = Vec::new();
-        for _ in 0..self.config.accumulate.min(left) {
-            parts.extend(loader.next_batch()?);
+        let left = loader.batches() - self.state.place.batch;
+        let mut batches = Vec::new();
+        for _ in 0..self.config.train().optim.grad_accum_steps.min(left) {
+            batches.extend(loader.next_batch()?);
         }
-        let report = self.step(&parts, batches)?;
-        let done = parts.len();
-        self.state.place.batch += done;
-        self.last = parts.into_iter().next();
-        Ok((report, done * self.config.batch_size))
+        let (settings, objective) = (self.step_settings(), self.objective.as_ref());
+        let report = train_step(&mut self.state, objective, &batches, &settings, &mut ());
+        let report = report.map_err(|e| self.with_names(e))?;
+        let pairs = batches.len() * self.config.train().optim.batch_size;
+        self.last = batches.into_iter().next();
+        Ok((report, pairs))
+    }
+
+    /// Puts the names of samples in the place of their numbers.
+    fn with_names(&self, error: Error) -> Error {
+        let Error::NotFinite { step, epoch, what, samples, .. } = error else { return error };
+        let all = self.data.samples();
+        let names: Vec<&str> = samples.iter().map(|i| all[*i].name.as_str()).collect();
+        Error::NotFinite { step, epoch, what, batch: names.join(", "), samples }
     }
 
     /// Goes on to the next epoch if all batches of this one are done, so that no checkpoint stands
@@ -455,17 +409,22 @@ impl Trainer {
     }
 
     fn is_save_due(&self, epoch_closed: bool) -> bool {
-        match self.config.checkpoint_every {
+        match self.config.train().checkpoints.checkpoint_every {
             0 => epoch_closed,
             every => self.state.place.step.is_multiple_of(every),
         }
     }
 
     fn save(&mut self, observe: &mut dyn FnMut(&Event<'_>) -> Result<()>) -> Result<()> {
-        self.check_finite_loss()?;
+        if let Some(batch) = &self.last {
+            let epoch = self.last_epoch().unwrap_or(self.state.place.epoch);
+            let (objective, settings) = (self.objective.as_ref(), self.step_settings());
+            check_finite_losses(&self.state, objective, batch, &settings, epoch)
+                .map_err(|e| self.with_names(e))?;
+        }
         let run =
             Run { identity: &self.identity()?, model: &self.model, vocabulary: &self.vocabulary };
-        let (folder, keep) = (self.checkpoints(), self.config.keep_last);
+        let (folder, keep) = (self.checkpoints(), self.config.train().checkpoints.keep_last_n);
         let path = checkpoint::save_of_run(&folder, &self.state, Some(run), keep)?;
         self.saved = Some(self.state.place.step);
         observe(&Event::Saved(&path))

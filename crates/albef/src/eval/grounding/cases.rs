@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use albef_data::dataset::{AnnotationFormat, ImageRoots, Sample, read_task};
+use albef_data::dataset::{ImageRoots, Sample};
 use serde_json::Value;
 
 use super::boxes::{entries_of, pixel_box};
 use super::{PixelBox, within};
 use crate::error::{Error, Result};
 use crate::eval::refcoco::{RefCoco, SPLITS};
+use crate::task::{TaskRef, read_annotations};
 
 /// One expression.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,7 +135,7 @@ impl Cases {
 
 fn samples(list: &Path, image_root: &Path) -> Result<Vec<Sample>> {
     let roots = ImageRoots { image_root: image_root.to_owned(), ..ImageRoots::default() };
-    let samples = read_task(list, AnnotationFormat::Grounding, &roots)?;
+    let samples = read_annotations(TaskRef::named("grounding")?, list, &roots)?;
     if samples.is_empty() {
         return Err(Error::Format { path: list.to_owned(), detail: "the list is empty".into() });
     }

@@ -2,22 +2,23 @@
 
 use std::path::Path;
 
-use albef_data::dataset::Skipped;
+use albef_data::dataset::{Batch, Skipped};
 use albef_data::random::Stream;
 use albef_report::cluster_interval;
 use burn::tensor::{Device, Tensor};
 use serde_json::{Value, json};
 
 use super::{MutualInformation, Parts, Report, other_images};
-use crate::checkpoint::{self, Checkpoint, LoadedModel, momentum_encoders};
+use crate::checkpoint::{self, Checkpoint, LoadedModel};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::images::ImageSet;
 use crate::model::TokenBatch;
 use crate::objectives::masking::{MaskDraw, SpecialIds};
-use crate::objectives::pretrain::Batch;
+use crate::objectives::momentum::momentum_encoders;
 use crate::objectives::queue::Queues;
 use crate::ops::Precision;
+use crate::params::to_vec;
 use crate::pipeline::Pipeline;
 use crate::task::TaskRef;
 
@@ -155,13 +156,19 @@ pub fn measure(
     let truncated_texts = order.iter().filter(|i| text(**i).truncated).count();
 
     let mut found = MutualInformation::default();
-    let mut add = |images_: Tensor<4>, which: &[usize]| -> Result<()> {
+    let mut add = |pixels: Tensor<4>, which: &[usize]| -> Result<()> {
         let texts: Vec<Vec<u32>> = which.iter().map(|i| text(*i).ids).collect();
         let image_ids: Vec<i64> = which.iter().map(|i| i64::from(images.image_ids()[*i])).collect();
         let seed = Stream::new(options.seed, "masks", &[which[0] as u64]).next_u64();
         let other = other_images(&image_ids, seed as usize)?;
         let text = TokenBatch::packed(&texts);
-        let batch = Batch { images: images_, text, image_ids, related: Vec::new() };
+        let batch = Batch {
+            images: to_vec(pixels),
+            text,
+            image_ids,
+            samples: which.to_vec(),
+            ..Batch::default()
+        };
         let masks = |row: usize| MaskDraw::seeded(seed, row, config.text.vocab_size);
         found.add(&parts, &batch, masks, &other)
     };

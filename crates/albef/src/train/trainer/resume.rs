@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use super::Trainer;
-use crate::config::FinetuneConfig;
 use crate::error::{Error, Result};
 use crate::train::identity::RunFingerprint;
 use crate::train::{checkpoint, folder};
@@ -20,7 +19,7 @@ impl Trainer {
     pub fn resume(&mut self) -> Result<Option<Vec<String>>> {
         folder::recover(&self.checkpoints())?;
         let Some(newest) = checkpoint::list(&self.checkpoints())?.pop() else { return Ok(None) };
-        let mut notes: Vec<String> = self.about_words.iter().cloned().collect();
+        let mut notes: Vec<String> = self.vocabulary_note.iter().cloned().collect();
         match checkpoint::identity(&newest)? {
             Some(before) => notes.extend(self.compare(&before)?),
             None => notes.push(
@@ -47,10 +46,10 @@ impl Trainer {
                 differences.join("; ")
             )));
         }
-        let (was, is) = (before.config["max_steps"].as_u64(), self.config.max_steps);
+        let (was, is) = (before.config["max_steps"].as_u64(), self.config.train().optim.max_steps);
+        let per_step = self.config.train().optim.schedular.sched == "per_step";
         let mut notes = Vec::new();
-        if let Some(was) = was.filter(|was| *was != is && self.config.schedular.sched == "per_step")
-        {
+        if let Some(was) = was.filter(|was| *was != is && per_step) {
             notes.push(format!(
                 "`max_steps` was {was} and is {is}: the rates of `per_step` follow the new one"
             ));
@@ -76,29 +75,10 @@ impl Trainer {
 
     pub(super) fn identity(&self) -> Result<RunFingerprint> {
         Ok(RunFingerprint {
-            task: self.objective,
-            config: self.record()?,
+            task: self.config.task(),
+            config: self.config.record(),
             samples: self.data.len(),
             data: self.data_hash.clone(),
         })
-    }
-
-    /// The whole configuration with all defaults, fine-tuning's own keys included.
-    ///
-    /// # Errors
-    /// Never for a configuration that was parsed.
-    pub fn record(&self) -> Result<Value> {
-        let base = self.config.clone();
-        let value = match &self.tuning {
-            Some(tuning) => serde_json::to_value(FinetuneConfig { base, ..tuning.clone() }),
-            None => serde_json::to_value(base),
-        };
-        value.map_err(|e| Error::Config(e.to_string()))
-    }
-
-    /// The configuration of fine-tuning, if it is that.
-    #[must_use]
-    pub fn tuning(&self) -> Option<&FinetuneConfig> {
-        self.tuning.as_ref()
     }
 }
