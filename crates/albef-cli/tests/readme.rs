@@ -38,7 +38,8 @@ fn shortened(mut words: Vec<String>) -> Vec<String> {
 #[test]
 fn the_walk_from_pictures_to_answers_runs() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let page = std::fs::read_to_string(root.join("docs/src/tutorial/train-from-scratch.md")).unwrap();
+    let page =
+        std::fs::read_to_string(root.join("docs/src/tutorial/train-from-scratch.md")).unwrap();
     let (_, walk) = page.split_once("## Train one of your own").unwrap();
     let block = walk.split("```").nth(1).unwrap();
     let folder = tempfile::tempdir().unwrap();

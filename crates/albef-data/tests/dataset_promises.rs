@@ -516,7 +516,9 @@ fn answers_are_collated_with_their_questions_and_weights() {
     let dir = tempdir().unwrap();
     put(&dir, "1.png", picture(1));
     let entry = |answers: &str| {
-        format!(r#"{{"dataset": "vqa", "image": "1.png", "question": "words", "answer": [{answers}]}}"#)
+        format!(
+            r#"{{"dataset": "vqa", "image": "1.png", "question": "words", "answer": [{answers}]}}"#
+        )
     };
     put(&dir, "list.json", format!("[{}, {}]", entry(r#""words", "[MASK]""#), entry(r#""""#)));
     let roots = ImageRoots::default();
@@ -530,11 +532,8 @@ fn answers_are_collated_with_their_questions_and_weights() {
     for (s, question) in answers.tokens.sequences.iter().zip(&answers.question_of) {
         let ids = &answers.tokens.ids[s.range()];
         assert_eq!((ids[0], ids[ids.len() - 1]), (2, 3), "[CLS] first, [SEP] last");
-        let expected: &[&[u32]] = if batch.samples[*question] == 0 {
-            &[&[2, 5, 3], &[2, 4, 3]]
-        } else {
-            &[&[2, 3]]
-        };
+        let expected: &[&[u32]] =
+            if batch.samples[*question] == 0 { &[&[2, 5, 3], &[2, 4, 3]] } else { &[&[2, 3]] };
         assert!(expected.contains(&ids), "{ids:?}");
     }
 }

@@ -256,7 +256,6 @@ fn lists_of_captions_give_samples_or_an_error() {
     }
 }
 
-
 fn shard() -> Vec<u8> {
     let long = format!("{}/2.png", "long".repeat(40));
     let mut builder = tar::Builder::new(Vec::new());

@@ -132,7 +132,10 @@ mod devices {
     fn offered() -> Vec<Device> {
         let others = Kind::ALL.into_iter().filter(|k| *k != Kind::Cpu);
         let devices: Vec<Device> = others.flat_map(found).map(|f| open(&f.name).unwrap()).collect();
-        assert!(!devices.is_empty(), "no driver finds a device; see docs/src/explanation/devices.md");
+        assert!(
+            !devices.is_empty(),
+            "no driver finds a device; see docs/src/explanation/devices.md"
+        );
         devices
     }
 

@@ -7,8 +7,8 @@ mod parse;
 pub mod section;
 mod sections;
 
-pub(crate) use parse::{current_names, merge, parse};
 pub use parse::{RENAMED, Source};
+pub(crate) use parse::{current_names, merge, parse};
 pub(crate) use sections::check_length;
 
 pub use model::{ModelConfig, TextConfig, VisionConfig};

@@ -67,14 +67,15 @@ where
     let mut set_by = Vec::new();
     for setting in source.settings {
         let fail = |detail: String| Error::Config(format!("`--set {setting}`: {detail}"));
-        let (key, new) = setting
-            .split_once('=')
-            .ok_or_else(|| Error::Config(format!("`--set {setting}` must have the form key=value")))?;
+        let (key, new) = setting.split_once('=').ok_or_else(|| {
+            Error::Config(format!("`--set {setting}` must have the form key=value"))
+        })?;
         let new = yaml(new, key.trim()).map_err(|e| fail(detail(&e)))?;
         let key = current_name(key.trim());
         let mut one = Value::Object(Map::new());
         set(&mut one, &key, new)?;
-        without_foreign_keys(&mut one, &defaults, task, &mut notes).map_err(|e| fail(detail(&e)))?;
+        without_foreign_keys(&mut one, &defaults, task, &mut notes)
+            .map_err(|e| fail(detail(&e)))?;
         check_keys(&one, &defaults, "", task).map_err(|e| fail(detail(&e)))?;
         merge(&mut given, one);
         set_by.push((key, setting.as_str()));
@@ -256,7 +257,10 @@ fn in_words(error: &str) -> String {
         ("expected a boolean", "expected `true` or `false`"),
         ("expected a string", "expected a text"),
         ("expected a tuple of size 2", "expected a list of two numbers"),
-        ("data did not match any variant of untagged enum Files", "expected a path or a list of paths"),
+        (
+            "data did not match any variant of untagged enum Files",
+            "expected a path or a list of paths",
+        ),
         ("invalid type: string", "found the text"),
         ("invalid type: integer", "found the number"),
         ("invalid type: floating point", "found the number"),

@@ -142,7 +142,9 @@ pub(crate) mod rule {
     use std::ops::RangeInclusive;
 
     /// Within a range.
-    pub fn within<T: PartialOrd + Display>(range: RangeInclusive<T>) -> impl Fn(&T) -> Option<String> {
+    pub fn within<T: PartialOrd + Display>(
+        range: RangeInclusive<T>,
+    ) -> impl Fn(&T) -> Option<String> {
         move |value| {
             let (low, high) = (range.start(), range.end());
             (!range.contains(value))
@@ -152,7 +154,8 @@ pub(crate) mod rule {
 
     /// From 0, below 1.
     pub fn below_1(value: &f64) -> Option<String> {
-        (!(0.0..1.0).contains(value)).then(|| format!("is {value}; it must be at least 0 and below 1"))
+        (!(0.0..1.0).contains(value))
+            .then(|| format!("is {value}; it must be at least 0 and below 1"))
     }
 
     /// A number above 0.

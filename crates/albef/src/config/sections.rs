@@ -359,7 +359,10 @@ impl Section for MixGen {
             default: defaults[name].clone(),
         };
         [
-            ("mode", "MixGen: `fixed` mixes the first rows of a batch, `batch` all by a permutation"),
+            (
+                "mode",
+                "MixGen: `fixed` mixes the first rows of a batch, `batch` all by a permutation",
+            ),
             ("ratio", "share of the batch that `fixed` mixes"),
             ("lambda", "weight of the first image; `beta(A)` draws one for each mixed row"),
             ("max_tokens", "tokens that are kept of texts while mixing"),

@@ -6,9 +6,9 @@ mod answers;
 mod compare;
 mod downstream;
 mod encoders;
-mod keys;
 #[cfg(test)]
 mod falsification;
+mod keys;
 mod maps;
 mod panics;
 mod pretrain;

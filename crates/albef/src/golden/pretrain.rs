@@ -20,9 +20,9 @@ use crate::objectives::queue::Queues;
 use crate::objectives::rng::Replay;
 use crate::ops::Precision;
 use crate::params::to_vec;
+use crate::params::transposed;
 use crate::train::optimizer::Optimizer;
 use crate::train::schedule::{CosineSchedule, Schedule};
-use crate::params::transposed;
 
 /// Draws of a fixture, for the token rows of `tokens`, which are in a table of `width` columns.
 fn draws(t: &Tensors, prefix: &str, tokens: &TokenBatch, width: usize) -> Result<Replay> {

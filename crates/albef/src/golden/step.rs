@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::set::{Tensors, checksum, checksums};
 use super::{Comparison, GoldenSet};
+use crate::checkpoint::LoadedModel;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::model::TokenBatch;
@@ -16,7 +17,6 @@ use crate::objectives::rng::Replay;
 use crate::objectives::{Losses, Objective};
 use crate::ops::Precision;
 use crate::params::{Params, to_vec};
-use crate::checkpoint::LoadedModel;
 use crate::train::checkpoint::{TrainProgress, TrainState};
 use crate::train::optimizer::Optimizer;
 use crate::train::schedule::{CosineSchedule, OFFICIAL_ITERATIONS_PER_STEP, Schedule};

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use albef_data::dataset::{EntryContext, ImageRoots, Sample, SourceSpec, open_source, read_entries, read_list};
+use albef_data::dataset::{
+    EntryContext, ImageRoots, Sample, SourceSpec, open_source, read_entries, read_list,
+};
 use albef_data::error::DataError;
 
 use super::{TASKS, TaskRef};
@@ -26,14 +28,11 @@ fn of_another_task(task: TaskRef, path: &Path, roots: &ImageRoots, error: DataEr
     let Ok(entries) = read_entries(path) else { return error.into() };
     let Some(first) = entries.first() else { return error.into() };
     let context = EntryContext { roots, list: path };
-    let fits = |other: &TaskRef| other.annotations().is_some_and(|read| read(first, context).is_ok());
+    let fits =
+        |other: &TaskRef| other.annotations().is_some_and(|read| read(first, context).is_ok());
     if fits(&task) {
         return error.into();
     }
     let Some(other) = TASKS.into_iter().find(fits) else { return error.into() };
-    Error::WrongList {
-        problem: error.to_string(),
-        found: other.name(),
-        wanted: task.name(),
-    }
+    Error::WrongList { problem: error.to_string(), found: other.name(), wanted: task.name() }
 }

@@ -46,7 +46,10 @@ pub struct Evaluation {
 const SHOWN: usize = 10;
 
 /// The first of several lines about single items, and how many more there are.
-pub(crate) fn first_of(what: &str, mut items: impl ExactSizeIterator<Item = String>) -> Vec<String> {
+pub(crate) fn first_of(
+    what: &str,
+    mut items: impl ExactSizeIterator<Item = String>,
+) -> Vec<String> {
     let all = items.len();
     let mut out: Vec<String> =
         items.by_ref().take(SHOWN).map(|line| format!("{what}: {line}")).collect();

@@ -13,7 +13,9 @@ use burn::tensor::{Tensor, activation};
 use serde_json::{Value, json};
 
 use super::evaluation::{refuse_if_none, some_present, unusable};
-use super::{EvalKey, Evaluation, Evaluator, Query, RESAMPLES, TaskConfig, TaskRef, read_annotations};
+use super::{
+    EvalKey, Evaluation, Evaluator, Query, RESAMPLES, TaskConfig, TaskRef, read_annotations,
+};
 use crate::checkpoint::LoadedModel;
 use crate::config::section::section;
 use crate::control::Control;
@@ -207,8 +209,7 @@ pub(super) fn train_data(config: &dyn TaskConfig) -> Result<Dataset> {
     if files.is_empty() {
         return Err(super::configured::no_train_file());
     }
-    let roots =
-        ImageRoots { image_root: data.image_root.clone().into(), ..ImageRoots::default() };
+    let roots = ImageRoots { image_root: data.image_root.clone().into(), ..ImageRoots::default() };
     let mut samples = Vec::new();
     for file in &files {
         let part = read_annotations(config.task(), file.as_ref(), &roots);
@@ -302,7 +303,8 @@ impl Evaluator for LabelEvaluator {
             truncated: found.truncated,
             resamples: self.resamples,
         };
-        let mut out = summary.evaluation(&self.samples, self.baseline.as_ref(), ScoreRule::Official);
+        let mut out =
+            summary.evaluation(&self.samples, self.baseline.as_ref(), ScoreRule::Official);
         let name = self.task.name();
         out.outcomes = Some(outcomes::scores(name, Kind::Hit, self.samples.iter(), &scores));
         out.warnings.extend(truncated_warning(
@@ -404,8 +406,7 @@ pub(super) fn predict(
     activate: fn(Tensor<2>) -> Tensor<2>,
 ) -> Result<(Vec<f32>, bool)> {
     let sample = query_sample(query, views)?;
-    let found =
-        probabilities(model, &[sample], views, 1, logits, activate, &Control::default())?;
+    let found = probabilities(model, &[sample], views, 1, logits, activate, &Control::default())?;
     let row = found.rows.into_iter().next().filter(|row| !row.is_empty());
     match row {
         Some(row) => Ok((row, found.truncated > 0)),
@@ -438,7 +439,8 @@ where
             other => other,
         };
         if defaults.get(key).is_none() {
-            let known: Vec<&str> = defaults.as_object().into_iter().flatten().map(|(k, _)| k.as_str()).collect();
+            let known: Vec<&str> =
+                defaults.as_object().into_iter().flatten().map(|(k, _)| k.as_str()).collect();
             return Err(Error::Argument(format!(
                 "evaluate {} has no option `{key}`; it has {}",
                 task.name(),

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use albef_data::dataset::{Dataset, EntryContext, ReadEntry, Sample, Target, TaskFields, text_field};
+use albef_data::dataset::{
+    Dataset, EntryContext, ReadEntry, Sample, Target, TaskFields, text_field,
+};
 use albef_weights::{Schema, StateDict};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -15,14 +17,12 @@ use super::{
     classes, remap_to_pairs,
 };
 use crate::checkpoint::LoadedModel;
-use crate::objectives::momentum::copy_for_momentum;
 use crate::config::section::{SectionDoc, doc, section};
-use crate::config::{
-    DistillConfig, ModelConfig, MomentumConfig, Source, StartConfig, TrainConfig,
-};
+use crate::config::{DistillConfig, ModelConfig, MomentumConfig, Source, StartConfig, TrainConfig};
 use crate::error::{Error, Result};
 use crate::init::fresh_params;
 use crate::model::{Branch, DropoutRng, Nlvr2Model, TokenBatch};
+use crate::objectives::momentum::copy_for_momentum;
 use crate::objectives::{ClassificationObjective, ImagesPerText, Objective};
 use crate::ops::Ops;
 use crate::params::to_vec;
@@ -196,7 +196,8 @@ impl TaskConfig for Nlvr2Config {
                 return Ok(Vec::new());
             }
             let note = match start_apart(loaded, &self.nlvr.init_text, seed, device)? {
-                0 => "the checkpoint has its own momentum copies: `teacher_init` changes nothing".into(),
+                0 => "the checkpoint has its own momentum copies: `teacher_init` changes nothing"
+                    .into(),
                 n => format!("{n} weights of the momentum model start apart from the trained ones"),
             };
             Ok(vec![note])

@@ -285,7 +285,9 @@ impl TaskConfig for PretrainConfig {
     /// The word list that is named tells another run apart; where its file is gone the run's own will do.
     fn resumed_vocabulary(&self, data: &Dataset, own: &str) -> Result<(String, Option<String>)> {
         match self.vocabulary(data) {
-            Err(Error::Data(DataError::Io { cause, .. })) if cause.kind() == ErrorKind::NotFound => {
+            Err(Error::Data(DataError::Io { cause, .. }))
+                if cause.kind() == ErrorKind::NotFound =>
+            {
                 let note = format!(
                     "`vocab` is {} and cannot be read ({cause}): the run keeps its own word pieces",
                     self.init.vocab

@@ -291,8 +291,8 @@ impl RetrievalEvaluator {
             }
         };
         let root = Some(&config.train().data.image_root).filter(|r| !r.is_empty()).map(Path::new);
-        let contents: Contents = read_source(&SourceSpec::new(file, root))
-            .map_err(Error::of_key(name))?;
+        let contents: Contents =
+            read_source(&SourceSpec::new(file, root)).map_err(Error::of_key(name))?;
         let samples = &contents.samples;
         if samples.is_empty() {
             return Err(Error::Config(format!("`{name}`: there is no image in {file}")));
@@ -375,11 +375,7 @@ impl RetrievalEvaluator {
             "not usable, counted as missed",
             found.skipped.iter().map(|s| format!("{}: {}", s.name, s.error)),
         ));
-        out.extend(truncated_warning(
-            found.truncated_texts,
-            found.texts,
-            Pipeline::TRUNCATION,
-        ));
+        out.extend(truncated_warning(found.truncated_texts, found.texts, Pipeline::TRUNCATION));
         if found.empty_texts > 0 {
             out.push(format!(
                 "{} of {} texts have no words; they are measured as they are",

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use albef_data::dataset::{Dataset, EntryContext, ReadEntry, Sample, Target, TaskFields, text_field};
+use albef_data::dataset::{
+    Dataset, EntryContext, ReadEntry, Sample, Target, TaskFields, text_field,
+};
 use albef_weights::{Schema, StateDict};
 use burn::tensor::{Device, Tensor};
 use serde_json::{Map, Value, json};
@@ -15,9 +17,7 @@ use super::{
 };
 use crate::checkpoint::LoadedModel;
 use crate::config::section::{SectionDoc, doc};
-use crate::config::{
-    DistillConfig, ModelConfig, MomentumConfig, Source, StartConfig, TrainConfig,
-};
+use crate::config::{DistillConfig, ModelConfig, MomentumConfig, Source, StartConfig, TrainConfig};
 use crate::error::Result;
 use crate::model::{Branch, DropoutRng, TokenBatch, VisualEntailmentModel};
 use crate::objectives::{ClassificationObjective, ImagesPerText, Objective};
@@ -98,8 +98,7 @@ impl Task for VisualEntailment {
         let best = labels::best(&row).unwrap_or(0);
         let named = || CLASSES.iter().zip(&row);
         let p: Map<String, Value> = named().map(|(c, p)| ((*c).to_owned(), json!(p))).collect();
-        let mut choices: Vec<(String, f32)> =
-            named().map(|(c, p)| ((*c).to_owned(), *p)).collect();
+        let mut choices: Vec<(String, f32)> = named().map(|(c, p)| ((*c).to_owned(), *p)).collect();
         choices.sort_by(|a, b| b.1.total_cmp(&a.1));
         Ok(Prediction {
             value: json!({"label": CLASSES[best], "probabilities": p}),

@@ -25,9 +25,7 @@ use super::{
 };
 use crate::checkpoint::LoadedModel;
 use crate::config::section::{SectionDoc, doc, rule, section};
-use crate::config::{
-    DistillConfig, ModelConfig, MomentumConfig, Source, StartConfig, TrainConfig,
-};
+use crate::config::{DistillConfig, ModelConfig, MomentumConfig, Source, StartConfig, TrainConfig};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::eval::answers::{Candidates, RankRule, rank};
@@ -213,10 +211,8 @@ impl Task for Vqa {
         };
         let choices: Vec<(String, f32)> =
             top.iter().map(|(candidate, p)| (query.answers[*candidate].clone(), *p)).collect();
-        let answers: Vec<Value> = choices
-            .iter()
-            .map(|(answer, p)| json!({"answer": answer, "probability": p}))
-            .collect();
+        let answers: Vec<Value> =
+            choices.iter().map(|(answer, p)| json!({"answer": answer, "probability": p})).collect();
         Ok(Prediction {
             value: json!({"question": query.text, "answers": answers}),
             lines: choices.iter().map(|(answer, p)| format!("{p:>6.3}  {answer}")).collect(),
@@ -498,13 +494,11 @@ impl<'a> Answering<'a> {
             }
             let (pixels, failed) = labels::images(loaded, &data, &images, 1);
             let states = model.visual_encoder.forward(pixels)?;
-            let (questions, truncated) = labels::texts(
-                part.iter().map(|i| &samples[*i]),
-                |text| tokenizer.question(text, limits),
-            );
+            let (questions, truncated) = labels::texts(part.iter().map(|i| &samples[*i]), |text| {
+                tokenizer.question(text, limits)
+            });
             out.truncated += truncated;
-            let ranked =
-                rank(&model, &states, &image_of, &questions, &self.candidates, k, rule)?;
+            let ranked = rank(&model, &states, &image_of, &questions, &self.candidates, k, rule)?;
             for (ranking, place) in ranked.into_iter().zip(&image_of) {
                 let bad = failed.iter().any(|(i, _)| *i == images[*place]);
                 let best = ranking.candidates.into_iter().zip(ranking.probabilities);
@@ -611,7 +605,11 @@ impl Evaluator for VqaEvaluator {
                 "questions": self.samples.len(), "skipped": found.skipped.len(),
                 "truncated_texts": found.truncated, "cut_texts": found.truncated,
             });
-            Evaluation { report, warnings: super::evaluation::unusable(&found.skipped), ..Evaluation::default() }
+            Evaluation {
+                report,
+                warnings: super::evaluation::unusable(&found.skipped),
+                ..Evaluation::default()
+            }
         } else {
             let most = given.iter().max_by(|a, b| a.1.total_cmp(b.1)).map_or("", |(text, _)| *text);
             let always = self.samples.iter().filter_map(|s| match &s.task.target {

@@ -370,7 +370,7 @@ pub fn load(folder: &Path, state: &mut TrainState, device: &Device) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::copy_for_momentum;
+    use crate::objectives::momentum::copy_for_momentum;
     use crate::params::cpu;
 
     fn state(step: u64) -> TrainState {

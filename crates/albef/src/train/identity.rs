@@ -166,12 +166,17 @@ pub(super) fn data_hash(data: &Dataset, vocabulary: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use albef_data::dataset::{Location, Sample, TaskFields};
     use crate::config::Source;
+    use albef_data::dataset::{Location, Sample, TaskFields};
     use serde_json::json;
 
     fn identity(config: Value) -> RunFingerprint {
-        RunFingerprint { task: TaskRef::named("vqa").unwrap(), config, samples: 3, data: "0".into() }
+        RunFingerprint {
+            task: TaskRef::named("vqa").unwrap(),
+            config,
+            samples: 3,
+            data: "0".into(),
+        }
     }
 
     #[test]
@@ -183,7 +188,11 @@ mod tests {
         let found = was.differences(&is);
         assert_eq!(found, ["`optimizer.opt` was \"adamW\", is \"adam\"", "`seed` was 1, is 2"]);
         assert!(was.differences(&was).is_empty());
-        let other = RunFingerprint { data: "1".into(), task: TaskRef::named("nlvr").unwrap(), ..was.clone() };
+        let other = RunFingerprint {
+            data: "1".into(),
+            task: TaskRef::named("nlvr").unwrap(),
+            ..was.clone()
+        };
         assert_eq!(was.differences(&other).len(), 2);
     }
 

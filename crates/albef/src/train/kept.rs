@@ -171,9 +171,9 @@ mod tests {
 
     use super::*;
     use crate::params::cpu;
+    use crate::task::TaskRef;
     use crate::train::checkpoint::{Run, TrainProgress};
     use crate::train::identity::RunFingerprint;
-    use crate::task::TaskRef;
     use crate::train::optimizer::Optimizer;
 
     fn kept(shape: &[usize]) -> ResumeMeta {

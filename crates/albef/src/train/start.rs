@@ -140,7 +140,12 @@ pub(crate) fn read_of(key: &'static str, path: &Path) -> Result<StateDict> {
 
 /// Puts the weights of another model in the place of fresh ones. A start from which little could be
 /// taken is an error, not a silent random start.
-pub(crate) fn take_over(online: &mut Params, state: &StateDict, path: &Path, part: &str) -> Result<()> {
+pub(crate) fn take_over(
+    online: &mut Params,
+    state: &StateDict,
+    path: &Path,
+    part: &str,
+) -> Result<()> {
     let fail = |detail: String| Error::Format { path: path.to_owned(), detail };
     let mut taken = 0;
     for (name, host) in state.iter() {

@@ -29,8 +29,8 @@ use crate::checkpoint::save_model_folder;
 use crate::config::{AugmentForm, MixGen, ModelConfig};
 use crate::error::{Error, Result};
 use crate::model::Albef;
-use crate::objectives::masking::SpecialIds;
 use crate::objectives::Objective;
+use crate::objectives::masking::SpecialIds;
 use crate::ops::Ops;
 use crate::task::TaskConfig;
 

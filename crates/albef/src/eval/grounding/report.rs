@@ -124,7 +124,8 @@ pub fn measure(
         control.check()?;
         let (pixels, failed) = images.load(part, model.image_res(), model.device());
         let phrases = part.iter().map(|i| model.phrase(&samples[*i].captions[0]));
-        let (texts, cut): (Vec<Vec<u32>>, Vec<bool>) = phrases.map(|p| (p.ids, p.truncated)).unzip();
+        let (texts, cut): (Vec<Vec<u32>>, Vec<bool>) =
+            phrases.map(|p| (p.ids, p.truncated)).unzip();
         out.truncated_texts += cut.into_iter().filter(|c| *c).count();
         let longest = match mode {
             GroundingMode::Itm => texts.iter().map(Vec::len).max().unwrap_or(1),
