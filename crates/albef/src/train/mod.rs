@@ -7,6 +7,7 @@ mod kept;
 pub mod lock;
 pub mod optimizer;
 mod report;
+pub mod run;
 pub mod schedule;
 pub(crate) mod start;
 pub mod step;

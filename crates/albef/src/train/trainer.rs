@@ -14,7 +14,7 @@ use albef_data::image::{
     DecodeOptions, Normalization, RandAugment, ReferenceQuirks, TrainTransform,
 };
 use albef_data::text::{Tokenizer, Vocabulary};
-use albef_weights::KeepAs;
+use albef_weights::{KeepAs, KeyReport};
 use burn::tensor::Device;
 
 use super::checkpoint::{self, Run, TrainState};
@@ -25,17 +25,16 @@ pub use super::report::{Event, RunOutcome, StepReport};
 use super::schedule::Schedule;
 use super::start::Start;
 use super::step::{StepSettings, check_finite_losses, train_step};
-use crate::checkpoint::save_model_folder;
+use crate::checkpoint::{LoadedModel, save_model_folder};
 use crate::config::{AugmentForm, MixGen, ModelConfig};
 use crate::error::{Error, Result};
-use crate::model::Albef;
 use crate::objectives::Objective;
 use crate::objectives::masking::SpecialIds;
-use crate::ops::Ops;
+use crate::params::Params;
 use crate::task::TaskConfig;
 
 /// The folder of checkpoints in that of a run.
-const CHECKPOINTS: &str = "checkpoints";
+pub(super) const CHECKPOINTS: &str = "checkpoints";
 
 /// A training run of any task.
 ///
@@ -212,7 +211,13 @@ impl Trainer {
         &self.vocabulary
     }
 
-    /// The configuration.
+    /// Names of the losses, in the order in which they are added up.
+    #[must_use]
+    pub fn losses(&self) -> &'static [&'static str] {
+        self.objective.losses()
+    }
+
+    /// The task with its configuration.
     #[must_use]
     pub fn config(&self) -> &dyn TaskConfig {
         &*self.config
@@ -439,11 +444,18 @@ impl Trainer {
     }
 
     /// The trained weights as a model for evaluation.
-    ///
-    /// # Errors
-    /// Never for a consistent state.
-    pub fn model(&self) -> Result<Albef> {
-        let ops = Ops::for_device(self.state.online.device());
-        Albef::new(&self.model, &self.state.online.frozen(ops))
+    #[must_use]
+    pub fn loaded(&self) -> LoadedModel {
+        LoadedModel {
+            task: self.config.task(),
+            config: self.model.clone(),
+            vocabulary: self.vocabulary.clone(),
+            online: self.state.online.clone(),
+            momentum: Params::new(&self.device),
+            queues: None,
+            report: KeyReport::default(),
+            config_inferred: false,
+            folder: self.output.clone(),
+        }
     }
 }
