@@ -8,8 +8,8 @@ use anyhow::{Result, bail};
 
 use crate::ExitStatus;
 use crate::arguments::at_least_one;
-use crate::corpus::open_images;
 use crate::device::DeviceArg;
+use crate::models::open_images;
 use crate::output::say;
 use crate::progress::bar;
 use crate::warnings::{tell_truncated, tell_unusable};

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use albef_weights::replaceable;
+use serde::de::DeserializeOwned;
+use serde::de::value::StrDeserializer;
 
 /// A number from 1 on.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
@@ -28,6 +30,11 @@ pub fn share(text: &str) -> Result<f32, String> {
         Ok(_) => Err("must be from 0 to 1".into()),
         Err(e) => Err(format!("{e}")),
     }
+}
+
+/// A value that the library knows by name.
+pub fn named<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    T::deserialize(StrDeserializer::<serde::de::value::Error>::new(text)).map_err(|e| e.to_string())
 }
 
 /// A file to be written at the end, whose folder must be there from the start.

@@ -8,11 +8,11 @@ use anyhow::Result;
 
 use crate::ExitStatus;
 use crate::arguments::words;
-use crate::corpus::{open_image, open_model};
 use crate::device::DeviceArg;
+use crate::models::{open_image, open_model};
 use crate::output::say;
-use crate::tasks::distinct;
 use crate::warnings::tell_truncated;
+use albef::task::distinct;
 
 #[derive(clap::Args)]
 pub struct Arguments {

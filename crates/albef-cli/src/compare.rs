@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 use crate::ExitStatus;
 use crate::arguments::at_least_one;
-use crate::outcomes::IN_A_RUN;
 use crate::output::say;
+use albef::eval::outcomes::FILE;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -38,10 +38,10 @@ pub struct Arguments {
 }
 
 fn read(path: &Path) -> Result<Named> {
-    let file = if path.is_dir() { path.join(IN_A_RUN) } else { path.to_owned() };
+    let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
     if path.is_dir() && !file.is_file() {
         bail!(
-            "{} holds no `{IN_A_RUN}`; hint: a run writes it when it has a `val_file`, and \
+            "{} holds no `{FILE}`; hint: a run writes it when it has a `val_file`, and \
              `albef evaluate … --save-outcomes FILE` writes one for any list",
             path.display()
         );

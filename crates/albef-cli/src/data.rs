@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use albef::eval::grounding::box_faults;
+use albef::task::{ListFault, TASKS, TaskRef, read_annotations};
 use albef::train::corpus_vocabulary;
 use albef::write_folder::write_folder;
 use albef_data::dataset::{
-    AnnotationFormat, CheckOptions, Contents, ImageRoots, SourceSpec, Target, check_samples,
-    read_source, read_task, repeated_ids,
+    CheckOptions, CheckReport, Contents, ImageRoots, SourceSpec, check_samples, read_source,
 };
 use albef_data::scenes::{Sprites, TaskCorpus, build_tasks, write_tasks};
 use anyhow::{Context, Result, bail};
@@ -52,6 +51,9 @@ pub struct ScenesArguments {
     concepts: Option<usize>,
 }
 
+/// A list of images with captions.
+const CAPTIONS: &str = "captions";
+
 #[derive(clap::Args)]
 pub struct CheckArguments {
     /// Annotation list, folder, or tar shards (`train-{000..012}.tar`).
@@ -60,9 +62,9 @@ pub struct CheckArguments {
     #[arg(long)]
     image_root: Option<PathBuf>,
     /// What the list is for.
-    #[arg(long, default_value = "captions")]
-    task: Form,
-    /// Only look whether the pictures are there; do not decode them.
+    #[arg(long, default_value = CAPTIONS, value_parser = list_task)]
+    task: Option<TaskRef>,
+    /// Only look whether the images are there; do not decode them.
     #[arg(long)]
     quick: bool,
     /// Problems that are named; all are counted.
@@ -73,40 +75,29 @@ pub struct CheckArguments {
     json: bool,
 }
 
-/// The form of a list.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Form {
-    /// Pictures with captions.
-    Captions,
-    /// Questions, with or without answers.
-    Vqa,
-    /// Statements about two pictures.
-    Nlvr,
-    /// Sentences with labels.
-    Ve,
-    /// Expressions.
-    Grounding,
-}
-
-impl Form {
-    fn of_task(self) -> Option<AnnotationFormat> {
-        match self {
-            Self::Captions => None,
-            Self::Vqa => Some(AnnotationFormat::Vqa),
-            Self::Nlvr => Some(AnnotationFormat::Nlvr),
-            Self::Ve => Some(AnnotationFormat::Entailment),
-            Self::Grounding => Some(AnnotationFormat::Grounding),
+/// The task of a list; `None` for images with captions.
+fn list_task(name: &str) -> Result<Option<TaskRef>, String> {
+    if name == CAPTIONS {
+        return Ok(None);
+    }
+    match TaskRef::named(name) {
+        Ok(task) if task.annotations().is_some() => Ok(Some(task)),
+        _ => {
+            let lists = TASKS.iter().filter(|task| task.annotations().is_some());
+            let names: Vec<&str> = lists.map(|task| task.name()).collect();
+            Err(format!("a list is one of {CAPTIONS}, {}", names.join(", ")))
         }
     }
 }
 
 fn check_source(a: &CheckArguments) -> Result<ExitStatus> {
-    let contents = match a.task.of_task() {
+    let list = Path::new(&a.source);
+    let contents = match a.task {
         None => read_source(&SourceSpec::new(&a.source, a.image_root.as_deref()))?,
-        Some(form) => {
+        Some(task) => {
             let root = || a.image_root.clone().unwrap_or_default();
             let roots = ImageRoots { image_root: root(), vqa_root: root(), vg_root: root() };
-            let samples = read_task(Path::new(&a.source), form, &roots)?;
+            let samples = read_annotations(task, list, &roots)?;
             Contents { samples, left_out: Vec::new() }
         }
     };
@@ -117,69 +108,56 @@ fn check_source(a: &CheckArguments) -> Result<ExitStatus> {
         ..CheckOptions::default()
     };
     let mut report = check_samples(&contents.samples, &contents.left_out, &options);
-    if a.task != Form::Captions {
-        // A picture with several questions, or a question asked of several, is no repetition.
+    let mut faults = Vec::new();
+    if let Some(task) = a.task {
+        // An image with several questions, or a question asked of several, is no repetition.
         report.repeated_captions = 0;
+        faults = task.list_faults(list, &contents.samples, !a.quick)?;
     }
-    let list = Path::new(&a.source);
-    let numbered = match a.task {
-        Form::Vqa => repeated_ids(&contents.samples),
-        _ => Vec::new(),
-    };
-    let boxes = match a.task {
-        Form::Grounding => box_faults(list, &contents.samples, !a.quick)?,
-        _ => Vec::new(),
-    };
-    let again = numbered.iter().map(|(again, first)| {
-        format!("entry {again}: its `question_id` stands at entry {first} already")
-    });
     let room = a.show.saturating_sub(report.problems.len());
-    report.problems.extend(again.chain(boxes.iter().cloned()).take(room));
-    let clean = report.is_clean() && numbered.is_empty() && boxes.is_empty();
-    let unanswered = match a.task {
-        Form::Vqa => contents.samples.iter().filter(|s| s.task.target == Target::None).count(),
-        _ => 0,
-    };
+    report.problems.extend(faults.iter().flat_map(|f| f.lines.iter().cloned()).take(room));
+    let clean = report.is_clean() && faults.iter().all(|f| f.lines.is_empty());
     if a.json {
-        say!(
-            "{}",
-            json!({"samples": report.samples, "captions": report.captions,
-                   "image_ids": report.distinct_images, "missing": report.missing,
-                   "unusable": report.unusable, "blank_captions": report.blank_captions,
-                   "without_captions": report.without_captions,
-                   "repeated_samples": report.repeated_samples,
-                   "repeated_captions": report.repeated_captions, "left_out": report.left_out,
-                   "repeated_question_ids": numbered.len(), "unusable_boxes": boxes.len(),
-                   "without_answers": unanswered, "problems": report.problems, "clean": clean})
-        )?;
+        let mut value = json!({
+            "samples": report.samples, "captions": report.captions,
+            "image_ids": report.distinct_images, "missing": report.missing,
+            "unusable": report.unusable, "blank_captions": report.blank_captions,
+            "without_captions": report.without_captions,
+            "repeated_samples": report.repeated_samples,
+            "repeated_captions": report.repeated_captions, "left_out": report.left_out,
+            "problems": report.problems, "clean": clean
+        });
+        for fault in &faults {
+            value[fault.key] = json!(fault.count);
+        }
+        say!("{value}")?;
     } else {
-        say!(
-            "{} samples, {} texts, {} image ids",
-            report.samples,
-            report.captions,
-            report.distinct_images
-        )?;
-        for (count, what) in [
-            (report.missing, "samples whose picture is missing"),
-            (report.unusable, "samples whose picture cannot be used"),
-            (report.without_captions, "samples without text"),
-            (report.blank_captions, "blank texts"),
-            (report.repeated_samples, "samples that repeat an earlier one"),
-            (report.repeated_captions, "captions repeated within a sample"),
-            (report.left_out, "members of archives that form no sample"),
-            (numbered.len(), "questions with the `question_id` of an earlier one"),
-            (boxes.len(), "boxes that cannot be used"),
-            (unanswered, "questions without answers, as in a test list"),
-        ] {
-            if count > 0 {
-                say!("{count} {what}")?;
-            }
-        }
-        for problem in &report.problems {
-            say!("  {problem}")?;
-        }
+        print_report(&report, &faults)?;
     }
     Ok(if clean { ExitStatus::Yes } else { ExitStatus::No })
+}
+
+fn print_report(report: &CheckReport, faults: &[ListFault]) -> Result<()> {
+    say!(
+        "{} samples, {} texts, {} image ids",
+        report.samples,
+        report.captions,
+        report.distinct_images
+    )?;
+    let counts = [
+        (report.missing, "samples whose image is missing"),
+        (report.unusable, "samples whose image cannot be used"),
+        (report.without_captions, "samples without text"),
+        (report.blank_captions, "blank texts"),
+        (report.repeated_samples, "samples that repeat an earlier one"),
+        (report.repeated_captions, "captions repeated within a sample"),
+        (report.left_out, "members of archives that form no sample"),
+    ];
+    let own = faults.iter().map(|f| (f.count, f.about));
+    for (count, what) in counts.into_iter().chain(own).filter(|(count, _)| *count > 0) {
+        say!("{count} {what}")?;
+    }
+    report.problems.iter().try_for_each(|problem| say!("  {problem}"))
 }
 
 /// The concepts to train on, and those that are held out.

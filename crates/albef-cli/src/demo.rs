@@ -5,22 +5,25 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use albef::config::{Files, OptimizerConfig, PretrainConfig, ScheduleConfig};
-use albef::eval::retrieval::{Evaluation, Options, Score, intervals, top_k};
-use albef::ops::Precision;
+use albef::Pipeline;
+use albef::config::{Files, Source};
+use albef::eval::retrieval::{Evaluation, Options, Score, intervals, measure, top_k};
 use albef::params::cpu;
+use albef::task::PretrainConfig;
 use albef::train::folder::discard;
 use albef::train::lock::FolderLock;
+use albef::train::run::{self as training, RunEvent, RunOptions};
 use albef::train::trainer::{Event, RunOutcome, Trainer};
 use albef_data::scenes::{CorpusOptions, Pair, build, pixel_baseline, png, write_dataset};
 use albef_report::{Report, SearchExample, SearchResult, Series, Table, curves_svg};
 use albef_weights::write_atomic;
 use anyhow::{Context, Result, bail};
 
-use crate::corpus::{open_images, open_model};
-use crate::evaluate_retrieval::measure_images;
+use crate::ExitStatus;
+use crate::models::{open_images, open_model};
 use crate::output::say;
-use crate::{ExitStatus, pretrain};
+use crate::progress::bar;
+use crate::train::{Progress, stop_flag};
 
 /// Candidates that are re-ranked.
 const CANDIDATES: usize = 16;
@@ -40,41 +43,38 @@ pub struct Arguments {
     seed: u64,
 }
 
-fn config(seed: u64, data: &Path) -> PretrainConfig {
-    PretrainConfig {
-        preset: "nano".into(),
-        train_file: Files::One(data.join("train.json").display().to_string()),
-        image_root: data.display().to_string(),
-        // Smaller than the pictures: more steps in the same minutes are worth more than more pixels.
-        image_res: Some(48),
-        batch_size: 64,
-        queue_size: 256,
-        image_index: true,
-        crop_scale: (0.7, 1.0),
-        flip: true,
-        flip_sided: false,
-        rand_augment: (0, 0.0),
-        vocab: "corpus".into(),
-        alpha: 0.0,
-        dropout: 0.0,
-        momentum: 0.98,
-        momentum_dropout: 0.0,
-        negative_temp: 0.07,
-        precision: Precision::Bf16,
-        optimizer: OptimizerConfig { lr: 6e-4, ..OptimizerConfig::default() },
-        schedular: ScheduleConfig {
-            sched: "per_step".into(),
-            epochs: 100_000,
-            min_lr: 1e-5,
-            warmup_lr: 1e-5,
-            warmup_steps: 50,
-            ..ScheduleConfig::default()
-        },
-        checkpoint_every: 500,
-        keep_last: 1,
-        seed,
-        ..PretrainConfig::default()
-    }
+/// The keys of the demonstration's pre-training. Images are trained smaller than they are: more steps in
+/// the same minutes are worth more than more pixels.
+const CONFIG: &str = "
+preset: nano
+image_res: 48
+batch_size: 64
+queue_size: 256
+image_index: true
+crop_scale: [0.7, 1.0]
+flip_with_side_words: false
+rand_augment: [0, 0]
+vocab: corpus
+alpha: 0
+dropout: 0
+momentum: 0.98
+momentum_dropout: 0
+negative_temp: 0.07
+precision: bf16
+optimizer: {lr: 6e-4}
+schedular: {sched: per_step, epochs: 100000, min_lr: 1e-5, warmup_lr: 1e-5, warmup_steps: 50}
+checkpoint_every: 500
+keep_last_n: 1
+";
+
+fn config(seed: u64, data: &Path) -> Result<PretrainConfig> {
+    let settings = [format!("seed={seed}")];
+    let source = Source { text: CONFIG, settings: &settings, file: None };
+    let mut config = PretrainConfig::read(source)?;
+    let keys = &mut config.train.data;
+    keys.train_file = Files::One(data.join("train.json").display().to_string());
+    keys.image_root = data.display().to_string();
+    Ok(config)
 }
 
 /// Sets steps that fit into the given minutes, by short trials in `folder`: half of the time for
@@ -87,9 +87,10 @@ fn fit_into(
 ) -> Result<bool> {
     let (first, all) = (2, 12);
     let bar = indicatif::ProgressBar::new(2 * all);
-    let pace = |align_steps: u64| -> Result<Option<f64>> {
-        let trial = PretrainConfig { align_steps, ..config.clone() };
-        let mut trial = Trainer::new(trial, folder, &cpu())?;
+    let pace = |itc_only_steps: u64| -> Result<Option<f64>> {
+        let mut trial = config.clone();
+        trial.mlm.itc_only_steps = itc_only_steps;
+        let mut trial = Trainer::new(Box::new(trial), folder, &cpu())?;
         let mut run = |steps| -> Result<Option<f64>> {
             let start = Instant::now();
             trial.set_max_steps(steps);
@@ -111,9 +112,9 @@ fn fit_into(
     bar.finish_and_clear();
     let align = ((half / alone) as u64).max(10);
     let all = ((half / fused) as u64).max(10);
-    config.align_steps = align;
-    config.hard_negatives_from = align + all / 2;
-    config.max_steps = align + all;
+    config.mlm.itc_only_steps = align;
+    config.pairs.hard_negatives_start = align + all / 2;
+    config.train.optim.max_steps = align + all;
     Ok(true)
 }
 
@@ -124,13 +125,13 @@ fn begun(run: &Path, seed: u64) -> Result<Option<PretrainConfig>> {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         text => text.with_context(|| format!("cannot read {}", path.display()))?,
     };
-    let config = PretrainConfig::parse(&text, &[])
+    let config = PretrainConfig::read(Source { text: &text, ..Source::default() })
         .with_context(|| format!("{} is no run of a demonstration", run.display()))?;
-    if config.seed != seed {
+    if config.train.data.seed != seed {
         bail!(
             "{} holds a demonstration with --seed {}; go on with that, or choose another --output",
             run.display(),
-            config.seed
+            config.train.data.seed
         );
     }
     Ok(Some(config))
@@ -145,7 +146,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         bail!("{} already holds a demonstration; choose another --output", a.output.display());
     }
     let started = Instant::now();
-    let stop = pretrain::stop_flag();
+    let stop = stop_flag();
     eprintln!("building the corpus: emoji art in three styles, alone and in scenes");
     let corpus = build(&CorpusOptions { seed: a.seed, ..CorpusOptions::default() })?;
     let data = a.output.join("data");
@@ -156,7 +157,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let config = match stopped {
         Some(config) => config,
         None => {
-            let mut config = config(a.seed, &data);
+            let mut config = config(a.seed, &data)?;
             eprintln!("trying how many steps fit into {} minutes", a.minutes);
             let trials = a.output.join("trials");
             discard(&trials)?;
@@ -174,21 +175,22 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         "{} on {} pictures for {} steps of {} pairs{}",
         if resume { "going on with pre-training" } else { "pre-training" },
         corpus.train.len(),
-        config.max_steps,
-        config.batch_size,
+        config.train.optim.max_steps,
+        config.train.optim.batch_size,
         if resume { String::new() } else { format!(", about {} minutes", a.minutes) }
     );
     let run = a.output.join("run");
-    let mut trainer = match resume {
-        true => Trainer::resuming(config, &run, &cpu())?,
-        false => Trainer::new(config, &run, &cpu())?,
-    };
-    if resume {
-        pretrain::restore(&mut trainer, &run)?;
-    }
-    let (train_start, done) = (Instant::now(), trainer.state.place.step);
-    let (trainer, ended) = pretrain::run_training(trainer, &run, None)?;
-    if ended == RunOutcome::Interrupted {
+    let (train_start, mut done) = (Instant::now(), 0);
+    let options = RunOptions { output: &run, resume, stop: &stop };
+    let mut progress = Progress::new(&run, "cpu");
+    let trained = training::run(Box::new(config.clone()), &options, &cpu(), &mut |event| {
+        if let RunEvent::Started(summary) = event {
+            done = summary.step;
+        }
+        progress.show(event);
+    });
+    progress.finish();
+    if trained?.outcome != RunOutcome::Done {
         eprintln!("interrupted: saved, the same command goes on");
         return Ok(ExitStatus::No);
     }
@@ -226,7 +228,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         let images = open_images(&list, Some(&data))?;
         let by = |score| {
             let options = Options { k: CANDIDATES, score, ..Options::default() };
-            measure_images(&ready, &images, &options, false)
+            measure(&ready, &images, &options, false, &bar())
         };
         let (found, both) = (by(Score::Itm)?, by(Score::Posterior)?.evaluation);
         let (out, texts) = (found.evaluation, found.texts);
@@ -265,7 +267,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         }
         searches.extend(examples(&both, pairs, a.seed)?);
     }
-    let page = report(a, &trainer, &session, corpus.train.len(), table, searches)?;
+    let page = report(a, &ready, &config, &session, corpus.train.len(), table, searches)?;
     let path = a.output.join(REPORT);
     write_atomic(&path, |f| std::io::Write::write_all(f, page.as_bytes()))?;
     let out = a.output.display();
@@ -333,7 +335,8 @@ struct Session {
 
 fn report(
     a: &Arguments,
-    trainer: &Trainer,
+    model: &Pipeline,
+    config: &PretrainConfig,
     session: &Session,
     pictures: usize,
     table: Table,
@@ -350,9 +353,8 @@ fn report(
             }
         }
     }
-    let c = trainer.config();
-    let steps = trainer.state.place.step;
-    let seen = ((steps - session.done) * c.batch_size as u64) as f64;
+    let (batch, steps) = (config.train.optim.batch_size, config.train.optim.max_steps);
+    let seen = ((steps - session.done) * batch as u64) as f64;
     let since = match session.done {
         0 => String::new(),
         done => format!(", from step {done} on"),
@@ -364,13 +366,13 @@ fn report(
             .into(),
         facts: vec![
             fact("Training pictures", pictures.to_string()),
-            fact("Steps", format!("{steps} of {} pairs", c.batch_size)),
+            fact("Steps", format!("{steps} of {batch} pairs")),
             fact("Training time", format!("{:.1} minutes{since}", session.seconds / 60.0)),
             fact("Pairs a second", format!("{:.0}", seen / session.seconds)),
-            fact("Parameters", format!("{:.1} M", trainer.state.online.count() as f64 / 1e6)),
-            fact("Word pieces", trainer.model_config().text.vocab_size.to_string()),
-            fact("Queue", c.queue_size.to_string()),
-            fact("Seed", c.seed.to_string()),
+            fact("Parameters", format!("{:.1} M", model.params().count() as f64 / 1e6)),
+            fact("Word pieces", model.config().text.vocab_size.to_string()),
+            fact("Queue", config.pairs.queue_size.to_string()),
+            fact("Seed", config.train.data.seed.to_string()),
         ],
         curves: curves_svg(&curves),
         tables: vec![table],

@@ -11,8 +11,6 @@ pub struct DeviceArg {
     pub device: String,
 }
 
-pub use DeviceArg as Where;
-
 impl DeviceArg {
     /// The device.
     pub fn open(&self) -> Result<Device> {

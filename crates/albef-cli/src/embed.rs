@@ -9,8 +9,8 @@ use serde_json::json;
 
 use crate::ExitStatus;
 use crate::arguments::{place, words};
-use crate::corpus::{open_images, open_model};
 use crate::device::DeviceArg;
+use crate::models::{open_images, open_model};
 use crate::output::say;
 use crate::progress::bar;
 use crate::warnings::{tell_truncated, tell_unusable};

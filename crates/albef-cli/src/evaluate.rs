@@ -1,232 +1,209 @@
-//! `albef evaluate`.
+//! `albef evaluate`: a subcommand for each task that can be measured, with the options that the task
+//! declares.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use albef::eval::text_baseline::TextBaseline;
-use albef::eval::vqa_score::ScoreRule;
-use albef::task::TaskRef;
-use albef_data::dataset::{AnnotationFormat, ImageRoots, Sample, Target, read_task, repeated_ids};
+use albef::eval::outcomes;
+use albef::task::{EvaluationOptions, PRETRAIN, TASKS, TaskRef};
 use albef_weights::write_atomic;
-use anyhow::{Result, bail};
-use serde_json::Value;
+use anyhow::{Context, Result};
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
+use serde_json::{Map, Value, json};
 
-use crate::Answer;
+use crate::ExitStatus;
 use crate::arguments::place;
-use crate::ask::Rank;
-use crate::notes::tell_skipped;
-use crate::outcomes::{self, Reporting};
+use crate::device::DeviceArg;
+use crate::evaluate_vqa_results as vqa_results;
+use crate::models::model_path;
 use crate::output::say;
-use crate::tasks::{Measured, TaskModel, answer_list};
-use crate::text_baseline;
+use crate::progress::bar;
 
-#[derive(clap::Subcommand)]
+const VQA_RESULTS: &str = "vqa-results";
+
+/// What is measured.
 pub enum Command {
-    /// Recall in both directions: ranked by cosine, then re-ranked by the matching head.
-    Retrieval(crate::evaluate_retrieval::Arguments),
-    /// Accuracy of answers by ranking a list of candidates.
-    Vqa(VqaArguments),
-    /// Accuracy of a file of answers by the official annotations of VQAv2, without a model.
-    VqaResults(crate::evaluate_vqa_results::Arguments),
-    /// Accuracy on statements about two images.
-    Nlvr(ListArguments),
-    /// Accuracy of visual entailment.
-    Ve(ListArguments),
-    /// Accuracy of boxes chosen by attention maps, beside random and centre boxes.
-    Grounding(crate::evaluate_grounding::Arguments),
+    /// A model on the lists of a task.
+    Model(Box<Measurement>),
+    /// A file of answers, without a model.
+    VqaResults(vqa_results::Arguments),
+}
+
+/// A model and the options of its evaluation.
+pub struct Measurement {
+    task: TaskRef,
+    options: Map<String, Value>,
+    common: Common,
 }
 
 #[derive(clap::Args)]
-pub struct ListArguments {
-    /// Model folder or weights file that is fine-tuned for the task.
+struct Common {
+    /// Model folder, weights file or run.
     #[arg(long)]
-    model: PathBuf,
-    /// The task's list.
-    #[arg(long)]
-    annotations: PathBuf,
-    /// Joined before its image paths.
-    #[arg(long, default_value = ".")]
-    image_root: PathBuf,
-    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; its
+    model: Option<PathBuf>,
+    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
     /// position table is interpolated.
     #[arg(long, value_name = "PIXELS")]
     image_res: Option<usize>,
-    /// Training lists of the task: print what their texts alone would score, no picture seen.
-    #[arg(long, num_args = 1.., value_name = "TRAIN_LIST")]
-    text_baseline: Vec<PathBuf>,
     #[command(flatten)]
-    reporting: Reporting,
-}
-
-#[derive(clap::Args)]
-pub struct VqaArguments {
-    #[command(flatten)]
-    list: ListArguments,
-    /// Candidate answers, a JSON list of texts.
+    device: DeviceArg,
+    /// Write the results item by item here, for `albef compare`.
+    #[arg(long, alias = "save", value_name = "FILE", value_parser = place)]
+    save_outcomes: Option<PathBuf>,
+    /// One JSON object on standard output.
     #[arg(long)]
-    answer_list: String,
-    /// Candidates that are scored in full.
-    #[arg(long, default_value_t = 128)]
-    k: usize,
-    /// How candidates are scored.
-    #[arg(long, default_value = "reference")]
-    rank: Rank,
-    /// By the current rules of the challenge instead of those of the method's tool.
-    #[arg(long)]
-    challenge_rules: bool,
-    /// Write the answers to all questions here, in the form of the evaluation server.
-    #[arg(long, value_name = "FILE", value_parser = place)]
-    results: Option<PathBuf>,
+    json: bool,
 }
 
-/// What can be known to be wrong before the model runs: the list, the model's task, the training lists.
-struct Opened {
-    samples: Vec<Sample>,
-    model: TaskModel,
-    baseline: Option<TextBaseline>,
+fn subcommand(task: TaskRef, options: &EvaluationOptions) -> clap::Command {
+    let has_default_model = task.evaluates().contains(&PRETRAIN);
+    let mut command = Common::augment_args(clap::Command::new(task.name()).about(task.about()))
+        .mut_arg("model", |arg| match has_default_model {
+            true => arg.help("Model folder, weights file or run [default: `models/mini`]"),
+            false => arg.required(true),
+        });
+    for key in &options.section.keys {
+        let name = key.name.clone();
+        let default = match &key.default {
+            Value::Null | Value::Bool(_) | Value::Array(_) => String::new(),
+            Value::String(text) if text.is_empty() => String::new(),
+            Value::String(text) => format!(" [default: {text}]"),
+            other => format!(" [default: {other}]"),
+        };
+        let mut arg = Arg::new(name.clone())
+            .long(name.replace('_', "-"))
+            .help(format!("{}{default}", sentence(&key.doc)))
+            .required(options.required.contains(&name.as_str()));
+        arg = match key.default {
+            Value::Bool(_) => arg.action(ArgAction::SetTrue),
+            Value::Array(_) => arg.num_args(1..).value_name("FILE"),
+            _ => arg,
+        };
+        arg = match name.as_str() {
+            "rerank_k" => arg.alias("k"),
+            "answer_scoring" => arg.alias("rank"),
+            "results" => arg.value_parser(|text: &str| place(text).map(|_| text.to_owned())),
+            _ => arg,
+        };
+        command = command.arg(arg);
+    }
+    command
 }
 
-impl ListArguments {
-    fn open(
-        &self,
-        task: TaskRef,
-        form: AnnotationFormat,
-        roots: &ImageRoots,
-        check: impl Fn(&[Sample]) -> Result<()>,
-    ) -> Result<Opened> {
-        let device = self.reporting.device.open()?;
-        let samples = read_task(&self.annotations, form, roots)?;
-        if samples.is_empty() {
-            bail!("{} holds nothing to measure", self.annotations.display());
+/// The documentation of a key with a capital letter.
+fn sentence(doc: &str) -> String {
+    let mut letters = doc.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// The options that were given.
+fn given(options: &EvaluationOptions, matches: &ArgMatches) -> Map<String, Value> {
+    let mut out = Map::new();
+    for key in &options.section.keys {
+        let name = key.name.as_str();
+        let value = match key.default {
+            Value::Bool(_) => matches.get_flag(name).then_some(json!(true)),
+            Value::Array(_) => matches
+                .get_many::<String>(name)
+                .map(|values| Value::Array(values.map(|v| json!(v)).collect())),
+            _ => matches.get_one::<String>(name).map(|v| json!(v)),
+        };
+        out.extend(value.map(|value| (name.to_owned(), value)));
+    }
+    out
+}
+
+impl clap::Subcommand for Command {
+    fn augment_subcommands(mut command: clap::Command) -> clap::Command {
+        for task in TASKS {
+            if let Some(options) = task.evaluation_options() {
+                command = command.subcommand(subcommand(task, &options));
+            }
         }
-        check(&samples)?;
-        let baseline = text_baseline::open(&self.text_baseline, form)?;
-        let model = TaskModel::open_at(&self.model, task, self.image_res, &device)?;
-        Ok(Opened { samples, model, baseline })
+        let results = clap::Command::new(VQA_RESULTS).about(vqa_results::ABOUT);
+        command.subcommand(vqa_results::Arguments::augment_args(results)).subcommand_required(true)
+    }
+
+    fn augment_subcommands_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_subcommands(command)
+    }
+
+    fn has_subcommand(name: &str) -> bool {
+        name == VQA_RESULTS || TaskRef::named(name).is_ok()
     }
 }
 
-/// Prints accuracy with its interval, beside what the most frequent answer alone would score, and
-/// the baselines of the training lists.
-fn print(
-    out: &Measured,
-    list: &ListArguments,
-    samples: &[Sample],
-    baseline: Option<&TextBaseline>,
-    rule: ScoreRule,
-) -> Result<()> {
-    let resamples = list.reporting.resamples;
-    let baseline =
-        baseline.map(|b| text_baseline::measure(b, rule, samples, &out.scores, resamples));
-    tell_skipped(&out.skipped);
-    let mut value = out.json(resamples);
-    if list.reporting.json {
-        if let Some(baseline) = baseline {
-            value["text_baseline"] = baseline;
+impl FromArgMatches for Command {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let wrong = || clap::Error::new(clap::error::ErrorKind::MissingSubcommand);
+        let (name, matches) = matches.subcommand().ok_or_else(wrong)?;
+        if name == VQA_RESULTS {
+            return vqa_results::Arguments::from_arg_matches(matches).map(Self::VqaResults);
         }
-        say!("{value}")?;
-    } else {
-        let bound = |i: usize| value["interval"][i].as_f64().unwrap_or(f64::NAN);
-        say!(
-            "accuracy {:.2} [{:.2}, {:.2}] on {} samples; always the most frequent: {:.2}",
-            out.mean(),
-            bound(0),
-            bound(1),
-            out.scores.len(),
-            out.majority
-        )?;
-        if let Some(baseline) = baseline {
-            text_baseline::print(&baseline)?;
-        }
+        let task = TaskRef::named(name).map_err(|_| wrong())?;
+        let options = task.evaluation_options().map(|o| given(&o, matches)).unwrap_or_default();
+        let common = Common::from_arg_matches(matches)?;
+        Ok(Self::Model(Box::new(Measurement { task, options, common })))
     }
-    Ok(())
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
-fn classes(a: &ListArguments, task: TaskRef, form: AnnotationFormat) -> Result<Answer> {
-    let roots = ImageRoots { image_root: a.image_root.clone(), ..ImageRoots::default() };
-    let Opened { samples, model, baseline } = a.open(task, form, &roots, |_| Ok(()))?;
-    let out = model.accuracy(&samples, task)?;
-    // The figures first: they are not lost where saving fails.
-    let printed = print(&out, a, &samples, baseline.as_ref(), ScoreRule::Official);
-    let saved = outcomes::save_if(a.reporting.save_outcomes.as_deref(), || {
-        outcomes::measured(task, ScoreRule::Official, &samples, &out)
-    });
-    printed.and(saved)?;
-    Ok(Answer::Yes)
-}
-
-/// Questions without answers can only be answered for the evaluation server, which knows them by number.
-fn check_questions(a: &VqaArguments, samples: &[Sample]) -> Result<()> {
-    let list = a.list.annotations.display();
-    if a.results.is_none() {
-        if samples.iter().all(|s| s.task.target == Target::None) {
-            bail!(
-                "the questions of {list} have no `answer` to compare with; write the answers with \
-                 --results"
-            );
-        }
-        return Ok(());
-    }
-    if let Some(i) = samples.iter().position(|s| s.task.id.is_none()) {
-        bail!(
-            "{list}, entry {i}: there is no `question_id`, by which the evaluation server knows the \
-             question"
-        );
-    }
-    if let Some((again, first)) = repeated_ids(samples).first() {
-        bail!(
-            "{list}, entry {again}: its `question_id` stands at entry {first} already, and the \
-             evaluation server takes one answer to a question"
-        );
-    }
-    Ok(())
-}
-
-fn write_results(path: &Path, results: &[Value]) -> Result<()> {
-    let text = serde_json::to_string(results)?;
-    write_atomic(path, |f| std::io::Write::write_all(f, text.as_bytes()))?;
-    eprintln!("wrote {} answers to {}", results.len(), path.display());
-    Ok(())
-}
-
-fn vqa(a: &VqaArguments) -> Result<Answer> {
-    let list = &a.list;
-    let answers = answer_list(&a.answer_list)?;
-    let root = || list.image_root.clone();
-    let roots = ImageRoots { image_root: root(), vqa_root: root(), vg_root: root() };
-    let Opened { samples, model, baseline } =
-        list.open(TaskRef::named("vqa")?, AnnotationFormat::Vqa, &roots, |samples| {
-            check_questions(a, samples)
-        })?;
-    let score = if a.challenge_rules { ScoreRule::Challenge } else { ScoreRule::Official };
-    let out = model.answer_accuracy(&samples, &answers, a.k, a.rank.into(), score)?;
-    let write = || a.results.as_deref().map_or(Ok(()), |path| write_results(path, &out.results));
-    let save = list.reporting.save_outcomes.as_deref();
-    if out.scores.is_empty() {
-        tell_skipped(&out.skipped);
-        write()?;
-        if save.is_some() || baseline.is_some() {
-            eprintln!(
-                "the questions have no answers to compare with: nothing is saved or compared"
-            );
-        }
-        return Ok(Answer::Yes);
-    }
-    // The figures first: they are not lost where a file cannot be written, nor is one file with another.
-    let printed = print(&out, list, &samples, baseline.as_ref(), score);
-    let written = write();
-    let task = TaskRef::named("vqa")?;
-    let saved = outcomes::save_if(save, || outcomes::measured(task, score, &samples, &out));
-    printed.and(written).and(saved)?;
-    Ok(Answer::Yes)
-}
-
-pub fn run(command: &Command) -> Result<Answer> {
+pub fn run(command: &Command) -> Result<ExitStatus> {
     match command {
-        Command::Retrieval(a) => crate::evaluate_retrieval::run(a),
-        Command::Vqa(a) => vqa(a),
-        Command::VqaResults(a) => crate::evaluate_vqa_results::run(a),
-        Command::Nlvr(a) => classes(a, TaskRef::named("nlvr")?, AnnotationFormat::Nlvr),
-        Command::Ve(a) => classes(a, TaskRef::named("ve")?, AnnotationFormat::Entailment),
-        Command::Grounding(a) => crate::evaluate_grounding::run(a),
+        Command::Model(measurement) => measure(measurement),
+        Command::VqaResults(a) => vqa_results::run(a),
     }
+}
+
+fn measure(m: &Measurement) -> Result<ExitStatus> {
+    let (task, common) = (m.task, &m.common);
+    let device = common.device.open()?;
+    let options = Value::Object(m.options.clone());
+    let image_res = common.image_res.or(task.evaluation_res(&options));
+    let evaluator = task.evaluation(options)?;
+    let path = model_path(common.model.as_deref())?;
+    let model = task
+        .open_model(&path, image_res, &device)
+        .with_context(|| format!("cannot open the model {}", path.display()))?;
+    let found = evaluator.evaluate(&model, &bar())?;
+    found.warnings.iter().for_each(|line| tracing::warn!("{line}"));
+    // The figures first: they are not lost where a file cannot be written.
+    let printed = match common.json {
+        true => say!("{}", found.report),
+        false => found.lines.iter().try_for_each(|line| say!("{line}")),
+    };
+    let written = match m.options.get("results").and_then(Value::as_str) {
+        Some(file) => write_answers(Path::new(file), &found.answers),
+        None => Ok(()),
+    };
+    let saved = match (&common.save_outcomes, &found.outcomes) {
+        (Some(file), Some(outcomes)) => save(file, outcomes),
+        (Some(_), None) => {
+            tracing::warn!("there are no answers to compare with: no outcomes are saved");
+            Ok(())
+        }
+        (None, _) => Ok(()),
+    };
+    printed.and(written).and(saved)?;
+    Ok(ExitStatus::Yes)
+}
+
+fn save(file: &Path, found: &albef_report::Outcomes) -> Result<()> {
+    outcomes::save(file, found)
+        .with_context(|| format!("cannot write the outcomes to {}", file.display()))?;
+    eprintln!("outcomes item by item: {}", file.display());
+    Ok(())
+}
+
+/// Writes answers for the evaluation server.
+pub fn write_answers(path: &Path, answers: &[Value]) -> Result<()> {
+    let text = serde_json::to_string(answers)?;
+    write_atomic(path, |f| f.write_all(text.as_bytes()))
+        .with_context(|| format!("cannot write the answers to {}", path.display()))?;
+    eprintln!("wrote {} answers to {}", answers.len(), path.display());
+    Ok(())
 }

@@ -8,9 +8,13 @@ use albef_report::bootstrap_interval;
 use anyhow::Result;
 use serde_json::json;
 
-use crate::Answer;
+use crate::ExitStatus;
 use crate::arguments::at_least_one;
 use crate::output::say;
+
+/// What the subcommand does.
+pub const ABOUT: &str =
+    "Accuracy of a file of answers by the official annotations of VQAv2, without a model";
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -34,7 +38,7 @@ pub struct Arguments {
     json: bool,
 }
 
-pub fn run(a: &Arguments) -> Result<Answer> {
+pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let rule = if a.challenge_rules { ScoreRule::Challenge } else { ScoreRule::Official };
     let out = score_results(&a.results, &a.annotations, a.questions.as_deref(), rule)?;
     if out.repeated > 0 {
@@ -49,11 +53,11 @@ pub fn run(a: &Arguments) -> Result<Answer> {
             json!({"accuracy": t.overall, "interval": [low, high], "questions": scores.len(),
                    "per_answer_type": t.per_answer_type, "per_question_type": t.per_question_type})
         )?;
-        return Ok(Answer::Yes);
+        return Ok(ExitStatus::Yes);
     }
     say!("accuracy {:.2} [{low:.2}, {high:.2}] on {} questions", t.overall, scores.len())?;
     for (name, accuracy) in t.per_answer_type.iter().chain(&t.per_question_type) {
         say!("  {name}: {accuracy:.2}")?;
     }
-    Ok(Answer::Yes)
+    Ok(ExitStatus::Yes)
 }

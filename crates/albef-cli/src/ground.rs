@@ -10,8 +10,8 @@ use anyhow::{Result, bail};
 
 use crate::ExitStatus;
 use crate::arguments::{image_place, share, words};
-use crate::corpus::{open_image, open_model};
 use crate::device::DeviceArg;
+use crate::models::{open_image, open_model};
 use crate::output::say;
 use crate::warnings::tell_truncated;
 

@@ -5,11 +5,9 @@
 
 mod analyse;
 mod arguments;
-mod ask;
 mod bench;
 mod classify;
 mod compare;
-mod corpus;
 mod data;
 mod demo;
 mod device;
@@ -17,20 +15,16 @@ mod diagnostics;
 mod doctor;
 mod embed;
 mod evaluate;
-mod evaluate_grounding;
-mod evaluate_retrieval;
 mod evaluate_vqa_results;
-mod finetune;
 mod ground;
 mod inspect;
-mod outcomes;
+mod models;
 mod output;
-mod pretrain;
+mod predict;
 mod progress;
 mod reproduce;
 mod search;
-mod tasks;
-mod text_baseline;
+mod train;
 mod warnings;
 
 use std::process::ExitCode;
@@ -62,21 +56,23 @@ enum Command {
     /// Pre-train on real emoji art for a few minutes, evaluate, and write a report.
     Demo(demo::Arguments),
     /// Pre-train by a configuration file.
-    Pretrain(pretrain::Arguments),
+    Pretrain(train::PretrainArguments),
     /// Fine-tune a pre-trained model for a task by a configuration file.
-    Finetune(finetune::Arguments),
+    Finetune(train::FinetuneArguments),
     /// Make data sets.
     #[command(subcommand)]
     Data(data::Command),
-    /// Answer a question about a picture.
-    Ask(ask::AskArguments),
-    /// Say whether a picture entails or contradicts a sentence.
-    Entail(ask::EntailArguments),
-    /// Say whether a statement about two pictures is true.
-    Reason(ask::ReasonArguments),
+    /// Answer a question about an image.
+    Ask(predict::AskArguments),
+    /// Say whether an image entails or contradicts a sentence.
+    Entail(predict::EntailArguments),
+    /// Say whether a statement about two images is true.
+    Reason(predict::ReasonArguments),
+    /// Ask a model of any task, by what its checkpoint says it is for.
+    Predict(predict::PredictArguments),
     /// Choose among classes without training for them.
     Classify(classify::Arguments),
-    /// Show where in a picture the model finds a phrase.
+    /// Show where in an image the model finds a phrase.
     Ground(ground::Arguments),
     /// Measure a model.
     #[command(subcommand)]
@@ -88,11 +84,11 @@ enum Command {
     Analyse(analyse::Command),
     /// Say whether one of two models is better on the same items, with interval and test.
     Compare(compare::Arguments),
-    /// Find the pictures that fit a text.
+    /// Find the images that fit a text.
     Search(search::SearchArguments),
-    /// Write the features of pictures and texts, for other programs.
+    /// Write the features of images and texts, for other programs.
     Embed(embed::Arguments),
-    /// Say how well a text fits a picture.
+    /// Say how well a text fits an image.
     Match(search::MatchArguments),
     /// Say what a checkpoint is, or write it as a model folder.
     Inspect(inspect::Arguments),
@@ -110,10 +106,6 @@ enum ExitStatus {
     /// A negative answer; 1.
     No,
 }
-
-// Former names, in the modules that still use them.
-use ExitStatus as Answer;
-use warnings as notes;
 
 unsafe extern "C" {
     fn mi_option_set(option: std::ffi::c_int, value: std::ffi::c_long);
@@ -158,12 +150,13 @@ fn main() -> ExitCode {
     }
     let result = match arguments.command {
         Command::Demo(a) => demo::run(&a),
-        Command::Pretrain(a) => pretrain::run(&a),
-        Command::Finetune(a) => finetune::run(&a),
+        Command::Pretrain(a) => train::pretrain(&a),
+        Command::Finetune(a) => train::finetune(&a),
         Command::Data(a) => data::run(&a),
-        Command::Ask(a) => ask::ask(&a),
-        Command::Entail(a) => ask::entail(&a),
-        Command::Reason(a) => ask::reason(&a),
+        Command::Ask(a) => predict::ask(&a),
+        Command::Entail(a) => predict::entail(&a),
+        Command::Reason(a) => predict::reason(&a),
+        Command::Predict(a) => predict::predict(&a),
         Command::Classify(a) => classify::run(&a),
         Command::Ground(a) => ground::run(&a),
         Command::Evaluate(a) => evaluate::run(&a),

@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 
 use albef::Pipeline;
+use albef::eval::retrieval::Score;
 use albef::inference::{Match, SearchOptions};
 use anyhow::{Result, bail};
 use serde_json::json;
 
 use crate::ExitStatus;
-use crate::arguments::words;
-use crate::corpus::{open_image, open_images, open_model};
+use crate::arguments::{named, words};
 use crate::device::DeviceArg;
-use crate::evaluate_retrieval::ScoreName;
+use crate::models::{open_image, open_images, open_model};
 use crate::output::say;
 use crate::progress::bar;
 use crate::warnings::{tell_truncated, tell_unusable};
@@ -35,9 +35,10 @@ pub struct SearchArguments {
     /// Candidates that are re-ranked by the matching head; 0 for the cosine alone.
     #[arg(long, alias = "k", default_value_t = 64)]
     rerank_k: usize,
-    /// What results are ordered by.
-    #[arg(long, value_enum, default_value = "posterior")]
-    score: ScoreName,
+    /// What results are ordered by: `posterior` (matching and cosine together), `itm`, `itm+itc` or
+    /// `itm-prob`.
+    #[arg(long, default_value = "posterior", value_parser = named::<Score>)]
+    score: Score,
     #[command(flatten)]
     device: DeviceArg,
     /// One JSON object on standard output.
@@ -65,8 +66,7 @@ pub struct MatchArguments {
 pub fn search(a: &SearchArguments) -> Result<ExitStatus> {
     let model = open_model(a.model.as_deref(), &a.device.open()?)?;
     let images = open_images(&a.path, a.image_root.as_deref())?;
-    let options =
-        SearchOptions::default().top_k(a.top_k).rerank_k(a.rerank_k).score(a.score.into());
+    let options = SearchOptions::default().top_k(a.top_k).rerank_k(a.rerank_k).score(a.score);
     let (found, skipped) = model.search(&images, &a.text, &options, &bar())?;
     tell_unusable("skipped", &skipped);
     tell_truncated(found.truncated.into(), 1, Pipeline::TRUNCATION);

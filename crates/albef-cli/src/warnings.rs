@@ -19,27 +19,6 @@ pub fn tell_unusable(what: &str, skipped: &[Skipped]) {
     tell_first(what, lines(skipped));
 }
 
-/// Names the first images that cannot be used, and counts the others.
-pub fn tell_skipped(skipped: &[Skipped]) {
-    tell_unusable("not usable, counted as wrong", skipped);
-}
-
-/// Counts the samples that a training run skips, and names the first.
-pub fn tell_left_out_of_training(without_captions: usize, skipped: &[Skipped]) {
-    if without_captions > 0 {
-        tracing::info!("{without_captions} pictures without a caption are left out");
-    }
-    tell_left_out("the training data", skipped);
-}
-
-/// Counts the images that a run could not use, and names them all: they are to be mended.
-pub fn tell_skipped_in_training(skipped: &[Skipped]) {
-    if !skipped.is_empty() {
-        eprintln!("{} pictures could not be used, others were taken for them", skipped.len());
-        skipped.iter().for_each(|s| eprintln!("skipped {}: {}", s.name, s.error));
-    }
-}
-
 /// Counts the members of archives that form no sample, and names the first.
 pub fn tell_left_out(source: &str, skipped: &[Skipped]) {
     if !skipped.is_empty() {
@@ -50,16 +29,6 @@ pub fn tell_left_out(source: &str, skipped: &[Skipped]) {
 
 fn lines(skipped: &[Skipped]) -> impl ExactSizeIterator<Item = String> {
     skipped.iter().map(|s| format!("{}: {}", s.name, s.error))
-}
-
-/// Counts the texts without words, and the images without text.
-pub fn tell_empty_texts(empty: usize, texts: usize, bare: usize, images: usize) {
-    if empty > 0 {
-        tracing::warn!("{empty} of {texts} texts have no words; they are measured as they are");
-    }
-    if bare > 0 {
-        tracing::warn!("{bare} of {images} images have no text; they count as missed");
-    }
 }
 
 /// Counts the texts that are longer than the model reads.
@@ -78,5 +47,3 @@ pub fn tell_truncated(truncated: usize, texts: usize, limits: Truncation) {
         ),
     }
 }
-
-pub use tell_truncated as tell_cut;

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 use albef::checkpoint::Checkpoint;
 use albef::eval::refcoco::{INSTANCES, REFS, RefCoco};
-use albef_data::dataset::{
-    AnnotationFormat, ImageRoots, Sample, SourceSpec, open_source, read_task,
-};
+use albef::task::{TaskRef, read_annotations};
+use albef_data::dataset::{ImageRoots, Sample, SourceSpec, open_source};
 use albef_data::image::DecodeOptions;
 use serde::{Deserialize, Serialize};
 
@@ -117,18 +116,21 @@ fn read(plan: &Plan, entry: &FileEntry, state: &mut FileState) -> Result<(), Str
         vqa_root: root(0),
         vg_root: root(1.min(entry.images.len().saturating_sub(1))),
     };
-    let task = |form: AnnotationFormat| read_task(&path, form, &roots()).map_err(|e| e.to_string());
+    let task = |name: &str| {
+        let read = TaskRef::named(name).and_then(|task| read_annotations(task, &path, &roots()));
+        read.map_err(|e| e.to_string())
+    };
     let samples = match entry.form {
         Form::Captions => {
             let spec = SourceSpec::new(&path.display().to_string(), Some(&root(0)));
             open_source(&spec).map_err(|e| e.to_string())?
         }
-        Form::Vqa => task(AnnotationFormat::Vqa)?,
-        Form::Nlvr => task(AnnotationFormat::Nlvr)?,
-        Form::Ve => task(AnnotationFormat::Entailment)?,
-        Form::Grounding => task(AnnotationFormat::Grounding)?,
+        Form::Vqa => task("vqa")?,
+        Form::Nlvr => task("nlvr")?,
+        Form::Ve => task("ve")?,
+        Form::Grounding => task("grounding")?,
         Form::Answers => {
-            let answers = crate::tasks::answer_list(&path.display().to_string());
+            let answers = albef::task::answer_list(&path.display().to_string());
             state.entries = Some(answers.map_err(|e| format!("{e:#}"))?.len());
             return Ok(());
         }

@@ -10,7 +10,7 @@ use super::check::missing;
 use super::plan::Plan;
 use super::recipe::{Recipe, all};
 use super::record::{Record, State};
-use crate::Answer;
+use crate::ExitStatus;
 use crate::output::{self, say};
 
 /// The records in a folder of runs, or of one run, by row; a finished one comes before others.
@@ -40,7 +40,7 @@ fn claim_text(claim: &Value) -> String {
     out
 }
 
-pub fn run(data: Option<&Path>, output: Option<&Path>, as_json: bool) -> Result<Answer> {
+pub fn run(data: Option<&Path>, output: Option<&Path>, as_json: bool) -> Result<ExitStatus> {
     let records = records(output)?;
     let mut rows = Vec::new();
     for recipe in all()? {
@@ -48,7 +48,7 @@ pub fn run(data: Option<&Path>, output: Option<&Path>, as_json: bool) -> Result<
     }
     if as_json {
         say!("{}", Value::Array(rows))?;
-        return Ok(Answer::Yes);
+        return Ok(ExitStatus::Yes);
     }
     let mut text = String::new();
     for row in rows {
@@ -66,7 +66,7 @@ pub fn run(data: Option<&Path>, output: Option<&Path>, as_json: bool) -> Result<
     if data.is_none() {
         eprintln!("give --data ROOT to see which rows have their files");
     }
-    Ok(Answer::Yes)
+    Ok(ExitStatus::Yes)
 }
 
 fn row(recipe: &Recipe, data: Option<&Path>, record: Option<&Record>) -> Result<Value> {

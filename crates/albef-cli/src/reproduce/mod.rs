@@ -15,8 +15,8 @@ use anyhow::{Context, Result, bail};
 
 use self::plan::Plan;
 use self::record::{Record, State};
-use crate::Answer;
-use crate::device::Where;
+use crate::ExitStatus;
+use crate::device::DeviceArg;
 use crate::output::{self, say};
 
 #[derive(clap::Args)]
@@ -52,13 +52,13 @@ pub struct Arguments {
     #[arg(long, value_name = "CLAIM=FIGURE")]
     server: Vec<String>,
     #[command(flatten)]
-    device: Where,
+    device: DeviceArg,
     /// JSON on standard output.
     #[arg(long)]
     json: bool,
 }
 
-pub fn run(a: &Arguments) -> Result<Answer> {
+pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let Some(row) = &a.row else {
         return list::run(a.data.as_deref(), a.output.as_deref(), a.json);
     };
@@ -79,7 +79,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         } else {
             files.iter().try_for_each(|f| say!("{}", f.line()))?;
         }
-        return Ok(if good { Answer::Yes } else { Answer::No });
+        return Ok(if good { ExitStatus::Yes } else { ExitStatus::No });
     }
     let mut record = match Record::read(&output)? {
         Some(mut record) if a.resume => {
@@ -111,7 +111,7 @@ pub fn run(a: &Arguments) -> Result<Answer> {
     if !good {
         let bad = files.iter().filter(|f| !f.is_good()).count();
         eprintln!("{bad} of {} files stand in the way; nothing was run", files.len());
-        return Ok(Answer::No);
+        return Ok(ExitStatus::No);
     }
     let _held = FolderLock::take(&output)?;
     record.files = files;

@@ -2,58 +2,49 @@
 
 use std::time::Instant;
 
-use albef::config::{FinetuneConfig, PretrainConfig};
+use albef::Device;
+use albef::config::Source;
+use albef::task::{PRETRAIN, TaskConfig, TaskRef};
+use albef::train::run::{self as training, RunOptions};
 use albef_weights::write_atomic;
 use anyhow::{Context, Result};
-use burn::tensor::Device;
-use clap::{Parser, ValueEnum};
 use serde_json::{Map, Value};
 
 use super::measure;
 use super::plan::Plan;
 use super::recipe::{Run, Step, config};
 use super::record::{Record, State, StepRecord};
-use crate::device::Where;
-use crate::pretrain::stop_flag;
-use crate::{Answer, finetune, pretrain};
-
-#[derive(Parser)]
-struct Pretrain {
-    #[command(flatten)]
-    arguments: pretrain::Arguments,
-}
-
-#[derive(Parser)]
-struct Finetune {
-    #[command(flatten)]
-    arguments: finetune::Arguments,
-}
+use crate::ExitStatus;
+use crate::device::DeviceArg;
+use crate::train::{Progress, finish, stop_flag};
 
 /// Whether each step would accept its settings, before the first one takes its time.
 pub fn validate(plan: &Plan) -> Result<()> {
     for step in plan.steps() {
         let settings = plan.settings(step)?;
-        let own =
-            || settings.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>();
         let checked = match &step.run {
             Run::Evaluate(task) => measure::accepts(task, &settings),
-            Run::Pretrain => {
-                PretrainConfig::parse(config(&step.config)?, &own()).map(drop).map_err(Into::into)
-            }
-            Run::Finetune(task) => {
-                let task = finetune::Task::from_str(task, false).map_err(anyhow::Error::msg)?;
-                FinetuneConfig::parse(config(&step.config)?, &own(), task.objective())
-                    .map(drop)
-                    .map_err(Into::into)
-            }
+            Run::Pretrain | Run::Finetune(_) => configured(step, &settings).map(drop),
         };
         checked.with_context(|| format!("in step `{}`", step.name))?;
     }
     Ok(())
 }
 
+/// The configuration of a training step.
+fn configured(step: &Step, settings: &Map<String, Value>) -> Result<Box<dyn TaskConfig>> {
+    let task = match &step.run {
+        Run::Finetune(task) => TaskRef::named(task)?,
+        _ => TaskRef::named(PRETRAIN)?,
+    };
+    let settings: Vec<String> =
+        settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let source = Source { text: config(&step.config)?, settings: &settings, file: None };
+    Ok(task.configure(source)?)
+}
+
 /// Runs what the record does not have yet; `No` if it was stopped.
-pub fn run(plan: &Plan, record: &mut Record, place: &Where) -> Result<Answer> {
+pub fn run(plan: &Plan, record: &mut Record, place: &DeviceArg) -> Result<ExitStatus> {
     let device = place.open()?;
     let stop = stop_flag();
     let steps = plan.steps();
@@ -77,25 +68,25 @@ pub fn run(plan: &Plan, record: &mut Record, place: &Where) -> Result<Answer> {
         record.put(entry.clone());
         record.write(&plan.output)?;
         let started = Instant::now();
-        let ended = one(plan, step, &settings, &mut entry, &device)
+        let ended = one(plan, step, &settings, &mut entry, (place, &device))
             .with_context(|| format!("in step `{}`", step.name))?;
         entry.seconds = started.elapsed().as_secs_f64();
-        entry.state = if ended == Answer::Yes { State::Done } else { State::Stopped };
+        entry.state = if ended == ExitStatus::Yes { State::Done } else { State::Stopped };
         record.put(entry);
         record.compare(&plan.recipe);
         let stopped = stop.load(std::sync::atomic::Ordering::SeqCst) && i + 1 < steps.len();
-        if ended == Answer::No || stopped {
+        if ended == ExitStatus::No || stopped {
             record.state = State::Stopped;
             record.write(&plan.output)?;
             eprintln!("stopped; continue with --resume");
-            return Ok(Answer::No);
+            return Ok(ExitStatus::No);
         }
         record.write(&plan.output)?;
     }
     record.state = State::Done;
     record.compare(&plan.recipe);
     record.write(&plan.output)?;
-    Ok(Answer::Yes)
+    Ok(ExitStatus::Yes)
 }
 
 /// The ordinary command of a step.
@@ -122,26 +113,24 @@ fn one(
     step: &Step,
     settings: &Map<String, Value>,
     entry: &mut StepRecord,
-    device: &Device,
-) -> Result<Answer> {
+    (place, device): (&DeviceArg, &Device),
+) -> Result<ExitStatus> {
     if let Run::Evaluate(task) = &step.run {
         entry.report = Some(measure::run(task, &step.name, settings, &plan.output, device)?);
-        return Ok(Answer::Yes);
+        return Ok(ExitStatus::Yes);
     }
     let text = config(&step.config)?;
     let file = plan.output.join(format!("{}.yaml", step.name));
     write_atomic(&file, |f| std::io::Write::write_all(f, text.as_bytes()))?;
-    let mut words = entry.command.clone();
-    if plan.output.join(&step.name).join("checkpoints").is_dir() {
-        words.push("--resume".into());
-    }
-    // The parser counts the first word as the program's name.
-    let ended = if step.run == Run::Pretrain {
-        pretrain::run(&Pretrain::try_parse_from(&words[1..])?.arguments)?
-    } else {
-        finetune::run(&Finetune::try_parse_from(&words[1..])?.arguments)?
-    };
-    if ended == Answer::Yes {
+    let folder = plan.output.join(&step.name);
+    let (resume, stop) = (folder.join("checkpoints").is_dir(), stop_flag());
+    let options = RunOptions { output: &folder, resume, stop: &stop };
+    let mut progress = Progress::new(&folder, &place.device);
+    let config = configured(step, settings)?;
+    let found = training::run(config, &options, device, &mut |event| progress.show(event));
+    progress.finish();
+    let ended = finish(found?)?;
+    if ended == ExitStatus::Yes {
         entry.model = Some(plan.model_of(step));
     }
     Ok(ended)

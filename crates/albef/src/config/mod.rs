@@ -8,7 +8,7 @@ pub mod section;
 mod sections;
 
 pub use parse::{RENAMED, Source};
-pub(crate) use parse::{current_names, merge, parse};
+pub(crate) use parse::{current_names, in_words, merge, parse};
 pub(crate) use sections::check_length;
 
 pub use model::{ModelConfig, TextConfig, VisionConfig};

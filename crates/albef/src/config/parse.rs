@@ -247,7 +247,7 @@ fn named_error<T: DeserializeOwned>(
 }
 
 /// A type error without the names of Rust's types.
-fn in_words(error: &str) -> String {
+pub(crate) fn in_words(error: &str) -> String {
     let mut text = error.to_owned();
     for (rust, words) in [
         ("expected usize", "expected a whole number from 0 on"),

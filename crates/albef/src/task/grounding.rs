@@ -14,17 +14,17 @@ use super::evaluation::{first_of, some_present, unusable};
 use super::labels::{self, truncated_warning};
 use super::retrieval::{self, QueueKeys};
 use super::{
-    EvalKey, Evaluation, EvaluationOptions, Evaluator, PRETRAIN, RESAMPLES, Task, TaskConfig,
-    TaskRef,
+    EvalKey, Evaluation, EvaluationOptions, Evaluator, ListFault, PRETRAIN, RESAMPLES, Task,
+    TaskConfig, TaskRef,
 };
 use crate::checkpoint::LoadedModel;
-use crate::config::section::{SectionDoc, doc, section};
+use crate::config::section::{SectionDoc, rule, section};
 use crate::config::{
     DistillConfig, ModelConfig, MomentumConfig, PairsConfig, Source, StartConfig, TrainConfig,
 };
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::eval::grounding::{Cases, GroundingReport, measure};
+use crate::eval::grounding::{Cases, GroundingReport, box_faults, measure};
 use crate::inference::GroundingMode;
 use crate::objectives::Objective;
 use crate::pipeline::Pipeline;
@@ -88,8 +88,14 @@ impl Task for Grounding {
         Ok(Box::new(config))
     }
 
+    fn list_faults(&self, list: &Path, samples: &[Sample], decode: bool) -> Result<Vec<ListFault>> {
+        let lines = box_faults(list, samples, decode)?;
+        let about = "boxes that cannot be used";
+        Ok(vec![ListFault { key: "unusable_boxes", about, count: lines.len(), lines }])
+    }
+
     fn evaluation_options(&self) -> Option<EvaluationOptions> {
-        Some(EvaluationOptions { section: doc::<GroundingOptions>(), required: &["annotations"] })
+        Some(EvaluationOptions::of::<GroundingOptions>(&["annotations"]))
     }
 
     fn evaluation(&self, options: Value) -> Result<Box<dyn Evaluator>> {
@@ -218,7 +224,7 @@ section! {
         /// block (the last)
         layer: Option<usize> = None;
         /// resamples of bootstrap intervals
-        resamples: usize = RESAMPLES;
+        resamples: usize = RESAMPLES, if rule::at_least_1;
     }
 }
 

@@ -17,7 +17,8 @@ use super::{
     EvalKey, Evaluation, Evaluator, Query, RESAMPLES, TaskConfig, TaskRef, read_annotations,
 };
 use crate::checkpoint::LoadedModel;
-use crate::config::section::section;
+use crate::config::in_words;
+use crate::config::section::{Section, rule, section};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::eval::outcomes;
@@ -41,7 +42,7 @@ section! {
         /// training lists of the task: print what their texts alone would score, without any image
         text_baseline: Vec<PathBuf> = Vec::new();
         /// resamples of bootstrap intervals
-        resamples: usize = RESAMPLES;
+        resamples: usize = RESAMPLES, if rule::at_least_1;
     }
 }
 
@@ -422,33 +423,51 @@ pub(super) fn unusable_image(skipped: &[Skipped]) -> Error {
     }
 }
 
-/// Typed options of an evaluation.
+/// Typed options of an evaluation. A number may be given as text, as on a command line.
 ///
 /// # Errors
 /// Names an option that is unknown or does not fit.
 pub(super) fn options<T>(task: TaskRef, given: Value) -> Result<T>
 where
-    T: serde::Serialize + serde::de::DeserializeOwned + Default,
+    T: Section + serde::Serialize + serde::de::DeserializeOwned + Default,
 {
-    let defaults = serde_json::to_value(T::default()).unwrap_or_default();
-    let mut all = defaults.clone();
+    let mut all = serde_json::to_value(T::default()).unwrap_or_default();
     for (key, value) in given.as_object().into_iter().flatten() {
-        let key = match key.as_str() {
-            "k" => "rerank_k",
-            "rank" => "answer_scoring",
-            other => other,
-        };
-        if defaults.get(key).is_none() {
+        let key = current_option(key);
+        if all.get(key).is_none() {
             let known: Vec<&str> =
-                defaults.as_object().into_iter().flatten().map(|(k, _)| k.as_str()).collect();
+                all.as_object().into_iter().flatten().map(|(k, _)| k.as_str()).collect();
             return Err(Error::Argument(format!(
                 "evaluate {} has no option `{key}`; it has {}",
                 task.name(),
                 known.join(", ")
             )));
         }
-        all[key] = value.clone();
+        let mut one = serde_json::to_value(T::default()).unwrap_or_default();
+        let forms =
+            [Some(value.clone()), value.as_str().and_then(|t| serde_json::from_str(t).ok())];
+        let mut refused = None;
+        let fits = forms.into_iter().flatten().find(|form| {
+            one[key] = form.clone();
+            let read = serde_json::from_value::<T>(one.clone());
+            read.map_err(|e| refused.get_or_insert(e.to_string()).clone()).is_ok()
+        });
+        all[key] = fits.ok_or_else(|| {
+            let problem = in_words(refused.as_deref().unwrap_or("it does not fit"));
+            Error::Argument(format!("`{key}`: {problem}"))
+        })?;
     }
-    serde_json::from_value(all)
-        .map_err(|e| Error::Argument(format!("evaluate {}: {e}", task.name())))
+    let options: T = serde_json::from_value(all)
+        .map_err(|e| Error::Argument(format!("evaluate {}: {e}", task.name())))?;
+    options.check_values("")?;
+    Ok(options)
+}
+
+/// The present name of an option.
+fn current_option(key: &str) -> &str {
+    match key {
+        "k" => "rerank_k",
+        "rank" => "answer_scoring",
+        other => other,
+    }
 }

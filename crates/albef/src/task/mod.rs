@@ -18,16 +18,18 @@ mod tests;
 
 use std::fmt;
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use albef_data::dataset::ReadEntry;
+use albef_data::dataset::{ReadEntry, Sample};
 use albef_weights::{Schema, StateDict, layer_of};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 pub use self::annotations::read_annotations;
 pub use self::configured::{EvalKey, TaskConfig};
 pub use self::evaluation::{Evaluation, Evaluator, RESAMPLES};
+pub use self::pretrain::PretrainConfig;
 pub use self::vqa::{answer_list, distinct};
 use crate::checkpoint::LoadedModel;
 use crate::config::section::{Section, SectionDoc, doc};
@@ -135,6 +137,20 @@ pub trait Task: Send + Sync {
         vec![self.model()]
     }
 
+    /// Images of a query or sample.
+    fn images(&self) -> usize {
+        1
+    }
+
+    /// What is wrong or unusual in an annotation list, besides its images and texts. `decode`: whether
+    /// images may be opened for it.
+    ///
+    /// # Errors
+    /// If the list cannot be read.
+    fn list_faults(&self, _: &Path, _: &[Sample], _decode: bool) -> Result<Vec<ListFault>> {
+        Ok(Vec::new())
+    }
+
     /// Answers a query with a model of the task.
     ///
     /// # Errors
@@ -148,6 +164,19 @@ pub trait Task: Send + Sync {
     }
 }
 
+/// What a task finds in an annotation list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListFault {
+    /// Its name in JSON.
+    pub key: &'static str,
+    /// In words, after a number.
+    pub about: &'static str,
+    /// How many.
+    pub count: usize,
+    /// One line for each; none where it is no fault, only worth knowing.
+    pub lines: Vec<String>,
+}
+
 /// The options of an evaluation, for commands and recipes.
 #[derive(Clone, Debug)]
 pub struct EvaluationOptions {
@@ -155,6 +184,19 @@ pub struct EvaluationOptions {
     pub section: SectionDoc,
     /// Those that must be given.
     pub required: &'static [&'static str],
+    /// Whether options by name are known and hold what the task can read.
+    pub check: fn(TaskRef, Value) -> Result<()>,
+}
+
+impl EvaluationOptions {
+    /// The options of a section.
+    fn of<T>(required: &'static [&'static str]) -> Self
+    where
+        T: Section + Serialize + DeserializeOwned + Default,
+    {
+        let check = |task, options| labels::options::<T>(task, options).map(drop);
+        Self { section: doc::<T>(), required, check }
+    }
 }
 
 /// Images and a text to ask a model about.
@@ -232,7 +274,7 @@ impl TaskRef {
     /// As [`crate::checkpoint::Checkpoint::open`] and [`crate::checkpoint::Checkpoint::load`].
     pub fn open_model(
         &self,
-        path: &std::path::Path,
+        path: &Path,
         image_res: Option<usize>,
         device: &crate::Device,
     ) -> Result<LoadedModel> {

@@ -17,7 +17,7 @@ use super::{
     classes, remap_to_pairs,
 };
 use crate::checkpoint::LoadedModel;
-use crate::config::section::{SectionDoc, doc, section};
+use crate::config::section::{SectionDoc, section};
 use crate::config::{DistillConfig, ModelConfig, MomentumConfig, Source, StartConfig, TrainConfig};
 use crate::error::{Error, Result};
 use crate::init::fresh_params;
@@ -97,8 +97,12 @@ impl Task for Nlvr2 {
         Ok(Box::new(config))
     }
 
+    fn images(&self) -> usize {
+        2
+    }
+
     fn evaluation_options(&self) -> Option<EvaluationOptions> {
-        Some(EvaluationOptions { section: doc::<ListOptions>(), required: &["annotations"] })
+        Some(EvaluationOptions::of::<ListOptions>(&["annotations"]))
     }
 
     fn evaluation(&self, options: Value) -> Result<Box<dyn Evaluator>> {

@@ -15,7 +15,7 @@ use super::{
     TaskRef, classes, has,
 };
 use crate::checkpoint::LoadedModel;
-use crate::config::section::{SectionDoc, doc, section};
+use crate::config::section::{SectionDoc, rule, section};
 use crate::config::{
     DistillConfig, MixGen, ModelConfig, MomentumConfig, PairsConfig, Source, StartConfig,
     TrainConfig, check_length,
@@ -89,7 +89,7 @@ impl Task for Retrieval {
     }
 
     fn evaluation_options(&self) -> Option<EvaluationOptions> {
-        Some(EvaluationOptions { section: doc::<RetrievalOptions>(), required: &["annotations"] })
+        Some(EvaluationOptions::of::<RetrievalOptions>(&["annotations"]))
     }
 
     fn evaluation(&self, options: Value) -> Result<Box<dyn Evaluator>> {
@@ -247,7 +247,7 @@ section! {
         /// count a hit by `image_id` (concept) instead of by image
         by_id: bool = false;
         /// resamples of bootstrap intervals
-        resamples: usize = RESAMPLES;
+        resamples: usize = RESAMPLES, if rule::at_least_1;
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     classes,
 };
 use crate::checkpoint::LoadedModel;
-use crate::config::section::{SectionDoc, doc};
+use crate::config::section::SectionDoc;
 use crate::config::{DistillConfig, ModelConfig, MomentumConfig, Source, StartConfig, TrainConfig};
 use crate::error::Result;
 use crate::model::{Branch, DropoutRng, TokenBatch, VisualEntailmentModel};
@@ -84,7 +84,7 @@ impl Task for VisualEntailment {
     }
 
     fn evaluation_options(&self) -> Option<EvaluationOptions> {
-        Some(EvaluationOptions { section: doc::<ListOptions>(), required: &["annotations"] })
+        Some(EvaluationOptions::of::<ListOptions>(&["annotations"]))
     }
 
     fn evaluation(&self, options: Value) -> Result<Box<dyn Evaluator>> {

@@ -20,11 +20,11 @@ use super::labels::{
     truncation, unusable_image,
 };
 use super::{
-    EvalKey, Evaluation, EvaluationOptions, Evaluator, Prediction, Query, RESAMPLES, Task,
-    TaskConfig, TaskRef, has, read_annotations,
+    EvalKey, Evaluation, EvaluationOptions, Evaluator, ListFault, Prediction, Query, RESAMPLES,
+    Task, TaskConfig, TaskRef, has, read_annotations,
 };
 use crate::checkpoint::LoadedModel;
-use crate::config::section::{SectionDoc, doc, rule, section};
+use crate::config::section::{SectionDoc, rule, section};
 use crate::config::{DistillConfig, ModelConfig, MomentumConfig, Source, StartConfig, TrainConfig};
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -114,7 +114,7 @@ section! {
         /// training lists of the task: print what their texts alone would score, without any image
         text_baseline: Vec<PathBuf> = Vec::new();
         /// resamples of bootstrap intervals
-        resamples: usize = RESAMPLES;
+        resamples: usize = RESAMPLES, if rule::at_least_1;
     }
 }
 
@@ -191,9 +191,29 @@ impl Task for Vqa {
         Ok(Box::new(config))
     }
 
+    fn list_faults(&self, _: &Path, samples: &[Sample], _: bool) -> Result<Vec<ListFault>> {
+        let line = |(again, first): (usize, usize)| {
+            format!("entry {again}: its `question_id` stands at entry {first} already")
+        };
+        let lines: Vec<String> = repeated_ids(samples).into_iter().map(line).collect();
+        let repeated = ListFault {
+            key: "repeated_question_ids",
+            about: "questions with the `question_id` of an earlier one",
+            count: lines.len(),
+            lines,
+        };
+        let open = ListFault {
+            key: "without_answers",
+            about: "questions without answers, as in a test list",
+            count: samples.iter().filter(|s| !answered(s)).count(),
+            lines: Vec::new(),
+        };
+        Ok(vec![repeated, open])
+    }
+
     fn evaluation_options(&self) -> Option<EvaluationOptions> {
         let required = &["annotations", "answer_list"];
-        Some(EvaluationOptions { section: doc::<VqaOptions>(), required })
+        Some(EvaluationOptions::of::<VqaOptions>(required))
     }
 
     fn evaluation(&self, options: Value) -> Result<Box<dyn Evaluator>> {

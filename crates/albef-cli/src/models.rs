@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use albef::{Device, Image, ImageSet, Pipeline, default_model};
 use anyhow::{Context, Result};
 
-pub use albef::model_path::note_inferred;
-
 use crate::warnings::tell_left_out;
 
 /// Opens the model named, or the default one.
@@ -42,24 +40,4 @@ pub fn open_images(source: &str, image_root: Option<&Path>) -> Result<ImageSet> 
 /// The one image.
 pub fn open_image(path: &Path) -> Result<Image> {
     Ok(albef::open_image(path, &albef::DecodeOptions::default())?)
-}
-
-/// Images with the size at which a model takes them.
-pub struct Pictures {
-    pub data: std::sync::Arc<albef_data::dataset::Dataset>,
-    pub images: ImageSet,
-}
-
-impl Pictures {
-    pub fn open(path: &str, root: Option<&Path>, _: usize, _: &Device) -> Result<Self> {
-        open_images(path, root).map(Self::of)
-    }
-
-    pub fn of_source(contents: albef_data::dataset::Contents, _: usize, _: &Device) -> Self {
-        Self::of(ImageSet::from_contents(contents))
-    }
-
-    fn of(images: ImageSet) -> Self {
-        Self { data: std::sync::Arc::clone(images.dataset()), images }
-    }
 }

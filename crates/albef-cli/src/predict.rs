@@ -1,0 +1,172 @@
+//! `albef ask`, `entail` and `reason`, and `albef predict` for a model of any task.
+
+use std::path::{Path, PathBuf};
+
+use albef::checkpoint::{Checkpoint, Parts};
+use albef::eval::answers::RankRule;
+use albef::task::{Prediction, Query, TaskRef, answer_list, distinct};
+use albef::{Error, checkpoint::LoadedModel};
+use anyhow::{Context, Result};
+
+use crate::ExitStatus;
+use crate::arguments::{named, words};
+use crate::device::DeviceArg;
+use crate::output::say;
+
+#[derive(clap::Args)]
+struct ModelArguments {
+    /// Model folder, weights file or run of the task.
+    #[arg(long)]
+    model: PathBuf,
+    #[command(flatten)]
+    device: DeviceArg,
+    /// One JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+struct AnswerArguments {
+    /// Answers to show.
+    #[arg(long = "top-k", alias = "top", default_value_t = 5, value_name = "N")]
+    top_k: usize,
+    /// Candidates that are scored in full.
+    #[arg(long, alias = "k", default_value_t = 128)]
+    rerank_k: usize,
+    /// How candidates are scored: `reference` as the official code (the first token counts twice),
+    /// `chain` (each token once) or `normalised` (their mean).
+    #[arg(long, alias = "rank", default_value = "reference", value_parser = named::<RankRule>)]
+    answer_scoring: RankRule,
+}
+
+#[derive(clap::Args)]
+pub struct AskArguments {
+    /// The image.
+    image: PathBuf,
+    /// The question.
+    #[arg(value_parser = words)]
+    question: String,
+    /// Candidate answers: a JSON list, or answers separated by commas.
+    #[arg(long)]
+    answers: String,
+    #[command(flatten)]
+    scoring: AnswerArguments,
+    #[command(flatten)]
+    model: ModelArguments,
+}
+
+#[derive(clap::Args)]
+pub struct EntailArguments {
+    /// The image.
+    image: PathBuf,
+    /// The sentence.
+    #[arg(value_parser = words)]
+    sentence: String,
+    #[command(flatten)]
+    model: ModelArguments,
+}
+
+#[derive(clap::Args)]
+pub struct ReasonArguments {
+    /// The left image.
+    left: PathBuf,
+    /// The right image.
+    right: PathBuf,
+    /// The statement about both.
+    #[arg(value_parser = words)]
+    statement: String,
+    #[command(flatten)]
+    model: ModelArguments,
+}
+
+#[derive(clap::Args)]
+pub struct PredictArguments {
+    /// The images; a model for statements about two images takes them in pairs.
+    #[arg(required = true)]
+    images: Vec<PathBuf>,
+    /// Question, statement or sentence, for models that read one.
+    #[arg(long, default_value = "")]
+    text: String,
+    /// Candidate answers of a question: a JSON list, or answers separated by commas.
+    #[arg(long, default_value = "")]
+    answers: String,
+    #[command(flatten)]
+    scoring: AnswerArguments,
+    #[command(flatten)]
+    model: ModelArguments,
+}
+
+impl ModelArguments {
+    fn open(&self, task: TaskRef) -> Result<LoadedModel> {
+        Ok(task.open_model(&self.model, None, &self.device.open()?)?)
+    }
+
+    fn print(&self, found: &Prediction) -> Result<ExitStatus> {
+        if found.truncated {
+            tracing::warn!("the end of the text is not read: it is longer than the model reads");
+        }
+        match self.json {
+            true => say!("{}", found.value)?,
+            false => found.lines.iter().try_for_each(|line| say!("{line}"))?,
+        }
+        Ok(ExitStatus::Yes)
+    }
+}
+
+impl AnswerArguments {
+    fn of(&self, query: Query, answers: &str) -> Result<Query> {
+        let answers = match answers {
+            "" => Vec::new(),
+            list => distinct("answer", answer_list(list)?),
+        };
+        let Self { top_k, rerank_k, answer_scoring } = *self;
+        Ok(Query { answers, top_k, rerank_k, answer_scoring, ..query })
+    }
+}
+
+pub fn ask(a: &AskArguments) -> Result<ExitStatus> {
+    let task = TaskRef::named("vqa")?;
+    let model = a.model.open(task)?;
+    let query = Query::new(vec![a.image.clone()], &a.question);
+    a.model.print(&task.predict(&model, &a.scoring.of(query, &a.answers)?)?)
+}
+
+pub fn entail(a: &EntailArguments) -> Result<ExitStatus> {
+    let task = TaskRef::named("ve")?;
+    let query = Query::new(vec![a.image.clone()], &a.sentence);
+    a.model.print(&task.predict(&a.model.open(task)?, &query)?)
+}
+
+pub fn reason(a: &ReasonArguments) -> Result<ExitStatus> {
+    let task = TaskRef::named("nlvr")?;
+    let query = Query::new(vec![a.left.clone(), a.right.clone()], &a.statement);
+    a.model.print(&task.predict(&a.model.open(task)?, &query)?)
+}
+
+/// By the task that the checkpoint is for.
+pub fn predict(a: &PredictArguments) -> Result<ExitStatus> {
+    let checkpoint = Checkpoint::open(&a.model.model)?;
+    let task = checkpoint.task;
+    let model = checkpoint.load(&[task], &a.model.device.open()?, Parts::Inference)?;
+    let each = task.images();
+    if a.images.len() % each != 0 {
+        let given = a.images.len();
+        return Err(Error::Argument(format!(
+            "{} takes {each} images at a time, and {given} were given",
+            task.title()
+        ))
+        .into());
+    }
+    for images in a.images.chunks(each) {
+        let query = a.scoring.of(Query::new(images.to_vec(), &a.text), &a.answers)?;
+        let names: Vec<String> = images.iter().map(|p| Path::display(p).to_string()).collect();
+        let mut found = task.predict(&model, &query).with_context(|| names.join(" and "))?;
+        if a.images.len() > each && a.model.json {
+            found.value["images"] = serde_json::json!(names);
+        } else if a.images.len() > each {
+            found.lines.insert(0, names.join(" and "));
+        }
+        a.model.print(&found)?;
+    }
+    Ok(ExitStatus::Yes)
+}
