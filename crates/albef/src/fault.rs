@@ -3,7 +3,6 @@
 
 /// A way to get the training step wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), allow(dead_code, reason = "only tests inject faults"))]
 pub(crate) enum Fault {
     AccumulationNotAveraged,
     AlphaOfNextStep,
