@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use albef::eval::mutual_information::{MutualInformation, Parts, Report, other_images};
 use albef::model::TokenBatch;
 use albef::objectives::masking::{MaskDraw, SpecialIds};
-use albef::objectives::pretrain::Batch;
 use albef::ops::Precision;
+use albef::params::to_vec;
 use albef::pipeline::Pipeline;
 use albef::train::checkpoint;
 use albef::weights::{ModelFolder, momentum_encoders};
+use albef_data::dataset::Batch;
 use albef_data::random::Stream;
 use albef_report::cluster_interval;
 use anyhow::{Result, bail};
-use burn::tensor::Tensor;
 use serde_json::{Value, json};
 
 use crate::Answer;
@@ -115,7 +115,7 @@ fn mi(a: &MiArguments) -> Result<Answer> {
     tell_cut(order.iter().filter(cut).count(), given, Pipeline::TRUNCATION);
 
     let mut found = MutualInformation::default();
-    let mut measure = |images: Tensor<4>, which: &[usize]| -> Result<()> {
+    let mut measure = |images: Vec<f32>, which: &[usize]| -> Result<()> {
         let texts: Vec<Vec<u32>> = which
             .iter()
             .map(|i| ready.tokens(caption(&samples[*i].captions, a.seed, *i)))
@@ -125,7 +125,8 @@ fn mi(a: &MiArguments) -> Result<Answer> {
         let seed = Stream::new(a.seed, "masks", &[which[0] as u64]).next_u64();
         let other = other_images(&image_ids, seed as usize)?;
         let text = TokenBatch::packed(&texts);
-        let batch = Batch { images, text, image_ids, related: Vec::new() };
+        let samples = which.to_vec();
+        let batch = Batch { images, text, image_ids, samples, ..Batch::default() };
         let vocabulary = config.text.vocab_size;
         let masks = |row: usize| MaskDraw::seeded(seed, row, vocabulary);
         Ok(found.add(&parts, &batch, masks, &other)?)
@@ -145,7 +146,7 @@ fn mi(a: &MiArguments) -> Result<Answer> {
         let which = &order[at..at + batch];
         let (images, failed) = pictures.load(which);
         if failed.is_empty() {
-            measure(images, which)?;
+            measure(to_vec(images), which)?;
             at += batch;
             bar.inc(batch as u64);
         }

@@ -7,17 +7,19 @@ use albef::init::{fresh_params, fresh_queues};
 use albef::model::{
     Albef, DropoutRng, ImageContext, ImageStates, OutputRows, Sequence, TokenBatch,
 };
-use albef::objectives::distill::DistillAxis;
+use albef::objectives::PairsObjective;
 use albef::objectives::masking::SpecialIds;
-use albef::objectives::pretrain::{Batch, Settings, StepRng, forward};
+use albef::objectives::momentum::copy_for_momentum;
 use albef::ops::{Ops, Precision, bf16_unit, index};
 use albef::params::{Params, from_vec, to_vec};
-use albef::train::optimizer::{Optimizer, update_average};
-use albef::train::step::clamp_temperature;
-use albef::weights::{copy_for_momentum, momentum_encoders};
+use albef::train::checkpoint::{TrainProgress, TrainState};
+use albef::train::optimizer::Optimizer;
+use albef::train::schedule::{CosineSchedule, OFFICIAL_ITERATIONS_PER_STEP, Schedule};
+use albef::train::step::{StepSettings, train_step};
+use albef_data::dataset::Batch;
 use albef_data::random::Stream;
 use anyhow::Result;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use serde_json::json;
 
 use crate::Answer;
@@ -107,58 +109,66 @@ fn peak_mib() -> u64 {
 }
 
 struct Training {
-    config: ModelConfig,
-    online: Params,
-    momentum: Params,
-    precision: Precision,
-    queues: albef::objectives::queue::Queues,
-    optimizer: Optimizer,
-    batch: Batch,
-    step: u64,
+    state: TrainState,
+    objective: PairsObjective,
+    settings: StepSettings,
+    batch: [Batch; 1],
 }
 
 impl Training {
-    fn step(&mut self) -> Result<()> {
-        clamp_temperature(&mut self.online);
-        update_average(0.995, &mut self.momentum, &mut self.online);
-        let weights = self
-            .online
-            .trainable(Ops::for_device(self.online.device()).with_precision(self.precision));
-        let model = Albef::new(&self.config, &weights)?;
-        let teacher = momentum_encoders(&self.momentum, &self.config, self.precision)?;
-        let settings = Settings {
-            alpha: 0.4,
-            ita: true,
-            itm: true,
-            mlm: true,
-            mlm_mod: true,
-            mlm_distill_axis: DistillAxis::Vocabulary,
-            hard_negatives: true,
-            negative_temp: None,
-            mlm_probability: 0.15,
-            image_index: false,
-            dropout: 0.1,
-            momentum_dropout: 0.1,
-            special: SpecialIds { pad: 0, cls: 101, mask: 103 },
-            vocab_size: self.config.text.vocab_size,
+    fn new(
+        a: &Arguments,
+        config: ModelConfig,
+        online: Params,
+        images: Vec<f32>,
+        texts: &[Vec<u32>],
+        device: &Device,
+    ) -> Result<Self> {
+        let queue = if a.preset == "base" { 65_536 } else { 4_096 };
+        let rate = CosineSchedule {
+            lr: 1e-4,
+            min_lr: 1e-4,
+            warmup_lr: 1e-4,
+            warmup_epochs: 0,
+            epochs: 1,
+            iterations_per_step: OFFICIAL_ITERATIONS_PER_STEP,
         };
-        let draws = StepRng::Seeded(self.step);
-        let out = forward(&model, &teacher, &self.queues, &self.batch, &settings, draws)?;
-        let mut all = out.loss().backward();
-        let [_, _, image, text] = out.feats.clone();
-        drop(out);
-        let gradients = self
-            .online
-            .entries()
-            .iter()
-            .map(|p| weights.leaf(&p.name).and_then(|l| l.value.grad_remove(&mut all)))
-            .collect();
-        drop((weights, model));
-        self.queues.push(image, text, &self.batch.image_ids);
-        self.optimizer.step(1e-4, &mut self.online, gradients);
-        // Reading a value back waits for all that the device has been given to do.
-        let _ = self.online.get("temp").map(|t| to_vec(t.value.clone()));
-        self.step += 1;
+        Ok(Self {
+            state: TrainState {
+                momentum: copy_for_momentum(&online)?,
+                queues: fresh_queues(queue, config.embed_dim, 0, device),
+                optimizer: Optimizer::new(&online, 0.02, (0.9, 0.999), 1e-8),
+                online,
+                place: TrainProgress::default(),
+            },
+            objective: PairsObjective::default(),
+            settings: StepSettings {
+                model: config,
+                special: SpecialIds { pad: 0, cls: 101, mask: 103 },
+                schedule: Schedule::Official(rate),
+                alpha: 0.4,
+                warm_up: false,
+                momentum: 0.995,
+                train_temp: true,
+                precision: a.precision.into(),
+                seed: 0,
+                grad_accum_steps: 1,
+                batches_per_epoch: usize::MAX,
+                replay: None,
+            },
+            batch: [Batch {
+                images,
+                text: TokenBatch::packed(texts),
+                image_ids: (0..texts.len() as i64).collect(),
+                samples: (0..texts.len()).collect(),
+                ..Batch::default()
+            }],
+        })
+    }
+
+    /// The report reads values back, which waits for all that the device has been given to do.
+    fn step(&mut self) -> Result<()> {
+        train_step(&mut self.state, &self.objective, &self.batch, &self.settings, &mut ())?;
         Ok(())
     }
 }
@@ -180,15 +190,17 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         &online.frozen(Ops::for_device(&device).with_precision(a.precision.into())),
     )?;
     let texts = captions(a.batch.max(a.k), config.text.vocab_size);
-    let images: Tensor<4> =
-        from_vec(pixels(a.batch * 3 * res * res), [a.batch, 3, res, res], &device);
+    let values = pixels(a.batch * 3 * res * res);
     let none = DropoutRng::none;
     let mut work: Box<dyn FnMut() -> Result<usize>> = match a.work {
-        Work::Vit => Box::new(move || {
-            let states = model.encoders.visual_encoder.forward(images.clone())?;
-            let _ = to_vec(states.tokens.narrow(0, 0, 1));
-            Ok(a.batch)
-        }),
+        Work::Vit => {
+            let images: Tensor<4> = from_vec(values, [a.batch, 3, res, res], &device);
+            Box::new(move || {
+                let states = model.encoders.visual_encoder.forward(images.clone())?;
+                let _ = to_vec(states.tokens.narrow(0, 0, 1));
+                Ok(a.batch)
+            })
+        }
         Work::Text => Box::new(move || {
             let tokens = TokenBatch::packed(&texts[..a.batch]);
             let encoder = &model.encoders.text_encoder;
@@ -214,23 +226,8 @@ pub fn run(a: &Arguments) -> Result<Answer> {
         }
         Work::Step => {
             drop(model);
-            let momentum = copy_for_momentum(&online)?;
-            let queue = if a.preset == "base" { 65_536 } else { 4_096 };
-            let mut training = Training {
-                queues: fresh_queues(queue, config.embed_dim, 0, &device),
-                optimizer: Optimizer::new(&online, 0.02, (0.9, 0.999), 1e-8),
-                batch: Batch {
-                    images,
-                    text: TokenBatch::packed(&texts[..a.batch]),
-                    image_ids: (0..a.batch as i64).collect(),
-                    related: Vec::new(),
-                },
-                online,
-                momentum,
-                precision: a.precision.into(),
-                config,
-                step: 0,
-            };
+            let texts = &texts[..a.batch];
+            let mut training = Training::new(a, config, online, values, texts, &device)?;
             Box::new(move || {
                 training.step()?;
                 Ok(a.batch)

@@ -340,7 +340,7 @@ impl Logs {
                 self.events.scalar(step, &curve.name, *loss)?;
             }
         }
-        for (name, value) in &report.parts {
+        for (name, value) in &report.metrics {
             self.events.scalar(step, name, *value)?;
         }
         self.events.scalar(step, "train_lr", report.train_lr)?;

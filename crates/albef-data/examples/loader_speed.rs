@@ -33,6 +33,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             text: Default::default(),
             max_words: 30,
             max_tokens: 25,
+            mixgen: Default::default(),
+            image_index: false,
             transform: TrainTransform {
                 size,
                 crop_scale: (0.2, 1.0),

@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use albef_data::dataset::{
-    AnnotationFormat, Batch, CheckOptions, Dataset, ImageRoots, LoaderOptions, Sample, SkipReport,
-    Skipped, SourceSpec, TrainLoader, check, load_images, load_samples, load_views, open_source,
-    read_task,
+    AnnotationFormat, Batch, CheckOptions, Dataset, ImageRoots, LoaderOptions, MixGen, MixMode,
+    Sample, SkipReport, Skipped, SourceSpec, TrainLoader, check, load_images, load_samples,
+    load_views, open_source, read_task,
 };
 use albef_data::error::{DataError, ImageErrorKind};
 use albef_data::image::{
@@ -96,6 +96,8 @@ fn options(batch_size: usize, workers: usize) -> LoaderOptions {
         text: Default::default(),
         max_words: 30,
         max_tokens: 25,
+        mixgen: Default::default(),
+        image_index: false,
         transform: TrainTransform {
             size: 8,
             crop_scale: (0.2, 1.0),
@@ -489,6 +491,56 @@ fn training_names_the_picture_that_failed_once_for_each_sample() {
     let listed: Vec<_> = report.list().into_iter().map(|s| s.name).collect();
     assert_eq!(listed, ["p/gone.png", "p/bad.png and p/gone.png"]);
     assert!(refusal(run(Some(1))).contains("p/gone.png"));
+}
+
+#[test]
+fn answers_are_collated_with_their_questions_and_weights() {
+    let dir = tempdir().unwrap();
+    put(&dir, "1.png", picture(1));
+    let entry = |answers: &str| {
+        format!(
+            r#"{{"dataset": "vqa", "image": "1.png", "question": "words", "answer": [{answers}]}}"#
+        )
+    };
+    put(&dir, "list.json", format!("[{}, {}]", entry(r#""words", "[MASK]""#), entry(r#""""#)));
+    let roots = ImageRoots::default();
+    let list = dir.path().join("list.json");
+    let samples = read_task(&list, AnnotationFormat::Vqa, &roots).unwrap();
+    let data = Arc::new(Dataset::from_samples(samples));
+    let batch = epoch(&data, options(2, 1)).remove(0);
+    let answers = &batch.answers;
+    assert_eq!(answers.tokens.len(), 3);
+    assert_eq!(answers.weights.len(), 3);
+    for (s, question) in answers.tokens.sequences.iter().zip(&answers.question_of) {
+        let ids = &answers.tokens.ids[s.range()];
+        assert_eq!((ids[0], ids[ids.len() - 1]), (2, 3), "[CLS] first, [SEP] last");
+        let expected: &[&[u32]] =
+            if batch.samples[*question] == 0 { &[&[2, 5, 3], &[2, 4, 3]] } else { &[&[2, 3]] };
+        assert!(expected.contains(&ids), "{ids:?}");
+    }
+}
+
+#[test]
+fn pairs_are_mixed_alike_whatever_the_workers_and_the_first_batch() {
+    let (_dir, data) = numbered(23, &[]);
+    let data = Arc::new(data);
+    let mixgen = MixGen { mode: MixMode::Batch, ..MixGen::default() };
+    let mixed = |workers, start_batch| {
+        let mixgen = mixgen.clone();
+        let options =
+            LoaderOptions { mixgen, image_index: true, start_batch, ..options(5, workers) };
+        epoch(&data, options)
+    };
+    let whole = mixed(1, 0);
+    assert_eq!(mixed(3, 0), whole);
+    assert_eq!(mixed(2, 2), whole[2..]);
+    let plain = epoch(&data, options(5, 1));
+    for (mixed, plain) in whole.iter().zip(&plain) {
+        assert_eq!(mixed.samples, plain.samples);
+        assert_ne!(mixed.images, plain.images);
+        assert!(!mixed.related.is_empty() && plain.related.is_empty());
+    }
+    assert_ne!(whole[0].related, whole[1].related, "each batch has its own draws");
 }
 
 #[test]

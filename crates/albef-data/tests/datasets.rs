@@ -125,6 +125,8 @@ fn batches(data: &Arc<Dataset>, workers: usize, start: usize) -> Vec<Batch> {
         text: Default::default(),
         max_words: 30,
         max_tokens: 25,
+        mixgen: Default::default(),
+        image_index: false,
         transform: TrainTransform {
             size: 16,
             crop_scale: (0.3, 1.0),

@@ -87,6 +87,8 @@ pub enum Error {
         what: String,
         /// The first samples of the batch.
         batch: String,
+        /// Their indices in the data set.
+        samples: Vec<usize>,
     },
     /// A weight in a file, or one to be written, that is no finite number.
     #[error("{place}: the weight `{key}` is not finite; {hint}")]

@@ -11,6 +11,7 @@ pub mod config;
 pub mod device;
 pub mod error;
 pub mod eval;
+mod fault;
 pub mod golden;
 pub mod gradcam;
 pub mod init;

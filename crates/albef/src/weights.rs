@@ -14,9 +14,10 @@ use burn::tensor::Device;
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::model::{Albef, Branch, Encoders};
+use crate::model::Albef;
+pub use crate::objectives::momentum::{copy_for_momentum, momentum_encoders};
 use crate::objectives::queue::{NO_ID, Queues};
-use crate::ops::{Ops, Precision};
+use crate::ops::Ops;
 use crate::params::{Params, to_vec};
 
 /// Trained weights, with momentum copies and queues where a file has them.
@@ -169,33 +170,6 @@ pub(crate) fn finite(name: &str, tensor: &HostTensor, source: &str) -> Result<Ve
 /// What to do about a file that is of no use.
 const OTHER_FILE: &str = "hint: this model is of no use; take an earlier one, and a smaller learning \
                           rate if it was trained here";
-
-/// Momentum copies equal to the trained weights.
-///
-/// # Errors
-/// Never for consistent parameters.
-pub fn copy_for_momentum(online: &Params) -> Result<Params> {
-    let mut momentum = Params::new(online.device());
-    for p in online.entries() {
-        if let Some(name) = momentum_name(&p.name) {
-            momentum.insert(&name, &p.shape, to_vec(p.value.clone()))?;
-        }
-    }
-    Ok(momentum)
-}
-
-/// The momentum model on its averaged weights.
-///
-/// # Errors
-/// If a weight is absent.
-pub fn momentum_encoders(
-    momentum: &Params,
-    config: &ModelConfig,
-    precision: Precision,
-) -> Result<Encoders> {
-    let ops = Ops::for_device(momentum.device()).with_precision(precision);
-    Encoders::new(config, &momentum.frozen(ops), Branch::Momentum)
-}
 
 /// Position tables at the configured resolution, and the patches along a side before and after where
 /// these differ. A table of another width than the model's is left as it is, for the accounting of

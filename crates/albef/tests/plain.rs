@@ -4,13 +4,14 @@
 
 use albef::config::ModelConfig;
 use albef::init::{fresh_params, fresh_queues};
-use albef::model::{Albef, TokenBatch};
-use albef::objectives::distill::DistillAxis;
+use albef::model::TokenBatch;
 use albef::objectives::masking::SpecialIds;
-use albef::objectives::pretrain::{Batch, Settings, StepRng, forward};
+use albef::objectives::momentum::copy_for_momentum;
+use albef::objectives::rng::StepRng;
+use albef::objectives::{Objective, PairsObjective, StepContext};
 use albef::ops::{Ops, Precision};
-use albef::params::{cpu, from_vec, to_vec};
-use albef::weights::{copy_for_momentum, momentum_encoders};
+use albef::params::{cpu, to_vec};
+use albef_data::dataset::Batch;
 use burn::tensor::Device;
 
 fn small() -> ModelConfig {
@@ -32,38 +33,35 @@ fn step_with(ops: Ops, alpha: f64, mlm_mod: bool, device: &Device) -> (Vec<f32>,
     let config = small();
     let online = fresh_params(&config, 0.07, 3, device).unwrap();
     let weights = online.trainable(ops);
-    let model = Albef::new(&config, &weights).unwrap();
-    let teacher =
-        momentum_encoders(&copy_for_momentum(&online).unwrap(), &config, Precision::F32).unwrap();
-    let pixels = (0..3 * 3 * 32 * 32).map(|i| (i as f32 * 0.017).sin()).collect();
+    let momentum = copy_for_momentum(&online).unwrap();
     let texts: Vec<Vec<u32>> = vec![vec![2, 30, 31, 32, 40], vec![2, 50], vec![2, 60, 61, 62]];
     let batch = Batch {
-        images: from_vec(pixels, [3, 3, 32, 32], device),
+        images: (0..3 * 3 * 32 * 32).map(|i| (i as f32 * 0.017).sin()).collect(),
         text: TokenBatch::packed(&texts),
         image_ids: vec![0, 1, 2],
-        related: Vec::new(),
+        ..Batch::default()
     };
-    let settings = Settings {
-        alpha,
-        ita: true,
-        itm: true,
-        mlm: true,
+    let objective = PairsObjective {
         mlm_mod,
-        mlm_distill_axis: DistillAxis::Vocabulary,
-        hard_negatives: true,
-        negative_temp: None,
         mlm_probability: 0.4,
         image_index: true,
-        dropout: 0.1,
         momentum_dropout: 0.0,
-        special: SpecialIds { pad: 0, cls: 2, mask: 4 },
-        vocab_size: 120,
+        ..PairsObjective::default()
     };
-    let queues = fresh_queues(7, config.embed_dim, 1, device);
-    let out = forward(&model, &teacher, &queues, &batch, &settings, StepRng::Seeded(5)).unwrap();
-    let losses = [&out.loss_mlm, &out.loss_ita, &out.loss_itm];
-    let losses = losses.map(|l| to_vec(l.clone().inner())[0]).to_vec();
-    let mut all = out.loss().backward();
+    let cx = StepContext {
+        model: &config,
+        special: SpecialIds { pad: 0, cls: 2, mask: 4 },
+        momentum: &momentum,
+        queues: &fresh_queues(7, config.embed_dim, 1, device),
+        alpha,
+        step: 0,
+        rng: &StepRng::Seeded(5),
+        precision: Precision::F32,
+        trace: false,
+    };
+    let out = objective.forward(&cx, &weights, &batch).unwrap();
+    let losses = out.losses.values().into_iter().map(|(_, value)| value as f32).collect();
+    let mut all = out.losses.total().unwrap().backward();
     let gradients = online
         .entries()
         .iter()
@@ -122,11 +120,12 @@ fn a_step_in_bf16_stays_near_one_in_f32() {
 mod devices {
     use super::*;
     use albef::device::{Kind, found, open};
+    use albef::objectives::momentum::update_average;
     use albef::objectives::queue::Queues;
-    use albef::params::Params;
+    use albef::params::{Params, from_vec};
     use albef::train::checkpoint::{TrainProgress, TrainState, list, load, save};
-    use albef::train::optimizer::{Optimizer, update_average};
-    use albef::train::step::clamp_temperature;
+    use albef::train::optimizer::Optimizer;
+    use albef::train::temperature::clamp_temperature;
 
     fn offered() -> Vec<Device> {
         let others = Kind::ALL.into_iter().filter(|k| *k != Kind::Cpu);

@@ -9,13 +9,16 @@ use albef::init::{fresh_params, fresh_queues, fresh_task_params};
 use albef::model::{
     Albef, Branch, DropoutRng, ImageContext, ImageStates, OutputRows, TokenBatch, VqaModel,
 };
-use albef::objectives::answers::{self, AnswerBatch, AnswerSettings};
 use albef::objectives::distill::DistillAxis;
 use albef::objectives::masking::SpecialIds;
-use albef::objectives::pretrain::{Batch, Settings, Step, StepRng, forward};
+use albef::objectives::momentum::copy_for_momentum;
+use albef::objectives::pairs::PairsTrace;
+use albef::objectives::rng::StepRng;
+use albef::objectives::vqa::VqaTrace;
+use albef::objectives::{Losses, Metric, Objective, PairsObjective, StepContext, VqaObjective};
 use albef::ops::{Ops, Precision};
 use albef::params::{Params, cpu, from_vec, to_vec};
-use albef::weights::{copy_for_momentum, momentum_encoders};
+use albef_data::dataset::{Answers, Batch};
 use albef_weights::Task;
 use burn::tensor::Tensor;
 
@@ -31,9 +34,12 @@ fn small() -> ModelConfig {
     config
 }
 
+fn pixels(n: usize) -> Vec<f32> {
+    (0..n * 3 * 32 * 32).map(|i| (i as f32 * 0.017).sin()).collect()
+}
+
 fn images(n: usize) -> Tensor<4> {
-    let pixels = (0..n * 3 * 32 * 32).map(|i| (i as f32 * 0.017).sin()).collect();
-    from_vec(pixels, [n, 3, 32, 32], &cpu())
+    from_vec(pixels(n), [n, 3, 32, 32], &cpu())
 }
 
 fn texts() -> Vec<Vec<u32>> {
@@ -67,23 +73,44 @@ fn soft_over_positions(text: &[f32], at: usize, teacher: &[f32]) -> f64 {
     -(0..WORDS).map(term).sum::<f64>()
 }
 
-fn settings() -> Settings {
-    Settings {
-        alpha: ALPHA,
-        ita: true,
-        itm: true,
-        mlm: true,
-        mlm_mod: true,
-        mlm_distill_axis: DistillAxis::Vocabulary,
-        hard_negatives: true,
-        negative_temp: None,
+fn settings() -> PairsObjective {
+    PairsObjective {
         mlm_probability: 0.5,
-        image_index: false,
         dropout: 0.0,
         momentum_dropout: 0.0,
-        special: SpecialIds { pad: 0, cls: 2, mask: 4 },
-        vocab_size: WORDS,
+        ..PairsObjective::default()
     }
+}
+
+/// What a forward pass gives, its intermediates unpacked.
+struct Seen<T> {
+    losses: Losses,
+    metrics: Vec<Metric>,
+    trace: T,
+}
+
+/// A forward pass of these weights and a momentum model's.
+fn seen<T: Clone + 'static>(
+    objective: &dyn Objective,
+    [online, momentum]: [Params; 2],
+    batch: &Batch,
+) -> Seen<T> {
+    let config = small();
+    let cx = StepContext {
+        model: &config,
+        special: SpecialIds { pad: 0, cls: 2, mask: 4 },
+        momentum: &copy_for_momentum(&momentum).unwrap(),
+        queues: &fresh_queues(7, config.embed_dim, 1, &cpu()),
+        alpha: ALPHA,
+        step: 0,
+        rng: &StepRng::Seeded(5),
+        precision: Precision::F32,
+        trace: true,
+    };
+    let weights = online.trainable(Ops::Fused(Precision::F32));
+    let forward = objective.forward(&cx, &weights, batch).unwrap();
+    let trace = forward.trace.unwrap().downcast_ref::<T>().unwrap().clone();
+    Seen { losses: forward.losses, metrics: forward.metrics, trace }
 }
 
 /// Weights of a model and of its teacher.
@@ -91,21 +118,15 @@ fn pair() -> [Params; 2] {
     [3, 4].map(|seed| loud(fresh_params(&small(), 0.07, seed, &cpu()).unwrap()))
 }
 
-/// A step on three pictures of the given ids.
-fn pretrain_step(settings: &Settings, image_ids: [i64; 3]) -> Step {
-    let config = small();
-    let [online, momentum] = pair();
-    let model = Albef::new(&config, &online.trainable(Ops::Fused(Precision::F32))).unwrap();
-    let teacher =
-        momentum_encoders(&copy_for_momentum(&momentum).unwrap(), &config, Precision::F32).unwrap();
+/// A forward pass on three images of the given ids.
+fn pretrain_step(settings: &PairsObjective, image_ids: [i64; 3]) -> Seen<PairsTrace> {
     let batch = Batch {
-        images: images(3),
+        images: pixels(3),
         text: TokenBatch::packed(&texts()),
         image_ids: image_ids.to_vec(),
-        related: Vec::new(),
+        ..Batch::default()
     };
-    let queues = fresh_queues(7, config.embed_dim, 1, &cpu());
-    forward(&model, &teacher, &queues, &batch, settings, StepRng::Seeded(5)).unwrap()
+    seen(settings, pair(), &batch)
 }
 
 fn part(step: &[(&'static str, f64)], name: &str) -> f64 {
@@ -121,10 +142,11 @@ fn masked_words_can_be_distilled_over_the_positions_of_the_padded_text() {
     let config = small();
     let [online, _] = pair();
     let [words, positions] = [DistillAxis::Vocabulary, DistillAxis::Sequence]
-        .map(|axis| Settings { mlm_distill_axis: axis, ..settings() })
+        .map(|axis| PairsObjective { mlm_distill_axis: axis, ..settings() })
         .map(|settings| pretrain_step(&settings, [0, 1, 2]));
-    assert_eq!(words.masked.labels, positions.masked.labels);
-    let hard = [&words, &positions].map(|s| part(&s.parts, "mlm_hard"));
+    let masked = positions.trace.masked.clone().unwrap();
+    assert_eq!(words.trace.masked.as_ref().unwrap().labels, masked.labels);
+    let hard = [&words, &positions].map(|s| part(&s.metrics, "mlm_hard"));
     assert!((hard[0] - hard[1]).abs() < 1e-5, "{hard:?}");
 
     // Logits of every position of the masked captions, padded to the longest.
@@ -133,7 +155,7 @@ fn masked_words_can_be_distilled_over_the_positions_of_the_padded_text() {
     let mut ids = Vec::new();
     let mut row = 0;
     for n in &lengths {
-        ids.extend_from_slice(&positions.masked.ids[row..row + n]);
+        ids.extend_from_slice(&masked.ids[row..row + n]);
         ids.resize(ids.len() + width - n, 0);
         row += n;
     }
@@ -146,13 +168,13 @@ fn masked_words_can_be_distilled_over_the_positions_of_the_padded_text() {
     let hidden =
         encoders.text_encoder.multi_modal(&padded, context, OutputRows::All, none, None).unwrap();
     let logits = to_vec(encoders.mlm_head.as_ref().unwrap().forward(hidden));
-    let teacher = to_vec(positions.mlm_logits_m.clone().unwrap());
+    let teacher = to_vec(positions.trace.mlm_logits_m.clone().unwrap());
 
     let mut terms = Vec::new();
     let mut row = 0;
     for (b, n) in lengths.iter().enumerate() {
         for at in 0..*n {
-            if positions.masked.labels[row + at].is_some() {
+            if masked.labels[row + at].is_some() {
                 let text = &logits[b * width * WORDS..][..width * WORDS];
                 let teacher = &teacher[terms.len() * WORDS..][..WORDS];
                 terms.push(soft_over_positions(text, at, teacher));
@@ -161,24 +183,24 @@ fn masked_words_can_be_distilled_over_the_positions_of_the_padded_text() {
         row += n;
     }
     let soft = terms.iter().sum::<f64>() / terms.len() as f64;
-    let got = part(&positions.parts, "mlm_soft");
+    let got = part(&positions.metrics, "mlm_soft");
     assert!((got - soft).abs() < 1e-4 * soft, "{got} instead of {soft}");
-    let loss = number(&positions.loss_mlm);
+    let loss = number(positions.losses.get("train_loss_mlm").unwrap());
     assert!((loss - ((1.0 - ALPHA) * hard[1] + ALPHA * soft)).abs() < 1e-4 * loss);
-    assert!((part(&words.parts, "mlm_soft") - soft).abs() > 0.1, "the axis makes a difference");
+    assert!((part(&words.metrics, "mlm_soft") - soft).abs() > 0.1, "the axis makes a difference");
     // Over positions there is no divergence of two distributions.
-    assert!(words.parts.iter().any(|(n, _)| *n == "mlm_kl"));
-    assert!(positions.parts.iter().all(|(n, _)| *n != "mlm_kl"));
+    assert!(words.metrics.iter().any(|(n, _)| *n == "mlm_kl"));
+    assert!(positions.metrics.iter().all(|(n, _)| *n != "mlm_kl"));
 }
 
 #[test]
 fn the_parts_of_contrast_make_up_its_loss() {
     let step = pretrain_step(&settings(), [0, 1, 2]);
-    let of = |name| part(&step.parts, name);
-    let loss = number(&step.loss_ita);
+    let of = |name| part(&step.metrics, name);
+    let loss = number(step.losses.get("train_loss_ita").unwrap());
     assert!((loss - ((1.0 - ALPHA) * of("ita_hard") + ALPHA * of("ita_soft"))).abs() < 1e-4);
     let (mut soft, mut kl) = (0.0, 0.0);
-    for (sims, sims_m) in step.sims.iter().zip(&step.sims_m) {
+    for (sims, sims_m) in step.trace.contrast.sims.iter().zip(&step.trace.contrast.sims_m) {
         let (p, q) = (to_vec(sims.clone().inner()), to_vec(sims_m.clone()));
         for (p, q) in p.chunks(10).zip(q.chunks(10)) {
             for (p, q) in log_softmax(p).into_iter().zip(log_softmax(q)) {
@@ -193,23 +215,24 @@ fn the_parts_of_contrast_make_up_its_loss() {
 
 #[test]
 fn without_a_masked_word_or_a_negative_a_step_goes_on_and_says_so() {
-    let none_masked = pretrain_step(&Settings { mlm_probability: 0.0, ..settings() }, [0, 1, 2]);
-    assert_eq!(number(&none_masked.loss_mlm), 0.0);
-    assert!(number(&none_masked.loss()).is_finite());
-    let by_id = Settings { image_index: true, ..settings() };
+    let none_masked =
+        pretrain_step(&PairsObjective { mlm_probability: 0.0, ..settings() }, [0, 1, 2]);
+    assert_eq!(number(none_masked.losses.get("train_loss_mlm").unwrap()), 0.0);
+    assert!(number(&none_masked.losses.total().unwrap()).is_finite());
+    let by_id = PairsObjective { image_index: true, ..settings() };
     let alike = pretrain_step(&by_id, [7, 7, 7]);
-    assert_eq!(alike.itm_labels, [1, 1, 1]);
-    assert_eq!(part(&alike.parts, "itm_without_negative"), 6.0);
-    assert!(number(&alike.loss()).is_finite());
+    assert_eq!(alike.trace.itm_labels, [1, 1, 1]);
+    assert_eq!(part(&alike.metrics, "itm_rows_without_negative"), 6.0);
+    assert!(number(&alike.losses.total().unwrap()).is_finite());
     let apart = pretrain_step(&by_id, [7, 8, 9]);
-    assert!(apart.parts.iter().all(|(name, _)| *name != "itm_without_negative"));
+    assert!(apart.metrics.iter().all(|(name, _)| *name != "itm_rows_without_negative"));
 }
 
 #[test]
 fn captions_of_one_picture_are_negatives_unless_the_index_is_used() {
     let targets = |image_index| {
-        let settings = Settings { image_index, alpha: 0.0, ..settings() };
-        to_vec(pretrain_step(&settings, [7, 7, 8]).targets[0].clone())[..3].to_vec()
+        let settings = PairsObjective { image_index, distill: false, ..settings() };
+        to_vec(pretrain_step(&settings, [7, 7, 8]).trace.contrast.targets[0].clone())[..3].to_vec()
     };
     assert_eq!(targets(false), [1.0, 0.0, 0.0]);
     assert_eq!(targets(true), [0.5, 0.5, 0.0]);
@@ -218,10 +241,10 @@ fn captions_of_one_picture_are_negatives_unless_the_index_is_used() {
 #[test]
 fn the_teacher_has_dropout_of_its_own() {
     let [still, noisy] = [0.0, 0.1]
-        .map(|p| pretrain_step(&Settings { momentum_dropout: p, ..settings() }, [0, 1, 2]));
-    let feats = |step: &Step, i: usize| to_vec(step.feats[i].clone().inner());
+        .map(|p| pretrain_step(&PairsObjective { momentum_dropout: p, ..settings() }, [0, 1, 2]));
+    let feats = |step: &Seen<PairsTrace>, i: usize| to_vec(step.trace.feats[i].clone().inner());
     assert_eq!(feats(&still, 1), feats(&noisy, 1));
-    let text_m = |step: &Step| to_vec(step.feats[3].clone());
+    let text_m = |step: &Seen<PairsTrace>| to_vec(step.trace.feats[3].clone());
     assert_ne!(text_m(&still), text_m(&noisy));
 }
 
@@ -242,39 +265,30 @@ fn where_no_box_scores_none_is_chosen() {
     assert_eq!(best_box(&[0.1, 0.3, 0.3]), Some(1));
 }
 
-fn answer_models() -> [VqaModel; 2] {
-    let config = small();
-    let fresh = |seed| loud(fresh_task_params(Task::Vqa, &config, 0.07, seed, &cpu()).unwrap());
-    let ops = Ops::Fused(Precision::F32);
-    let momentum = copy_for_momentum(&fresh(8)).unwrap().frozen(ops);
-    [
-        VqaModel::new(&config, &fresh(7).trainable(ops), Branch::Online).unwrap(),
-        VqaModel::new(&config, &momentum, Branch::Momentum).unwrap(),
-    ]
-}
-
 #[test]
 fn answers_can_be_distilled_over_their_positions() {
-    let [model, teacher] = answer_models();
+    let config = small();
+    let fresh = |seed| loud(fresh_task_params(Task::Vqa, &config, 0.07, seed, &cpu()).unwrap());
     let answers: Vec<Vec<u32>> = vec![vec![2, 70, 3], vec![2, 71, 72, 73, 3], vec![2, 74, 3]];
-    let batch = AnswerBatch {
-        images: images(2),
-        questions: TokenBatch::packed(&texts()[..2]),
-        answers: TokenBatch::packed(&answers),
-        question_of: vec![0, 0, 1],
-        weights: vec![0.7, 0.3, 1.0],
+    let weights = vec![0.7, 0.3, 1.0];
+    let tokens = TokenBatch::packed(&answers);
+    let batch = Batch {
+        images: pixels(2),
+        text: TokenBatch::packed(&texts()[..2]),
+        answers: Answers { tokens, question_of: vec![0, 0, 1], weights: weights.clone() },
+        ..Batch::default()
     };
     let run = |axis| {
-        let settings = AnswerSettings { alpha: ALPHA, axis, pad: 0 };
-        let none = [DropoutRng::none(), DropoutRng::none()];
-        answers::forward(&model, Some(&teacher), &batch, settings, none).unwrap()
+        let (dropout, momentum_dropout) = (0.0, 0.0);
+        let objective = VqaObjective { distill: true, axis, dropout, momentum_dropout };
+        seen::<VqaTrace>(&objective, [fresh(7), fresh(8)], &batch)
     };
     let [words, positions] = [DistillAxis::Vocabulary, DistillAxis::Sequence].map(run);
-    let hard = [&words, &positions].map(|s| part(&s.parts, "answer_hard"));
+    let hard = [&words, &positions].map(|s| part(&s.metrics, "vqa_hard"));
     assert!((hard[0] - hard[1]).abs() < 1e-4, "{hard:?}");
     let width = 5;
-    let logits = to_vec(model.head.forward(positions.decoder_states.clone()).inner());
-    let taught = to_vec(teacher.head.forward(positions.teacher_states.clone().unwrap()));
+    let logits = to_vec(positions.trace.logits.clone().inner());
+    let taught = to_vec(positions.trace.logits_m.clone().unwrap());
     assert_eq!(logits.len(), 3 * width * WORDS);
     let mut soft = 0.0;
     for (i, answer) in answers.iter().enumerate() {
@@ -282,15 +296,15 @@ fn answers_can_be_distilled_over_their_positions() {
         let text = &logits[i * width * WORDS..][..(width - 1) * WORDS];
         for at in 0..answer.len() - 1 {
             let teacher = &taught[(i * width + at) * WORDS..][..WORDS];
-            let weight = f64::from(batch.weights[i]) / 2.0;
+            let weight = f64::from(weights[i]) / 2.0;
             soft += weight * soft_over_positions(text, at, teacher);
         }
     }
-    let got = part(&positions.parts, "answer_soft");
+    let got = part(&positions.metrics, "vqa_soft");
     assert!((got - soft).abs() < 1e-4 * soft, "{got} instead of {soft}");
-    let loss = number(&positions.loss);
+    let loss = number(positions.losses.get("train_loss").unwrap());
     assert!((loss - ((1.0 - ALPHA) * hard[1] + ALPHA * soft)).abs() < 1e-4 * loss);
-    assert!((part(&words.parts, "answer_soft") - soft).abs() > 0.1);
+    assert!((part(&words.metrics, "vqa_soft") - soft).abs() > 0.1);
 }
 
 #[test]

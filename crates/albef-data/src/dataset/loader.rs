@@ -12,13 +12,14 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
+use super::batch::{Answers, Batch};
+use super::mixgen::{MixGen, MixMode};
 use super::order::epoch_order;
 use super::source::{Dataset, Sample, Skipped};
-use super::tasks::Target;
 use crate::error::{DataError, ImageError, Result};
 use crate::image::{DecodeOptions, Normalization, RgbImage, TrainTransform, resize_bicubic};
 use crate::random::Stream;
-use crate::text::{Tokenizer, pre_caption, pre_question};
+use crate::text::{TokenBatch, Tokenizer, pre_caption, pre_question};
 
 /// The most worker threads of a loader.
 pub const MAX_WORKERS: usize = 256;
@@ -59,8 +60,12 @@ pub struct LoaderOptions {
     pub text: TextRule,
     /// Words of a caption that are kept.
     pub max_words: usize,
-    /// Tokens of a caption that are kept.
+    /// Tokens of a caption that are kept, unless pairs are mixed.
     pub max_tokens: usize,
+    /// New pairs by mixing two; its `max_tokens` takes the place of the other then.
+    pub mixgen: MixGen,
+    /// Whether image ids decide which pairs are positives, for mixed ones.
+    pub image_index: bool,
     /// The transform of pictures.
     pub transform: TrainTransform,
     /// Whether pictures are mirrored although a caption says left or right, as in the official code.
@@ -72,22 +77,6 @@ pub struct LoaderOptions {
     /// Different pictures that may be skipped before the run stops; `None`: 1 % of the samples, at
     /// least 10.
     pub max_skipped: Option<usize>,
-}
-
-/// A batch of pairs.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Batch {
-    /// Normalised pixels `[B, 3, S, S]`; with two images a sample all first ones, then all second
-    /// ones.
-    pub images: Vec<f32>,
-    /// Token ids of each caption.
-    pub token_ids: Vec<Vec<u32>>,
-    /// Image number of each pair.
-    pub image_ids: Vec<u32>,
-    /// What each sample asks for.
-    pub targets: Vec<Target>,
-    /// Index of each sample in the data set.
-    pub samples: Vec<usize>,
 }
 
 /// Pictures that could not be used, each named once. Shared by the epochs of a run.
@@ -199,7 +188,11 @@ impl Work {
                     let mut pick = Stream::new(o.seed, "caption", &[o.epoch, position as u64]);
                     let caption = sample.captions.get(pick.below(sample.captions.len()));
                     let words = o.text.clean(caption.map_or("", String::as_str), o.max_words);
-                    return Ok((index, self.tokenizer.encode_truncated(&words, o.max_tokens)));
+                    let max_tokens = match o.mixgen.mode {
+                        MixMode::Off => o.max_tokens,
+                        MixMode::Fixed | MixMode::Batch => o.mixgen.max_tokens,
+                    };
+                    return Ok((index, self.tokenizer.encode_truncated(&words, max_tokens)));
                 }
                 Some(Err(skipped)) => drop(self.report.lock().insert(index, skipped)),
                 None => {}
@@ -222,6 +215,7 @@ impl Work {
         Err(DataError::Internal("no usable substitute was found".into()))
     }
 
+    /// Collates batch `number` of the epoch.
     fn batch(&self, number: usize) -> Result<Batch> {
         let (size, side) = (self.options.batch_size, self.options.transform.size);
         let plane = 3 * side * side;
@@ -230,24 +224,25 @@ impl Work {
         for (at, slot) in images.chunks_mut(plane).enumerate() {
             slots[at % size].push(slot);
         }
-        let mut batch = Batch {
-            images: Vec::new(),
-            token_ids: Vec::with_capacity(size),
-            image_ids: Vec::with_capacity(size),
-            targets: Vec::with_capacity(size),
-            samples: Vec::with_capacity(size),
-        };
+        let mut batch = Batch::default();
+        let mut texts = Vec::with_capacity(size);
         for (i, mut image) in slots.into_iter().enumerate() {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(DataError::Internal("the loader was closed".into()));
             }
             let (index, tokens) = self.sample(number * size + i, &mut image)?;
-            batch.token_ids.push(tokens);
-            batch.image_ids.push(self.data.image_ids()[index]);
+            texts.push(tokens);
+            batch.image_ids.push(i64::from(self.data.image_ids()[index]));
             batch.targets.push(self.data.samples()[index].task.target.clone());
             batch.samples.push(index);
         }
         batch.images = images;
+        let o = &self.options;
+        let place = o.epoch * self.batches as u64 + number as u64;
+        let mut stream = Stream::new(o.seed, "mixgen", &[o.epoch, number as u64]);
+        o.mixgen.apply(&mut batch, &mut texts, &mut stream, place, o.image_index);
+        batch.text = TokenBatch::packed(&texts);
+        batch.answers = Answers::collate(&batch.targets, &self.tokenizer);
         Ok(batch)
     }
 }
@@ -301,6 +296,10 @@ impl TrainLoader {
         if let Some(odd) = data.samples().iter().find(|s| s.views() != views) {
             let detail = format!("`{}` has one image where others have two", odd.name);
             return Err(DataError::Internal(detail));
+        }
+        if views > 1 && options.mixgen.mode != MixMode::Off {
+            let detail = "MixGen mixes pairs of one image and one text, not texts about two images";
+            return Err(DataError::Argument(detail.into()));
         }
         let work = Arc::new(Work {
             views,

@@ -2,19 +2,23 @@
 //! decoded into batches.
 
 mod annotation;
+mod batch;
 mod check;
 mod folder;
 mod loader;
+mod mixgen;
 mod order;
 mod shard;
 mod source;
 mod tasks;
 
+pub use batch::{Answers, Batch};
 pub use check::{CheckOptions, CheckReport, check, check_samples};
 pub use loader::{
-    Batch, LoaderOptions, MAX_WORKERS, SkipReport, TextRule, TrainLoader, batches_per_epoch,
-    load_images, load_samples, load_views,
+    LoaderOptions, MAX_WORKERS, SkipReport, TextRule, TrainLoader, batches_per_epoch, load_images,
+    load_samples, load_views,
 };
+pub use mixgen::{Lambda, MixGen, MixMode, Mixed};
 pub use order::epoch_order;
 pub use source::{
     Contents, Dataset, Location, Sample, Skipped, SourceSpec, open_source, read_source,

@@ -2,10 +2,12 @@
 
 mod clean;
 mod limits;
+mod sequences;
 mod vocabulary;
 mod wordpiece;
 
 pub use clean::{pre_caption, pre_question};
 pub use limits::{Encoded, Truncation};
+pub use sequences::{Sequence, TokenBatch};
 pub use vocabulary::Vocabulary;
 pub use wordpiece::Tokenizer;

@@ -1,12 +1,12 @@
 //! The configuration of fine-tuning: the official keys of all tasks (spec `training` section 3).
 
+use albef_data::dataset::MixMode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::pretrain::{Files, Parsed, PretrainConfig, parse_config};
 use crate::error::{Error, Result};
 use crate::eval::answers::RankRule;
-use crate::objectives::mixgen::MixMode;
 use crate::train::objective::Objective;
 
 /// From what a momentum model starts that the checkpoint does not have.

@@ -3,6 +3,7 @@
 mod checks;
 mod parse;
 
+use albef_data::dataset::MixGen;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::parse::merge;
@@ -10,10 +11,9 @@ pub(super) use self::parse::{Parsed, parse_config};
 use super::model::ModelConfig;
 use crate::error::{Error, Result};
 use crate::objectives::distill::DistillAxis;
-use crate::objectives::mixgen::MixGen;
 use crate::ops::Precision;
 use crate::train::optimizer::DecayRule;
-use crate::train::schedule::CosineSchedule;
+use crate::train::schedule::{CosineSchedule, OFFICIAL_ITERATIONS_PER_STEP};
 
 /// The names of precisions in configurations.
 #[derive(Serialize, Deserialize)]
@@ -374,6 +374,7 @@ impl PretrainConfig {
             warmup_lr: s.warmup_lr,
             warmup_epochs: s.warmup_epochs,
             epochs: s.epochs,
+            iterations_per_step: OFFICIAL_ITERATIONS_PER_STEP,
         }
     }
 }

@@ -8,6 +8,7 @@
 //! Nothing is recorded for gradients. Letters: `B` batch, `C` candidates (batch and queue), `V`
 //! vocabulary, `W` masked words. Logarithms are natural; sums are in double precision.
 
+use albef_data::dataset::Batch;
 use burn::tensor::Tensor;
 use serde::Serialize;
 
@@ -17,9 +18,8 @@ use crate::model::{
 };
 use crate::objectives::itc;
 use crate::objectives::masking::{MaskDraw, SpecialIds, mask_tokens};
-use crate::objectives::pretrain::Batch;
 use crate::objectives::queue::Queues;
-use crate::params::to_vec;
+use crate::params::{from_vec, to_vec};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug)]
@@ -210,9 +210,12 @@ impl MutualInformation {
             )));
         }
         let online = &parts.model.encoders;
-        let image = online.visual_encoder.forward(batch.images.clone())?;
+        let side = parts.model.config.vision.image_res;
+        let shape = [batch.images.len() / (3 * side * side).max(1), 3, side, side];
+        let pixels = from_vec(batch.images.clone(), shape, &parts.model.temp.device());
+        let image = online.visual_encoder.forward(pixels.clone())?;
         let image_m = match parts.teacher {
-            Some(teacher) => teacher.visual_encoder.forward(batch.images.clone())?,
+            Some(teacher) => teacher.visual_encoder.forward(pixels)?,
             None => image.clone(),
         };
         self.contrast(parts, batch, &image, &image_m)?;

@@ -1,12 +1,12 @@
 //! Question answering: decoder, training step, ranking, soft accuracy.
 
+use albef_data::dataset::Answers;
 use albef_data::text::{Tokenizer, Vocabulary};
 use burn::tensor::activation;
 use serde_json::Value;
 
-use super::downstream::TaskRun;
 use super::encoders::{padded_batch, prefix_lengths, widened};
-use super::pretrain::{compare_checksums, compare_gradients, gradients, packed};
+use super::step::{Run, batch, compare_checksums, compare_gradients, packed};
 use super::{Comparison, GoldenSet, Outcome};
 use crate::error::Result;
 use crate::eval::answers::{Candidates, RankRule, rank};
@@ -14,20 +14,23 @@ use crate::eval::vqa_score::{
     ScoreRule, accuracy, clean, digits_and_articles, punctuation, totals,
 };
 use crate::model::{Branch, DropoutRng, Memory, OutputRows, TextTrace, TokenBatch, VqaModel};
-use crate::objectives::answers::{AnswerBatch, AnswerSettings, forward};
+use crate::objectives::VqaObjective;
 use crate::objectives::classify::gather_labels;
 use crate::objectives::distill::DistillAxis;
-use crate::ops::index;
+use crate::objectives::rng::Replay;
+use crate::objectives::vqa::VqaTrace;
+use crate::ops::{Ops, index};
 use crate::params::{from_vec, to_vec};
 
 const HOLES: &str = "a mask with holes, where only visible prefixes are known";
 
 pub(super) fn decoder(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let mut c = Comparison::new(fixture)?;
-    let run = TaskRun::new(set, fixture)?;
+    let (config, weights) = set.task_model(fixture)?;
+    let weights = weights.online.frozen(Ops::for_device(set.device()));
     let t = set.tensors(fixture, "inputs.safetensors")?;
     let expected = set.tensors(fixture, "expected.safetensors")?;
-    let model = VqaModel::new(&run.config, &run.frozen(), Branch::Online)?;
+    let model = VqaModel::new(&config, &weights, Branch::Online)?;
     let [batch, length, hidden] = t.axes("encoder_states")?;
     let (Some(tokens), Some(visible)) = (
         padded_batch(&t, "input_ids", "attention_mask")?,
@@ -47,7 +50,7 @@ pub(super) fn decoder(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let logits = model.head.forward(out);
     let [rows, width] = t.axes("input_ids")?;
     let labels = t.integers("labels")?;
-    let words = run.config.text.vocab_size as i64;
+    let words = config.text.vocab_size as i64;
     if rows != batch || labels.len() != batch * width || labels.iter().any(|l| *l >= words) {
         let detail = format!("`labels` must hold word pieces below {words} for {batch} texts");
         return Err(set.wrong(fixture, &detail));
@@ -107,7 +110,10 @@ fn step(
     with_padding: bool,
     c: &mut Comparison,
 ) -> Result<()> {
-    let mut run = TaskRun::new(set, fixture)?;
+    let mut run = Run::of_task(set, fixture, |distill| {
+        let (axis, dropout, momentum_dropout) = (DistillAxis::Vocabulary, 0.0, 0.0);
+        Box::new(VqaObjective { distill, axis, dropout, momentum_dropout })
+    })?;
     let t = set.tensors(fixture, "inputs.safetensors")?;
     let expected = set.tensors(fixture, "expected.safetensors")?;
     let counts = fixture["params"]["answers_per_question"].as_array();
@@ -123,28 +129,13 @@ fn step(
         let detail = format!("`answers_per_question` is about {found} answers, given are {total}");
         return Err(set.wrong(fixture, &detail));
     }
-    let batch = AnswerBatch {
-        images: t.on("image", set.device())?,
-        questions,
-        answers,
-        question_of,
-        weights: t.floats_of("weights", total)?,
-    };
-    if run.distill {
-        run.update_momentum();
-    }
-    let weights = run.trainable();
-    let model = VqaModel::new(&run.config, &weights, Branch::Online)?;
-    let teacher = run
-        .distill
-        .then(|| VqaModel::new(&run.config, &run.teacher(), Branch::Momentum))
-        .transpose()?;
-    let none = || DropoutRng::none();
-    let settings = AnswerSettings { alpha: run.alpha, axis: DistillAxis::Vocabulary, pad: 0 };
-    let out = forward(&model, teacher.as_ref(), &batch, settings, [none(), none()])?;
-    let grads = gradients(&run.weights.online, &weights, &out.loss);
+    let weights = t.floats_of("weights", total)?;
+    let mut batch = batch(&t, "image", questions, &run.settings.model)?;
+    batch.answers = Answers { tokens: answers, question_of, weights };
+    let (_, seen) = run.step(vec![(batch, Replay::default())])?;
+    let trace: &VqaTrace = seen.trace()?;
     let mut answer_loss = vec![0.0; total];
-    for (answer, loss) in out.answer_of.iter().zip(to_vec(out.token_loss.clone())) {
+    for (answer, loss) in trace.answer_of.iter().zip(to_vec(trace.token_loss.clone())) {
         answer_loss[*answer] += loss;
     }
     for name in expected.names() {
@@ -152,33 +143,33 @@ fn step(
         if name == "grad_norms" || (padded_only && !with_padding) {
             continue;
         }
-        let got = match (name.as_str(), &out.teacher_states, &teacher) {
-            ("loss", ..) => to_vec(out.loss.clone()),
-            ("answer_loss", ..) => answer_loss.clone(),
-            ("question_states", ..) => to_vec(out.question_states.clone()),
-            ("logits", ..) => to_vec(model.head.forward(out.decoder_states.clone())),
-            ("logits_m", Some(states), Some(teacher)) => {
+        let got = match (name.as_str(), &trace.logits_m) {
+            ("loss", _) => seen.loss("loss"),
+            ("answer_loss", _) => Some(answer_loss.clone()),
+            ("question_states", _) => Some(to_vec(trace.question_states.clone())),
+            ("logits", _) => Some(to_vec(trace.logits.clone())),
+            ("logits_m", Some(logits)) => {
                 // Without the last position of each answer.
                 let [_, width] = t.axes("answer_ids")?;
                 let rows: Vec<usize> =
                     (0..total * width).filter(|i| i % width + 1 < width).collect();
-                let states = states.clone().select(0, index(&rows, set.device()));
-                to_vec(teacher.head.forward(states))
+                Some(to_vec(logits.clone().select(0, index(&rows, set.device()))))
             }
-            _ => {
-                c.fail(format!("`{name}` is not computed here"));
-                continue;
-            }
+            _ => None,
         };
-        c.tensor(&name, &got, &expected.floats(&name)?);
+        match got {
+            Some(got) => c.tensor(&name, &got, &expected.floats(&name)?),
+            None => c.fail(format!("`{name}` is not computed here")),
+        }
     }
-    compare_gradients(set, fixture, &grads, c)?;
-    compare_checksums(set, fixture, &run.weights.momentum, c)
+    compare_gradients(set, fixture, &seen.gradients, c)?;
+    compare_checksums(set, fixture, &run.state.momentum, c)
 }
 
 pub(super) fn ranking(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let mut c = Comparison::new(fixture)?;
-    let run = TaskRun::new(set, fixture)?;
+    let (config, weights) = set.task_model(fixture)?;
+    let weights = weights.online.frozen(Ops::for_device(set.device()));
     let t = set.tensors(fixture, "inputs.safetensors")?;
     let expected = set.tensors(fixture, "expected.safetensors")?;
     let listed = set.json(fixture, "answers.json")?;
@@ -196,7 +187,7 @@ pub(super) fn ranking(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     };
     let tokens = rows(&answers);
     compare_texts(set, &listed, [("questions", &rows(&questions)), ("answers", &tokens)], &mut c)?;
-    let model = VqaModel::new(&run.config, &run.frozen(), Branch::Online)?;
+    let model = VqaModel::new(&config, &weights, Branch::Online)?;
     let images = model.visual_encoder.forward(t.on::<4>("image", set.device())?)?;
     let own: Vec<usize> = (0..questions.len()).collect();
     let k = fixture["params"]["k"].as_u64().unwrap_or(1) as usize;

@@ -11,6 +11,7 @@ mod panics;
 mod pretrain;
 mod retrieval;
 mod set;
+mod step;
 mod training;
 
 use std::collections::BTreeSet;

@@ -2,27 +2,30 @@
 
 use std::collections::HashMap;
 
+use albef_data::dataset::Batch;
 use burn::tensor::{Tensor, activation};
 use serde_json::Value;
 
 use super::encoders::{padded_batch, token_ids};
-use super::set::{Tensors, checksum, checksums, parameter};
+use super::set::{Tensors, parameter};
+use super::step::{Run, Seen, batch, compare_checksums, compare_gradients, packed};
 use super::{Comparison, GoldenSet, Outcome};
-use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::model::{Albef, DropoutRng, TokenBatch, Weights};
-use crate::objectives::distill::DistillAxis;
+use crate::model::{DropoutRng, TokenBatch};
+use crate::objectives::PairsObjective;
 use crate::objectives::masking::MaskDraw;
-use crate::objectives::pretrain::{Batch, Settings, Step, StepRng, forward};
+use crate::objectives::momentum::momentum_encoders;
+use crate::objectives::pairs::PairsTrace;
 use crate::objectives::queue::Queues;
-use crate::ops::{Ops, Precision};
-use crate::params::{Params, to_vec};
-use crate::train::optimizer::{Optimizer, update_average};
-use crate::train::schedule::CosineSchedule;
-use crate::weights::{ModelState, momentum_encoders, transposed};
+use crate::objectives::rng::Replay;
+use crate::ops::Precision;
+use crate::params::to_vec;
+use crate::train::optimizer::Optimizer;
+use crate::train::schedule::{CosineSchedule, Schedule};
+use crate::weights::transposed;
 
-/// StepRng of a fixture, for the token rows of `tokens`, which lie in a table of `width` columns.
-fn draws(t: &Tensors, prefix: &str, tokens: &TokenBatch, width: usize) -> Result<StepRng> {
+/// Draws of a fixture, for the token rows of `tokens`, which are in a table of `width` columns.
+fn draws(t: &Tensors, prefix: &str, tokens: &TokenBatch, width: usize) -> Result<Replay> {
     let name = |n: &str| format!("{prefix}{n}");
     let (batch, n) = (tokens.len(), tokens.len() * width);
     let floats = |of: &str| t.floats_of(&name(of), n);
@@ -40,102 +43,18 @@ fn draws(t: &Tensors, prefix: &str, tokens: &TokenBatch, width: usize) -> Result
             word: words[at],
         })
         .collect();
-    Ok(StepRng::Replay {
+    Ok(Replay {
         negative_image: t.indices(&name("negative_image"), batch, batch)?,
         negative_text: t.indices(&name("negative_text"), batch, batch)?,
         masks,
+        ..Replay::default()
     })
 }
 
-/// The same batch without its padding.
-pub(super) fn packed(padded: &TokenBatch) -> TokenBatch {
-    let texts: Vec<&[u32]> =
-        padded.sequences.iter().map(|s| &padded.ids[s.start..s.start + s.visible]).collect();
-    TokenBatch::packed(&texts)
-}
-
-fn settings(set: &GoldenSet, config: &ModelConfig, alpha: f64) -> Result<Settings> {
-    Ok(Settings {
-        alpha,
-        ita: true,
-        itm: true,
-        mlm: true,
-        mlm_mod: true,
-        mlm_distill_axis: DistillAxis::Vocabulary,
-        hard_negatives: true,
-        negative_temp: None,
-        mlm_probability: set.mlm_probability()?,
-        image_index: false,
-        dropout: 0.0,
-        momentum_dropout: 0.0,
-        special: set.special()?,
-        vocab_size: config.text.vocab_size,
-    })
-}
-
-/// What a run carries from step to step.
-struct Run {
-    config: ModelConfig,
-    online: Params,
-    momentum: Params,
-    queues: Queues,
-}
-
-impl Run {
-    fn new(config: ModelConfig, state: &ModelState) -> Result<Self> {
-        let queues = state.queues.clone().ok_or(crate::Error::Config("no queues".into()))?;
-        Ok(Self {
-            config,
-            online: state.online.clone(),
-            momentum: state.momentum_or_copy()?,
-            queues,
-        })
-    }
-
-    /// Clamp, momentum update, forward, queues: the order of a pre-training step.
-    fn step(
-        &mut self,
-        momentum: f64,
-        batch: &Batch,
-        settings: &Settings,
-        draws: StepRng,
-    ) -> Result<(Step, Weights)> {
-        crate::train::step::clamp_temperature(&mut self.online);
-        update_average(momentum, &mut self.momentum, &mut self.online);
-        let weights = self.online.trainable(Ops::for_device(self.online.device()));
-        let model = Albef::new(&self.config, &weights)?;
-        let teacher = momentum_encoders(&self.momentum, &self.config, Precision::F32)?;
-        let step = forward(&model, &teacher, &self.queues, batch, settings, draws)?;
-        let [_, _, image, text] = step.feats.clone();
-        self.queues.push(image, text, &batch.image_ids);
-        Ok((step, weights))
-    }
-
-    /// The momentum model's word logits, which a step without distillation leaves out.
-    fn teacher_words(&self, step: &Step) -> Option<Tensor<2>> {
-        let computed = || {
-            let teacher = momentum_encoders(&self.momentum, &self.config, Precision::F32)?;
-            step.masked.teacher(&teacher, &step.image_m, &mut DropoutRng::none())
-        };
-        step.mlm_logits_m.clone().or_else(|| computed().ok())
-    }
-}
-
-/// Gradients by name; `None` where a tensor took no part.
-pub(super) fn gradients(
-    params: &Params,
-    weights: &Weights,
-    loss: &Tensor<1>,
-) -> HashMap<String, Tensor<1>> {
-    let mut all = loss.backward();
-    params
-        .entries()
-        .iter()
-        .filter_map(|p| {
-            let leaf = weights.leaf(&p.name)?;
-            Some((p.name.clone(), leaf.value.grad_remove(&mut all)?))
-        })
-        .collect()
+fn run(set: &GoldenSet, fixture: &Value) -> Result<Run> {
+    let objective =
+        PairsObjective { mlm_probability: set.mlm_probability()?, ..PairsObjective::default() };
+    Run::of_pretraining(set, fixture, Box::new(objective))
 }
 
 pub(super) fn step(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
@@ -149,7 +68,16 @@ pub(super) fn step(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     // and state must be the same.
     one_step(set, fixture, &t, padded.clone(), true, &mut c)?;
     one_step(set, fixture, &t, packed(&padded), false, &mut c)?;
+    accumulated(set, fixture, &t, packed(&padded), &mut c)?;
+    clamped(set, fixture, &t, packed(&padded), &mut c)?;
     c.finish()
+}
+
+/// The batch of a fixture with its draws.
+fn given(t: &Tensors, tokens: TokenBatch, run: &Run) -> Result<(Batch, Replay)> {
+    let [_, width] = t.axes("input_ids")?;
+    let draws = draws(t, "", &tokens, width)?;
+    Ok((batch(t, "image", tokens, &run.settings.model)?, draws))
 }
 
 fn one_step(
@@ -160,35 +88,22 @@ fn one_step(
     with_padding: bool,
     c: &mut Comparison,
 ) -> Result<()> {
-    let (config, state) = set.model(fixture)?;
     let expected = set.tensors(fixture, "expected.safetensors")?;
-    let alpha = fixture["params"]["alpha"].as_f64().unwrap_or(0.0);
-    let momentum = fixture["params"]["momentum"].as_f64().unwrap_or(set.momentum()?);
-    let [_, width] = t.axes("input_ids")?;
-    let size = tokens.len();
-    let draws = draws(t, "", &tokens, width)?;
-    let batch = Batch {
-        images: t.on("image", set.device())?,
-        text: tokens,
-        image_ids: (0..size as i64).collect(),
-        related: Vec::new(),
-    };
-    let settings = settings(set, &config, alpha)?;
-    let mut run = Run::new(config, &state)?;
-    let (step, weights) = run.step(momentum, &batch, &settings, draws)?;
-    let loss = step.loss();
-    let gradients = gradients(&run.online, &weights, &loss);
+    let mut run = run(set, fixture)?;
+    let (_, seen) = run.step(vec![given(t, tokens, &run)?])?;
+    let trace: &PairsTrace = seen.trace()?;
 
     for name in expected.names() {
         let integer =
             matches!(name.as_str(), "itm_labels" | "masked_input_ids" | "mlm_labels" | "queue_ptr");
         if integer {
-            let got: Vec<i64> = match name.as_str() {
-                "itm_labels" => step.itm_labels.clone(),
-                "queue_ptr" => vec![run.queues.ptr() as i64],
+            let got: Vec<i64> = match (name.as_str(), &trace.masked) {
+                ("itm_labels", _) => trace.itm_labels.iter().map(|l| *l as i64).collect(),
+                ("queue_ptr", _) => vec![run.state.queues.ptr() as i64],
                 _ if !with_padding => continue,
-                "masked_input_ids" => step.masked.ids.iter().map(|i| i64::from(*i)).collect(),
-                _ => step.masked.labels.iter().map(|l| l.map_or(-100, i64::from)).collect(),
+                ("masked_input_ids", Some(m)) => m.ids.iter().map(|i| i64::from(*i)).collect(),
+                (_, Some(m)) => m.labels.iter().map(|l| l.map_or(-100, i64::from)).collect(),
+                (_, None) => Vec::new(),
             };
             c.integers(&name, &got, &expected.integers(&name)?);
             continue;
@@ -196,152 +111,167 @@ fn one_step(
         if name == "text_embeds" && !with_padding {
             continue;
         }
-        match computed(&name, &step, &loss, &run) {
+        match computed(&name, &seen, trace, &run) {
             Some(got) => c.tensor(&name, &got, &expected.floats(&name)?),
             None => c.fail(format!("`{name}` is not computed here")),
         }
     }
-    compare_gradients(set, fixture, &gradients, c)?;
-    compare_checksums(set, fixture, &run.momentum, c)
+    compare_gradients(set, fixture, &seen.gradients, c)?;
+    compare_checksums(set, fixture, &run.state.momentum, c)
 }
 
-/// Compares gradients where the fixture has them, and their norms in the listed order.
-pub(super) fn compare_gradients(
+/// Two batches of one optimizer step, both the fixture's: means of equal losses and gradients are
+/// these.
+fn accumulated(
     set: &GoldenSet,
     fixture: &Value,
-    gradients: &HashMap<String, Tensor<1>>,
+    t: &Tensors,
+    tokens: TokenBatch,
     c: &mut Comparison,
 ) -> Result<()> {
-    let of = |name: &str| gradients.get(name).map(|g| to_vec(g.clone()));
     let expected = set.tensors(fixture, "expected.safetensors")?;
-    if expected.has("grad_norms") {
-        let names = fixture["params"]["grad_names"].as_array().into_iter().flatten();
-        let norms: Vec<f64> = names
-            .filter_map(Value::as_str)
-            .map(|n| of(n).map_or(0.0, |g| checksum(&g)[1]))
-            .collect();
-        let want: Vec<f64> = expected.floats("grad_norms")?.into_iter().map(f64::from).collect();
-        c.numbers("grad_norms", &norms, &want);
+    let mut run = run(set, fixture)?;
+    let one = given(t, tokens, &run)?;
+    let (report, seen) = run.step(vec![one.clone(), one])?;
+    for name in ["loss_mlm", "loss_ita", "loss_itm"] {
+        let want: Vec<f64> = expected.floats(name)?.into_iter().map(f64::from).collect();
+        let got = report.losses.get(format!("train_{name}").as_str()).copied();
+        c.numbers(name, &[got.unwrap_or(f64::NAN)], &want);
     }
-    if set.file(fixture, "grads.safetensors").is_err() {
-        return Ok(());
-    }
-    let grads = set.tensors(fixture, "grads.safetensors")?;
-    let mut seen = 0;
-    for name in grads.names() {
-        let want = grads.floats(&name)?;
-        let got = name.strip_prefix("grad.").and_then(of);
-        seen += usize::from(got.is_some());
-        // A parameter without gradient is right where the reference has zeros.
-        c.tensor(&name, &got.unwrap_or_else(|| vec![0.0; want.len()]), &want);
-    }
-    // Where norms list the trained parameters, the file may hold a selection of gradients.
-    let listed = fixture["params"]["grad_names"].as_array().map_or(seen, Vec::len);
-    if listed < gradients.len() {
-        c.fail(format!("{} gradients too many", gradients.len() - listed));
-    }
-    Ok(())
+    compare_gradients(set, fixture, &seen.gradients, c)
 }
 
-/// Compares sums and norms of the momentum parameters where the fixture has them.
-pub(super) fn compare_checksums(
+/// From a temperature out of bounds a step gives the losses of one from the bound.
+fn clamped(
     set: &GoldenSet,
     fixture: &Value,
-    momentum: &Params,
+    t: &Tensors,
+    tokens: TokenBatch,
     c: &mut Comparison,
 ) -> Result<()> {
-    if set.file(fixture, "momentum_checksums.json").is_err() {
-        return Ok(());
-    }
-    let want = checksums(&set.json(fixture, "momentum_checksums.json")?);
-    for p in momentum.entries() {
-        match want.get(&p.name) {
-            Some(want) => {
-                let got = checksum(&to_vec(p.value.clone()));
-                c.numbers(&format!("checksum.{}", p.name), &got, want);
-            }
-            None => c.fail(format!("momentum_checksums.json has no sums of `{}`", p.name)),
-        }
-    }
-    if let Some(name) = want.keys().find(|name| momentum.get(name).is_none()) {
-        c.fail(format!("no momentum parameter `{name}`"));
+    let from = |temp: f32| {
+        let mut run = run(set, fixture)?;
+        run.state.online.insert("temp", &[], vec![temp])?;
+        let (report, _) = run.step(vec![given(t, tokens.clone(), &run)?])?;
+        Ok::<_, crate::Error>(report.losses.into_values().collect::<Vec<f64>>())
+    };
+    let [low, high] = [0.001, 0.5];
+    for (outside, bound) in [(low / 2.0, low), (high * 2.0, high)] {
+        c.numbers("loss.clamped", &from(outside)?, &from(bound)?);
     }
     Ok(())
 }
 
-fn computed(name: &str, step: &Step, loss: &Tensor<1>, run: &Run) -> Option<Vec<f32>> {
-    let queue = |image: bool| {
-        let (images, texts) = run.queues.rows();
-        let rows = if image { images } else { texts };
-        let size = run.queues.len();
-        transposed(&rows, size, rows.len() / size.max(1))
-    };
-    // Batch columns of a soft-max of similarities, the own pair set to zero.
-    let negatives = |sims: &Tensor<2>| {
-        let n = sims.dims()[0];
-        let weights = activation::softmax(sims.clone().narrow(1, 0, n), 1);
-        let mut weights = to_vec(weights);
-        (0..n).for_each(|i| weights[i * n + i] = 0.0);
-        weights
-    };
-    if let Some(name) = name.strip_prefix("momentum.") {
-        return parameter(&run.momentum, name);
-    }
+/// The queue of images or of texts as columns, as the official buffers are.
+pub(super) fn columns(queues: &Queues, images: bool) -> Vec<f32> {
+    let (image, text) = queues.rows();
+    let rows = if images { image } else { text };
+    let size = queues.len();
+    transposed(&rows, size, rows.len() / size.max(1))
+}
+
+/// What pre-training and retrieval compute alike.
+pub(super) fn of_pairs(name: &str, seen: &Seen, trace: &PairsTrace) -> Option<Vec<f32>> {
+    let contrast = &trace.contrast;
+    let inner = |t: &Tensor<2>| to_vec(t.clone());
     Some(match name {
-        "loss" => to_vec(loss.clone()),
-        "loss_ita" => to_vec(step.loss_ita.clone()),
-        "loss_itm" => to_vec(step.loss_itm.clone()),
-        "loss_mlm" => to_vec(step.loss_mlm.clone()),
-        "loss_i2t" => to_vec(step.loss_i2t.clone()),
-        "loss_t2i" => to_vec(step.loss_t2i.clone()),
-        "image_embeds" => to_vec(step.image.tokens.clone()),
-        "image_embeds_m" => to_vec(step.image_m.tokens.clone()),
-        "text_embeds" => to_vec(step.text_embeds.clone()),
-        "image_feat" => to_vec(step.feats[0].clone()),
-        "text_feat" => to_vec(step.feats[1].clone()),
-        "image_feat_m" => to_vec(step.feats[2].clone()),
-        "text_feat_m" => to_vec(step.feats[3].clone()),
-        "sim_i2t" => to_vec(step.sims[0].clone()),
-        "sim_t2i" => to_vec(step.sims[1].clone()),
-        "sim_i2t_m" => to_vec(step.sims_m[0].clone()),
-        "sim_t2i_m" => to_vec(step.sims_m[1].clone()),
-        "sim_i2t_targets" => to_vec(step.targets[0].clone()),
-        "sim_t2i_targets" => to_vec(step.targets[1].clone()),
-        "sim_targets" => {
-            let [rows, columns] = step.sims[0].dims();
-            crate::objectives::itc::positives(rows, None, columns - rows)
-        }
-        "vl_output" => to_vec(step.itm_logits.clone()),
-        "mlm_logits" => to_vec(step.mlm_logits.clone()?),
-        "mlm_logits_m" => to_vec(run.teacher_words(step)?),
-        "weights_i2t" => negatives(&step.sims[0]),
-        "weights_t2i" => negatives(&step.sims[1]),
-        "image_queue" => queue(true),
-        "text_queue" => queue(false),
+        "loss" | "loss_ita" | "loss_itm" | "loss_mlm" => seen.loss(name)?,
+        "loss_i2t" => to_vec(contrast.directions[0].clone()),
+        "loss_t2i" => to_vec(contrast.directions[1].clone()),
+        "image_feat" => inner(&trace.feats[0]),
+        "text_feat" => inner(&trace.feats[1]),
+        "image_feat_m" => inner(&trace.feats[2]),
+        "text_feat_m" => inner(&trace.feats[3]),
+        "sim_i2t" => inner(&contrast.sims[0]),
+        "sim_t2i" => inner(&contrast.sims[1]),
+        "sim_i2t_m" => inner(&contrast.sims_m[0]),
+        "sim_t2i_m" => inner(&contrast.sims_m[1]),
+        "sim_i2t_targets" => inner(&contrast.targets[0]),
+        "sim_t2i_targets" => inner(&contrast.targets[1]),
+        "vl_output" => inner(trace.itm_logits.as_ref()?),
         _ => return None,
     })
 }
 
+/// Batch columns of a soft-max of similarities, zero where `excluded`.
+pub(super) fn negative_weights(
+    sims: &Tensor<2>,
+    excluded: impl Fn(usize, usize) -> bool,
+) -> Vec<f32> {
+    let n = sims.dims()[0];
+    let mut weights = to_vec(activation::softmax(sims.clone().narrow(1, 0, n), 1));
+    for (at, weight) in weights.iter_mut().enumerate() {
+        if excluded(at / n, at % n) {
+            *weight = 0.0;
+        }
+    }
+    weights
+}
+
+fn computed(name: &str, seen: &Seen, trace: &PairsTrace, run: &Run) -> Option<Vec<f32>> {
+    if let Some(name) = name.strip_prefix("momentum.") {
+        return parameter(&run.state.momentum, name);
+    }
+    let sims = &trace.contrast.sims;
+    Some(match name {
+        "image_embeds" => to_vec(trace.image.tokens.clone()),
+        "image_embeds_m" => to_vec(trace.image_m.tokens.clone()),
+        "text_embeds" => to_vec(trace.text_embeds.clone()),
+        "sim_targets" => {
+            let [rows, columns] = sims[0].dims();
+            crate::objectives::itc::positives(rows, None, columns - rows)
+        }
+        "mlm_logits" => to_vec(trace.mlm_logits.clone()?),
+        "mlm_logits_m" => to_vec(momentum_words(trace, run)?),
+        "weights_i2t" => negative_weights(&sims[0], |a, b| a == b),
+        "weights_t2i" => negative_weights(&sims[1], |a, b| a == b),
+        "image_queue" => columns(&run.state.queues, true),
+        "text_queue" => columns(&run.state.queues, false),
+        _ => return of_pairs(name, seen, trace),
+    })
+}
+
+/// The momentum model's token logits, which a step without distillation leaves out.
+fn momentum_words(trace: &PairsTrace, run: &Run) -> Option<Tensor<2>> {
+    let computed = || {
+        let config = &run.settings.model;
+        let momentum = momentum_encoders(&run.state.momentum, config, Precision::F32).ok()?;
+        let masked = trace.masked.as_ref()?;
+        masked.momentum_logits(&momentum, &trace.image_m, &mut DropoutRng::none()).ok()
+    };
+    trace.mlm_logits_m.clone().or_else(computed)
+}
+
 pub(super) fn trajectory(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let mut c = Comparison::new(fixture)?;
-    let (config, state) = set.model(fixture)?;
     let t = set.tensors(fixture, "inputs.safetensors")?;
     let expected = set.tensors(fixture, "expected.safetensors")?;
     let plan = set.json(fixture, "steps.json")?;
     let number = |v: &Value| v.as_f64().unwrap_or(f64::NAN);
-    let schedule = CosineSchedule {
+    let steps: Vec<&Value> = plan["steps"].as_array().into_iter().flatten().collect();
+    let mut run = run(set, fixture)?;
+    let betas = (number(&plan["betas"][0]), number(&plan["betas"][1]));
+    let decay = number(&plan["optimizer"]["weight_decay"]);
+    run.state.optimizer = Optimizer::new(&run.state.online, decay, betas, number(&plan["eps"]));
+    // Rate and distillation weight of each step are the step's own work: the weight ramps over the first
+    // epoch up to that of the last, and the schedule is stepped in every iteration.
+    run.settings.momentum = set.momentum()?;
+    run.settings.alpha = steps.last().map_or(0.0, |last| number(&last["alpha"]));
+    run.settings.warm_up = true;
+    run.settings.batches_per_epoch = steps.iter().filter(|s| s["epoch"] == 0).count();
+    run.settings.schedule = Schedule::Official(CosineSchedule {
         lr: number(&plan["optimizer"]["lr"]),
         min_lr: number(&plan["scheduler"]["min_lr"]),
         warmup_lr: number(&plan["scheduler"]["warmup_lr"]),
         warmup_epochs: plan["scheduler"]["warmup_epochs"].as_u64().unwrap_or(0),
         epochs: plan["scheduler"]["epochs"].as_u64().unwrap_or(1),
-    };
-    let mut run = Run::new(config.clone(), &state)?;
-    let betas = (number(&plan["betas"][0]), number(&plan["betas"][1]));
-    let decay = number(&plan["optimizer"]["weight_decay"]);
-    let mut optimizer = Optimizer::new(&run.online, decay, betas, number(&plan["eps"]));
-    let mut lr = schedule.initial();
-    for (i, step) in plan["steps"].as_array().into_iter().flatten().enumerate() {
+        iterations_per_step: 1,
+    });
+    for (i, step) in steps.into_iter().enumerate() {
+        let epoch = step["epoch"].as_u64().unwrap_or(0);
+        if epoch != run.state.place.epoch {
+            (run.state.place.epoch, run.state.place.batch) = (epoch, 0);
+        }
         let prefix = format!("step{i}.");
         let ids = format!("{prefix}input_ids");
         let Some(padded) = padded_batch(&t, &ids, &format!("{prefix}attention_mask"))? else {
@@ -352,63 +282,45 @@ pub(super) fn trajectory(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         let [_, width] = t.axes(&ids)?;
         let draws = draws(&t, &prefix, &tokens, width)?;
         let image = fixture["params"]["image_of_step"][i].as_u64().unwrap_or(i as u64);
-        let batch = Batch {
-            images: t.on(&format!("step{image}.image"), set.device())?,
-            image_ids: (0..tokens.len() as i64).collect(),
-            related: Vec::new(),
-            text: tokens,
-        };
-        if let Some(at) = step["scheduler_step_before"].as_u64() {
-            lr = schedule.at(at);
-        }
-        c.numbers("loss.lr", &[lr], &[number(&step["lr_used"])]);
-        let settings = settings(set, &config, number(&step["alpha"]))?;
-        let (out, weights) = run.step(set.momentum()?, &batch, &settings, draws)?;
-        for (name, loss) in
-            [("loss_mlm", &out.loss_mlm), ("loss_ita", &out.loss_ita), ("loss_itm", &out.loss_itm)]
-        {
-            let got = f64::from(to_vec(loss.clone())[0]);
+        let image = format!("step{image}.image");
+        let batch = batch(&t, &image, tokens, &run.settings.model)?;
+        let (report, _) = run.step(vec![(batch, draws)])?;
+        c.numbers("loss.lr", &[report.train_lr], &[number(&step["lr_used"])]);
+        c.numbers("loss.alpha", &[report.alpha], &[number(&step["alpha"])]);
+        for name in ["loss_mlm", "loss_ita", "loss_itm"] {
+            let got = report.losses.get(format!("train_{name}").as_str()).copied();
+            let got = got.unwrap_or(f64::NAN);
             c.numbers(&format!("{name}.step{i}"), &[got], &[number(&step[name])]);
         }
-        let mut gradients = gradients(&run.online, &weights, &out.loss());
-        drop((out, weights));
-        let gradients = run.online.entries().iter().map(|p| gradients.remove(&p.name)).collect();
-        optimizer.step(lr, &mut run.online, gradients);
-        let temp = parameter(&run.online, "temp").unwrap_or_default();
-        let temp: Vec<f64> = temp.into_iter().map(f64::from).collect();
+        let temp: Vec<f64> = report.temp.into_iter().collect();
         c.numbers("temp_after", &temp, &[number(&step["temp_after"])]);
         let ptr = step["queue_ptr_after"].as_i64().unwrap_or(-1);
-        c.integers("queue_ptr", &[run.queues.ptr() as i64], &[ptr]);
-        if let Some(at) = step["scheduler_step_after"].as_u64() {
-            lr = schedule.at(at);
-        }
+        c.integers("queue_ptr", &[run.state.queues.ptr() as i64], &[ptr]);
     }
+    let state = &run.state;
     let place: HashMap<&str, usize> =
-        run.online.entries().iter().enumerate().map(|(i, p)| (p.name.as_str(), i)).collect();
+        state.online.entries().iter().enumerate().map(|(i, p)| (p.name.as_str(), i)).collect();
     for name in expected.names() {
         if name == "queue_ptr" {
-            c.integers(&name, &[run.queues.ptr() as i64], &expected.integers(&name)?);
+            c.integers(&name, &[state.queues.ptr() as i64], &expected.integers(&name)?);
             continue;
         }
-        let moments = |n: &str| optimizer.moments()[*place.get(n)?].clone();
-        let (images, texts) = run.queues.rows();
+        let moments = |n: &str| state.optimizer.moments()[*place.get(n)?].clone();
         let got = match name.split_once('.') {
-            Some(("param", n)) => parameter(&run.online, n).or_else(|| parameter(&run.momentum, n)),
+            Some(("param", n)) => {
+                parameter(&state.online, n).or_else(|| parameter(&state.momentum, n))
+            }
             Some(("exp_avg", n)) => moments(n).map(|m| to_vec(m.exp_avg)),
             Some(("exp_avg_sq", n)) => moments(n).map(|m| to_vec(m.exp_avg_sq)),
-            _ if name == "image_queue" => {
-                Some(transposed(&images, run.queues.len(), config.embed_dim))
-            }
-            _ if name == "text_queue" => {
-                Some(transposed(&texts, run.queues.len(), config.embed_dim))
-            }
-            _ => parameter(&run.momentum, name.trim_start_matches("momentum.")),
+            _ if name == "image_queue" => Some(columns(&state.queues, true)),
+            _ if name == "text_queue" => Some(columns(&state.queues, false)),
+            _ => parameter(&state.momentum, name.trim_start_matches("momentum.")),
         };
         match got {
             Some(got) => c.tensor(&name, &got, &expected.floats(&name)?),
             None => c.fail(format!("`{name}` is not computed here")),
         }
     }
-    compare_checksums(set, fixture, &run.momentum, &mut c)?;
+    compare_checksums(set, fixture, &state.momentum, &mut c)?;
     c.finish()
 }

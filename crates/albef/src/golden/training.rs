@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::objectives::masking::{MaskDraw, mask_tokens};
 use crate::params::{Params, to_vec};
 use crate::train::optimizer::Optimizer;
-use crate::train::schedule::CosineSchedule;
+use crate::train::schedule::{CosineSchedule, OFFICIAL_ITERATIONS_PER_STEP};
 
 fn cases(fixture: &Value) -> impl Iterator<Item = &Value> {
     fixture["params"]["cases"].as_array().into_iter().flatten()
@@ -131,6 +131,7 @@ pub(super) fn schedules(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
             warmup_lr: number(&s["warmup_lr"]),
             warmup_epochs: s["warmup_epochs"].as_u64().unwrap_or(0),
             epochs: s["epochs"].as_u64().unwrap_or(1),
+            iterations_per_step: OFFICIAL_ITERATIONS_PER_STEP,
         };
         let name = entry["config"].as_str().unwrap_or("?").to_owned();
         let before = number(&entry["lr_before_any_step"]);

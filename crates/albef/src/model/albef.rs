@@ -2,12 +2,12 @@
 
 use burn::tensor::Tensor;
 
-use super::sequences::TokenBatch;
 use super::text::{DropoutRng, ImageContext, MlmHead, OutputRows, TextEncoder};
 use super::vision::{ImageStates, VisionEncoder};
 use super::weights::{Linear, Weights};
 use crate::config::ModelConfig;
 use crate::error::Result;
+use albef_data::text::TokenBatch;
 
 /// Which of the two copies of the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

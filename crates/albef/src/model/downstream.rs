@@ -4,12 +4,12 @@
 use burn::tensor::{Tensor, activation};
 
 use super::albef::{Branch, normalize};
-use super::sequences::TokenBatch;
 use super::text::{DropoutRng, ImageContext, Memory, MlmHead, OutputRows, TextEncoder};
 use super::vision::{ImageStates, VisionEncoder};
 use super::weights::{Linear, Scope, Weights};
 use crate::config::{ModelConfig, TextConfig};
 use crate::error::Result;
+use albef_data::text::TokenBatch;
 
 fn named(name: &str, branch: Branch) -> String {
     let suffix = if branch == Branch::Momentum { "_m" } else { "" };
@@ -110,13 +110,80 @@ impl VqaModel {
     }
 }
 
-/// Visual entailment: three classes of a sentence about an image.
+/// How many images a text is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImagesPerText {
+    /// One.
+    One,
+    /// Two. The fusion layers come in pairs: one layer of a pair attends to the first image, the other
+    /// to the second.
+    Two,
+}
+
+/// Classes of a text about one image or two.
 #[derive(Clone, Debug)]
-pub struct VisualEntailmentModel {
+pub struct ClassificationModel {
     visual_encoder: VisionEncoder,
     text_encoder: TextEncoder,
     cls_head: ClassHead,
+    images: ImagesPerText,
 }
+
+impl ClassificationModel {
+    /// Reads one of the two copies.
+    ///
+    /// # Errors
+    /// If a weight is absent or of another size.
+    pub fn new(
+        config: &ModelConfig,
+        weights: &Weights,
+        branch: Branch,
+        images: ImagesPerText,
+        classes: usize,
+    ) -> Result<Self> {
+        let text = match images {
+            ImagesPerText::One => config.text.clone(),
+            ImagesPerText::Two => config.text.pairs(),
+        };
+        let (visual_encoder, text_encoder) = encoders(config, &text, weights, branch)?;
+        let scope = weights.scope(&named("cls_head", branch));
+        let cls_head = ClassHead::new(&scope, config.text.hidden, classes)?;
+        Ok(Self { visual_encoder, text_encoder, cls_head, images })
+    }
+
+    /// Logits `[B, C]` of texts. `images` are `[B, 3, S, S]`, or `[2 B, 3, S, S]` with all first images
+    /// before all second ones.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::multi_modal`].
+    pub fn logits(
+        &self,
+        images: Tensor<4>,
+        texts: &TokenBatch,
+        dropout: &mut DropoutRng,
+    ) -> Result<Tensor<2>> {
+        let states = self.visual_encoder.forward(images)?;
+        let n = texts.len();
+        let first: Vec<usize> = (0..n).collect();
+        let fused = match self.images {
+            ImagesPerText::One => {
+                let class = vec![vec![0]; n];
+                let context = ImageContext { states: &states, image_of: &first, visible: None };
+                let read = OutputRows::Rows(&class);
+                self.text_encoder.multi_modal(texts, context, read, dropout, None)?
+            }
+            ImagesPerText::Two => {
+                let second: Vec<usize> = (n..2 * n).collect();
+                fuse_pairs(&self.text_encoder, &states, [&first, &second], texts, dropout)?
+            }
+        };
+        Ok(self.cls_head.forward(fused))
+    }
+}
+
+/// Visual entailment: three classes of a sentence about an image.
+#[derive(Clone, Debug)]
+pub struct VisualEntailmentModel(ClassificationModel);
 
 impl VisualEntailmentModel {
     /// Contradiction, neutral, entailment.
@@ -127,75 +194,53 @@ impl VisualEntailmentModel {
     /// # Errors
     /// If a weight is absent or of another size.
     pub fn new(config: &ModelConfig, weights: &Weights, branch: Branch) -> Result<Self> {
-        let (visual_encoder, text_encoder) = encoders(config, &config.text, weights, branch)?;
-        let scope = weights.scope(&named("cls_head", branch));
-        let cls_head = ClassHead::new(&scope, config.text.hidden, Self::CLASSES.len())?;
-        Ok(Self { visual_encoder, text_encoder, cls_head })
+        let (images, classes) = (ImagesPerText::One, Self::CLASSES.len());
+        Ok(Self(ClassificationModel::new(config, weights, branch, images, classes)?))
     }
 
     /// Logits `[B, 3]` of one sentence per image `[B, 3, S, S]`.
     ///
     /// # Errors
-    /// As [`TextEncoder::multi_modal`].
+    /// As [`ClassificationModel::logits`].
     pub fn logits(
         &self,
         images: Tensor<4>,
         sentences: &TokenBatch,
         dropout: &mut DropoutRng,
     ) -> Result<Tensor<2>> {
-        let states = self.visual_encoder.forward(images)?;
-        let own: Vec<usize> = (0..sentences.len()).collect();
-        let class = vec![vec![0]; sentences.len()];
-        let context = ImageContext { states: &states, image_of: &own, visible: None };
-        let read = OutputRows::Rows(&class);
-        let fused = self.text_encoder.multi_modal(sentences, context, read, dropout, None)?;
-        Ok(self.cls_head.forward(fused))
+        self.0.logits(images, sentences, dropout)
     }
 }
 
-/// Statements about two images. The fusion layers come in pairs: one layer of a pair looks at the
-/// first image, the other at the second.
+/// Natural language for visual reasoning: statements about two images, false or true.
 #[derive(Clone, Debug)]
-pub struct Nlvr2Model {
-    visual_encoder: VisionEncoder,
-    text_encoder: TextEncoder,
-    cls_head: ClassHead,
-}
+pub struct Nlvr2Model(ClassificationModel);
 
 impl Nlvr2Model {
+    /// Number of classes: false, true.
+    pub const CLASSES: usize = 2;
+
     /// Reads one of the two copies.
     ///
     /// # Errors
     /// If a weight is absent or of another size.
     pub fn new(config: &ModelConfig, weights: &Weights, branch: Branch) -> Result<Self> {
-        let (visual_encoder, text_encoder) =
-            encoders(config, &config.text.pairs(), weights, branch)?;
-        let scope = weights.scope(&named("cls_head", branch));
-        Ok(Self {
-            visual_encoder,
-            text_encoder,
-            cls_head: ClassHead::new(&scope, config.text.hidden, 2)?,
-        })
+        let (images, classes) = (ImagesPerText::Two, Self::CLASSES);
+        Ok(Self(ClassificationModel::new(config, weights, branch, images, classes)?))
     }
 
     /// Logits `[B, 2]` (false, true) of statements; `images` `[2 B, 3, S, S]` holds all first
     /// images, then all second ones.
     ///
     /// # Errors
-    /// As [`TextEncoder::all_layers`].
+    /// As [`ClassificationModel::logits`].
     pub fn logits(
         &self,
         images: Tensor<4>,
         statements: &TokenBatch,
         dropout: &mut DropoutRng,
     ) -> Result<Tensor<2>> {
-        let states = self.visual_encoder.forward(images)?;
-        let n = statements.len();
-        let first: Vec<usize> = (0..n).collect();
-        let second: Vec<usize> = (n..2 * n).collect();
-        let fused =
-            fuse_pairs(&self.text_encoder, &states, [&first, &second], statements, dropout)?;
-        Ok(self.cls_head.forward(fused))
+        self.0.logits(images, statements, dropout)
     }
 }
 

@@ -3,14 +3,16 @@
 
 mod albef;
 mod downstream;
-mod sequences;
 mod text;
 mod vision;
 mod weights;
 
 pub use albef::{Albef, Branch, Encoders, normalize};
-pub use downstream::{AssignmentModel, Nlvr2Model, VisualEntailmentModel, VqaModel};
-pub use sequences::{Sequence, TokenBatch};
+pub use albef_data::text::{Sequence, TokenBatch};
+pub use downstream::{
+    AssignmentModel, ClassificationModel, ImagesPerText, Nlvr2Model, VisualEntailmentModel,
+    VqaModel,
+};
 pub use text::{DropoutRng, ImageContext, Memory, MlmHead, OutputRows, TextEncoder, TextTrace};
 pub use vision::{ImageStates, VisionEncoder, VisionTrace};
 pub use weights::{LayerNorm, Leaf, Linear, Scope, Weights};

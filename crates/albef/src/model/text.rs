@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::sequences::{Sequence, TokenBatch};
 use super::vision::ImageStates;
 use super::weights::{LayerNorm, Linear, Scope};
 use crate::config::TextConfig;
 use crate::error::{Error, Result};
 use crate::ops::{AttentionSpec, Dropout, Ops, Segment, index, plain};
+use albef_data::text::{Sequence, TokenBatch};
 
 /// Dropout of one forward pass: a probability and a seed from which each layer draws its own.
 #[derive(Clone, Debug)]

@@ -4,7 +4,9 @@
 use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
 
+use super::Metric;
 use super::classify::gather_labels;
+use crate::fault::{Fault, injected};
 use crate::params::to_vec;
 
 /// Over what the soft part of masked words and answers normalises the online model (quirk Q1).
@@ -17,9 +19,6 @@ pub enum DistillAxis {
     /// The positions of a text, padding included, as the official code did before March 2022.
     Sequence,
 }
-
-/// A named number of a step beside its losses.
-pub type Metric = (&'static str, f64);
 
 /// What a distilled loss `(1 - alpha) hard + alpha soft` is made of, untracked.
 #[derive(Clone, Debug)]
@@ -68,14 +67,14 @@ pub struct Distilled {
     /// `[rows]`.
     pub loss: Tensor<1>,
     /// Each `[rows]`.
-    pub split: Option<DistillTerms<1>>,
+    pub terms: Option<DistillTerms<1>>,
 }
 
 impl Distilled {
     /// The means over rows, each `[1]`.
     #[must_use]
     pub fn mean(self) -> Self {
-        Self { loss: self.loss.mean(), split: self.split.map(|s| s.map(Tensor::mean)) }
+        Self { loss: self.loss.mean(), terms: self.terms.map(|t| t.map(Tensor::mean)) }
     }
 }
 
@@ -112,7 +111,7 @@ pub fn distilled(
     let log_p = activation::log_softmax(logits, 1);
     let hard = gather_labels(log_p.clone(), labels).neg();
     let Some(teacher) = teacher.filter(|_| alpha > 0.0) else {
-        return Distilled { loss: hard, split: None };
+        return Distilled { loss: hard, terms: None };
     };
     let q = activation::softmax(teacher.clone(), 1);
     let is_distribution = other.is_none();
@@ -120,8 +119,9 @@ pub fn distilled(
     let soft = soft.reshape([rows]).neg();
     let plain = soft.clone().inner();
     let kl = is_distribution.then(|| plain.clone() - entropy(q, teacher));
-    let split = DistillTerms { hard: hard.clone().inner(), soft: plain, kl };
-    Distilled { loss: hard * (1.0 - alpha) + soft * alpha, split: Some(split) }
+    let terms = DistillTerms { hard: hard.clone().inner(), soft: plain, kl };
+    let alpha = if injected(Fault::HardLabelsOnly) { 0.0 } else { alpha };
+    Distilled { loss: hard * (1.0 - alpha) + soft * alpha, terms: Some(terms) }
 }
 
 #[cfg(test)]
@@ -147,9 +147,9 @@ mod tests {
         let logits = Tensor::from_inner(rows(&online));
         let alpha = 0.3;
         let out = distilled(logits.clone(), Some(rows(&teacher)), None, &labels, alpha);
-        let split = out.split.unwrap();
+        let terms = out.terms.unwrap();
         let [loss, hard, soft, kl] =
-            [out.loss.inner(), split.hard, split.soft, split.kl.unwrap()].map(to_vec);
+            [out.loss.inner(), terms.hard, terms.soft, terms.kl.unwrap()].map(to_vec);
         for r in 0..3 {
             let (p, q) = (log_softmax(&online[r * 5..][..5]), log_softmax(&teacher[r * 5..][..5]));
             let want = [
@@ -165,7 +165,7 @@ mod tests {
         }
         for (alpha, teacher) in [(0.0, Some(rows(&teacher))), (alpha, None)] {
             let out = distilled(logits.clone(), teacher, None, &labels, alpha);
-            assert!(out.split.is_none());
+            assert!(out.terms.is_none());
             assert_eq!(to_vec(out.loss.inner()), hard);
         }
     }

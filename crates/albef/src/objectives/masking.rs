@@ -1,6 +1,6 @@
 //! Masking of captions for masked language modelling (paper equation 3, spec `losses` 5).
 
-use super::pretrain::derive_seed;
+use super::rng::derive_seed;
 
 /// Ids that masking treats in a special way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,9 @@ pub struct MaskDraw {
 }
 
 impl MaskDraw {
+    /// The draws of a token that is not masked.
+    pub const NONE: Self = Self { mask: 1.0, replace: 1.0, random: 1.0, word: 0 };
+
     /// The draws of a token row, a pure function of `seed`; random words come from all
     /// `vocab_size` of them.
     #[must_use]

@@ -11,6 +11,7 @@ mod report;
 pub mod schedule;
 mod start;
 pub mod step;
+pub mod temperature;
 pub mod trainer;
 
 pub use start::corpus_vocabulary;

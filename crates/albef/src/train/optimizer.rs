@@ -4,9 +4,9 @@ use albef_kernels as kernels;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+use crate::fault::{Fault, injected};
 use crate::ops;
 use crate::params::{Params, from_vec, take_vec, to_vec};
-use crate::weights::momentum_name;
 
 /// Which parameters decay (quirk Q7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +28,8 @@ impl DecayRule {
             let table = ["cls_token", "pos_embed"].iter().any(|t| name.ends_with(t));
             shape.len() > 1 && !table && !name.contains("embeddings.")
         };
-        let exempt = shape.len() == 1 || name.ends_with(".bias");
+        let exempt =
+            (shape.len() == 1 || name.ends_with(".bias")) && !injected(Fault::WeightDecayOnBiases);
         !exempt && (self == Self::Reference || factor())
     }
 }
@@ -174,7 +175,8 @@ fn update_on_cpu(
     let mut m = take_vec(&mut moments.exp_avg);
     let mut s = take_vec(&mut moments.exp_avg_sq);
     let steps = moments.steps + 1;
-    let [weight, square] = kernels::adamw(o, steps, &mut p, &g, &mut m, &mut s);
+    let corrected = steps + u64::from(injected(Fault::BiasCorrectionOffByOne));
+    let [weight, square] = kernels::adamw(o, corrected, &mut p, &g, &mut m, &mut s);
     let fine = weight < TOO_LARGE && square.is_finite();
     let n = p.len();
     *value = from_vec(p, [n], &device);
@@ -197,26 +199,4 @@ fn update_anywhere(
     let update = m.clone() / (s.clone().sqrt() / root + o.eps) * rate;
     *value = value.clone() * (1.0 - o.lr * o.weight_decay) - update;
     Moments { steps, exp_avg: m, exp_avg_sq: s }
-}
-
-/// Moves each momentum copy towards its trained weight:
-/// `average * momentum + value * (1 - momentum)`.
-pub fn update_average(momentum: f64, averages: &mut Params, online: &mut Params) {
-    let cpu = ops::is_cpu(averages.device());
-    let device = averages.device().clone();
-    for (name, value) in online.values_mut() {
-        let Some(average) = momentum_name(name).and_then(|n| averages.value_mut(&n)) else {
-            continue;
-        };
-        if cpu {
-            let mut a = take_vec(average);
-            let v = take_vec(value);
-            kernels::ema(momentum, &mut a, &v);
-            let n = a.len();
-            *average = from_vec(a, [n], &device);
-            *value = from_vec(v, [n], &device);
-        } else {
-            *average = average.clone() * momentum + value.clone() * (1.0 - momentum);
-        }
-    }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::objectives::distill::Metric;
+use crate::objectives::Metric;
 
 /// What one optimiser step reports, under the official names.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -21,7 +21,7 @@ pub struct StepReport {
     pub losses: BTreeMap<&'static str, f64>,
     /// What they are made of, by name (docs/log.md).
     #[serde(flatten)]
-    pub parts: BTreeMap<&'static str, f64>,
+    pub metrics: BTreeMap<&'static str, f64>,
     /// Distillation weight.
     pub alpha: f64,
     /// Temperature after the step, for models that have one.
@@ -67,15 +67,15 @@ pub enum RunOutcome {
 /// Means by name over the batches of a step. A batch without a part counts as 0, as its loss does, so
 /// that the means of parts make up the mean loss.
 #[derive(Default)]
-pub(super) struct PartMeans {
+pub(super) struct MetricMeans {
     sums: BTreeMap<&'static str, (f64, usize)>,
     batches: usize,
 }
 
-impl PartMeans {
-    pub fn add(&mut self, parts: &[Metric]) {
+impl MetricMeans {
+    pub fn add(&mut self, metrics: &[Metric]) {
         self.batches += 1;
-        for (name, value) in parts {
+        for (name, value) in metrics {
             let (sum, n) = self.sums.entry(name).or_default();
             *sum += value;
             *n += 1;
@@ -115,13 +115,13 @@ mod tests {
     fn means_of_parts_make_up_the_mean_loss_over_all_batches() {
         let alpha = 0.25;
         let loss = |hard: f64, soft: f64| (1.0 - alpha) * hard + alpha * soft;
-        let mut means = PartMeans::default();
+        let mut means = MetricMeans::default();
         means.add(&[("mlm_hard", 6.0), ("mlm_soft", 2.0), ("itm_accuracy", 0.5)]);
         // No word is masked, so the loss is 0.
-        means.add(&[("itm_without_negative", 3.0)]);
+        means.add(&[("itm_rows_without_negative", 3.0)]);
         let means = means.means();
         let train_loss_mlm = (loss(6.0, 2.0) + 0.0) / 2.0;
         assert_eq!(loss(means["mlm_hard"], means["mlm_soft"]), train_loss_mlm);
-        assert_eq!((means["itm_accuracy"], means["itm_without_negative"]), (0.5, 1.5));
+        assert_eq!((means["itm_accuracy"], means["itm_rows_without_negative"]), (0.5, 1.5));
     }
 }

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Iterations that make a step of the official schedule while it warms up (quirk Q8).
+pub const OFFICIAL_ITERATIONS_PER_STEP: u64 = 100;
+
 /// The official cosine schedule with its warm-up prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CosineSchedule {
@@ -15,6 +18,8 @@ pub struct CosineSchedule {
     pub warmup_epochs: u64,
     /// Length of the cosine.
     pub epochs: u64,
+    /// Iterations of the first epoch that make a step of the schedule.
+    pub iterations_per_step: u64,
 }
 
 impl CosineSchedule {
@@ -41,8 +46,8 @@ impl CosineSchedule {
 
     /// The rate that the official loop uses in iteration `iteration` of `epoch` (both from 0).
     ///
-    /// In the first epoch the schedule is stepped after every hundredth iteration, up to
-    /// `100 * warmup_epochs`; later epochs have one rate each (quirk Q8).
+    /// In the first epoch the schedule is stepped after every hundredth iteration (that is
+    /// `iterations_per_step`), up to `warmup_epochs` times; later epochs have one rate each (quirk Q8).
     #[must_use]
     pub fn official(&self, epoch: u64, iteration: u64) -> f64 {
         if epoch > 0 {
@@ -50,7 +55,9 @@ impl CosineSchedule {
         }
         match iteration.checked_sub(1) {
             None => self.initial(),
-            Some(before) => self.at((before / 100).min(self.warmup_epochs)),
+            Some(before) => {
+                self.at((before / self.iterations_per_step.max(1)).min(self.warmup_epochs))
+            }
         }
     }
 
@@ -69,6 +76,35 @@ impl CosineSchedule {
     }
 }
 
+/// The learning rate over a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Schedule {
+    /// As the official loops step it.
+    Official(CosineSchedule),
+    /// By optimizer step.
+    PerStep {
+        /// Rates.
+        cosine: CosineSchedule,
+        /// Optimizer steps of warm-up.
+        warmup_steps: u64,
+        /// Optimizer steps of the run.
+        total_steps: u64,
+    },
+}
+
+impl Schedule {
+    /// The rate of the step after `step` optimizer steps, which is iteration `iteration` of `epoch`.
+    #[must_use]
+    pub fn rate(&self, step: u64, epoch: u64, iteration: u64) -> f64 {
+        match self {
+            Self::Official(cosine) => cosine.official(epoch, iteration),
+            Self::PerStep { cosine, warmup_steps, total_steps } => {
+                cosine.per_step(step, *warmup_steps, *total_steps)
+            }
+        }
+    }
+}
+
 /// The distillation weight: `alpha`, ramped up linearly over the first epoch if `ramp`.
 #[must_use]
 pub fn distillation_weight(alpha: f64, ramp: bool, epoch: u64, iteration: u64, length: u64) -> f64 {
@@ -82,8 +118,14 @@ pub fn distillation_weight(alpha: f64, ramp: bool, epoch: u64, iteration: u64, l
 mod tests {
     use super::*;
 
-    const PRETRAIN: CosineSchedule =
-        CosineSchedule { lr: 1e-4, min_lr: 1e-5, warmup_lr: 1e-5, warmup_epochs: 20, epochs: 30 };
+    const PRETRAIN: CosineSchedule = CosineSchedule {
+        lr: 1e-4,
+        min_lr: 1e-5,
+        warmup_lr: 1e-5,
+        warmup_epochs: 20,
+        epochs: 30,
+        iterations_per_step: 100,
+    };
 
     #[test]
     fn official_pretraining_rates_are_those_of_the_paper_code() {

@@ -1,6 +1,5 @@
 //! The training loop.
 
-mod advance;
 mod resume;
 
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use albef_data::dataset::{
-    Batch as DataBatch, Dataset, LoaderOptions, SkipReport, Skipped, TrainLoader, batches_per_epoch,
+    Batch, Dataset, LoaderOptions, SkipReport, Skipped, TrainLoader, batches_per_epoch,
 };
 use albef_data::image::{
     DecodeOptions, Normalization, RandAugment, ReferenceQuirks, TrainTransform,
@@ -24,15 +23,18 @@ use super::kept::{self, ResumeMeta};
 use super::objective::Objective;
 use super::report::Pace;
 pub use super::report::{Event, RunOutcome, StepReport};
+use super::schedule::Schedule;
 pub use super::start::corpus_vocabulary;
 use super::start::{
     TaskStart, blank_state, open_data, starting_state, task_data, vocabulary_beside,
     vocabulary_text,
 };
+use super::step::{StepSettings, check_finite_losses, train_step};
 use crate::config::{FinetuneConfig, Form, ModelConfig, PretrainConfig};
 use crate::error::{Error, Result};
 use crate::model::Albef;
-use crate::objectives::mixgen::MixMode;
+use crate::objectives;
+use crate::objectives::masking::SpecialIds;
 use crate::ops::Ops;
 use crate::weights::save_model_folder;
 
@@ -71,8 +73,8 @@ pub struct Trainer {
     device: Device,
     output: PathBuf,
     report: SkipReport,
-    objective: Objective,
-    distill: bool,
+    task: Objective,
+    objective: Box<dyn objectives::Objective>,
     warm_up: bool,
     pause: u64,
     load_report: Vec<String>,
@@ -82,8 +84,8 @@ pub struct Trainer {
     data_hash: String,
     /// Step of the newest checkpoint.
     saved: Option<u64>,
-    /// A batch of the last step, for [`Trainer::check_finite_loss`].
-    last: Option<DataBatch>,
+    /// A batch of the last step, for [`check_finite_losses`].
+    last: Option<Batch>,
     /// Everything that training changes.
     pub state: TrainState,
 }
@@ -146,6 +148,7 @@ impl Trainer {
             None => starting_state(&config, &model, device)?,
         };
         Ok(Self {
+            objective: Objective::Pretrain.objective(&config, true),
             config,
             model,
             data_hash: data_hash(&data, &vocabulary),
@@ -155,8 +158,7 @@ impl Trainer {
             device: device.clone(),
             output: output.to_owned(),
             report: SkipReport::default(),
-            objective: Objective::Pretrain,
-            distill: true,
+            task: Objective::Pretrain,
             warm_up: true,
             pause: u64::MAX,
             tuning: None,
@@ -222,8 +224,8 @@ impl Trainer {
             device: device.clone(),
             output: output.to_owned(),
             report: SkipReport::default(),
-            objective,
-            distill: config.distill,
+            task: objective,
+            objective: objective.objective(&base, config.distill),
             warm_up: config.warm_up,
             pause: u64::MAX,
             tuning: Some(config.clone()),
@@ -239,7 +241,7 @@ impl Trainer {
     /// What is trained for.
     #[must_use]
     pub fn objective(&self) -> Objective {
-        self.objective
+        self.task
     }
 
     /// Lets [`Trainer::run`] return after this step, for instance to measure.
@@ -343,15 +345,14 @@ impl Trainer {
         let options = LoaderOptions {
             batch_size: c.batch_size,
             seed: c.seed,
-            text: self.objective.text_rule(),
+            text: self.task.text_rule(),
             epoch: self.state.place.epoch,
             start_batch: self.state.place.batch,
             workers: c.workers,
             max_words: c.max_words,
-            max_tokens: match c.mixgen.mode {
-                MixMode::Off => c.max_tokens,
-                _ => c.mixgen.max_tokens,
-            },
+            max_tokens: c.max_tokens,
+            mixgen: c.mixgen.clone(),
+            image_index: c.image_index,
             transform: TrainTransform {
                 size: self.model.vision.image_res,
                 crop_scale: c.crop_scale,
@@ -371,15 +372,31 @@ impl Trainer {
         Ok(TrainLoader::new(data, tokenizer, options, self.report.clone())?)
     }
 
-    fn learning_rate(&self) -> f64 {
-        let place = &self.state.place;
-        let schedule = self.config.schedule();
-        if self.config.schedular.sched == "per_step" {
-            let warmup = self.config.schedular.warmup_steps;
-            return schedule.per_step(place.step, warmup, self.total_steps());
+    fn step_settings(&self) -> StepSettings {
+        let c = &self.config;
+        let v = self.tokenizer.vocabulary();
+        let cosine = c.schedule();
+        let schedule = match c.schedular.sched.as_str() {
+            "per_step" => {
+                let (warmup_steps, total_steps) = (c.schedular.warmup_steps, self.total_steps());
+                Schedule::PerStep { cosine, warmup_steps, total_steps }
+            }
+            _ => Schedule::Official(cosine),
+        };
+        StepSettings {
+            model: self.model.clone(),
+            special: SpecialIds { pad: v.pad, cls: v.cls, mask: v.mask },
+            schedule,
+            alpha: c.alpha,
+            warm_up: self.warm_up,
+            momentum: c.momentum,
+            train_temp: c.learn_temp,
+            precision: c.precision,
+            seed: c.seed,
+            grad_accum_steps: c.accumulate,
+            batches_per_epoch: self.epoch_batches(),
+            replay: None,
         }
-        let iteration = (place.batch / self.config.accumulate) as u64;
-        schedule.official(place.epoch, iteration)
     }
 
     /// Trains to the end, or until `stop` is set, telling `observe` what happens. Checkpoints are
@@ -426,17 +443,25 @@ impl Trainer {
     }
 
     fn next_step(&mut self, loader: &mut TrainLoader) -> Result<(StepReport, usize)> {
-        let batches = loader.batches();
-        let left = batches - self.state.place.batch;
-        let mut parts = Vec::new();
+        let left = loader.batches() - self.state.place.batch;
+        let mut batches = Vec::new();
         for _ in 0..self.config.accumulate.min(left) {
-            parts.extend(loader.next_batch()?);
+            batches.extend(loader.next_batch()?);
         }
-        let report = self.step(&parts, batches)?;
-        let done = parts.len();
-        self.state.place.batch += done;
-        self.last = parts.into_iter().next();
-        Ok((report, done * self.config.batch_size))
+        let (settings, objective) = (self.step_settings(), self.objective.as_ref());
+        let report = train_step(&mut self.state, objective, &batches, &settings, &mut ());
+        let report = report.map_err(|e| self.with_names(e))?;
+        let pairs = batches.len() * self.config.batch_size;
+        self.last = batches.into_iter().next();
+        Ok((report, pairs))
+    }
+
+    /// Puts the names of samples in the place of their numbers.
+    fn with_names(&self, error: Error) -> Error {
+        let Error::NotFinite { step, epoch, what, samples, .. } = error else { return error };
+        let all = self.data.samples();
+        let names: Vec<&str> = samples.iter().map(|i| all[*i].name.as_str()).collect();
+        Error::NotFinite { step, epoch, what, batch: names.join(", "), samples }
     }
 
     /// Goes on to the next epoch if all batches of this one are done, so that no checkpoint stands
@@ -462,7 +487,12 @@ impl Trainer {
     }
 
     fn save(&mut self, observe: &mut dyn FnMut(&Event<'_>) -> Result<()>) -> Result<()> {
-        self.check_finite_loss()?;
+        if let Some(batch) = &self.last {
+            let epoch = self.last_epoch().unwrap_or(self.state.place.epoch);
+            let (objective, settings) = (self.objective.as_ref(), self.step_settings());
+            check_finite_losses(&self.state, objective, batch, &settings, epoch)
+                .map_err(|e| self.with_names(e))?;
+        }
         let run =
             Run { identity: &self.identity()?, model: &self.model, vocabulary: &self.vocabulary };
         let (folder, keep) = (self.checkpoints(), self.config.keep_last);

@@ -1,10 +1,9 @@
 //! Which values of a configuration can work.
 
-use albef_data::dataset::MAX_WORKERS;
+use albef_data::dataset::{MAX_WORKERS, MixMode};
 
 use super::PretrainConfig;
 use crate::error::{Error, Result};
-use crate::objectives::mixgen::MixMode;
 
 /// Entries of the longest queue, 64 times the official one.
 const LONGEST_QUEUE: usize = 1 << 22;
@@ -19,7 +18,7 @@ impl PretrainConfig {
         self.check_optimizer()?;
         self.check_schedule()?;
         self.check_run()?;
-        self.mixgen.check()
+        self.mixgen.check().map_err(Error::Config)
     }
 
     /// Checks the lengths of texts against the position table.

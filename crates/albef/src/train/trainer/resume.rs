@@ -76,7 +76,7 @@ impl Trainer {
 
     pub(super) fn identity(&self) -> Result<RunFingerprint> {
         Ok(RunFingerprint {
-            task: self.objective,
+            task: self.task,
             config: self.record()?,
             samples: self.data.len(),
             data: self.data_hash.clone(),

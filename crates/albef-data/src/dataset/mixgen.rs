@@ -1,9 +1,9 @@
 //! MixGen: new pairs out of two by mixing pixels and joining captions (spec `relatives` 1).
 
-use albef_data::random::Stream;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use super::batch::Batch;
+use crate::random::Stream;
 
 /// Which rows of a batch are mixed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ enum Given {
 impl TryFrom<Given> for Lambda {
     type Error = String;
 
-    fn try_from(given: Given) -> std::result::Result<Self, String> {
+    fn try_from(given: Given) -> Result<Self, String> {
         match given {
             Given::Number(weight) => Ok(Self::Fixed(weight)),
             Given::Text(text) => text
@@ -74,6 +74,9 @@ impl Lambda {
         }
     }
 }
+
+/// Ids of mixed images begin here, beyond those of a data set.
+const MIXED: i64 = 1 << 40;
 
 /// A row to mix.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -123,8 +126,8 @@ impl MixGen {
     ///
     /// # Errors
     /// Names what cannot work.
-    pub fn check(&self) -> Result<()> {
-        let fail = |m: String| Err(Error::Config(m));
+    pub fn check(&self) -> Result<(), String> {
+        let fail = |m: String| Err(m);
         if self.mode == MixMode::Fixed && !(0.0..=0.5).contains(&self.ratio) {
             return fail(format!("`mixgen.ratio` is {}; it must lie within 0 to 0.5", self.ratio));
         }
@@ -191,6 +194,39 @@ impl MixGen {
     }
 }
 
+impl MixGen {
+    /// Mixes the images of a batch, whose texts are still apart, and notes the rows that share content:
+    /// with `mask_partners`, or where ids decide which pairs are positives (`image_index`), a mixed row
+    /// and its partner. With ids a mixed image is nobody's second view either: it gets an id that no
+    /// other batch has, `place` being the batch's number in the run, and no row of one of its two
+    /// images is a negative.
+    pub(super) fn apply(
+        &self,
+        batch: &mut Batch,
+        texts: &mut [Vec<u32>],
+        stream: &mut Stream,
+        place: u64,
+        image_index: bool,
+    ) {
+        let size = texts.len();
+        let pairs = self.pairs(size, stream);
+        let plane = batch.images.len() / size.max(1);
+        self.mix(&pairs, &mut batch.images, plane, texts);
+        let ids = batch.image_ids.clone();
+        for Mixed { row, partner, .. } in pairs {
+            if self.mask_partners || image_index {
+                batch.related.push((row, partner));
+            }
+            if image_index {
+                let sources = [ids[row], ids[partner]];
+                let same = (0..size).filter(|i| sources.contains(&ids[*i]));
+                batch.related.extend(same.map(|i| (row, i)));
+                batch.image_ids[row] = MIXED + (place * size as u64) as i64 + row as i64;
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,6 +272,33 @@ mod tests {
         let pairs = quarter.pairs(4, &mut Stream::new(1, "mix", &[]));
         quarter.mix(&pairs, &mut images, 1, &mut [vec![2, 5], vec![2, 6]]);
         assert_eq!(images[0], 3.0);
+    }
+
+    #[test]
+    fn mixed_rows_are_related_to_what_they_are_made_of_and_have_ids_of_their_own() {
+        let collated = |mixgen: &MixGen, place: u64, image_index: bool| {
+            let mut batch =
+                Batch { images: vec![0.0; 4], image_ids: vec![3, 4, 3, 5], ..Batch::default() };
+            let mut texts = vec![vec![2, 9]; 4];
+            let mut stream = Stream::new(1, "mix", &[]);
+            mixgen.apply(&mut batch, &mut texts, &mut stream, place, image_index);
+            batch
+        };
+        // The first row with the second.
+        let plain = collated(&of(MixMode::Fixed), 0, false);
+        assert_eq!((plain.related, plain.image_ids), (vec![], vec![3, 4, 3, 5]));
+        let masked = MixGen { mask_partners: true, ..of(MixMode::Fixed) };
+        let plain = collated(&masked, 0, false);
+        assert_eq!((plain.related, plain.image_ids), (vec![(0, 1)], vec![3, 4, 3, 5]));
+        let by_id = collated(&of(MixMode::Fixed), 0, true);
+        assert_eq!(by_id.related, [(0, 1), (0, 0), (0, 1), (0, 2)]);
+        assert_eq!(by_id.image_ids[1..], [4, 3, 5]);
+        let ids = (0..5).flat_map(|place| collated(&of(MixMode::Batch), place, true).image_ids);
+        let mixed: Vec<i64> = ids.filter(|id| *id >= MIXED).collect();
+        let mut distinct = mixed.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert!(mixed.len() > 5 && distinct.len() == mixed.len(), "{mixed:?}");
     }
 
     #[test]

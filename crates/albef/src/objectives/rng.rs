@@ -1,0 +1,105 @@
+//! The random draws of a step: seeded, or given for comparison with another implementation.
+
+use super::masking::MaskDraw;
+use super::text_assignment::AssignmentDraw;
+use crate::model::DropoutRng;
+
+/// The random draws of a forward pass.
+#[derive(Clone, Debug)]
+pub enum StepRng {
+    /// A pure function of this seed.
+    Seeded(u64),
+    /// Given draws.
+    Replay(Replay),
+}
+
+/// Given draws. Dropout has none: it is off.
+#[derive(Clone, Debug, Default)]
+pub struct Replay {
+    /// For each text, the image that is its negative.
+    pub negative_image: Vec<usize>,
+    /// For each image, the text that is its negative.
+    pub negative_text: Vec<usize>,
+    /// For each token row, its masking draws; a row without is not masked.
+    pub masks: Vec<MaskDraw>,
+    /// For each text, the draws of text assignment.
+    pub assignments: Vec<AssignmentDraw>,
+}
+
+// One salt for each purpose; they decide about the results of a seed.
+const DROPOUT: u64 = 1;
+const MOMENTUM_DROPOUT: u64 = 2;
+const NEGATIVE_IMAGE: u64 = 7;
+const NEGATIVE_TEXT: u64 = 8;
+
+impl StepRng {
+    /// Dropout of the online text and fusion layers.
+    #[must_use]
+    pub fn dropout(&self, p: f32) -> DropoutRng {
+        self.dropout_of(p, DROPOUT)
+    }
+
+    /// Dropout of the momentum model's (quirk Q9).
+    #[must_use]
+    pub fn momentum_dropout(&self, p: f32) -> DropoutRng {
+        self.dropout_of(p, MOMENTUM_DROPOUT)
+    }
+
+    fn dropout_of(&self, p: f32, salt: u64) -> DropoutRng {
+        match self {
+            Self::Seeded(seed) => DropoutRng::new(p, derive_seed(*seed, salt)),
+            Self::Replay(_) => DropoutRng::none(),
+        }
+    }
+
+    /// The masking draws of a token row; random words come from all `vocab_size` of them.
+    #[must_use]
+    pub fn mask(&self, row: usize, vocab_size: usize) -> MaskDraw {
+        match self {
+            Self::Seeded(seed) => MaskDraw::seeded(*seed, row, vocab_size),
+            Self::Replay(given) => given.masks.get(row).copied().unwrap_or(MaskDraw::NONE),
+        }
+    }
+
+    /// The negative image of each text: given, or a draw in `[0, 1)` for each text.
+    #[must_use]
+    pub fn negative_images(&self) -> NegativeDraws<'_> {
+        match self {
+            Self::Seeded(seed) => NegativeDraws::Seeded(derive_seed(*seed, NEGATIVE_IMAGE)),
+            Self::Replay(given) => NegativeDraws::Given(&given.negative_image),
+        }
+    }
+
+    /// The negative text of each image: given, or a draw in `[0, 1)` for each image.
+    #[must_use]
+    pub fn negative_texts(&self) -> NegativeDraws<'_> {
+        match self {
+            Self::Seeded(seed) => NegativeDraws::Seeded(derive_seed(*seed, NEGATIVE_TEXT)),
+            Self::Replay(given) => NegativeDraws::Given(&given.negative_text),
+        }
+    }
+
+    /// The draws of text assignment for a text; `None` if they are given for fewer texts.
+    #[must_use]
+    pub fn assignment(&self, row: usize) -> Option<AssignmentDraw> {
+        match self {
+            Self::Seeded(seed) => Some(AssignmentDraw::seeded(*seed, row)),
+            Self::Replay(given) => given.assignments.get(row).copied(),
+        }
+    }
+}
+
+/// Where negatives for matching come from.
+#[derive(Clone, Copy, Debug)]
+pub enum NegativeDraws<'a> {
+    /// Uniform draws by row, a pure function of this seed.
+    Seeded(u64),
+    /// The negatives themselves.
+    Given(&'a [usize]),
+}
+
+/// A seed for one purpose out of the seed of a step.
+#[must_use]
+pub fn derive_seed(seed: u64, salt: u64) -> u64 {
+    albef_random::scramble(seed ^ salt.wrapping_mul(albef_random::SPREAD))
+}
