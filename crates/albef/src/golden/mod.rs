@@ -6,6 +6,8 @@ mod answers;
 mod compare;
 mod downstream;
 mod encoders;
+#[cfg(test)]
+mod falsification;
 mod maps;
 mod panics;
 mod pretrain;
