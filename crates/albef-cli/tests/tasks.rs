@@ -64,7 +64,7 @@ fn questions_are_learnt_ranked_and_asked() {
     let tuned = finetune(dir.path(), "vqa", &model, &more);
     assert!(dir.path().join("vqa/best/score.json").is_file());
     let log = std::fs::read_to_string(dir.path().join("vqa/log.jsonl")).unwrap();
-    parts_make_up_losses(&log, &[("train_loss", "answer")]);
+    parts_make_up_losses(&log, &[("train_loss", "vqa")]);
     let results = dir.path().join("results.json");
     let mut command = albef();
     command.args(["evaluate", "vqa", "--json", "--annotations", &list, "--answer-list", &answers]);
@@ -183,7 +183,7 @@ fn entailment_is_learnt_and_measured_with_a_broken_picture() {
     let (tuned, said) = finetuned(dir.path(), "ve", &model, &lists);
     assert!(said.contains("not usable, counted as wrong: broken.png: "), "{said}");
     let log = std::fs::read_to_string(dir.path().join("ve/log.jsonl")).unwrap();
-    parts_make_up_losses(&log, &[("train_loss", "class")]);
+    parts_make_up_losses(&log, &[("train_loss", "cls")]);
     std::fs::write(dir.path().join("3.png"), b"no picture").unwrap();
     let mut command = albef();
     command.args(["evaluate", "ve", "--json", "--annotations", &list, "--image-root"]);
