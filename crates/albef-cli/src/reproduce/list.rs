@@ -7,11 +7,11 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::check::missing;
-use super::plan::Plan;
-use super::recipe::{Recipe, all};
-use super::record::{Record, State};
 use crate::ExitStatus;
 use crate::output::{self, say};
+use albef_recipes::plan::Plan;
+use albef_recipes::recipe::{Recipe, all};
+use albef_recipes::record::{Record, State};
 
 /// The records in a folder of runs, or of one run, by row; a finished one comes before others.
 fn records(folder: Option<&Path>) -> Result<BTreeMap<String, Record>> {

@@ -1,16 +1,13 @@
 //! `albef reproduce`: the rows of the paper's tables, from files to figures beside the claims.
 
-mod check;
 mod list;
 mod measure;
-mod plan;
-mod recipe;
-mod record;
 mod run;
 
 use std::path::PathBuf;
 
 use albef::train::lock::FolderLock;
+use albef_recipes::{check, plan, recipe, record};
 use anyhow::{Context, Result, bail};
 
 use self::plan::Plan;
@@ -123,4 +120,22 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         output::write(format_args!("{}", record.page()))?;
     }
     Ok(ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_step_accepts_what_the_recipes_set() {
+        let nowhere = Path::new("/nowhere");
+        for recipe in recipe::all().unwrap() {
+            for small in [false, true] {
+                let plan = Plan::new(recipe.clone(), nowhere, nowhere, &[], small, &[]).unwrap();
+                run::validate(&plan).unwrap();
+            }
+        }
+    }
 }

@@ -11,12 +11,12 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
 use super::measure;
-use super::plan::Plan;
-use super::recipe::{Run, Step, config};
-use super::record::{Record, State, StepRecord};
 use crate::ExitStatus;
 use crate::device::DeviceArg;
 use crate::train::{Progress, finish, stop_flag};
+use albef_recipes::plan::Plan;
+use albef_recipes::recipe::{Run, Step, config};
+use albef_recipes::record::{Record, State, StepRecord};
 
 /// Whether each step would accept its settings, before the first one takes its time.
 pub fn validate(plan: &Plan) -> Result<()> {

@@ -145,7 +145,7 @@ fn bad_input_gets_a_clear_error() {
         (output.status.code(), stderr(&output))
     };
     let (code, said) = search(&empty, &model);
-    assert!(code == Some(2) && said.contains("there is no picture in"), "{code:?} {said}");
+    assert!(code == Some(2) && said.contains("there is no image in"), "{code:?} {said}");
     let (code, said) = search(&root, Path::new("/no/model"));
     assert!(code == Some(2) && said.contains("/no/model"), "{code:?} {said}");
 }

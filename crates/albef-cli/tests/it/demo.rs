@@ -67,7 +67,7 @@ fn an_interrupted_demonstration_goes_on_with_the_same_command() {
     let list = std::fs::read_to_string(output.join("data/val_scenes.json")).unwrap();
     assert!(!phrase.is_empty() && list.contains(phrase), "{next}");
     let page = std::fs::read_to_string(output.join("report.html")).unwrap();
-    assert!(next.contains("--k 16") && page.contains("best 16 are re-ranked"), "{next}");
+    assert!(next.contains("--rerank-k 16") && page.contains("best 16 are re-ranked"), "{next}");
     let log = std::fs::read_to_string(output.join("run/log.jsonl")).unwrap();
     let steps: Vec<u64> = log
         .lines()

@@ -22,4 +22,5 @@ mod reproduce;
 mod resume;
 mod search;
 mod shipped;
+mod snapshots;
 mod tasks;

@@ -1,14 +1,11 @@
 //! What a person sees: help, results and errors, as snapshots to be read in a diff. `INSTA_UPDATE=always`
 //! takes them anew.
 
-#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
-
-mod common;
-
 use std::path::{Path, PathBuf};
 
-use common::albef;
 use serde_json::json;
+
+use crate::common::albef;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()

@@ -1,4 +1,4 @@
-//! What came of a recipe: `reproduce.json` and `reproduce.md`, claimed and measured side by side.
+//! The record of a run: `reproduce.json` and `reproduce.md`, claimed and measured side by side.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,30 +10,35 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::check::FileState;
-use super::plan::Plan;
-use super::recipe::{Claim, Recipe, Run};
+use crate::check::FileState;
+use crate::plan::Plan;
+use crate::recipe::{Claim, Recipe, Run};
 
 /// The name of the record in the output folder.
 pub const FILE: &str = "reproduce.json";
 
-/// Where a run stands.
+/// State of a run or a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
+    /// Begun.
     Running,
+    /// Interrupted.
     Stopped,
+    /// Finished.
     Done,
 }
 
 /// A step that was begun.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StepRecord {
+    /// Its name.
     pub name: String,
     /// The ordinary command that does the same.
     pub command: Vec<String>,
+    /// Its state.
     pub state: State,
-    /// Of the last session.
+    /// Duration of the last session.
     pub seconds: f64,
     /// The weights that it left.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,12 +51,15 @@ pub struct StepRecord {
 /// A claim and what was measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Compared {
+    /// What is measured.
     pub name: String,
+    /// The published figure.
     pub claimed: Option<f64>,
     /// What confirms the claim besides its source; empty for figures that nothing confirms.
     pub confirmed: String,
     /// `STEP.KEY` of the report, or `server`.
     pub metric: String,
+    /// The measured figure.
     pub measured: Option<f64>,
     /// 95 % bootstrap interval of the measured figure.
     pub interval: Option<[f64; 2]>,
@@ -62,28 +70,43 @@ pub struct Compared {
 /// Everything about a run of a recipe.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
+    /// Version of the file format.
     pub format: u32,
+    /// Program and version.
     pub program: String,
+    /// Name of the recipe.
     pub id: String,
+    /// Table of the paper.
     pub table: String,
+    /// Row of the table.
     pub row: String,
+    /// Source of the claims.
     pub source: String,
+    /// What to know before comparing.
     pub note: String,
+    /// State of the run.
     pub state: State,
+    /// The data root.
     pub data: PathBuf,
     /// Whether `--small` made it a trial of the machinery, which says nothing about the claims.
     pub small: bool,
+    /// Changed settings as they were typed.
     pub changed: Vec<String>,
+    /// Models that replace training steps.
     pub models: BTreeMap<String, PathBuf>,
     /// Figures of the evaluation server, by claim.
     pub server: BTreeMap<String, f64>,
+    /// Claims and measured figures.
     pub claims: Vec<Compared>,
+    /// Steps that were begun.
     pub steps: Vec<StepRecord>,
+    /// Files that were checked.
     pub files: Vec<FileState>,
 }
 
 impl Record {
     /// A new record of a plan.
+    #[must_use]
     pub fn new(plan: &Plan) -> Self {
         let r = &plan.recipe;
         Self {
@@ -107,6 +130,9 @@ impl Record {
     }
 
     /// The record in a folder, if there is one.
+    ///
+    /// # Errors
+    /// If it is damaged.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(FILE);
         let text = match std::fs::read_to_string(&path) {
@@ -131,6 +157,9 @@ impl Record {
 
     /// Refuses to go on with another recipe or other choices than those of the record; what concerns only steps
     /// that are still to be made may change.
+    ///
+    /// # Errors
+    /// Names the recipe, data or choices that differ.
     pub fn must_fit(&self, plan: &Plan) -> Result<()> {
         let of = |what: &str| format!("{} was begun with {what}", plan.output.display());
         let hint = "; go on with the same, or choose another folder";
@@ -157,6 +186,7 @@ impl Record {
     }
 
     /// The step of that name, if it was begun.
+    #[must_use]
     pub fn step(&self, name: &str) -> Option<&StepRecord> {
         self.steps.iter().find(|s| s.name == name)
     }
@@ -195,6 +225,9 @@ impl Record {
     }
 
     /// Writes `reproduce.json` and `reproduce.md`.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let json = serde_json::to_string_pretty(self)?;
         for (name, text) in [(FILE, json.as_str()), ("reproduce.md", &self.page())] {
@@ -204,6 +237,7 @@ impl Record {
     }
 
     /// The table as a page.
+    #[must_use]
     pub fn page(&self) -> String {
         let mut out = format!("# {}: {}\n\n", self.table, self.row);
         let mut line = |text: String| {
@@ -271,6 +305,7 @@ fn interval(report: &Value, key: &str) -> Option<[f64; 2]> {
 }
 
 /// A command as one types it.
+#[must_use]
 pub fn shell(words: &[String]) -> String {
     let plain = |w: &str| {
         !w.is_empty() && w.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=:+".contains(c))

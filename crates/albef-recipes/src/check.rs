@@ -1,45 +1,49 @@
-//! Whether the files of a recipe are there and say what they should.
+//! Whether the files of a recipe exist and can be read.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use albef::checkpoint::Checkpoint;
 use albef::eval::refcoco::{INSTANCES, REFS, RefCoco};
-use albef::task::{TaskRef, read_annotations};
+use albef::task::{TaskRef, answer_list, read_annotations};
 use albef_data::dataset::{ImageRoots, Sample, SourceSpec, open_source};
 use albef_data::image::DecodeOptions;
 use serde::{Deserialize, Serialize};
 
-use super::plan::Plan;
-use super::recipe::{FileEntry, Form};
+use crate::plan::Plan;
+use crate::recipe::{FileEntry, Form};
 
-/// Pictures of a list that are opened.
-const PICTURES: usize = 3;
+/// Images of a list that are opened.
+const IMAGES: usize = 3;
 
-/// What was found at a place.
+/// The state of a file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FileState {
     /// Its name in the recipes.
     pub name: String,
+    /// Its path.
     pub path: PathBuf,
     /// What it is, in words.
     pub about: String,
-    /// Places where nothing lies.
+    /// Paths that do not exist.
     pub missing: Vec<PathBuf>,
     /// Entries, of lists that could be read.
     pub entries: Option<usize>,
-    /// What is in the way.
+    /// What prevents its use.
     pub problems: Vec<String>,
     /// What is unusual.
     pub remarks: Vec<String>,
 }
 
 impl FileState {
+    /// Whether a run can use it.
+    #[must_use]
     pub fn is_good(&self) -> bool {
         self.missing.is_empty() && self.problems.is_empty()
     }
 
     /// A line of a report.
+    #[must_use]
     pub fn line(&self) -> String {
         let about = format!("{} ({})", self.path.display(), self.about);
         let mut parts = Vec::new();
@@ -61,7 +65,7 @@ impl FileState {
     }
 }
 
-/// The places that must hold something.
+/// The paths that must exist.
 fn places(entry: &FileEntry, at: &Path) -> Vec<PathBuf> {
     match entry.form {
         Form::Refcoco => [REFS, INSTANCES].iter().map(|n| at.join("refcoco+").join(n)).collect(),
@@ -73,13 +77,15 @@ fn places(entry: &FileEntry, at: &Path) -> Vec<PathBuf> {
     }
 }
 
-/// The places of a plan's files where nothing lies.
+/// The paths of a plan's files that do not exist.
+#[must_use]
 pub fn missing(plan: &Plan) -> Vec<PathBuf> {
     let of = |(_, entry): &(&str, &FileEntry)| places(entry, &plan.place(entry));
     plan.needed().iter().flat_map(of).filter(|p| !p.exists()).collect()
 }
 
-/// Reads the files of a plan and opens the first pictures of each list.
+/// Reads the files of a plan and opens the first images of each list.
+#[must_use]
 pub fn check(plan: &Plan) -> Vec<FileState> {
     plan.needed().into_iter().map(|(name, entry)| check_one(plan, name, entry)).collect()
 }
@@ -130,8 +136,8 @@ fn read(plan: &Plan, entry: &FileEntry, state: &mut FileState) -> Result<(), Str
         Form::Ve => task("ve")?,
         Form::Grounding => task("grounding")?,
         Form::Answers => {
-            let answers = albef::task::answer_list(&path.display().to_string());
-            state.entries = Some(answers.map_err(|e| format!("{e:#}"))?.len());
+            let answers = answer_list(&path.display().to_string());
+            state.entries = Some(answers.map_err(|e| e.to_string())?.len());
             return Ok(());
         }
         Form::Folder => {
@@ -168,14 +174,14 @@ fn read(plan: &Plan, entry: &FileEntry, state: &mut FileState) -> Result<(), Str
     if samples.is_empty() {
         return Err("it holds nothing".into());
     }
-    samples.iter().take(PICTURES).try_for_each(open)
+    samples.iter().take(IMAGES).try_for_each(open)
 }
 
 fn open(sample: &Sample) -> Result<(), String> {
     for view in 0..sample.views() {
         sample
             .decode_view(view, &DecodeOptions::default())
-            .map_err(|e| format!("picture {}: {e}", sample.name))?;
+            .map_err(|e| format!("image {}: {e}", sample.name))?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The recipes of the paper's tables, as they lie in `recipes/`, and the configurations they name.
+//! The recipes of `recipes/`, which are compiled in, and the configurations that they name.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 macro_rules! texts {
     ($folder:literal: $($name:literal),* $(,)?) => {
-        &[$(($name, include_str!(concat!("../../../../", $folder, "/", $name, ".yaml")))),*]
+        &[$(($name, include_str!(concat!("../../../", $folder, "/", $name, ".yaml")))),*]
     };
 }
 
@@ -26,7 +26,7 @@ const RECIPES: &[(&str, &str)] = texts!("recipes":
     "table7-ta", "table7-no-ta",
 );
 
-const FILES: &str = include_str!("../../../../recipes/files.yaml");
+const FILES: &str = include_str!("../../../recipes/files.yaml");
 
 const CONFIGS: &[(&str, &str)] = texts!("configs":
     "base", "retrieval_coco", "retrieval_flickr", "vqa", "nlvr_ta", "nlvr", "ve", "grounding",
@@ -47,7 +47,9 @@ pub struct Recipe {
     /// What to know before comparing.
     #[serde(default)]
     pub note: String,
+    /// Published figures.
     pub claims: Vec<Claim>,
+    /// Commands, in order.
     pub steps: Vec<Step>,
 }
 
@@ -55,6 +57,7 @@ pub struct Recipe {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Claim {
+    /// What is measured.
     pub name: String,
     /// The claimed figure, in per cent; none where it is not at hand.
     pub value: Option<f64>,
@@ -72,6 +75,7 @@ pub struct Claim {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
+    /// Its name in the recipe.
     pub name: String,
     /// `pretrain`, `finetune TASK` or `evaluate TASK`.
     pub run: Run,
@@ -89,8 +93,11 @@ pub struct Step {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Run {
+    /// Pre-training.
     Pretrain,
+    /// Fine-tuning for a task.
     Finetune(String),
+    /// Evaluation of a task.
     Evaluate(String),
 }
 
@@ -108,6 +115,8 @@ impl TryFrom<String> for Run {
 }
 
 impl Run {
+    /// Whether the step makes weights.
+    #[must_use]
     pub fn trains(&self) -> bool {
         !matches!(self, Self::Evaluate(_))
     }
@@ -124,14 +133,15 @@ pub enum Keep {
     Last,
 }
 
-/// What lies at a place below the data root.
+/// A file or folder below the data root.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {
     /// Below the data root.
     pub path: String,
+    /// Its form.
     pub form: Form,
-    /// Roots of its pictures below the data root; for questions those of VQAv2 and Visual Genome.
+    /// Roots of its images below the data root; for questions those of VQAv2 and Visual Genome.
     #[serde(default)]
     pub images: Vec<String>,
     /// Usual number of entries.
@@ -144,20 +154,34 @@ pub struct FileEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Form {
+    /// Images with captions.
     Captions,
+    /// Questions.
     Vqa,
+    /// Candidate answers.
     Answers,
+    /// Statements about two images.
     Nlvr,
+    /// Sentences with labels.
     Ve,
+    /// Expressions.
     Grounding,
+    /// The folder of RefCOCO+.
     Refcoco,
+    /// Boxes by image.
     Detections,
+    /// Any folder.
     Folder,
+    /// A model folder or checkpoint.
     Model,
+    /// A weights file.
     Weights,
 }
 
 /// All recipes.
+///
+/// # Errors
+/// If one is damaged, which a test excludes.
 pub fn all() -> Result<Vec<Recipe>> {
     RECIPES
         .iter()
@@ -168,6 +192,9 @@ pub fn all() -> Result<Vec<Recipe>> {
 }
 
 /// The recipe of that name.
+///
+/// # Errors
+/// If there is none.
 pub fn named(id: &str) -> Result<Recipe> {
     let recipes = all()?;
     let names = recipes.iter().map(|r| r.id.clone()).collect::<Vec<_>>().join(", ");
@@ -177,12 +204,18 @@ pub fn named(id: &str) -> Result<Recipe> {
     }
 }
 
-/// Where files lie below the data root.
+/// Files below the data root, by the names that recipes use.
+///
+/// # Errors
+/// If the list is damaged, which a test excludes.
 pub fn files() -> Result<BTreeMap<String, FileEntry>> {
     serde_norway::from_str(FILES).context("in recipes/files.yaml")
 }
 
 /// The text of a configuration of the repository.
+///
+/// # Errors
+/// If there is none of that name.
 pub fn config(name: &str) -> Result<&'static str> {
     let found = CONFIGS.iter().find(|(n, _)| format!("{n}.yaml") == name);
     found.map(|(_, text)| *text).with_context(|| format!("there is no configuration `{name}`"))
@@ -205,7 +238,10 @@ pub fn names_in(value: &Value, out: &mut Vec<String>) {
     }
 }
 
-/// The value with what each name in braces stands for.
+/// The value with each name in braces replaced.
+///
+/// # Errors
+/// Those of `of`.
 pub fn filled(value: &Value, of: &dyn Fn(&str) -> Result<String>) -> Result<Value> {
     Ok(match value {
         Value::String(text) => {
@@ -233,8 +269,6 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
 
-    use super::super::plan::Plan;
-    use super::super::run::validate;
     use super::*;
 
     #[test]
@@ -277,17 +311,6 @@ mod tests {
                     assert!(done.contains(&step), "{id}: {metric}");
                 }
                 assert!(claim.value.is_some() || !recipe.note.is_empty(), "{id} must say why");
-            }
-        }
-    }
-
-    #[test]
-    fn every_step_accepts_what_the_recipes_set() {
-        let nowhere = Path::new("/nowhere");
-        for recipe in all().unwrap() {
-            for small in [false, true] {
-                let plan = Plan::new(recipe.clone(), nowhere, nowhere, &[], small, &[]).unwrap();
-                validate(&plan).unwrap();
             }
         }
     }

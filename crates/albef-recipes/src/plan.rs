@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
-use super::recipe::{FileEntry, Form, Keep, Recipe, Run, Step, files, filled, names_in};
+use crate::recipe::{FileEntry, Form, Keep, Recipe, Run, Step, files, filled, names_in};
 
 /// What `--small` changes in a training step: two steps of four pictures of 32 pixels.
 const SMALL: &[&str] = &[
@@ -24,11 +24,15 @@ const SMALL_FINETUNE: &[&str] = &["batch_size_train=4", "k_test=8"];
 
 /// A recipe ready to run.
 pub struct Plan {
+    /// The recipe.
     pub recipe: Recipe,
+    /// The data root.
     pub data: PathBuf,
+    /// The folder of the run.
     pub output: PathBuf,
     /// Models that stand in for training steps.
     pub models: BTreeMap<String, PathBuf>,
+    /// Whether training steps are shortened to two steps.
     pub small: bool,
     /// The changes as they were typed.
     pub changed: Vec<String>,
@@ -47,6 +51,9 @@ fn pair(setting: &str) -> Result<(String, Value)> {
 impl Plan {
     /// `models` are `STEP=PATH`, `changed` are `KEY=VALUE` for all training steps or
     /// `STEP:KEY=VALUE` for one step.
+    ///
+    /// # Errors
+    /// If one of them has another form or names a step that is not there.
     pub fn new(
         recipe: Recipe,
         data: &Path,
@@ -132,6 +139,7 @@ impl Plan {
     }
 
     /// The steps to run: all but those that a given model replaces and those that only serve them.
+    #[must_use]
     pub fn steps(&self) -> Vec<&Step> {
         let mut running: Vec<&Step> = Vec::new();
         for (i, step) in self.recipe.steps.iter().enumerate().rev() {
@@ -148,6 +156,7 @@ impl Plan {
     }
 
     /// The files that those steps need, by name.
+    #[must_use]
     pub fn needed(&self) -> Vec<(&str, &FileEntry)> {
         let mut wanted: Vec<String> = self.steps().iter().flat_map(|s| self.names(s)).collect();
         wanted.sort();
@@ -156,13 +165,15 @@ impl Plan {
         wanted.iter().filter_map(entry).map(|(name, entry)| (name.as_str(), entry)).collect()
     }
 
-    /// Where a file lies.
+    /// The path of a file.
+    #[must_use]
     pub fn place(&self, entry: &FileEntry) -> PathBuf {
         let path = self.data.join(&entry.path);
         if entry.form == Form::Model { weights_in(&path) } else { path }
     }
 
     /// The weights that a training step hands on.
+    #[must_use]
     pub fn model_of(&self, step: &Step) -> PathBuf {
         let folder = if step.keep == Keep::Best { "best" } else { "model" };
         let own = || self.output.join(&step.name).join(folder);
@@ -170,6 +181,9 @@ impl Plan {
     }
 
     /// The keys and values of a step, with paths in place of names and with all changes.
+    ///
+    /// # Errors
+    /// If a name is unknown.
     pub fn settings(&self, step: &Step) -> Result<Map<String, Value>> {
         let of = |name: &str| -> Result<String> {
             if let Some(earlier) = name.strip_prefix("step:") {
@@ -207,8 +221,8 @@ fn weights_in(folder: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use super::super::recipe::named;
     use super::*;
+    use crate::recipe::named;
 
     fn plan(id: &str, models: &[&str], changed: &[&str]) -> Result<Plan> {
         let own = |l: &[&str]| l.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
