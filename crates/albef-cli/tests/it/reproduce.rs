@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use common::{albef, config, official, settings, stderr};
+use crate::common::{albef, config, official, settings, stderr};
 use serde_json::Value;
 
 /// The data root, with the smallest model in place of the pre-trained ones.

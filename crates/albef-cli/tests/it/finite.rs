@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
-mod common;
-
 use std::collections::HashMap;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::common::{albef, config, data, pretrained, settings, stderr};
 use albef_weights::{HostTensor, KeepAs};
-use common::{albef, config, data, pretrained, settings, stderr};
 
 fn pretrain(list: &str, root: &Path, output: &Path, rate: &str, steps: usize) -> Command {
     let mut command = albef();

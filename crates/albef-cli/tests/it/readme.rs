@@ -2,11 +2,9 @@
 
 #![cfg(unix)]
 
-mod common;
-
 use std::path::Path;
 
-use common::{albef, run};
+use crate::common::{albef, run};
 use serde_json::Value;
 
 /// The words of a line; quotes hold words together.

@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 
-use common::{albef, config, data, run, settings, stderr};
+use crate::common::{albef, config, data, run, settings, stderr};
 use serde_json::{Value, json};
 
 /// All that a run decides bit for bit: weights, the state of training, the log.

@@ -3,12 +3,10 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
-mod common;
-
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{albef, config, data, settings, stderr};
+use crate::common::{albef, config, data, settings, stderr};
 use serde_json::Value;
 
 /// The program in a shell that lets no file grow beyond `blocks` of 512 bytes; the signal for it is

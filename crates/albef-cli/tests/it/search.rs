@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use common::{albef, data, run, stderr};
+use crate::common::{albef, data, run, stderr};
 use serde_json::{Value, json};
 
 fn search(from: &Path, arguments: &[&str]) -> Output {

@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
-mod common;
-
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use common::{albef, config, data, run, settings, stderr};
+use crate::common::{albef, config, data, run, settings, stderr};
 use serde_json::Value;
 
 const STEPS: usize = 60;

@@ -3,13 +3,11 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
-mod common;
-
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{albef, data, run, stderr};
+use crate::common::{albef, data, run, stderr};
 use serde_json::{Value, json};
 
 fn write(dir: &Path, name: &str, list: &Value) -> String {

@@ -3,14 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
-mod common;
-
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
+use crate::common::{albef, stderr};
 use albef_weights::{HostTensor, KeepAs, read, write_safetensors};
-use common::{albef, stderr};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

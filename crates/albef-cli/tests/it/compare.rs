@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
-mod common;
-
 use std::path::{Path, PathBuf};
 
-use common::{albef, config, data, out, run, settings, stderr};
+use crate::common::{albef, config, data, out, run, settings, stderr};
 use serde_json::{Value, json};
 
 fn read(path: &Path) -> Value {

@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
-mod common;
-
 use std::path::Path;
 use std::process::Output;
 
-use common::{albef, config, data, settings, stderr};
+use crate::common::{albef, config, data, settings, stderr};
 use serde_json::{Value, json};
 
 fn mi(dir: &Path, list: &str, model: &Path, more: &[&str]) -> Output {

@@ -3,12 +3,10 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
-mod common;
-
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use common::{albef, run, stderr};
+use crate::common::{albef, run, stderr};
 use serde_json::Value;
 
 /// Interrupts a command once it says a line that begins so, and gives all that it said; it must end with 1.

@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
-mod common;
-
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{albef, pretrained, run, stderr};
+use crate::common::{albef, pretrained, run, stderr};
 use serde_json::{Value, json};
 
 /// Thirty words of so many pieces that they are more than the 512 positions of the model.

@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
-mod common;
-
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{albef, config, data, run, settings, stderr};
+use crate::common::{albef, config, data, run, settings, stderr};
 
 fn pretrain(list: &str, root: &Path, output: &Path, steps: usize) -> Command {
     let mut command = albef();

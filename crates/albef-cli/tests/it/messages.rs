@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 
-use common::{albef, config, data, out, pretrained, run, settings, stderr};
+use crate::common::{albef, config, data, out, pretrained, run, settings, stderr};
 use serde_json::{Value, json};
 
 fn pretrain(list: &str, root: &Path, output: &Path, more: &[&str]) -> Command {

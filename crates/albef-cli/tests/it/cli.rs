@@ -1,10 +1,8 @@
 //! The program as people and scripts call it.
 
-mod common;
-
 use std::path::Path;
 
-use common::{albef, config, data, parts_make_up_losses, settings, stderr};
+use crate::common::{self, albef, config, data, parts_make_up_losses, settings, stderr};
 use serde_json::Value;
 
 fn golden() -> String {

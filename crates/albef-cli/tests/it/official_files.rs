@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
-mod common;
-
-use common::{albef, config, official, settings, stderr};
+use crate::common::{albef, config, official, settings, stderr};
 use serde_json::Value;
 
 #[test]

@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
-mod common;
-
 use std::path::{Path, PathBuf};
 
-use common::{albef, data, out, parts_make_up_losses, pretrained, run, stderr};
+use crate::common::{albef, data, out, parts_make_up_losses, pretrained, run, stderr};
 use serde_json::{Value, json};
 
 fn write(dir: &Path, name: &str, list: &Value) -> String {

@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
-mod common;
-
 use std::path::Path;
 
-use common::{albef, stderr};
+use crate::common::{albef, stderr};
 use serde_json::Value;
 
 #[test]

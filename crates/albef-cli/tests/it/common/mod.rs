@@ -1,6 +1,5 @@
 //! A small data set and the real program.
 
-#![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
 pub mod official;

@@ -1,0 +1,25 @@
+//! The program as people call it.
+//!
+//! One binary, since linking the whole library once per file costs more than the tests do.
+
+mod analyse;
+mod cli;
+mod common;
+mod compare;
+mod demo;
+mod disk;
+mod doctor;
+mod evaluate;
+mod finite;
+mod kill;
+mod lock;
+mod messages;
+mod official_files;
+mod output;
+mod readme;
+mod refusals;
+mod reproduce;
+mod resume;
+mod search;
+mod shipped;
+mod tasks;

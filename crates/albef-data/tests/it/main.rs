@@ -1,0 +1,10 @@
+//! The readers, the loader and the golden pictures from outside.
+//!
+//! One binary, since linking the crate once per file costs more than most of the tests do.
+
+mod broken;
+mod dataset_promises;
+mod datasets;
+mod golden;
+mod properties;
+mod shards;
