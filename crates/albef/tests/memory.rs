@@ -5,8 +5,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use albef::config::PretrainConfig;
+use albef::config::Source;
 use albef::params::cpu;
+use albef::task::TaskRef;
 use albef::train::trainer::Trainer;
 use albef_data::dataset::{Dataset, Location, Sample};
 
@@ -46,7 +47,7 @@ fn memory_stays_flat_over_two_hundred_steps() {
             Sample {
                 location: Location::File(path),
                 name: i.to_string(),
-                captions: vec![format!("picture number {i} of red")],
+                captions: vec![format!("image number {i} of red")],
                 key: i.to_string(),
                 task: Default::default(),
             }
@@ -63,7 +64,8 @@ fn memory_stays_flat_over_two_hundred_steps() {
         "max_steps=200",
     ]
     .map(String::from);
-    let config = PretrainConfig::parse("", &settings).unwrap();
+    let source = Source { text: "", settings: &settings, file: None };
+    let config = TaskRef::pretrain().configure(source).unwrap();
     let data = Dataset::from_samples(samples);
     let mut trainer = Trainer::with_data(config, data, dir.path(), &cpu()).unwrap();
     let (mut step, mut early, mut late, mut within) = (0, 0, 0, 0);

@@ -4,7 +4,6 @@
 
 use std::path::Path;
 
-use albef::checkpoint::momentum_encoders;
 use albef::config::ModelConfig;
 use albef::eval::mutual_information::{MutualInformation, Parts, Report, other_images};
 use albef::golden::GoldenSet;

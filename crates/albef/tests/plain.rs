@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
-use albef::checkpoint::{copy_for_momentum, momentum_encoders};
 use albef::config::ModelConfig;
 use albef::init::{fresh_params, fresh_queues};
 use albef::model::TokenBatch;
@@ -12,6 +11,7 @@ use albef::objectives::rng::StepRng;
 use albef::objectives::{Objective, PairsObjective, StepContext};
 use albef::ops::{Ops, Precision};
 use albef::params::{cpu, to_vec};
+use albef::task::TaskRef;
 use albef_data::dataset::Batch;
 use burn::tensor::Device;
 
@@ -32,8 +32,7 @@ fn step(ops: Ops, device: &Device) -> (Vec<f32>, Vec<Vec<f32>>) {
 /// The same with a weight of the pseudo-targets, and with or without them for masked words.
 fn step_with(ops: Ops, alpha: f64, mlm_mod: bool, device: &Device) -> (Vec<f32>, Vec<Vec<f32>>) {
     let config = small();
-    let online =
-        fresh_params(&albef::task::TaskRef::pretrain().schema(&config), 0.07, 3, device).unwrap();
+    let online = fresh_params(&TaskRef::pretrain().schema(&config), 0.07, 3, device).unwrap();
     let weights = online.trainable(ops);
     let momentum = copy_for_momentum(&online).unwrap();
     let texts: Vec<Vec<u32>> = vec![vec![2, 30, 31, 32, 40], vec![2, 50], vec![2, 60, 61, 62]];

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
-use albef::checkpoint::{copy_for_momentum, momentum_encoders};
 use albef::config::ModelConfig;
 use albef::eval::answers::{Candidates, RankRule, rank};
 use albef::eval::grounding::best_box;
@@ -19,8 +18,8 @@ use albef::objectives::vqa::VqaTrace;
 use albef::objectives::{Losses, Metric, Objective, PairsObjective, StepContext, VqaObjective};
 use albef::ops::{Ops, Precision};
 use albef::params::{Params, cpu, from_vec, to_vec};
+use albef::task::TaskRef;
 use albef_data::dataset::{Answers, Batch};
-use albef_weights::Task;
 use burn::tensor::Tensor;
 
 const WORDS: usize = 90;
@@ -271,7 +270,8 @@ fn where_no_box_scores_none_is_chosen() {
 #[test]
 fn answers_can_be_distilled_over_their_positions() {
     let config = small();
-    let fresh = |seed| loud(fresh_task_params(Task::Vqa, &config, 0.07, seed, &cpu()).unwrap());
+    let schema = TaskRef::named("vqa").unwrap().schema(&config);
+    let fresh = |seed| loud(fresh_params(&schema, 0.07, seed, &cpu()).unwrap());
     let answers: Vec<Vec<u32>> = vec![vec![2, 70, 3], vec![2, 71, 72, 73, 3], vec![2, 74, 3]];
     let weights = vec![0.7, 0.3, 1.0];
     let tokens = TokenBatch::packed(&answers);

@@ -4,11 +4,15 @@
 mod infer;
 mod model;
 mod parse;
+mod reference;
 pub mod section;
 mod sections;
+#[cfg(test)]
+mod tests;
 
 pub use parse::{RENAMED, Source};
 pub(crate) use parse::{current_names, in_words, merge, parse};
+pub use reference::reference;
 pub(crate) use sections::check_length;
 
 pub use model::{ModelConfig, TextConfig, VisionConfig};

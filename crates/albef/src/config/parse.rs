@@ -71,7 +71,7 @@ where
             Error::Config(format!("`--set {setting}` must have the form key=value"))
         })?;
         let new = yaml(new, key.trim()).map_err(|e| fail(detail(&e)))?;
-        let key = current_name(key.trim());
+        let key = current_name(key.trim(), &mut notes);
         let mut one = Value::Object(Map::new());
         set(&mut one, &key, new)?;
         without_foreign_keys(&mut one, &defaults, task, &mut notes)
@@ -143,20 +143,29 @@ pub(crate) fn current_names(given: &mut Value, notes: &mut Vec<String>) -> Resul
             )));
         }
         map.insert(name.into(), value);
-        if former != "scheduler" {
-            notes.push(format!("`{former}` is now called `{name}`"));
-        }
+        note_former(former, name, notes);
     }
     Ok(())
 }
 
-fn current_name(key: &str) -> String {
+/// The other spelling of the schedule is no former name.
+fn note_former(former: &str, name: &str, notes: &mut Vec<String>) {
+    let note = format!("`{former}` is now called `{name}`");
+    if former != "scheduler" && !notes.contains(&note) {
+        notes.push(note);
+    }
+}
+
+fn current_name(key: &str, notes: &mut Vec<String>) -> String {
     let (first, rest) = match key.split_once('.') {
         Some((first, rest)) => (first, Some(rest)),
         None => (key, None),
     };
-    let first = RENAMED.iter().find(|(former, _)| *former == first).map_or(first, |(_, name)| name);
-    rest.map_or(first.to_owned(), |rest| format!("{first}.{rest}"))
+    let Some((former, name)) = RENAMED.iter().find(|(former, _)| *former == first) else {
+        return key.to_owned();
+    };
+    note_former(former, name, notes);
+    rest.map_or((*name).to_owned(), |rest| format!("{name}.{rest}"))
 }
 
 /// The tasks that have a key in their configuration.
@@ -236,7 +245,8 @@ fn named_error<T: DeserializeOwned>(
         .into_iter()
         .find_map(|(key, value)| Some((fails(&key, value)?, key)));
     let Some((error, key)) = wrong else { return Err(config(error)) };
-    let sets = |(own, _): &&(String, &str)| key == *own || key.starts_with(&format!("{own}."));
+    let below = |key: &str, above: &str| key == above || key.starts_with(&format!("{above}."));
+    let sets = |(own, _): &&(String, &str)| below(&key, own) || below(own, &key);
     let problem = in_words(&error.to_string());
     match set_by.iter().rev().find(sets) {
         Some((_, setting)) => {

@@ -318,3 +318,31 @@ fn expression(entry: &Value, context: EntryContext<'_>) -> Result<Sample, String
     sample.key = sample.name.rsplit('/').next().unwrap_or_default().to_owned();
     Ok(sample)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::task::tests::{read, unread};
+
+    #[test]
+    fn expressions_of_an_image_file_share_its_key() {
+        let list = r#"[{"image": "train2014/x.jpg", "text": "man in red", "ref_id": 42},
+            {"image": "x.jpg", "text": "the dog"}]"#;
+        let samples = read("grounding", list).unwrap();
+        let found: Vec<_> = samples.iter().map(|s| (s.key.as_str(), s.task.id)).collect();
+        assert_eq!(found, [("x.jpg", Some(42)), ("x.jpg", None)]);
+        assert_eq!(samples[0].name, "train2014/x.jpg");
+    }
+
+    #[test]
+    fn odd_expressions_are_refused_by_entry() {
+        for (entry, part) in [
+            (r#"{"image": "a", "text": "t", "ref_id": 1.5}"#, "`ref_id`"),
+            (r#"{"image": "a", "text": 3}"#, "`text`"),
+            (r#"{"text": "t"}"#, "`image`"),
+        ] {
+            let error =
+                unread("grounding", &format!(r#"[{{"image": "a", "text": "t"}}, {entry}]"#));
+            assert!(error.contains("list.json, entry 1") && error.contains(part), "{error}");
+        }
+    }
+}

@@ -300,3 +300,132 @@ fn statement(entry: &Value, context: EntryContext<'_>) -> Result<Sample, String>
     };
     Ok(context.sample(root, (*first).to_owned(), text_field(entry, "sentence")?, task))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use albef_weights::{KeepAs, write_safetensors};
+
+    use super::*;
+    use crate::checkpoint::state_dict;
+    use crate::params::{Params, cpu};
+    use crate::task::tests::{configured, fresh, read, save, unread};
+    use crate::train::checkpoint::TrainState;
+
+    const QUERY: &str = "encoder.layer.0.attention.self.query.weight";
+
+    fn online_query() -> String {
+        format!("text_encoder.{QUERY}")
+    }
+
+    fn momentum_query() -> String {
+        format!("text_encoder_m.{QUERY}")
+    }
+
+    /// The start from these weights, with notes.
+    fn start(weights: &Params, text: &str) -> (TrainState, Vec<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        save(dir.path(), weights, None);
+        let config = configured("nlvr", text, &dir.path().display().to_string());
+        let found = config.initialize(&Dataset::from_samples(Vec::new()), &cpu()).unwrap();
+        (found.state, found.notes)
+    }
+
+    fn of(params: &Params, name: &str) -> Vec<f32> {
+        to_vec(params.get(name).unwrap().value.clone())
+    }
+
+    #[test]
+    fn a_teacher_of_statements_can_start_apart_from_the_loaded_weights() {
+        let prepared = fresh("nlvr-ta", 1);
+        let (loaded, _) = start(&prepared, "");
+        let (online, momentum) = (online_query(), momentum_query());
+        assert_eq!(of(&loaded.momentum, &momentum), of(&loaded.online, &online));
+        let (apart, notes) = start(&prepared, "teacher_init: reference");
+        assert_eq!(of(&apart.online, &online), of(&loaded.online, &online));
+        assert_ne!(of(&apart.momentum, &momentum), of(&apart.online, &online));
+        let head = of(&apart.online, "cls_head.0.weight");
+        let own_head = of(&apart.momentum, "cls_head_m.0.weight");
+        assert_eq!(head, own_head, "both start from one fresh head");
+
+        let differs = |name: &str| of(&loaded.momentum, name) != of(&apart.momentum, name);
+        let all = loaded.momentum.entries();
+        let n = all.iter().filter(|p| differs(&p.name)).count();
+        assert!(0 < n && n < all.len(), "heads and fresh biases are the same: {n}");
+        let note = format!("{n} weights of the momentum model start apart from the trained ones");
+        assert!(notes.contains(&note), "{notes:?}");
+    }
+
+    #[test]
+    fn a_teacher_of_statements_can_start_from_a_bert() {
+        // A BERT knows no cross-attention.
+        let bert = fresh("nlvr", 9);
+        let body = state_dict(&bert).into_iter().filter_map(|(name, tensor)| {
+            let name = name.strip_prefix("text_encoder.")?;
+            (!name.contains("crossattention")).then(|| (format!("bert.{name}"), tensor))
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bert.safetensors");
+        write_safetensors(&path, &body.collect(), &HashMap::new(), KeepAs::Same).unwrap();
+        let text = format!("teacher_init: reference\ninit_text: {}", path.display());
+        let (state, _) = start(&fresh("nlvr-ta", 1), &text);
+        assert_eq!(of(&state.momentum, &momentum_query()), of(&bert, &online_query()));
+    }
+
+    #[test]
+    fn an_init_of_the_teacher_without_effect_is_not_said_to_have_one() {
+        let mut prepared = fresh("nlvr", 1);
+        for p in copy_for_momentum(&prepared).unwrap().entries() {
+            prepared.insert(&p.name, &p.shape, to_vec(p.value.clone())).unwrap();
+        }
+        let (state, notes) = start(&prepared, "teacher_init: reference");
+        let own = "the checkpoint has its own momentum copies: `teacher_init` changes nothing";
+        assert!(notes.iter().any(|line| line == own), "{notes:?}");
+        assert_eq!(of(&state.momentum, &momentum_query()), of(&prepared, &momentum_query()));
+
+        // Without a teacher the BERT is not read.
+        let text = "teacher_init: reference\ndistill: false\ninit_text: gone.safetensors";
+        let (state, notes) = start(&prepared, text);
+        assert!(state.momentum.entries().is_empty());
+        let about = |line: &String| line.contains("apart") || line.contains("teacher_init");
+        assert!(!notes.iter().any(about), "{notes:?}");
+    }
+
+    #[test]
+    fn truth_values_count_as_labels() {
+        for (label, class) in [("true", 1), ("false", 0), ("\"True\"", 1), ("\"False\"", 0)] {
+            let list = format!(r#"[{{"images": ["a", "b"], "sentence": "s", "label": {label}}}]"#);
+            let sample = &read("nlvr", &list).unwrap()[0];
+            assert_eq!(sample.task.target, Target::Label(class));
+            assert_eq!((sample.name.as_str(), sample.view_name(1)), ("a", "b".to_owned()));
+        }
+        let list = r#"[{"images": ["a", "b"], "sentence": "s", "label": "yes"}]"#;
+        assert!(unread("nlvr", list).contains("`label` is \"yes\""));
+    }
+
+    #[test]
+    fn odd_images_and_crops_are_refused_by_entry() {
+        let list = |images: &str, crops: &str| {
+            let good = r#"{"images": ["a", "b"], "sentence": "s", "label": "True"}"#;
+            let odd = format!(r#""sentence": "s", "label": "True", "crops": {crops}"#);
+            format!(r#"[{good}, {{"images": {images}, {odd}}}]"#)
+        };
+        let good = list(r#"["a", "b"]"#, "[[0, 1, 2, 3], [4, 5, 6, 7]]");
+        assert_eq!(read("nlvr", &good).unwrap()[1].task.crops, Some([[0, 1, 2, 3], [4, 5, 6, 7]]));
+        for images in [r#"["a", 3, "b"]"#, r#"["a", null]"#, r#""ab""#, r#"["a", "b", "c"]"#] {
+            let error = unread("nlvr", &list(images, "null"));
+            assert!(error.contains("entry 1") && error.contains("two texts"), "{error}");
+        }
+        for crops in [
+            "[[0, -1, 1, 2, 3], [4, 5, 6, 7]]",
+            "[[0, 1, 2, 3], [4, 5.5, 5, 6, 7]]",
+            "[[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]",
+            "[[0, 1, 2, 3]]",
+            r#"{"0": [0, 1, 2, 3], "1": [4, 5, 6, 7]}"#,
+        ] {
+            let error = unread("nlvr", &list(r#"["a", "b"]"#, crops));
+            assert!(error.contains("entry 1") && error.contains("four whole numbers"), "{error}");
+        }
+    }
+}

@@ -189,3 +189,35 @@ fn sentence(entry: &Value, context: EntryContext<'_>) -> Result<Sample, String> 
     let task = TaskFields { target: Target::Label(label), ..TaskFields::default() };
     Ok(context.sample(&context.roots.image_root, image, text_field(entry, "sentence")?, task))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::tests::{read, unread};
+
+    #[test]
+    fn labels_are_read_and_images_may_be_numbers() {
+        for (image, label, class) in
+            [("\"12\"", "entailment", 2), ("12", "neutral", 1), ("\"12.jpg\"", "contradiction", 0)]
+        {
+            let list = format!(r#"[{{"image": {image}, "sentence": "s", "label": "{label}"}}]"#);
+            let sample = &read("ve", &list).unwrap()[0];
+            assert_eq!(sample.task.target, Target::Label(class));
+            assert_eq!((sample.name.as_str(), &sample.captions[..]), ("12.jpg", &["s".into()][..]));
+        }
+    }
+
+    #[test]
+    fn odd_entries_are_refused_by_entry() {
+        for (entry, part) in [
+            (r#"{"image": "1", "sentence": "s", "label": "x"}"#, "entailment, neutral or"),
+            (r#"{"image": "1", "sentence": "s", "label": 2}"#, "`label` is 2"),
+            (r#"{"image": "1", "label": "neutral"}"#, "`sentence`"),
+            (r#"{"image": [1], "sentence": "s", "label": "neutral"}"#, "`image`"),
+        ] {
+            let good = r#"{"image": "1", "sentence": "s", "label": "neutral"}"#;
+            let error = unread("ve", &format!("[{good}, {entry}]"));
+            assert!(error.contains("list.json, entry 1") && error.contains(part), "{error}");
+        }
+    }
+}

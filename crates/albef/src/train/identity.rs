@@ -220,6 +220,109 @@ mod tests {
         }
     }
 
+    /// The whole record of a run of an older version, which had the keys of all fine-tuning tasks and
+    /// former names.
+    fn old_record(task: &str) -> Value {
+        let mut all = json!({
+            "preset": "base", "train_file": ["a.json"], "val_file": [], "k_test": 128,
+            "train_weights": [], "image_root": "", "bert_config": "", "image_res": null,
+            "vision_width": null, "embed_dim": null, "batch_size": 64, "accumulate": 1, "temp": 0.07,
+            "learn_temp": true, "mlm_probability": 0.15, "queue_size": 65_536, "momentum": 0.995,
+            "alpha": 0.4, "mlm_distill_axis": "vocabulary", "image_index": false,
+            "losses": {"ita": true, "itm": true, "mlm": true, "mlm_mod": true},
+            "mixgen": {"mode": "off", "ratio": 0.25, "lambda": 0.5, "max_tokens": 25,
+                       "mask_partners": false, "in_place": false},
+            "align_steps": 0, "hard_negatives": true, "hard_negatives_from": 0,
+            "negative_temp": 0.0, "text_lr_scale": 1.0, "dropout": 0.1, "momentum_dropout": 0.1,
+            "crop_scale": [0.2, 1.0], "flip": true, "flip_sided": true, "rand_augment": [2, 7.0],
+            "augment": {"autocontrast": "correct", "sharpness": "correct"}, "max_words": 30,
+            "max_tokens": 25, "vocab": "bert", "init_text": "", "init_vision": "", "init_albef": "",
+            "optimizer": {"opt": "adamW", "lr": 1e-4, "weight_decay": 0.02, "opt_eps": 1e-8,
+                          "opt_betas": [0.9, 0.999], "decay_rule": "reference"},
+            "schedular": {"sched": "cosine", "lr": 1e-4, "epochs": 30, "min_lr": 1e-5,
+                          "decay_rate": 1.0, "warmup_lr": 1e-5, "warmup_epochs": 20,
+                          "cooldown_epochs": 0, "warmup_steps": 100},
+            "max_steps": 0, "seed": 42, "precision": "f32", "workers": 2, "checkpoint_every": 0,
+            "keep_last": 2, "max_skipped": -1
+        });
+        if task != "pretrain" {
+            let crop = match task {
+                "assignment" => [0.2, 1.0],
+                "grounding" => [1.0, 1.0],
+                _ => [0.5, 1.0],
+            };
+            let tokens = if matches!(task, "assignment" | "vqa") { 25 } else { 512 };
+            let own = json!({
+                "checkpoint": "gone", "test_file": [], "vqa_root": "", "vg_root": "",
+                "answer_list": "", "batch_size_train": null, "batch_size_test": 32,
+                "distill": true, "warm_up": true, "rank": "reference", "queue_reset": false,
+                "teacher_init": "loaded", "eos": "[SEP]", "eval_ema": false, "refcoco_data": "",
+                "det_file": "", "coco_file": "", "crop_scale": crop, "max_tokens": tokens,
+                "image_index": true
+            });
+            merge(&mut all, own);
+        }
+        all
+    }
+
+    /// A run of an older version, as its checkpoint has it.
+    fn old_run(task: &str, changes: Value) -> RunFingerprint {
+        let mut config = old_record(task);
+        merge(&mut config, changes);
+        let text = json!({"task": task, "config": config, "samples": 3, "data": "0"}).to_string();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// The present run of an older task with settings.
+    fn present(task: TaskRef, settings: &[&str]) -> RunFingerprint {
+        let start = (task != TaskRef::pretrain()).then_some("checkpoint=x");
+        let settings: Vec<String> =
+            start.into_iter().chain(settings.iter().copied()).map(str::to_owned).collect();
+        let source = Source { text: "", settings: &settings, file: None };
+        RunFingerprint { task, ..identity(task.configure(source).unwrap().record()) }
+    }
+
+    #[test]
+    fn a_run_of_an_older_version_goes_on() {
+        for (old, name) in [
+            ("pretrain", "pretrain"),
+            ("retrieval", "retrieval"),
+            ("grounding", "grounding"),
+            ("vqa", "vqa"),
+            ("nlvr", "nlvr"),
+            ("assignment", "nlvr-ta"),
+            ("entailment", "ve"),
+        ] {
+            let was = old_run(old, json!({}));
+            assert_eq!(was.task.name(), name);
+            let found = was.differences(&present(was.task, &[]));
+            assert!(found.is_empty(), "{old}: {found:?}");
+
+            let changed = json!({"accumulate": 8, "flip_sided": false, "workers": 7, "keep_last": 9,
+                                 "optimizer": {"lr": 3.0}});
+            let was = old_run(old, changed);
+            let now = ["grad_accum_steps=8", "flip_with_side_words=false"];
+            assert!(was.differences(&present(was.task, &now)).is_empty(), "{old}");
+            let mut found = was.differences(&present(was.task, &[]));
+            found.sort();
+            let differences =
+                ["`flip_with_side_words` was false, is true", "`grad_accum_steps` was 8, is 1"];
+            assert_eq!(found, differences, "{old}");
+        }
+    }
+
+    #[test]
+    fn former_names_of_an_older_pre_training_are_compared_under_the_present_ones() {
+        let old = json!({"align_steps": 5, "hard_negatives_from": 6, "learn_temp": false,
+                         "train_weights": [1.0, 2.0]});
+        let found = old_run("pretrain", old).differences(&present(TaskRef::pretrain(), &[]));
+        let said = |text: &str| found.iter().any(|line| line == text);
+        assert!(said("`itc_only_steps` was 5, is 0"), "{found:?}");
+        assert!(said("`hard_negatives_start` was 6, is 0"), "{found:?}");
+        assert!(said("`train_temp` was false, is true"), "{found:?}");
+        assert_eq!(found.len(), 3, "the mixture is compared by the data itself: {found:?}");
+    }
+
     #[test]
     fn data_is_known_by_names_and_texts_and_not_by_its_folder() {
         let data = |folder: &str, text: &str| {
