@@ -61,16 +61,34 @@ pub struct EntryContext<'a> {
 /// How an entry of a task's list becomes a sample; else what is wrong with it.
 pub type ReadEntry = fn(&Value, EntryContext<'_>) -> Result<Sample, String>;
 
-/// The entries of a JSON list of objects, and of a file with one object a line.
+/// The entries of a JSON list of objects, or of a CSV file, whose rows become objects of texts by the
+/// names in its first line.
 ///
 /// # Errors
 /// Names the file, the line and what is wrong with it.
 pub fn read_entries(path: &Path) -> Result<Vec<Value>> {
     let text = text_of(path)?;
+    if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("csv")) {
+        return read_rows(path, &text);
+    }
     serde_json::from_str(&text).map_err(|e| {
         let detail = format!("not a JSON list of objects: {e}");
         DataError::annotation(path, format!(", line {}", e.line()), detail)
     })
+}
+
+fn read_rows(path: &Path, text: &str) -> Result<Vec<Value>> {
+    let fail = |e: csv::Error| {
+        let line = e.position().map_or(1, csv::Position::line);
+        DataError::annotation(path, format!(", line {line}"), format!("not a row of CSV: {e}"))
+    };
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let names = reader.headers().map_err(fail)?.clone();
+    let object = |row: csv::StringRecord| {
+        let fields = names.iter().zip(row.iter());
+        fields.map(|(name, field)| (name.trim().to_owned(), Value::from(field))).collect()
+    };
+    reader.records().map(|row| row.map(object).map(Value::Object).map_err(fail)).collect()
 }
 
 /// Reads a list by a task's reader of entries.

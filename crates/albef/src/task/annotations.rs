@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use albef_data::dataset::{
-    EntryContext, ImageRoots, Sample, SourceSpec, open_source, read_entries, read_list,
-};
+use albef_data::dataset::{EntryContext, ImageRoots, Sample, read_entries};
 use albef_data::error::DataError;
 
 use super::{TASKS, TaskRef};
@@ -16,11 +14,10 @@ use crate::error::{Error, Result};
 /// Names the file, the entry and what is wrong with it; a list of another task is named as such, with
 /// the command that it is for.
 pub fn read_annotations(task: TaskRef, path: &Path, roots: &ImageRoots) -> Result<Vec<Sample>> {
-    let Some(read) = task.annotations() else {
-        let root = Some(roots.image_root.as_path()).filter(|r| !r.as_os_str().is_empty());
-        return Ok(open_source(&SourceSpec::new(&path.display().to_string(), root))?);
-    };
-    read_list(path, roots, read).map_err(|error| of_another_task(task, path, roots, error))
+    task.read_list(path, roots).map_err(|error| match error {
+        Error::Data(error) => of_another_task(task, path, roots, error),
+        other => other,
+    })
 }
 
 /// The error, with the task of the list if the first entry is of another one.

@@ -90,8 +90,8 @@ pub trait TaskConfig: Send + Sync + Debug {
         format!("ALBEF for {}", self.task().title())
     }
 
-    /// What is minimized.
-    fn objective(&self) -> Box<dyn Objective>;
+    /// What is minimized on the training data.
+    fn objective(&self, data: &Dataset) -> Box<dyn Objective>;
 
     /// How texts are cleaned.
     fn text_rule(&self) -> TextRule {
@@ -135,8 +135,11 @@ pub trait TaskConfig: Send + Sync + Debug {
     }
 
     /// The sizes of the task's model, from those of the checkpoint that it starts from.
-    fn adapted(&self, model: ModelConfig) -> ModelConfig {
-        model
+    ///
+    /// # Errors
+    /// If they cannot be found out.
+    fn adapted(&self, model: ModelConfig) -> Result<ModelConfig> {
+        Ok(model)
     }
 
     /// Length of the queues.

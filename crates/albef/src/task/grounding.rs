@@ -173,7 +173,7 @@ impl TaskConfig for GroundingConfig {
         self.queue.queue_reset
     }
 
-    fn objective(&self) -> Box<dyn Objective> {
+    fn objective(&self, _data: &Dataset) -> Box<dyn Objective> {
         let distill = self.distill.distill;
         Box::new(retrieval::objective(&self.train, &self.momentum, distill, &self.pairs))
     }

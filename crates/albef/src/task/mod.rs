@@ -20,7 +20,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use albef_data::dataset::{ReadEntry, Sample};
+use albef_data::dataset::{ImageRoots, ReadEntry, Sample, SourceSpec, open_source, read_list};
 use albef_weights::{Schema, StateDict, layer_of};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -100,6 +100,20 @@ pub trait Task: Send + Sync {
     /// How an entry of its annotation lists is read; `None` for images with captions.
     fn annotations(&self) -> Option<ReadEntry> {
         None
+    }
+
+    /// Reads one of its annotation lists.
+    ///
+    /// # Errors
+    /// Names the file, the entry and what is wrong with it.
+    fn read_list(&self, path: &Path, roots: &ImageRoots) -> Result<Vec<Sample>> {
+        match self.annotations() {
+            Some(read) => Ok(read_list(path, roots, read)?),
+            None => {
+                let root = Some(roots.image_root.as_path()).filter(|r| !r.as_os_str().is_empty());
+                Ok(open_source(&SourceSpec::new(&path.display().to_string(), root))?)
+            }
+        }
     }
 
     /// The sections of its configuration.

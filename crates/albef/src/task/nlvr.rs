@@ -180,7 +180,7 @@ impl Default for Nlvr2Config {
 impl TaskConfig for Nlvr2Config {
     accessors!(Nlvr2, distilled);
 
-    fn objective(&self) -> Box<dyn Objective> {
+    fn objective(&self, _data: &Dataset) -> Box<dyn Objective> {
         Box::new(ClassificationObjective {
             images: ImagesPerText::Two,
             classes: CLASSES,

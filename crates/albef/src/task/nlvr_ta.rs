@@ -98,7 +98,7 @@ impl Default for TextAssignmentConfig {
 impl TaskConfig for TextAssignmentConfig {
     accessors!(TextAssignment, start);
 
-    fn objective(&self) -> Box<dyn Objective> {
+    fn objective(&self, _data: &Dataset) -> Box<dyn Objective> {
         Box::new(TextAssignmentObjective { dropout: self.train.optim.dropout as f32 })
     }
 

@@ -258,7 +258,7 @@ impl TaskConfig for PretrainConfig {
         Some(&self.pairs)
     }
 
-    fn objective(&self) -> Box<dyn Objective> {
+    fn objective(&self, _data: &Dataset) -> Box<dyn Objective> {
         Box::new(PairsObjective {
             mlm: self.pairs.losses.mlm,
             mlm_distill_axis: self.mlm.mlm_distill_axis,

@@ -215,7 +215,7 @@ impl TaskConfig for RetrievalConfig {
         self.queue.queue_reset
     }
 
-    fn objective(&self) -> Box<dyn Objective> {
+    fn objective(&self, _data: &Dataset) -> Box<dyn Objective> {
         Box::new(objective(&self.train, &self.momentum, self.distill.distill, &self.pairs))
     }
 

@@ -137,7 +137,7 @@ impl Default for VisualEntailmentConfig {
 impl TaskConfig for VisualEntailmentConfig {
     accessors!(VisualEntailment, distilled);
 
-    fn objective(&self) -> Box<dyn Objective> {
+    fn objective(&self, _data: &Dataset) -> Box<dyn Objective> {
         Box::new(ClassificationObjective {
             images: ImagesPerText::One,
             classes: CLASSES.len(),

@@ -245,7 +245,7 @@ impl Task for Vqa {
 impl TaskConfig for VqaConfig {
     accessors!(Vqa, distilled);
 
-    fn objective(&self) -> Box<dyn Objective> {
+    fn objective(&self, _data: &Dataset) -> Box<dyn Objective> {
         Box::new(VqaObjective {
             distill: self.distill.distill,
             axis: self.vqa.mlm_distill_axis,

@@ -66,7 +66,7 @@ fn of_checkpoint(
     adjust: impl FnOnce(&mut LoadedModel, u64) -> Result<Vec<String>>,
 ) -> Result<Start> {
     let (train, task) = (config.train(), config.task());
-    found.config = config.adapted(found.config);
+    found.config = config.adapted(found.config)?;
     let mut loaded = found.start(task, device, train.data.seed)?;
     let mut notes = loaded.report.lines();
     notes.extend(adjust(&mut loaded, train.data.seed)?);

@@ -143,7 +143,7 @@ impl Trainer {
         }
         config.train().check_lengths(model.text.max_positions)?;
         Ok(Self {
-            objective: config.objective(),
+            objective: config.objective(&data),
             data_hash: data_hash(&data, &vocabulary),
             tokenizer: Arc::new(Tokenizer::new(Vocabulary::from_text(&vocabulary)?)),
             data: Arc::new(data),
