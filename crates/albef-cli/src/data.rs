@@ -63,7 +63,7 @@ pub struct CheckArguments {
     image_root: Option<PathBuf>,
     /// What the list is for.
     #[arg(long, default_value = CAPTIONS, value_parser = list_task)]
-    task: Option<TaskRef>,
+    task: ListTask,
     /// Only look whether the images are there; do not decode them.
     #[arg(long)]
     quick: bool,
@@ -76,12 +76,15 @@ pub struct CheckArguments {
 }
 
 /// The task of a list; `None` for images with captions.
-fn list_task(name: &str) -> Result<Option<TaskRef>, String> {
+#[derive(Clone, Copy)]
+struct ListTask(Option<TaskRef>);
+
+fn list_task(name: &str) -> Result<ListTask, String> {
     if name == CAPTIONS {
-        return Ok(None);
+        return Ok(ListTask(None));
     }
     match TaskRef::named(name) {
-        Ok(task) if task.annotations().is_some() => Ok(Some(task)),
+        Ok(task) if task.annotations().is_some() => Ok(ListTask(Some(task))),
         _ => {
             let lists = TASKS.iter().filter(|task| task.annotations().is_some());
             let names: Vec<&str> = lists.map(|task| task.name()).collect();
@@ -92,7 +95,7 @@ fn list_task(name: &str) -> Result<Option<TaskRef>, String> {
 
 fn check_source(a: &CheckArguments) -> Result<ExitStatus> {
     let list = Path::new(&a.source);
-    let contents = match a.task {
+    let contents = match a.task.0 {
         None => read_source(&SourceSpec::new(&a.source, a.image_root.as_deref()))?,
         Some(task) => {
             let root = || a.image_root.clone().unwrap_or_default();
@@ -109,7 +112,7 @@ fn check_source(a: &CheckArguments) -> Result<ExitStatus> {
     };
     let mut report = check_samples(&contents.samples, &contents.left_out, &options);
     let mut faults = Vec::new();
-    if let Some(task) = a.task {
+    if let Some(task) = a.task.0 {
         // An image with several questions, or a question asked of several, is no repetition.
         report.repeated_captions = 0;
         faults = task.list_faults(list, &contents.samples, !a.quick)?;
