@@ -220,31 +220,34 @@ mod tests {
         }
     }
 
+    /// The record of a pre-training of an older version.
+    const OLD_PRETRAINING: &str = r#"{
+        "preset": "base", "train_file": ["a.json"], "val_file": [], "k_test": 128,
+        "train_weights": [], "image_root": "", "bert_config": "", "image_res": null,
+        "vision_width": null, "embed_dim": null, "batch_size": 64, "accumulate": 1, "temp": 0.07,
+        "learn_temp": true, "mlm_probability": 0.15, "queue_size": 65536, "momentum": 0.995,
+        "alpha": 0.4, "mlm_distill_axis": "vocabulary", "image_index": false,
+        "losses": {"ita": true, "itm": true, "mlm": true, "mlm_mod": true},
+        "mixgen": {"mode": "off", "ratio": 0.25, "lambda": 0.5, "max_tokens": 25,
+                   "mask_partners": false, "in_place": false},
+        "align_steps": 0, "hard_negatives": true, "hard_negatives_from": 0,
+        "negative_temp": 0.0, "text_lr_scale": 1.0, "dropout": 0.1, "momentum_dropout": 0.1,
+        "crop_scale": [0.2, 1.0], "flip": true, "flip_sided": true, "rand_augment": [2, 7.0],
+        "augment": {"autocontrast": "correct", "sharpness": "correct"}, "max_words": 30,
+        "max_tokens": 25, "vocab": "bert", "init_text": "", "init_vision": "", "init_albef": "",
+        "optimizer": {"opt": "adamW", "lr": 1e-4, "weight_decay": 0.02, "opt_eps": 1e-8,
+                      "opt_betas": [0.9, 0.999], "decay_rule": "reference"},
+        "schedular": {"sched": "cosine", "lr": 1e-4, "epochs": 30, "min_lr": 1e-5,
+                      "decay_rate": 1.0, "warmup_lr": 1e-5, "warmup_epochs": 20,
+                      "cooldown_epochs": 0, "warmup_steps": 100},
+        "max_steps": 0, "seed": 42, "precision": "f32", "workers": 2, "checkpoint_every": 0,
+        "keep_last": 2, "max_skipped": -1
+    }"#;
+
     /// The whole record of a run of an older version, which had the keys of all fine-tuning tasks and
     /// former names.
     fn old_record(task: &str) -> Value {
-        let mut all = json!({
-            "preset": "base", "train_file": ["a.json"], "val_file": [], "k_test": 128,
-            "train_weights": [], "image_root": "", "bert_config": "", "image_res": null,
-            "vision_width": null, "embed_dim": null, "batch_size": 64, "accumulate": 1, "temp": 0.07,
-            "learn_temp": true, "mlm_probability": 0.15, "queue_size": 65_536, "momentum": 0.995,
-            "alpha": 0.4, "mlm_distill_axis": "vocabulary", "image_index": false,
-            "losses": {"ita": true, "itm": true, "mlm": true, "mlm_mod": true},
-            "mixgen": {"mode": "off", "ratio": 0.25, "lambda": 0.5, "max_tokens": 25,
-                       "mask_partners": false, "in_place": false},
-            "align_steps": 0, "hard_negatives": true, "hard_negatives_from": 0,
-            "negative_temp": 0.0, "text_lr_scale": 1.0, "dropout": 0.1, "momentum_dropout": 0.1,
-            "crop_scale": [0.2, 1.0], "flip": true, "flip_sided": true, "rand_augment": [2, 7.0],
-            "augment": {"autocontrast": "correct", "sharpness": "correct"}, "max_words": 30,
-            "max_tokens": 25, "vocab": "bert", "init_text": "", "init_vision": "", "init_albef": "",
-            "optimizer": {"opt": "adamW", "lr": 1e-4, "weight_decay": 0.02, "opt_eps": 1e-8,
-                          "opt_betas": [0.9, 0.999], "decay_rule": "reference"},
-            "schedular": {"sched": "cosine", "lr": 1e-4, "epochs": 30, "min_lr": 1e-5,
-                          "decay_rate": 1.0, "warmup_lr": 1e-5, "warmup_epochs": 20,
-                          "cooldown_epochs": 0, "warmup_steps": 100},
-            "max_steps": 0, "seed": 42, "precision": "f32", "workers": 2, "checkpoint_every": 0,
-            "keep_last": 2, "max_skipped": -1
-        });
+        let mut all: Value = serde_json::from_str(OLD_PRETRAINING).unwrap();
         if task != "pretrain" {
             let crop = match task {
                 "assignment" => [0.2, 1.0],
