@@ -178,8 +178,8 @@ fn owners(key: &str) -> Vec<TaskRef> {
 }
 
 /// Removes the keys that this task does not read and others do. Sizes and the like, which come with the
-/// checkpoint in fine-tuning and which official files repeat, are noted; a key that only other
-/// fine-tuning tasks have is an error.
+/// checkpoint in fine-tuning and which official files repeat, are noted, as are keys of the task's own
+/// that have no effect; a key that only other fine-tuning tasks have is an error.
 fn without_foreign_keys(
     given: &mut Value,
     defaults: &Value,
@@ -217,6 +217,8 @@ fn without_foreign_keys(
             unread.push(format!("`{key}`"));
         }
     }
+    let given_in_vain = |key: &&&str| map.get(**key).is_some_and(|v| *v != defaults[**key]);
+    unread.extend(task.unread().iter().filter(given_in_vain).map(|key| format!("`{key}`")));
     if !unread.is_empty() {
         notes.push(format!("{} does not read {}", task.name(), unread.join(", ")));
     }

@@ -44,7 +44,7 @@ pub fn reference() -> String {
         page.push_str(&table(&section));
     }
     page.push_str(OLD_NAMES);
-    for (former, name) in RENAMED {
+    for (former, name) in RENAMED.into_iter().filter(|(former, _)| *former != "scheduler") {
         let _ = writeln!(page, "| `{former}` | `{name}` |");
     }
     page

@@ -126,7 +126,7 @@ section! {
 section! {
     /// The optimizer.
     pub struct OptimizerConfig: "Optimizer" {
-        /// the only one
+        /// the only optimizer
         opt: String = "adamW".into(), if rule::one_of(&["adamW"]);
         /// learning rate after warm-up
         lr: f64 = 1e-4, if rule::above_0;
@@ -309,7 +309,7 @@ section! {
         image_index: bool = false;
         /// negatives of matching are drawn by similarity, else evenly
         hard_negatives: bool = true;
-        /// optimizer step from which they are; evenly before it
+        /// optimizer step at which such negatives start; even ones before it
         hard_negatives_start: u64 = 0;
         /// temperature of these draws; 0 for the learned one
         negative_temp: f64 = 0.0, if rule::at_least_0;

@@ -306,6 +306,14 @@ fn keys_without_effect_are_noted() {
         // The temperature is at its default, and so misleads nobody.
         assert_eq!(found.matches('`').count(), 2 * unread.len(), "{found}");
     }
+    for (task, text, key) in [
+        ("retrieval", "batch_size_test: 64", "batch_size_test"),
+        ("vqa", "image_root: here", "image_root"),
+        ("nlvr-ta", "val_file: a.json", "val_file"),
+    ] {
+        assert_eq!(notes(task, text), format!("{task} does not read `{key}`"));
+        assert_eq!(notes("ve", text), "");
+    }
     assert_eq!(notes("nlvr-ta", "alpha: 0.1"), "nlvr-ta does not read `alpha`");
     assert_eq!(notes("vqa", "mixture_weights: []\nvocab: bert\nteacher_init: loaded"), "");
 }

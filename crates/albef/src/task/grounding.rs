@@ -75,6 +75,10 @@ impl Task for Grounding {
         serde_json::to_value(GroundingConfig::default()).unwrap_or_default()
     }
 
+    fn unread(&self) -> &'static [&'static str] {
+        &["batch_size_test", "coco_file"]
+    }
+
     fn configure(&self, source: Source<'_>) -> Result<Box<dyn TaskConfig>> {
         let mut config = GroundingConfig::parse(source, TaskRef::of(&Grounding))?;
         check_finetuning(&mut config.train, &config.start)?;

@@ -122,6 +122,11 @@ pub trait Task: Send + Sync {
     /// Its configuration with all defaults.
     fn default_config(&self) -> Value;
 
+    /// Keys of its sections that have no effect on it, which a user who gives them should know.
+    fn unread(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Reads a configuration of the task.
     ///
     /// # Errors

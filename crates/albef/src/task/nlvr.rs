@@ -84,6 +84,10 @@ impl Task for Nlvr2 {
         serde_json::to_value(Nlvr2Config::default()).unwrap_or_default()
     }
 
+    fn unread(&self) -> &'static [&'static str] {
+        &["eval_ema"]
+    }
+
     fn configure(&self, source: Source<'_>) -> Result<Box<dyn TaskConfig>> {
         let mut config = Nlvr2Config::parse(source, TaskRef::of(&Nlvr2))?;
         check_finetuning(&mut config.train, &config.start)?;

@@ -73,6 +73,10 @@ impl Task for TextAssignment {
         serde_json::to_value(TextAssignmentConfig::default()).unwrap_or_default()
     }
 
+    fn unread(&self) -> &'static [&'static str] {
+        &["batch_size_test", "test_file", "val_file"]
+    }
+
     fn configure(&self, source: Source<'_>) -> Result<Box<dyn TaskConfig>> {
         let mut config = TextAssignmentConfig::parse(source, TaskRef::of(&TextAssignment))?;
         check_finetuning(&mut config.train, &config.start)?;

@@ -80,6 +80,10 @@ impl Task for Retrieval {
         serde_json::to_value(RetrievalConfig::default()).unwrap_or_default()
     }
 
+    fn unread(&self) -> &'static [&'static str] {
+        &["batch_size_test"]
+    }
+
     fn configure(&self, source: Source<'_>) -> Result<Box<dyn TaskConfig>> {
         let mut config = RetrievalConfig::parse(source, TaskRef::of(&Retrieval))?;
         check_finetuning(&mut config.train, &config.start)?;

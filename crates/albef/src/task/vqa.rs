@@ -184,6 +184,10 @@ impl Task for Vqa {
         serde_json::to_value(VqaConfig::default()).unwrap_or_default()
     }
 
+    fn unread(&self) -> &'static [&'static str] {
+        &["image_root"]
+    }
+
     fn configure(&self, source: Source<'_>) -> Result<Box<dyn TaskConfig>> {
         let mut config = VqaConfig::parse(source, TaskRef::of(&Vqa))?;
         check_finetuning(&mut config.train, &config.start)?;

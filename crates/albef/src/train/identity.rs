@@ -186,7 +186,7 @@ mod tests {
         let is = identity(json!({"optimizer": {"lr": 3e-4, "opt": "adam"}, "max_steps": 9,
                                  "schedular": {"lr": 2.0}, "seed": 2, "new": true}));
         let found = was.differences(&is);
-        assert_eq!(found, ["`optimizer.opt` was \"adamW\", is \"adam\"", "`seed` was 1, is 2"]);
+        assert_eq!(found, ["`seed` was 1, is 2", "`optimizer.opt` was \"adamW\", is \"adam\""]);
         assert!(was.differences(&was).is_empty());
         let other = RunFingerprint {
             data: "1".into(),
