@@ -2,6 +2,7 @@
 //! [`TASKS`]; everything else asks the registry.
 
 mod annotations;
+mod classification;
 mod configured;
 mod evaluation;
 mod grounding;
@@ -38,7 +39,7 @@ use crate::error::{Error, Result};
 use crate::eval::answers::RankRule;
 
 /// All tasks, in the order in which help and documents list them.
-pub static TASKS: [TaskRef; 7] = [
+pub static TASKS: [TaskRef; 8] = [
     TaskRef(&pretrain::Pretrain),
     TaskRef(&retrieval::Retrieval),
     TaskRef(&vqa::Vqa),
@@ -46,6 +47,7 @@ pub static TASKS: [TaskRef; 7] = [
     TaskRef(&nlvr::Nlvr2),
     TaskRef(&ve::VisualEntailment),
     TaskRef(&grounding::Grounding),
+    TaskRef(&classification::Classification),
 ];
 
 /// The name of the task that all others start from.

@@ -1,0 +1,574 @@
+//! Classification of images, with or without a text, into labels of one's own: what ALBEF is fine-tuned
+//! for most. The fused `[CLS]` state goes through the two-layer head of visual entailment; without a text
+//! the text encoder reads `[CLS]` alone.
+//!
+//! Letters: `B` samples, `C` labels.
+
+mod figures;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use albef_data::dataset::{
+    Batch, Dataset, EntryContext, ImageRoots, ReadEntry, Sample, SourceSpec, Target, TaskFields,
+    read_list, read_source, text_field,
+};
+use albef_data::text::TokenBatch;
+use albef_report::{Kind, bootstrap_interval};
+use albef_weights::{Schema, StateDict};
+use burn::tensor::{Device, Tensor, activation};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use self::figures::{LabelFigures, confusion, confusion_lines, mean};
+use super::configured::{accessors, check_finetuning, finetuned, no_train_file, task_config};
+use super::evaluation::{refuse_if_none, some_present, unusable};
+use super::labels::{self, BATCH, Logits, best, softmax};
+use super::{
+    EvalKey, Evaluation, EvaluationOptions, Evaluator, PRETRAIN, Prediction, Query, RESAMPLES,
+    Task, TaskConfig, TaskRef, classes,
+};
+use crate::checkpoint::LoadedModel;
+use crate::config::section::{SectionDoc, rule, section};
+use crate::config::{ModelConfig, Source, StartConfig, TrainConfig};
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::eval::outcomes;
+use crate::model::{Branch, ClassificationModel, DropoutRng, ImagesPerText, Weights};
+use crate::objectives::{Forward, Losses, Objective, StepContext};
+use crate::ops::Ops;
+use crate::params::from_vec;
+use crate::train::start::Start;
+
+/// Labels of one's own.
+pub(super) struct Classification;
+
+/// Probability from which one of several labels counts as given.
+const THRESHOLD: f32 = 0.5;
+
+impl Task for Classification {
+    fn name(&self) -> &'static str {
+        "classification"
+    }
+
+    fn title(&self) -> &'static str {
+        "classification"
+    }
+
+    fn about(&self) -> &'static str {
+        "Classification of images, with or without a text"
+    }
+
+    fn used_by(&self) -> &'static str {
+        "`albef predict` and `albef evaluate classification`"
+    }
+
+    fn schema(&self, config: &ModelConfig) -> Schema {
+        let schema = Schema::new(config.sizes()).vision().text_encoder("text_encoder");
+        let mut schema = schema.cls_head(config.labels.len().max(1));
+        schema.momentum = false;
+        schema
+    }
+
+    fn recognizes(&self, state: &StateDict) -> bool {
+        classes(state).is_some()
+    }
+
+    fn starts_from(&self) -> &'static [&'static str] {
+        &[PRETRAIN, "retrieval"]
+    }
+
+    fn annotations(&self) -> Option<ReadEntry> {
+        Some(entry)
+    }
+
+    fn read_list(&self, path: &Path, roots: &ImageRoots) -> Result<Vec<Sample>> {
+        if path.is_dir() { image_folder(path) } else { Ok(read_list(path, roots, entry)?) }
+    }
+
+    fn sections(&self) -> Vec<SectionDoc> {
+        ClassificationConfig::sections()
+    }
+
+    fn default_config(&self) -> Value {
+        serde_json::to_value(ClassificationConfig::default()).unwrap_or_default()
+    }
+
+    fn configure(&self, source: Source<'_>) -> Result<Box<dyn TaskConfig>> {
+        let mut config = ClassificationConfig::parse(source, TaskRef::of(&Classification))?;
+        check_finetuning(&mut config.train, &config.start)?;
+        config.check_sections()?;
+        Ok(Box::new(config))
+    }
+
+    fn evaluation_options(&self) -> Option<EvaluationOptions> {
+        Some(EvaluationOptions::of::<ClassificationOptions>(&["annotations"]))
+    }
+
+    fn evaluation(&self, options: Value) -> Result<Box<dyn Evaluator>> {
+        let task = TaskRef::of(&Classification);
+        let options: ClassificationOptions = labels::options(task, options)?;
+        let samples = read(&options.annotations, &options.image_root)?;
+        if samples.is_empty() {
+            let list = options.annotations.display();
+            return Err(Error::Argument(format!("{list} has nothing to measure")));
+        }
+        Ok(Box::new(LabelsEvaluator { samples, batch: BATCH, resamples: options.resamples }))
+    }
+
+    fn predict(&self, model: &LoadedModel, query: &Query) -> Result<Prediction> {
+        let head = logits(model)?;
+        let (row, truncated) = labels::predict(model, query, 1, &*head, activate(&model.config))?;
+        let names = &model.config.labels;
+        let mut choices: Vec<(String, f32)> = names.iter().cloned().zip(row).collect();
+        let p: serde_json::Map<String, Value> =
+            choices.iter().map(|(label, p)| (label.clone(), json!(p))).collect();
+        choices.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let given = |(_, p): &&(String, f32)| !model.config.multi_label || *p >= THRESHOLD;
+        let found: Vec<&String> = choices.iter().filter(given).map(|(label, _)| label).collect();
+        let value = match model.config.multi_label {
+            true => json!({"labels": found, "probabilities": p}),
+            false => json!({"label": found.first(), "probabilities": p}),
+        };
+        let lines = choices.iter().map(|(label, p)| format!("{p:>6.3}  {label}")).collect();
+        Ok(Prediction { value, lines, choices, truncated })
+    }
+}
+
+/// Weights of the labels in the loss.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ClassWeights {
+    /// By a rule.
+    Rule(WeightRule),
+    /// One for each label.
+    Each(Vec<f32>),
+}
+
+/// How the weights of labels follow from the training data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightRule {
+    /// All 1.
+    None,
+    /// Inversely proportional to the label's frequency.
+    Balanced,
+}
+
+section! {
+    /// Keys of classification alone.
+    pub struct ClassificationKeys: "Classification" {
+        /// labels in the order of the logits; if none are given, those of the training data, sorted
+        labels: Vec<String> = Vec::new();
+        /// a sample may have any number of labels: sigmoids instead of a softmax
+        multi_label: bool = false;
+        /// weights of the labels in the loss: `none`, `balanced` (inversely proportional to their
+        /// frequency) or a list of numbers
+        class_weights: ClassWeights = ClassWeights::Rule(WeightRule::None);
+    }
+}
+
+section! {
+    /// Options of an evaluation.
+    pub struct ClassificationOptions: "Evaluation" {
+        /// JSON list or CSV file of `image`, `label` and perhaps `text`, or a folder with a folder of
+        /// images for each label
+        annotations: PathBuf = PathBuf::new();
+        /// joined before the image paths of a list
+        image_root: PathBuf = PathBuf::new();
+        /// resamples of bootstrap intervals
+        resamples: usize = RESAMPLES, if rule::at_least_1;
+    }
+}
+
+task_config! {
+    /// The configuration of classification.
+    pub struct ClassificationConfig {
+        train: TrainConfig,
+        start: StartConfig,
+        classification: ClassificationKeys,
+    }
+}
+
+impl Default for ClassificationConfig {
+    fn default() -> Self {
+        let mut train = TrainConfig::default();
+        train.image.crop_scale = (0.5, 1.0);
+        train.data.max_tokens = 512;
+        let (start, classification) = (StartConfig::default(), ClassificationKeys::default());
+        Self { train, start, classification, notes: Vec::new() }
+    }
+}
+
+impl ClassificationConfig {
+    /// The samples of lists, their labels still by name.
+    fn samples(&self, files: &[String]) -> Result<Vec<Sample>> {
+        let root = Path::new(&self.train.data.image_root);
+        let parts = files.iter().map(|file| read(Path::new(file), root));
+        Ok(parts.collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    fn train_samples(&self) -> Result<Vec<Sample>> {
+        let files = self.train.data.train_file.paths();
+        match files.is_empty() {
+            true => Err(no_train_file()),
+            false => self.samples(&files).map_err(Error::of_key("train_file")),
+        }
+    }
+
+    /// The labels in the order of the logits.
+    fn labels(&self) -> Result<Vec<String>> {
+        let given = &self.classification.labels;
+        let names: BTreeSet<String> = match given.is_empty() {
+            false => given.iter().cloned().collect(),
+            true => self.train_samples()?.iter().flat_map(named).map(str::to_owned).collect(),
+        };
+        if names.len() < 2 || (!given.is_empty() && names.len() != given.len()) {
+            return Err(Error::Config(format!(
+                "`labels`: classification needs at least two different labels, and there are {}",
+                names.len()
+            )));
+        }
+        if let ClassWeights::Each(weights) = &self.classification.class_weights
+            && (weights.len() != names.len() || weights.iter().any(|w| !(*w >= 0.0)))
+        {
+            return Err(Error::Config(format!(
+                "`class_weights` has {} numbers; it needs one from 0 on for each of the {} labels",
+                weights.len(),
+                names.len()
+            )));
+        }
+        Ok(if given.is_empty() { names.into_iter().collect() } else { given.clone() })
+    }
+}
+
+impl TaskConfig for ClassificationConfig {
+    accessors!(Classification, start);
+
+    fn objective(&self, data: &Dataset) -> Box<dyn Objective> {
+        let class_weights = match &self.classification.class_weights {
+            ClassWeights::Rule(WeightRule::None) => None,
+            ClassWeights::Rule(WeightRule::Balanced) => Some(balanced(data.samples())),
+            ClassWeights::Each(weights) => Some(weights.clone()),
+        };
+        Box::new(LabelsObjective { class_weights, dropout: self.train.optim.dropout as f32 })
+    }
+
+    fn open_data(&self) -> Result<Dataset> {
+        let (labels, multi) = (self.labels()?, self.classification.multi_label);
+        let mut samples = self.train_samples()?;
+        for sample in &mut samples {
+            let found = indices(sample, &labels, multi).map_err(Error::of_key("train_file"))?;
+            sample.task.target = match (multi, &found[..]) {
+                (false, [label]) => Target::Label(*label),
+                _ => Target::Labels(found),
+            };
+        }
+        Ok(Dataset::from_samples(samples))
+    }
+
+    fn adapted(&self, model: ModelConfig) -> Result<ModelConfig> {
+        let multi_label = self.classification.multi_label;
+        Ok(ModelConfig { labels: self.labels()?, multi_label, ..model })
+    }
+
+    fn initialize(&self, _data: &Dataset, device: &Device) -> Result<Start> {
+        finetuned(self, device)
+    }
+
+    fn evaluator(&self, key: EvalKey) -> Result<Option<Box<dyn Evaluator>>> {
+        let files = self.eval_files(key);
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let samples = self.samples(&files).map_err(Error::of_key(key.name()))?;
+        some_present(&samples, key.name(), "image_root")?;
+        let (labels, multi) = (self.labels()?, self.classification.multi_label);
+        for sample in &samples {
+            indices(sample, &labels, multi).map_err(Error::of_key(key.name()))?;
+        }
+        let batch = self.start.batch_size_test;
+        Ok(Some(Box::new(LabelsEvaluator { samples, batch, resamples: RESAMPLES })))
+    }
+}
+
+/// Reads a list or folder.
+fn read(path: &Path, image_root: &Path) -> Result<Vec<Sample>> {
+    let roots = ImageRoots { image_root: image_root.to_owned(), ..ImageRoots::default() };
+    super::read_annotations(TaskRef::of(&Classification), path, &roots)
+}
+
+/// An entry of a list: `image`, `label` (a text, several separated by `|`, or a list of texts) and
+/// perhaps `text`. The labels stay names until those of the model are known.
+fn entry(entry: &Value, context: EntryContext<'_>) -> Result<Sample, String> {
+    let names: Option<Vec<&str>> = match &entry["label"] {
+        Value::String(text) => Some(text.split('|').collect()),
+        Value::Array(list) => list.iter().map(Value::as_str).collect(),
+        _ => None,
+    };
+    let names = names.ok_or_else(|| {
+        format!("`label` is {}; it must be a text or a list of texts", entry["label"])
+    })?;
+    let text = match &entry["text"] {
+        Value::Null => String::new(),
+        _ => text_field(entry, "text")?,
+    };
+    let image = text_field(entry, "image")?;
+    Ok(context.sample(&context.roots.image_root, image, text, fields(&names)))
+}
+
+fn fields(names: &[&str]) -> TaskFields {
+    let names = names.iter().map(|name| name.trim()).filter(|name| !name.is_empty());
+    let target = Target::Answers(names.map(|name| (name.to_owned(), 1.0)).collect());
+    TaskFields { target, ..TaskFields::default() }
+}
+
+/// A folder that has a folder of images for each label.
+fn image_folder(root: &Path) -> Result<Vec<Sample>> {
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(root)
+        .map_err(Error::io(root))?
+        .map(|entry| entry.map(|e| e.path()))
+        .collect::<std::io::Result<_>>()
+        .map_err(Error::io(root))?;
+    folders.retain(|path| path.is_dir());
+    folders.sort();
+    let mut samples = Vec::new();
+    for folder in folders {
+        let label = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for sample in read_source(&SourceSpec::new(&folder.display().to_string(), None))?.samples {
+            let name = format!("{label}/{}", sample.name);
+            let (task, captions) = (fields(&[&label]), vec![String::new()]);
+            samples.push(Sample { key: name.clone(), name, captions, task, ..sample });
+        }
+    }
+    if samples.is_empty() {
+        let detail = "there are no images; classification needs a folder of images for each label";
+        return Err(Error::Format { path: root.to_owned(), detail: detail.into() });
+    }
+    Ok(samples)
+}
+
+/// The labels of a sample by name.
+fn named(sample: &Sample) -> impl Iterator<Item = &str> {
+    let names = match &sample.task.target {
+        Target::Answers(names) => &names[..],
+        _ => &[],
+    };
+    names.iter().map(|(name, _)| name.as_str())
+}
+
+/// The labels of a sample by their place among `labels`.
+fn indices(sample: &Sample, labels: &[String], multi_label: bool) -> Result<Vec<usize>> {
+    let place = |name: &str| {
+        labels.iter().position(|label| label == name).ok_or_else(|| {
+            Error::Argument(format!(
+                "{}: the label `{name}` is not one of {}",
+                sample.name,
+                labels.join(", ")
+            ))
+        })
+    };
+    let found: Vec<usize> = named(sample).map(place).collect::<Result<_>>()?;
+    if !multi_label && found.len() != 1 {
+        return Err(Error::Argument(format!(
+            "{} has {} labels, and one is needed; hint: several are learned with `multi_label: true`",
+            sample.name,
+            found.len()
+        )));
+    }
+    Ok(found)
+}
+
+/// Weights inversely proportional to the frequency of labels, 1 on the average of samples.
+fn balanced(samples: &[Sample]) -> Vec<f32> {
+    let mut counts: Vec<usize> = Vec::new();
+    for sample in samples {
+        let labels = match &sample.task.target {
+            Target::Label(label) => std::slice::from_ref(label),
+            Target::Labels(labels) => labels,
+            _ => &[],
+        };
+        for label in labels {
+            counts.resize(counts.len().max(label + 1), 0);
+            counts[*label] += 1;
+        }
+    }
+    let (all, classes) = (counts.iter().sum::<usize>(), counts.len());
+    counts.iter().map(|n| all as f32 / (classes * n.max(&1)) as f32).collect()
+}
+
+/// Cross-entropy of one label, or binary cross-entropy of each of several.
+#[derive(Clone, Debug, PartialEq)]
+struct LabelsObjective {
+    /// Of each label; `None` for all 1. With several labels the weight of a label that is given.
+    class_weights: Option<Vec<f32>>,
+    dropout: f32,
+}
+
+impl LabelsObjective {
+    fn weight(&self, label: usize) -> f32 {
+        self.class_weights.as_ref().map_or(1.0, |w| w.get(label).copied().unwrap_or(1.0))
+    }
+
+    /// `sum_i w[y_i] * -log p[i, y_i] / sum_i w[y_i]`.
+    fn single(&self, logits: Tensor<2>, labels: &[usize]) -> Tensor<1> {
+        let [rows, classes] = logits.dims();
+        let mut targets = vec![0.0; rows * classes];
+        for (row, label) in labels.iter().enumerate() {
+            targets[row * classes + label] = self.weight(*label);
+        }
+        let all: f32 = targets.iter().sum();
+        let targets = constant(targets, &logits);
+        (activation::log_softmax(logits, 1) * targets).sum().neg() / f64::from(all.max(1e-12))
+    }
+
+    /// The mean over `[B, C]` of `w_c * z * softplus(-x) + (1 - z) * softplus(x)`.
+    fn several(&self, logits: Tensor<2>, labels: &[Vec<usize>]) -> Tensor<1> {
+        let [rows, classes] = logits.dims();
+        let (mut given, mut absent) = (vec![0.0; rows * classes], vec![1.0; rows * classes]);
+        for (row, labels) in labels.iter().enumerate() {
+            for label in labels {
+                given[row * classes + label] = self.weight(*label);
+                absent[row * classes + label] = 0.0;
+            }
+        }
+        let (given, absent) = (constant(given, &logits), constant(absent, &logits));
+        let tail = (logits.clone().abs().neg().exp() + 1.0).log();
+        let softplus = |x: Tensor<2>| activation::relu(x) + tail.clone();
+        (given * softplus(logits.clone().neg()) + absent * softplus(logits)).mean()
+    }
+}
+
+/// A tensor of the shape of `like`, without gradient.
+fn constant(values: Vec<f32>, like: &Tensor<2>) -> Tensor<2> {
+    Tensor::from_inner(from_vec(values, like.dims(), &like.clone().inner().device()))
+}
+
+impl Objective for LabelsObjective {
+    fn losses(&self) -> &'static [&'static str] {
+        &["train_loss"]
+    }
+
+    fn uses_momentum(&self) -> bool {
+        false
+    }
+
+    fn forward(&self, cx: &StepContext<'_>, weights: &Weights, batch: &Batch) -> Result<Forward> {
+        let classes = cx.model.labels.len();
+        let model = ClassificationModel::new(
+            cx.model,
+            weights,
+            Branch::Online,
+            ImagesPerText::One,
+            classes,
+        )?;
+        let images = Tensor::from_inner(cx.images(batch)?);
+        let logits = model.logits(images, &batch.text, &mut cx.rng.dropout(self.dropout))?;
+        let loss = if cx.model.multi_label {
+            let labels = batch.targets.iter().map(|target| match target {
+                Target::Labels(labels) => labels.clone(),
+                _ => Vec::new(),
+            });
+            self.several(logits, &labels.collect::<Vec<_>>())
+        } else {
+            self.single(logits, &batch.labels()?)
+        };
+        let losses = Losses::of("train_loss", loss);
+        Ok(Forward { losses, metrics: Vec::new(), features: None, trace: None })
+    }
+}
+
+/// The logits of a loaded model.
+fn logits(model: &LoadedModel) -> Result<Box<Logits<'_>>> {
+    let weights = model.online.frozen(Ops::for_device(model.online.device()));
+    let classes = model.config.labels.len();
+    let (branch, images) = (Branch::Online, ImagesPerText::One);
+    let head = ClassificationModel::new(&model.config, &weights, branch, images, classes)?;
+    Ok(Box::new(move |images: Tensor<4>, texts: &TokenBatch| {
+        head.logits(images, texts, &mut DropoutRng::none())
+    }))
+}
+
+/// What makes probabilities of logits.
+fn activate(config: &ModelConfig) -> fn(Tensor<2>) -> Tensor<2> {
+    if config.multi_label { activation::sigmoid::<2> } else { softmax }
+}
+
+/// Figures on samples with labels.
+struct LabelsEvaluator {
+    samples: Vec<Sample>,
+    batch: usize,
+    resamples: usize,
+}
+
+impl Evaluator for LabelsEvaluator {
+    fn evaluate(&self, model: &LoadedModel, control: &Control) -> Result<Evaluation> {
+        let (names, multi) = (&model.config.labels, model.config.multi_label);
+        let wanted: Vec<Vec<usize>> = self
+            .samples
+            .iter()
+            .map(|sample| indices(sample, names, multi))
+            .collect::<Result<_>>()?;
+        let head = logits(model)?;
+        let activate = activate(&model.config);
+        let found =
+            labels::probabilities(model, &self.samples, 1, self.batch, &*head, activate, control)?;
+        let usable = found.rows.iter().filter(|row| !row.is_empty()).count();
+        refuse_if_none(usable, self.samples.len(), &found.skipped)?;
+        let given: Vec<Vec<usize>> = found.rows.iter().map(|row| decided(row, multi)).collect();
+        let scores: Vec<f64> = wanted
+            .iter()
+            .zip(&given)
+            .zip(&found.rows)
+            .map(|((w, g), row)| if !row.is_empty() && same(w, g) { 100.0 } else { 0.0 })
+            .collect();
+        let figures: Vec<LabelFigures> =
+            (0..names.len()).map(|c| LabelFigures::of(c, &found.rows, &wanted, &given)).collect();
+        let accuracy = scores.iter().sum::<f64>() / scores.len().max(1) as f64;
+        let interval = bootstrap_interval(&scores, self.resamples, 42);
+        let macro_f1 = mean(figures.iter().map(|f| f.f1));
+        let auroc = mean(figures.iter().filter_map(|f| f.auroc));
+        let mut report = json!({
+            "accuracy": accuracy, "interval": interval, "macro_f1": macro_f1, "auroc": auroc,
+            "samples": scores.len(), "skipped": found.skipped.len(),
+            "truncated_texts": found.truncated, "labels": names,
+            "per_label": figures.iter().zip(names).map(|(f, n)| f.to_json(n)).collect::<Vec<_>>(),
+        });
+        let mut lines = vec![format!(
+            "accuracy {accuracy:.2} [{:.2}, {:.2}], macro F1 {macro_f1:.2}, AUROC {auroc:.2} on {} \
+             samples",
+            interval.0,
+            interval.1,
+            scores.len()
+        )];
+        lines.extend(figures.iter().zip(names).map(|(f, name)| f.line(name)));
+        if !multi {
+            let confusion = confusion(&wanted, &given, &found.rows, names.len());
+            lines.extend(confusion_lines(&confusion, names));
+            report["confusion"] = json!(confusion);
+        }
+        let all = self.samples.iter();
+        Ok(Evaluation {
+            report,
+            score: Some(if multi { macro_f1 } else { accuracy }),
+            lines,
+            outcomes: Some(outcomes::scores("classification", Kind::Hit, all, &scores)),
+            answers: Vec::new(),
+            warnings: unusable(&found.skipped),
+        })
+    }
+}
+
+/// The labels that a row of probabilities gives.
+fn decided(row: &[f32], multi_label: bool) -> Vec<usize> {
+    match multi_label {
+        true => (0..row.len()).filter(|c| row[*c] >= THRESHOLD).collect(),
+        false => best(row).into_iter().collect(),
+    }
+}
+
+fn same(a: &[usize], b: &[usize]) -> bool {
+    a.iter().collect::<BTreeSet<_>>() == b.iter().collect::<BTreeSet<_>>()
+}

@@ -1,0 +1,99 @@
+use super::figures::auroc;
+use super::*;
+use crate::params::{cpu, to_vec};
+
+fn objective(class_weights: Option<Vec<f32>>) -> LabelsObjective {
+    LabelsObjective { class_weights, dropout: 0.0 }
+}
+
+fn logits(values: &[f32], classes: usize) -> Tensor<2> {
+    let rows = values.len() / classes;
+    Tensor::from_inner(from_vec(values.to_vec(), [rows, classes], &cpu()))
+}
+
+fn value(loss: Tensor<1>) -> f32 {
+    to_vec(loss.inner())[0]
+}
+
+#[test]
+fn the_weighted_cross_entropy_is_that_of_its_definition() {
+    let rows = [[2.0_f32, -1.0, 0.5], [0.0, 0.0, 3.0]];
+    let nll =
+        |row: [f32; 3], label: usize| row.iter().map(|x| x.exp()).sum::<f32>().ln() - row[label];
+    let (a, b) = (nll(rows[0], 1), nll(rows[1], 2));
+    let x = || logits(rows.as_flattened(), 3);
+    let plain = value(objective(None).single(x(), &[1, 2]));
+    assert!((plain - (a + b) / 2.0).abs() < 1e-5, "{plain}");
+    let weighted = value(objective(Some(vec![1.0, 3.0, 0.5])).single(x(), &[1, 2]));
+    assert!((weighted - (3.0 * a + 0.5 * b) / 3.5).abs() < 1e-5, "{weighted}");
+}
+
+#[test]
+fn several_labels_are_binary_decisions_also_for_large_logits() {
+    let softplus = |x: f32| x.max(0.0) + (-x.abs()).exp().ln_1p();
+    let values = [2.0_f32, -1.0, 90.0, -90.0];
+    let found =
+        value(objective(Some(vec![4.0, 1.0])).several(logits(&values, 2), &[vec![0], vec![]]));
+    let wanted = 4.0 * softplus(-2.0) + softplus(-1.0) + softplus(90.0) + softplus(-90.0);
+    assert!((found - wanted / 4.0).abs() < 1e-4, "{found}");
+}
+
+#[test]
+fn balanced_weights_undo_frequencies() {
+    let sample = |label| Sample {
+        location: albef_data::dataset::Location::File("a".into()),
+        name: "a".into(),
+        captions: vec![String::new()],
+        key: "a".into(),
+        task: TaskFields { target: Target::Label(label), ..TaskFields::default() },
+    };
+    let weights = balanced(&[sample(0), sample(0), sample(0), sample(1)]);
+    assert_eq!(weights, [4.0 / 6.0, 2.0]);
+}
+
+#[test]
+fn the_area_under_the_curve_counts_ties_half_and_needs_both_kinds() {
+    assert_eq!(auroc(vec![(0.1, false), (0.9, true)]), Some(100.0));
+    assert_eq!(auroc(vec![(0.9, false), (0.1, true)]), Some(0.0));
+    assert_eq!(auroc(vec![(0.5, false), (0.5, true), (0.5, false)]), Some(50.0));
+    assert_eq!(auroc(vec![(0.5, true)]), None);
+}
+
+#[test]
+fn lists_folders_and_tables_give_the_same_labels() {
+    let dir = tempfile::tempdir().unwrap();
+    let png =
+        albef_data::scenes::png(&albef_data::image::RgbImage::filled(4, 4, [9, 9, 9])).unwrap();
+    for label in ["cat", "dog"] {
+        let folder = dir.path().join("images").join(label);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("1.png"), &png).unwrap();
+    }
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let json = write(
+        "l.json",
+        r#"[{"image": "images/cat/1.png", "label": "cat"},
+            {"image": "images/dog/1.png", "text": "a dog", "label": ["dog", "cat"]}]"#,
+    );
+    let csv =
+        write("l.csv", "image,text,label\nimages/cat/1.png,,cat\nimages/dog/1.png,a dog,dog|cat\n");
+    let names = |path: &Path| -> Vec<Vec<String>> {
+        let samples = read(path, dir.path()).unwrap();
+        samples.iter().map(|s| named(s).map(str::to_owned).collect()).collect()
+    };
+    assert_eq!(names(&json), [vec!["cat"], vec!["dog", "cat"]]);
+    assert_eq!(names(&csv), names(&json));
+    assert_eq!(names(&dir.path().join("images")), [["cat"], ["dog"]]);
+    let bad = write("bad.json", r#"[{"image": "a", "label": 3}]"#);
+    let error = read(&bad, dir.path()).unwrap_err().to_string();
+    assert!(error.contains("bad.json, entry 0") && error.contains("`label`"), "{error}");
+    let two = &read(&json, dir.path()).unwrap()[1];
+    let labels = ["cat".to_owned(), "dog".to_owned()];
+    assert_eq!(indices(two, &labels, true).unwrap(), [1, 0]);
+    assert!(indices(two, &labels, false).unwrap_err().to_string().contains("multi_label"));
+    assert!(indices(two, &labels[..1], true).unwrap_err().to_string().contains("`dog`"));
+}
