@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use albef::checkpoint::{Checkpoint, Parts};
 use albef::eval::answers::RankRule;
-use albef::task::{Prediction, Query, TaskRef, answer_list, distinct};
+use albef::task::{Prediction, Query, TaskRef, answer_list};
 use albef::{Error, checkpoint::LoadedModel};
 use anyhow::{Context, Result};
 
@@ -15,7 +15,7 @@ use crate::output::say;
 
 #[derive(clap::Args)]
 struct ModelArguments {
-    /// Model folder, weights file or run of the task.
+    /// Model folder, weights file or run, as `albef finetune` makes it.
     #[arg(long)]
     model: PathBuf,
     #[command(flatten)]
@@ -85,10 +85,10 @@ pub struct PredictArguments {
     #[arg(required = true)]
     images: Vec<PathBuf>,
     /// Question, statement or sentence, for models that read one.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     text: String,
     /// Candidate answers of a question: a JSON list, or answers separated by commas.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     answers: String,
     #[command(flatten)]
     scoring: AnswerArguments,
@@ -117,7 +117,7 @@ impl AnswerArguments {
     fn of(&self, query: Query, answers: &str) -> Result<Query> {
         let answers = match answers {
             "" => Vec::new(),
-            list => distinct("answer", answer_list(list)?),
+            list => answer_list(list)?,
         };
         let Self { top_k, rerank_k, answer_scoring } = *self;
         Ok(Query { answers, top_k, rerank_k, answer_scoring, ..query })
@@ -126,9 +126,9 @@ impl AnswerArguments {
 
 pub fn ask(a: &AskArguments) -> Result<ExitStatus> {
     let task = TaskRef::named("vqa")?;
-    let model = a.model.open(task)?;
     let query = Query::new(vec![a.image.clone()], &a.question);
-    a.model.print(&task.predict(&model, &a.scoring.of(query, &a.answers)?)?)
+    let query = a.scoring.of(query, &a.answers)?;
+    a.model.print(&task.predict(&a.model.open(task)?, &query)?)
 }
 
 pub fn entail(a: &EntailArguments) -> Result<ExitStatus> {
@@ -147,7 +147,6 @@ pub fn reason(a: &ReasonArguments) -> Result<ExitStatus> {
 pub fn predict(a: &PredictArguments) -> Result<ExitStatus> {
     let checkpoint = Checkpoint::open(&a.model.model)?;
     let task = checkpoint.task;
-    let model = checkpoint.load(&[task], &a.model.device.open()?, Parts::Inference)?;
     let each = task.images();
     if a.images.len() % each != 0 {
         let given = a.images.len();
@@ -157,8 +156,10 @@ pub fn predict(a: &PredictArguments) -> Result<ExitStatus> {
         ))
         .into());
     }
+    let query = a.scoring.of(Query::new(Vec::new(), &a.text), &a.answers)?;
+    let model = checkpoint.load(&[task], &a.model.device.open()?, Parts::Inference)?;
     for images in a.images.chunks(each) {
-        let query = a.scoring.of(Query::new(images.to_vec(), &a.text), &a.answers)?;
+        let query = Query { images: images.to_vec(), ..query.clone() };
         let names: Vec<String> = images.iter().map(|p| Path::display(p).to_string()).collect();
         let mut found = task.predict(&model, &query).with_context(|| names.join(" and "))?;
         if a.images.len() > each && a.model.json {

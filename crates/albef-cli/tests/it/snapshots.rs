@@ -81,7 +81,7 @@ fn prepared() -> tempfile::TempDir {
 #[test]
 fn help_of_all_commands() {
     let dir = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 27] = [
+    let commands: [&[&str]; 28] = [
         &[],
         &["demo"],
         &["pretrain"],
@@ -92,6 +92,7 @@ fn help_of_all_commands() {
         &["ask"],
         &["entail"],
         &["reason"],
+        &["predict"],
         &["classify"],
         &["ground"],
         &["evaluate"],
