@@ -81,12 +81,10 @@ pub struct ReasonArguments {
 
 #[derive(clap::Args)]
 pub struct PredictArguments {
-    /// The images; a model for statements about two images takes them in pairs.
-    #[arg(required = true)]
-    images: Vec<PathBuf>,
-    /// Question, statement or sentence, for models that read one.
-    #[arg(long, default_value = "", hide_default_value = true)]
-    text: String,
+    /// The image, or several, and then the text (question, statement or sentence) if the model reads
+    /// one. A model for statements about two images takes images in pairs.
+    #[arg(required = true, value_name = "IMAGE [TEXT]")]
+    inputs: Vec<String>,
     /// Candidate answers of a question: a JSON list, or answers separated by commas.
     #[arg(long, default_value = "", hide_default_value = true)]
     answers: String,
@@ -143,28 +141,40 @@ pub fn reason(a: &ReasonArguments) -> Result<ExitStatus> {
     a.model.print(&task.predict(&a.model.open(task)?, &query)?)
 }
 
+/// Images and text: a last argument that names no file is the text.
+fn images_and_text(inputs: &[String]) -> (Vec<PathBuf>, &str) {
+    let (images, text) = match inputs.split_last() {
+        Some((last, images)) if !images.is_empty() && !Path::new(last).is_file() => {
+            (images, &**last)
+        }
+        _ => (inputs, ""),
+    };
+    (images.iter().map(PathBuf::from).collect(), text)
+}
+
 /// By the task that the checkpoint is for.
 pub fn predict(a: &PredictArguments) -> Result<ExitStatus> {
     let checkpoint = Checkpoint::open(&a.model.model)?;
     let task = checkpoint.task;
     let each = task.images();
-    if a.images.len() % each != 0 {
-        let given = a.images.len();
+    let (images, text) = images_and_text(&a.inputs);
+    if images.len() % each != 0 {
+        let given = images.len();
         return Err(Error::Argument(format!(
             "{} takes {each} images at a time, and {given} were given",
             task.title()
         ))
         .into());
     }
-    let query = a.scoring.of(Query::new(Vec::new(), &a.text), &a.answers)?;
+    let query = a.scoring.of(Query::new(Vec::new(), text), &a.answers)?;
     let model = checkpoint.load(&[task], &a.model.device.open()?, Parts::Inference)?;
-    for images in a.images.chunks(each) {
-        let query = Query { images: images.to_vec(), ..query.clone() };
-        let names: Vec<String> = images.iter().map(|p| Path::display(p).to_string()).collect();
+    for group in images.chunks(each) {
+        let query = Query { images: group.to_vec(), ..query.clone() };
+        let names: Vec<String> = group.iter().map(|p| Path::display(p).to_string()).collect();
         let mut found = task.predict(&model, &query).with_context(|| names.join(" and "))?;
-        if a.images.len() > each && a.model.json {
+        if images.len() > each && a.model.json {
             found.value["images"] = serde_json::json!(names);
-        } else if a.images.len() > each {
+        } else if images.len() > each {
             found.lines.insert(0, names.join(" and "));
         }
         a.model.print(&found)?;
