@@ -15,7 +15,7 @@ use crate::ExitStatus;
 use crate::arguments::place;
 use crate::device::DeviceArg;
 use crate::evaluate_vqa_results as vqa_results;
-use crate::models::model_path;
+use crate::models::{model_path, open_task_model};
 use crate::output::say;
 use crate::progress::bar;
 
@@ -169,9 +169,7 @@ fn measure(m: &Measurement) -> Result<ExitStatus> {
     let image_res = common.image_res.or(task.evaluation_res(&options));
     let evaluator = task.evaluation(options)?;
     let path = model_path(common.model.as_deref())?;
-    let model = task
-        .open_model(&path, image_res, &device)
-        .with_context(|| format!("cannot open the model {}", path.display()))?;
+    let model = open_task_model(task, &path, image_res, &device)?;
     let found = evaluator.evaluate(&model, &bar())?;
     found.tell();
     // The figures first: they are not lost where a file cannot be written.

@@ -34,7 +34,7 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Places options of all commands behind those of the command in its help.
+/// Place of the options of all commands in the help of one: behind its own.
 const LAST: usize = 900;
 
 /// ALBEF: align images and text before fusing them.
@@ -45,10 +45,10 @@ struct Arguments {
     #[arg(long, global = true, display_order = LAST, value_parser = clap::value_parser!(u16).range(0..=1024))]
     threads: Option<u16>,
     /// Print more diagnostics; repeat for still more. `RUST_LOG` sets levels by module.
-    #[arg(long, short, global = true, display_order = LAST, action = clap::ArgAction::Count)]
+    #[arg(long, short, global = true, display_order = LAST + 1, action = clap::ArgAction::Count)]
     verbose: u8,
     /// Print no notes; twice, no warnings either.
-    #[arg(long, short, global = true, display_order = LAST, conflicts_with = "verbose")]
+    #[arg(long, short, global = true, display_order = LAST + 2, conflicts_with = "verbose")]
     #[arg(action = clap::ArgAction::Count)]
     quiet: u8,
     #[command(subcommand)]

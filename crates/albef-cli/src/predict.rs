@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use albef::checkpoint::{Checkpoint, Parts};
+use albef::Error;
+use albef::checkpoint::{Checkpoint, LoadedModel, Parts};
 use albef::eval::answers::RankRule;
+use albef::model_path::note_inferred;
 use albef::task::{Prediction, Query, TaskRef, answer_list};
-use albef::{Error, checkpoint::LoadedModel};
 use anyhow::{Context, Result};
 
 use crate::ExitStatus;
 use crate::arguments::{named, words};
 use crate::device::DeviceArg;
+use crate::models::open_task_model;
 use crate::output::say;
 
 #[derive(clap::Args)]
@@ -96,7 +98,7 @@ pub struct PredictArguments {
 
 impl ModelArguments {
     fn open(&self, task: TaskRef) -> Result<LoadedModel> {
-        Ok(task.open_model(&self.model, None, &self.device.open()?)?)
+        open_task_model(task, &self.model, None, &self.device.open()?)
     }
 
     fn print(&self, found: &Prediction) -> Result<ExitStatus> {
@@ -154,6 +156,7 @@ fn images_and_text(inputs: &[String]) -> (Vec<PathBuf>, &str) {
 
 /// By the task that the checkpoint is for.
 pub fn predict(a: &PredictArguments) -> Result<ExitStatus> {
+    note_inferred(&a.model.model);
     let checkpoint = Checkpoint::open(&a.model.model)?;
     let task = checkpoint.task;
     let each = task.images();

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
 use crate::evaluate::write_answers;
+use crate::models::open_task_model;
 
 /// Whether all options are known to the task and hold what it can read.
 pub fn accepts(task: &str, options: &Map<String, Value>) -> Result<()> {
@@ -41,7 +42,7 @@ pub fn run(
     let options_of_task = Value::Object(without_model(options));
     let image_res = task.evaluation_res(&options_of_task);
     let evaluator = task.evaluation(options_of_task)?;
-    let model = task.open_model(Path::new(path), image_res, device)?;
+    let model = open_task_model(task, Path::new(path), image_res, device)?;
     let found = evaluator.evaluate(&model, &Control::default())?;
     found.tell();
     let mut report = found.report;

@@ -210,7 +210,12 @@ fn a_run_or_a_checkpoint_serves_as_a_model() {
     let picture = dir.path().join("0.png").display().to_string();
     let pair = ["match", &picture, "red", "--json"];
     let expected = out(&mut command(&pair, &model));
-    for place in [run.to_owned(), checkpoint.path(), checkpoint.path().join("state.safetensors")] {
+    let part = checkpoint.path().join("state.safetensors");
+    let refused = command(&pair, &part).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let hint = "hint: name the folder of the checkpoint, or of the run";
+    assert!(stderr(&refused).contains(hint), "{}", stderr(&refused));
+    for place in [run.to_owned(), checkpoint.path()] {
         assert_eq!(out(&mut command(&pair, &place)), expected, "{}", place.display());
         let ask = ["ask", &picture, "red?", "--answers", "a,b"];
         let output = command(&ask, &place).output().unwrap();
