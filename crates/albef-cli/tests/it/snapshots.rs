@@ -188,6 +188,7 @@ fn a_fine_tuned_model_answers_according_to_its_task() {
     run(&mut finetune);
     for (name, arguments) in [
         ("predict", &["predict", "0.png", "a square", "--model", "tuned"][..]),
+        ("error_predict_text", &["predict", "0.png", "--model", "tuned/model"]),
         ("predict_several", &["predict", "0.png", "1.png", "a square", "--model", "tuned/model"]),
     ] {
         insta::assert_snapshot!(name, shown(folder, arguments));
