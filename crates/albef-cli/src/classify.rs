@@ -24,7 +24,7 @@ pub struct Arguments {
     /// Sentence with `{}` in the place of the class; the features of several are averaged.
     #[arg(long, default_values = ["{}", "a picture of a {}"])]
     template: Vec<String>,
-    /// Model folder or weights file [default: `models/mini`].
+    /// Model folder, weights file or run [default: `models/mini`].
     #[arg(long)]
     model: Option<PathBuf>,
     #[command(flatten)]

@@ -10,6 +10,7 @@ use albef_data::dataset::{
 };
 use albef_data::scenes::{Sprites, TaskCorpus, build_tasks, write_tasks};
 use anyhow::{Context, Result, bail};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde_json::{Value, json};
 
 use crate::ExitStatus;
@@ -18,7 +19,7 @@ use crate::warnings::tell_first;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
-    /// Pictures with known content, with lists for every task.
+    /// Make images with known content, with lists for every task.
     Scenes(ScenesArguments),
     /// Say what a data set holds and what is wrong with it, before a run finds out.
     Check(CheckArguments),
@@ -26,13 +27,13 @@ pub enum Command {
 
 #[derive(clap::Args)]
 pub struct ScenesArguments {
-    /// Folder for pictures and lists.
+    /// Folder for images and lists.
     #[arg(long)]
     output: PathBuf,
     /// Scenes of each task to train on; the other splits have a fifth of it.
     #[arg(long, default_value_t = 1000)]
     scenes: usize,
-    /// Side of the pictures.
+    /// Side of the images in pixels.
     #[arg(long, default_value_t = 64)]
     size: usize,
     /// Seed of everything drawn.
@@ -62,7 +63,7 @@ pub struct CheckArguments {
     #[arg(long)]
     image_root: Option<PathBuf>,
     /// What the list is for.
-    #[arg(long, default_value = CAPTIONS, value_parser = list_task)]
+    #[arg(long, default_value = CAPTIONS, value_parser = list_tasks())]
     task: ListTask,
     /// Only look whether the images are there; do not decode them.
     #[arg(long)]
@@ -79,18 +80,16 @@ pub struct CheckArguments {
 #[derive(Clone, Copy)]
 struct ListTask(Option<TaskRef>);
 
-fn list_task(name: &str) -> Result<ListTask, String> {
-    if name == CAPTIONS {
-        return Ok(ListTask(None));
-    }
-    match TaskRef::named(name) {
-        Ok(task) if task.annotations().is_some() => Ok(ListTask(Some(task))),
-        _ => {
-            let lists = TASKS.iter().filter(|task| task.annotations().is_some());
-            let names: Vec<&str> = lists.map(|task| task.name()).collect();
-            Err(format!("a list is one of {CAPTIONS}, {}", names.join(", ")))
-        }
-    }
+/// The kinds of lists: images with captions, and those of tasks with a format of their own.
+fn list_tasks() -> impl TypedValueParser<Value = ListTask> {
+    let of_tasks = TASKS.iter().filter(|task| task.annotations().is_some()).map(|task| {
+        PossibleValue::new(task.name()).help(task.about()).aliases(task.aliases().iter().copied())
+    });
+    let captions = PossibleValue::new(CAPTIONS).help("Images with captions");
+    PossibleValuesParser::new(std::iter::once(captions).chain(of_tasks)).try_map(|name| {
+        let task = (name != CAPTIONS).then(|| TaskRef::named(&name)).transpose();
+        task.map(ListTask)
+    })
 }
 
 fn check_source(a: &CheckArguments) -> Result<ExitStatus> {
@@ -214,7 +213,7 @@ pub fn run(command: &Command) -> Result<ExitStatus> {
     .with_context(|| format!("cannot write scenes to {}", a.output.display()))?;
     for s in &splits {
         say!(
-            "{}: {} pictures, {} of single things, {} of captioned scenes, {} questions, {} \
+            "{}: {} images, {} of single things, {} of captioned scenes, {} questions, {} \
              statements, {} sentences, {} expressions",
             s.name,
             s.pictures.len(),

@@ -28,7 +28,7 @@ pub struct Arguments {
     /// Joined before the image paths of a list.
     #[arg(long)]
     image_root: Option<PathBuf>,
-    /// Model folder or weights file [default: `models/mini`].
+    /// Model folder, weights file or run [default: `models/mini`].
     #[arg(long)]
     model: Option<PathBuf>,
     /// Write a NumPy array `[rows, width]` of f32 here, and the names of its rows beside it as

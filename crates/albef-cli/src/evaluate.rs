@@ -15,7 +15,7 @@ use crate::ExitStatus;
 use crate::arguments::place;
 use crate::device::DeviceArg;
 use crate::evaluate_vqa_results as vqa_results;
-use crate::models::model_path;
+use crate::models::{model_path, open_task_model};
 use crate::output::say;
 use crate::progress::bar;
 
@@ -57,7 +57,9 @@ struct Common {
 
 fn subcommand(task: TaskRef, options: &EvaluationOptions) -> clap::Command {
     let has_default_model = task.evaluates().contains(&PRETRAIN);
-    let mut command = Common::augment_args(clap::Command::new(task.name()).about(task.about()))
+    // The documentation of flattened options would take the place of an earlier `about`.
+    let mut command = Common::augment_args(clap::Command::new(task.name()))
+        .about(task.about())
         .mut_arg("model", |arg| match has_default_model {
             true => arg.help("Model folder, weights file or run [default: `models/mini`]"),
             false => arg.required(true),
@@ -71,6 +73,7 @@ fn subcommand(task: TaskRef, options: &EvaluationOptions) -> clap::Command {
             other => format!(" [default: {other}]"),
         };
         let mut arg = Arg::new(name.clone())
+            .value_name(name.to_uppercase())
             .long(name.replace('_', "-"))
             .help(format!("{}{default}", sentence(&key.doc)))
             .required(options.required.contains(&name.as_str()));
@@ -166,11 +169,9 @@ fn measure(m: &Measurement) -> Result<ExitStatus> {
     let image_res = common.image_res.or(task.evaluation_res(&options));
     let evaluator = task.evaluation(options)?;
     let path = model_path(common.model.as_deref())?;
-    let model = task
-        .open_model(&path, image_res, &device)
-        .with_context(|| format!("cannot open the model {}", path.display()))?;
+    let model = open_task_model(task, &path, image_res, &device)?;
     let found = evaluator.evaluate(&model, &bar())?;
-    found.warnings.iter().for_each(|line| tracing::warn!("{line}"));
+    found.tell();
     // The figures first: they are not lost where a file cannot be written.
     let printed = match common.json {
         true => say!("{}", found.report),

@@ -39,7 +39,7 @@ pub struct Arguments {
     /// What to look for.
     #[arg(value_parser = words)]
     phrase: String,
-    /// Model folder or weights file [default: `models/mini`].
+    /// Model folder, weights file or run [default: `models/mini`].
     #[arg(long)]
     model: Option<PathBuf>,
     /// Which score is explained.

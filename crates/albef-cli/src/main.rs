@@ -34,18 +34,22 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Place of the options of all commands in the help of one: behind its own.
+const LAST: usize = 900;
+
 /// ALBEF: align images and text before fusing them.
 #[derive(Parser)]
 #[command(name = "albef", version, propagate_version = true)]
 struct Arguments {
     /// Threads of computation; all cores if not given.
-    #[arg(long, global = true, value_parser = clap::value_parser!(u16).range(0..=1024))]
+    #[arg(long, global = true, display_order = LAST, value_parser = clap::value_parser!(u16).range(0..=1024))]
     threads: Option<u16>,
     /// Print more diagnostics; repeat for still more. `RUST_LOG` sets levels by module.
-    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    #[arg(long, short, global = true, display_order = LAST + 1, action = clap::ArgAction::Count)]
     verbose: u8,
     /// Print no notes; twice, no warnings either.
-    #[arg(long, short, global = true, action = clap::ArgAction::Count, conflicts_with = "verbose")]
+    #[arg(long, short, global = true, display_order = LAST + 2, conflicts_with = "verbose")]
+    #[arg(action = clap::ArgAction::Count)]
     quiet: u8,
     #[command(subcommand)]
     command: Command,
@@ -59,7 +63,7 @@ enum Command {
     Pretrain(train::PretrainArguments),
     /// Fine-tune a pre-trained model for a task by a configuration file.
     Finetune(train::FinetuneArguments),
-    /// Make data sets.
+    /// Make data sets, and check them.
     #[command(subcommand)]
     Data(data::Command),
     /// Answer a question about an image.

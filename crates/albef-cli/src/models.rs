@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use albef::checkpoint::LoadedModel;
+use albef::model_path::note_inferred;
+use albef::task::TaskRef;
 use albef::{Device, Image, ImageSet, Pipeline, default_model};
 use anyhow::{Context, Result};
 
@@ -28,6 +31,23 @@ pub fn model_path(named: Option<&Path>) -> Result<PathBuf> {
 pub fn open_model_at(path: &Path, image_res: Option<usize>, device: &Device) -> Result<Pipeline> {
     Pipeline::open_at(path, image_res, device)
         .with_context(|| format!("cannot open the model {}", path.display()))
+}
+
+/// Opens a model that a task is measured with, and says what of it is not as in its file.
+pub fn open_task_model(
+    task: TaskRef,
+    path: &Path,
+    image_res: Option<usize>,
+    device: &Device,
+) -> Result<LoadedModel> {
+    note_inferred(path);
+    let model = task
+        .open_model(path, image_res, device)
+        .with_context(|| format!("cannot open the model {}", path.display()))?;
+    if let Some((from, to)) = model.report.resized {
+        tracing::info!("position tables interpolated from {from} x {from} to {to} x {to} patches");
+    }
+    Ok(model)
 }
 
 /// Opens images of a folder, an archive or a list, and counts the members that form no sample.

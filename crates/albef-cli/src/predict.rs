@@ -2,20 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use albef::checkpoint::{Checkpoint, Parts};
+use albef::Error;
+use albef::checkpoint::{Checkpoint, LoadedModel, Parts};
 use albef::eval::answers::RankRule;
-use albef::task::{Prediction, Query, TaskRef, answer_list, distinct};
-use albef::{Error, checkpoint::LoadedModel};
+use albef::model_path::note_inferred;
+use albef::task::{Prediction, Query, TaskRef, answer_list};
 use anyhow::{Context, Result};
 
 use crate::ExitStatus;
 use crate::arguments::{named, words};
 use crate::device::DeviceArg;
+use crate::models::open_task_model;
 use crate::output::say;
 
 #[derive(clap::Args)]
 struct ModelArguments {
-    /// Model folder, weights file or run of the task.
+    /// Model folder, weights file or run, as `albef finetune` makes it.
     #[arg(long)]
     model: PathBuf,
     #[command(flatten)]
@@ -81,14 +83,12 @@ pub struct ReasonArguments {
 
 #[derive(clap::Args)]
 pub struct PredictArguments {
-    /// The images; a model for statements about two images takes them in pairs.
-    #[arg(required = true)]
-    images: Vec<PathBuf>,
-    /// Question, statement or sentence, for models that read one.
-    #[arg(long, default_value = "")]
-    text: String,
+    /// The image, or several, and then the text (question, statement or sentence) if the model reads
+    /// one. A model for statements about two images takes images in pairs.
+    #[arg(required = true, value_name = "IMAGE [TEXT]")]
+    inputs: Vec<String>,
     /// Candidate answers of a question: a JSON list, or answers separated by commas.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     answers: String,
     #[command(flatten)]
     scoring: AnswerArguments,
@@ -98,7 +98,7 @@ pub struct PredictArguments {
 
 impl ModelArguments {
     fn open(&self, task: TaskRef) -> Result<LoadedModel> {
-        Ok(task.open_model(&self.model, None, &self.device.open()?)?)
+        open_task_model(task, &self.model, None, &self.device.open()?)
     }
 
     fn print(&self, found: &Prediction) -> Result<ExitStatus> {
@@ -117,7 +117,7 @@ impl AnswerArguments {
     fn of(&self, query: Query, answers: &str) -> Result<Query> {
         let answers = match answers {
             "" => Vec::new(),
-            list => distinct("answer", answer_list(list)?),
+            list => answer_list(list)?,
         };
         let Self { top_k, rerank_k, answer_scoring } = *self;
         Ok(Query { answers, top_k, rerank_k, answer_scoring, ..query })
@@ -126,9 +126,9 @@ impl AnswerArguments {
 
 pub fn ask(a: &AskArguments) -> Result<ExitStatus> {
     let task = TaskRef::named("vqa")?;
-    let model = a.model.open(task)?;
     let query = Query::new(vec![a.image.clone()], &a.question);
-    a.model.print(&task.predict(&model, &a.scoring.of(query, &a.answers)?)?)
+    let query = a.scoring.of(query, &a.answers)?;
+    a.model.print(&task.predict(&a.model.open(task)?, &query)?)
 }
 
 pub fn entail(a: &EntailArguments) -> Result<ExitStatus> {
@@ -143,27 +143,41 @@ pub fn reason(a: &ReasonArguments) -> Result<ExitStatus> {
     a.model.print(&task.predict(&a.model.open(task)?, &query)?)
 }
 
+/// Images and text: a last argument that names no file is the text.
+fn images_and_text(inputs: &[String]) -> (Vec<PathBuf>, &str) {
+    let (images, text) = match inputs.split_last() {
+        Some((last, images)) if !images.is_empty() && !Path::new(last).is_file() => {
+            (images, &**last)
+        }
+        _ => (inputs, ""),
+    };
+    (images.iter().map(PathBuf::from).collect(), text)
+}
+
 /// By the task that the checkpoint is for.
 pub fn predict(a: &PredictArguments) -> Result<ExitStatus> {
+    note_inferred(&a.model.model);
     let checkpoint = Checkpoint::open(&a.model.model)?;
     let task = checkpoint.task;
-    let model = checkpoint.load(&[task], &a.model.device.open()?, Parts::Inference)?;
     let each = task.images();
-    if a.images.len() % each != 0 {
-        let given = a.images.len();
+    let (images, text) = images_and_text(&a.inputs);
+    if images.len() % each != 0 {
+        let given = images.len();
         return Err(Error::Argument(format!(
             "{} takes {each} images at a time, and {given} were given",
             task.title()
         ))
         .into());
     }
-    for images in a.images.chunks(each) {
-        let query = a.scoring.of(Query::new(images.to_vec(), &a.text), &a.answers)?;
-        let names: Vec<String> = images.iter().map(|p| Path::display(p).to_string()).collect();
+    let query = a.scoring.of(Query::new(Vec::new(), text), &a.answers)?;
+    let model = checkpoint.load(&[task], &a.model.device.open()?, Parts::Inference)?;
+    for group in images.chunks(each) {
+        let query = Query { images: group.to_vec(), ..query.clone() };
+        let names: Vec<String> = group.iter().map(|p| Path::display(p).to_string()).collect();
         let mut found = task.predict(&model, &query).with_context(|| names.join(" and "))?;
-        if a.images.len() > each && a.model.json {
+        if images.len() > each && a.model.json {
             found.value["images"] = serde_json::json!(names);
-        } else if a.images.len() > each {
+        } else if images.len() > each {
             found.lines.insert(0, names.join(" and "));
         }
         a.model.print(&found)?;

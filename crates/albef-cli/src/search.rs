@@ -26,7 +26,7 @@ pub struct SearchArguments {
     /// Joined before the image paths of a list.
     #[arg(long)]
     image_root: Option<PathBuf>,
-    /// Model folder or weights file [default: `models/mini`].
+    /// Model folder, weights file or run [default: `models/mini`].
     #[arg(long)]
     model: Option<PathBuf>,
     /// Images to show.
@@ -53,7 +53,7 @@ pub struct MatchArguments {
     /// The text.
     #[arg(value_parser = words)]
     text: String,
-    /// Model folder or weights file [default: `models/mini`].
+    /// Model folder, weights file or run [default: `models/mini`].
     #[arg(long)]
     model: Option<PathBuf>,
     #[command(flatten)]

@@ -8,9 +8,9 @@ pub const SHOWN: usize = 10;
 /// Names the first `lines`, and counts the others.
 pub fn tell_first(what: &str, lines: impl ExactSizeIterator<Item = String>) {
     let all = lines.len();
-    lines.take(SHOWN).for_each(|line| eprintln!("{what}: {line}"));
+    lines.take(SHOWN).for_each(|line| tracing::warn!("{what}: {line}"));
     if all > SHOWN {
-        eprintln!("and {} more", all - SHOWN);
+        tracing::warn!("and {} more", all - SHOWN);
     }
 }
 
@@ -22,7 +22,7 @@ pub fn tell_unusable(what: &str, skipped: &[Skipped]) {
 /// Counts the members of archives that form no sample, and names the first.
 pub fn tell_left_out(source: &str, skipped: &[Skipped]) {
     if !skipped.is_empty() {
-        eprintln!("{source}: {} members form no sample and are skipped", skipped.len());
+        tracing::warn!("{source}: {} members form no sample and are skipped", skipped.len());
         tell_first("skipped member", lines(skipped));
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
 use crate::evaluate::write_answers;
+use crate::models::open_task_model;
 
 /// Whether all options are known to the task and hold what it can read.
 pub fn accepts(task: &str, options: &Map<String, Value>) -> Result<()> {
@@ -38,10 +39,12 @@ pub fn run(
 ) -> Result<Value> {
     let task = TaskRef::named(task)?;
     let path = options.get("model").and_then(Value::as_str).context("`model` must be a path")?;
-    let evaluator = task.evaluation(Value::Object(without_model(options)))?;
-    let model = task.open_model(Path::new(path), None, device)?;
+    let options_of_task = Value::Object(without_model(options));
+    let image_res = task.evaluation_res(&options_of_task);
+    let evaluator = task.evaluation(options_of_task)?;
+    let model = open_task_model(task, Path::new(path), image_res, device)?;
     let found = evaluator.evaluate(&model, &Control::default())?;
-    found.warnings.iter().for_each(|line| tracing::warn!("{line}"));
+    found.tell();
     let mut report = found.report;
     if let Some(file) = options.get("results").and_then(Value::as_str) {
         let path = output.join(file);

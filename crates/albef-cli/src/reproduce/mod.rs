@@ -42,7 +42,7 @@ pub struct Arguments {
     /// Change a key of all training steps, or with `STEP:` of one step.
     #[arg(long, value_name = "[STEP:]KEY=VALUE")]
     set: Vec<String>,
-    /// Two training steps of four small pictures: tries the machinery, not the claim.
+    /// Two training steps of four small images: tries the machinery, not the claim.
     #[arg(long)]
     small: bool,
     /// A figure that the evaluation server gave, by the claim's name.

@@ -184,7 +184,7 @@ fn options_of_pre_training_run_together_and_the_best_epoch_is_kept() {
     command.args(settings(&list, dir.path())).args(["--set", "max_steps=8"]);
     for setting in [
         "mixgen={mode: batch, mask_partners: true}",
-        "align_steps=2",
+        "itc_only_steps=2",
         "negative_temp=0.07",
         "precision=bf16",
         "text_lr_scale=0.5",
@@ -222,8 +222,8 @@ fn negatives_become_hard_at_the_step_that_is_named() {
         log.lines().map(itm).collect::<Vec<f64>>()
     };
     let even = losses("even", "hard_negatives=false");
-    let hard = losses("hard", "hard_negatives_from=0");
-    let later = losses("later", "hard_negatives_from=2");
+    let hard = losses("hard", "hard_negatives_start=0");
+    let later = losses("later", "hard_negatives_start=2");
     assert_ne!(even[0], hard[0]);
     assert_eq!(even[..2], later[..2]);
     assert_ne!(even[2..], later[2..]);

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::common::{albef, pretrained, run, stderr};
+use crate::common::{albef, image_root, out, pretrained, run, stderr};
 use serde_json::{Value, json};
 
 /// Thirty words of so many pieces that they are more than the 512 positions of the model.
@@ -31,7 +31,7 @@ fn report(output: &Output) -> Value {
 }
 
 #[test]
-fn texts_that_are_cut_are_counted() {
+fn truncated_texts_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     let model = pretrained(dir.path());
     let root = dir.path().display().to_string();
@@ -59,8 +59,13 @@ fn texts_that_are_cut_are_counted() {
     let retrieval =
         ["evaluate", "retrieval", "--json", "--image-root", &root, "--annotations", &list];
     let output = command(&retrieval, &model).output().unwrap();
-    assert_eq!(report(&output)["cut_texts"], 1);
-    assert!(stderr(&output).contains("1 of 3 texts are longer"), "{}", stderr(&output));
+    let found = report(&output);
+    assert_eq!((&found["truncated_texts"], &found["cut_texts"]), (&json!(1), &json!(1)));
+    assert!(
+        stderr(&output).contains("warning: 1 of 3 texts truncated to 30 words"),
+        "{}",
+        stderr(&output)
+    );
     let boxes =
         json!({"image": "0.png", "text": deep, "box": [0, 0, 12, 20], "boxes": [[0, 0, 12, 20]]});
     let list = write(dir.path(), "grounding.json", &json!([boxes]));
@@ -73,7 +78,7 @@ fn texts_that_are_cut_are_counted() {
 }
 
 #[test]
-fn tasks_count_cut_texts_and_measure_at_another_resolution() {
+fn tasks_count_truncated_texts_and_measure_at_another_resolution() {
     let dir = tempfile::tempdir().unwrap();
     let model = pretrained(dir.path());
     let root = dir.path().display().to_string();
@@ -91,8 +96,7 @@ fn tasks_count_cut_texts_and_measure_at_another_resolution() {
         for setting in [
             format!("checkpoint={}", model.display()),
             format!("train_file=[{list}]"),
-            format!("image_root={root}"),
-            format!("vqa_root={root}"),
+            image_root(task, dir.path()),
         ] {
             finetune.args(["--set", &setting]);
         }
@@ -106,7 +110,7 @@ fn tasks_count_cut_texts_and_measure_at_another_resolution() {
         let output = command(&evaluate, &tuned).args(["--image-res", "32"]).output().unwrap();
         assert_eq!(report(&output)["cut_texts"], 1, "{task}");
         let said = stderr(&output);
-        assert!(said.contains("1 of 1") || said.contains("the text is longer"), "{task}: {said}");
+        assert!(said.contains("warning: text truncated to "), "{task}: {said}");
         assert!(said.contains("from 2 x 2 to 4 x 4"), "{task}: {said}");
         let output = command(&evaluate, &tuned).args(["--image-res", "20"]).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{task}");
@@ -137,13 +141,14 @@ fn what_a_source_leaves_out_is_counted_and_named() {
     let evaluate = ["evaluate", "retrieval", "--json", "--annotations", &archive];
     let output = command(&evaluate, &model).output().unwrap();
     let found = report(&output);
-    assert_eq!((&found["left_out"], &found["gallery"]["images"]), (&json!(2), &json!(1)));
-    assert!(found["left_out_first"][0].as_str().unwrap().contains("1.json"), "{found}");
+    assert_eq!((&found["skipped_members"], &found["left_out"]), (&json!(2), &json!(2)));
+    assert_eq!(found["gallery"]["images"], 1);
+    assert!(found["skipped_members_first"][0].as_str().unwrap().contains("1.json"), "{found}");
     let search = command(&["search", "red", &archive, "--json"], &model).output().unwrap();
     assert_eq!(report(&search)["left_out"], 2);
     for output in [output, search] {
         let said = stderr(&output);
-        for part in ["2 members form no sample", "1.json: ", "README: "] {
+        for part in ["warning: ", "2 members form no sample", "1.json: ", "README: "] {
             assert!(said.contains(part), "{part}: {said}");
         }
     }
@@ -197,22 +202,26 @@ fn retrieval_is_measured_at_a_resolution_by_a_score_and_by_a_protocol() {
 }
 
 #[test]
-fn a_run_or_a_checkpoint_in_the_place_of_a_model_is_named_as_such() {
+fn a_run_or_a_checkpoint_serves_as_a_model() {
     let dir = tempfile::tempdir().unwrap();
     let model = pretrained(dir.path());
     let run = model.parent().unwrap();
     let checkpoint = std::fs::read_dir(run.join("checkpoints")).unwrap().next().unwrap().unwrap();
     let picture = dir.path().join("0.png").display().to_string();
-    for place in [run.to_owned(), checkpoint.path(), checkpoint.path().join("state.safetensors")] {
-        for what in
-            [&["match", &picture, "red"][..], &["ask", &picture, "red?", "--answers", "a,b"]]
-        {
-            let output = command(what, &place).output().unwrap();
-            assert_eq!(output.status.code(), Some(2));
-            let said = stderr(&output);
-            assert!(said.contains("belongs to a training run"), "{said}");
-            assert!(said.contains(&model.display().to_string()), "{said}");
-        }
+    let pair = ["match", &picture, "red", "--json"];
+    let expected = out(&mut command(&pair, &model));
+    let part = checkpoint.path().join("state.safetensors");
+    let refused = command(&pair, &part).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let hint = "hint: name the folder of the checkpoint, or of the run";
+    assert!(stderr(&refused).contains(hint), "{}", stderr(&refused));
+    for place in [run.to_owned(), checkpoint.path()] {
+        assert_eq!(out(&mut command(&pair, &place)), expected, "{}", place.display());
+        let ask = ["ask", &picture, "red?", "--answers", "a,b"];
+        let output = command(&ask, &place).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let said = stderr(&output);
+        assert!(said.contains("`albef finetune vqa`"), "{said}");
     }
 }
 

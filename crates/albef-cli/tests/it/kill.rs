@@ -141,12 +141,12 @@ fn another_run_is_not_continued() {
     let list = data(dir.path(), 12);
     let output = dir.path().join("run");
     run(&mut validated(&list, dir.path(), &output, 3, &[]));
-    let more = ["optimizer.weight_decay=0.5", "seed=7", "workers=1", "keep_last=5"];
+    let more = ["optimizer.weight_decay=0.5", "seed=7", "num_workers=1", "keep_last_n=5"];
     let error = failed(&mut validated(&list, dir.path(), &output, 6, &more));
     for part in ["`optimizer.weight_decay` was 0.02, is 0.5", "`seed` was 42, is 7"] {
         assert!(error.contains(part), "{part}: {error}");
     }
-    assert!(!error.contains("workers") && !error.contains("keep_last"), "{error}");
+    assert!(!error.contains("num_workers") && !error.contains("keep_last_n"), "{error}");
     let other = data(dir.path(), 16);
     let error = failed(&mut validated(&other, dir.path(), &output, 6, &[]));
     assert!(error.contains("12 samples, has 16"), "{error}");
@@ -187,7 +187,7 @@ fn fine_tuning_starts_from_a_run_and_tests_its_best_weights() {
     }
     let ended = run(&mut command);
     let told = stderr(&ended);
-    assert!(told.contains("does not read `vision_width`, `batch_size_test`"), "{told}");
+    assert!(told.contains("note: retrieval does not read `vision_width`\n"), "{told}");
     let report: Value = serde_json::from_slice(&ended.stdout).unwrap();
     let score: Value =
         serde_json::from_slice(&std::fs::read(output.join("best/score.json")).unwrap()).unwrap();

@@ -35,7 +35,7 @@ fn blank(list: &str, n: usize) {
 }
 
 #[test]
-fn pictures_left_out_or_skipped_are_counted_also_when_a_run_fails() {
+fn images_left_out_or_skipped_are_counted_also_when_a_run_fails() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     let list = data(root, 16);
@@ -44,8 +44,8 @@ fn pictures_left_out_or_skipped_are_counted_also_when_a_run_fails() {
         std::fs::write(root.join(name), b"no picture").unwrap();
     }
     let told = |said: &str| {
-        let counted = said.find("3 pictures without a caption are left out").expect(said);
-        let skipped = said.find("2 pictures could not be used").expect(said);
+        let counted = said.find("note: 3 images without a caption are left out").expect(said);
+        let skipped = said.find("warning: 2 images could not be used").expect(said);
         assert!(counted < skipped, "at the start: {said}");
         assert!(said.contains("skipped 5.png: ") && said.contains("skipped 9.png: "), "{said}");
     };
@@ -127,4 +127,38 @@ fn pre_training_starts_from_a_run_as_from_its_checkpoint() {
 fn a_number_of_threads_beyond_all_measure_is_refused() {
     let said = failed(albef().args(["--threads", "100000", "doctor"]));
     assert!(said.contains("--threads") && said.contains("1024"), "{said}");
+}
+
+#[test]
+fn former_names_of_keys_are_taken_with_a_note_and_both_names_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let list = data(root, 12);
+    let output = root.join("a");
+    let said = stderr(&run(&mut pretrain(&list, root, &output, &["workers=1", "keep_last=5"])));
+    for note in ["`workers` is now called `num_workers`", "`keep_last` is now called `keep_last_n`"]
+    {
+        assert!(said.contains(&format!("note: {note}")), "{note}: {said}");
+    }
+    let text = std::fs::read_to_string(output.join("config.json")).unwrap();
+    let config: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&config["num_workers"], &config["keep_last_n"]), (&json!(1), &json!(5)));
+
+    let both = root.join("both.yaml");
+    std::fs::write(&both, "workers: 1\nnum_workers: 2\n").unwrap();
+    let said = failed(albef().arg("pretrain").arg(&both).arg("--output").arg(root.join("b")));
+    assert!(said.contains("both.yaml: `workers` and `num_workers` are one key"), "{said}");
+    assert!(!root.join("b").exists(), "nothing is begun");
+}
+
+#[test]
+fn a_key_of_another_task_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = dir.path().join("ve.yaml");
+    std::fs::write(&yaml, "vqa_root: images\n").unwrap();
+    let output = dir.path().join("run");
+    let said = failed(albef().args(["finetune", "ve"]).arg(&yaml).arg("--output").arg(&output));
+    assert!(said.contains("ve.yaml: `vqa_root` is a key of vqa"), "{said}");
+    assert!(said.contains("`albef finetune vqa`"), "{said}");
+    assert!(!output.exists(), "nothing is begun");
 }

@@ -1,4 +1,5 @@
-//! The commands of the tutorial that trains a model from scratch run as they are written.
+//! The commands of the README's beginning, and of the tutorial that trains a model from scratch, run as
+//! they are written.
 
 #![cfg(unix)]
 
@@ -60,4 +61,22 @@ fn the_walk_from_pictures_to_answers_runs() {
     assert!(folder.path().join("map.png").is_file());
     let mut command = albef();
     run(command.args(["inspect", "runs/ve/model"]).current_dir(folder.path()));
+}
+
+#[test]
+fn the_first_commands_of_the_readme_run() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let page = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let (_, install) = page.split_once("## Install").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["data", "models"] {
+        std::os::unix::fs::symlink(root.join(name), folder.path().join(name)).unwrap();
+    }
+    let block = install.split("```").nth(1).unwrap();
+    let lines: Vec<&str> = block.lines().filter_map(|line| line.strip_prefix("albef ")).collect();
+    for line in &lines {
+        run(albef().args(words(line)).env_remove("ALBEF_MODEL").current_dir(folder.path()));
+    }
+    assert_eq!(lines.len(), 3);
+    assert!(folder.path().join("map.png").is_file());
 }

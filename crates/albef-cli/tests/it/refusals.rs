@@ -100,7 +100,7 @@ fn an_evaluation_is_refused_before_its_model_is_opened() {
     let said = vqa(&open, &[]);
     assert!(said.contains("no `answer` to compare with"), "{said}");
     let said = vqa(&twice, &["--results", &results]);
-    assert!(said.contains("entry 2: its `question_id` stands at entry 0"), "{said}");
+    assert!(said.contains("entry 2: entry 0 has the same `question_id`"), "{said}");
     let ve = ["evaluate", "ve", "--model", "/nowhere", "--annotations", &ve];
     let said = refused(&[&ve[..], &["--text-baseline", "nope.json"]].concat());
     assert!(said.contains("nope.json"), "{said}");

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::{albef, config, data, run, settings, stderr};
+use crate::common::{albef, config, data, image_root, run, settings, stderr};
 use serde_json::{Value, json};
 
 /// All that a run decides bit for bit: weights, the state of training, the log.
@@ -133,13 +133,11 @@ fn fine_tuning_goes_on_without_the_model_that_it_started_from() {
         let command = |output: &Path, steps: usize| {
             let mut command = albef();
             command.args(["finetune", task]).arg(&yaml).arg("--output").arg(output);
-            let root = dir.path().display();
             with(
                 command,
                 &[
                     format!("checkpoint={}", start.display()),
-                    format!("image_root={root}"),
-                    format!("vqa_root={root}"),
+                    image_root(task, dir.path()),
                     format!("train_file=[{list}]"),
                     format!("max_steps={steps}"),
                 ],

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::common::albef;
+use crate::common::{albef, image_root, pretrained, run};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
@@ -81,7 +81,7 @@ fn prepared() -> tempfile::TempDir {
 #[test]
 fn help_of_all_commands() {
     let dir = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 27] = [
+    let commands: [&[&str]; 28] = [
         &[],
         &["demo"],
         &["pretrain"],
@@ -92,6 +92,7 @@ fn help_of_all_commands() {
         &["ask"],
         &["entail"],
         &["reason"],
+        &["predict"],
         &["classify"],
         &["ground"],
         &["evaluate"],
@@ -161,6 +162,37 @@ fn results_of_a_model() {
     }
     let model = root().join("models/mini").display().to_string();
     insta::assert_snapshot!("inspect", shown(folder, &["inspect", &model]));
+    let predict = ["predict", "images/dog.png", "a dog", "--model", &model];
+    insta::assert_snapshot!("predict_pretrained", shown(folder, &predict));
+}
+
+#[test]
+fn a_fine_tuned_model_answers_according_to_its_task() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    let model = pretrained(folder);
+    let entry = json!({"image": "0.png", "sentence": "a square", "label": "neutral"});
+    let list = folder.join("ve.json");
+    std::fs::write(&list, json!([entry]).to_string()).unwrap();
+    let yaml = folder.join("task.yaml");
+    std::fs::write(&yaml, "batch_size: 1\nmax_steps: 1\n").unwrap();
+    let mut finetune = albef();
+    finetune.args(["finetune", "ve"]).arg(&yaml).arg("--output").arg(folder.join("tuned"));
+    for setting in [
+        format!("checkpoint={}", model.display()),
+        format!("train_file=[{}]", list.display()),
+        image_root("ve", folder),
+    ] {
+        finetune.args(["--set", &setting]);
+    }
+    run(&mut finetune);
+    for (name, arguments) in [
+        ("predict", &["predict", "0.png", "a square", "--model", "tuned"][..]),
+        ("error_predict_text", &["predict", "0.png", "--model", "tuned/model"]),
+        ("predict_several", &["predict", "0.png", "1.png", "a square", "--model", "tuned/model"]),
+    ] {
+        insta::assert_snapshot!(name, shown(folder, arguments));
+    }
 }
 
 #[test]

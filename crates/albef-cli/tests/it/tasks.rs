@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::common::{albef, data, out, parts_make_up_losses, pretrained, run, stderr};
+use crate::common::{albef, data, image_root, out, parts_make_up_losses, pretrained, run, stderr};
 use serde_json::{Value, json};
 
 fn write(dir: &Path, name: &str, list: &Value) -> String {
@@ -26,8 +26,7 @@ fn finetuned(dir: &Path, task: &str, model: &Path, more: &[String]) -> (PathBuf,
     command.args(["finetune", task]).arg(&yaml).arg("--output").arg(&output);
     let mut settings = vec![
         format!("checkpoint={}", model.display()),
-        format!("image_root={}", dir.display()),
-        format!("vqa_root={}", dir.display()),
+        image_root(task, dir),
         "queue_size=8".to_owned(),
         "schedular.epochs=2".to_owned(),
     ];
@@ -158,7 +157,10 @@ fn questions_are_learnt_ranked_and_asked() {
         let wrong = albef().args(what).arg("--model").arg(&tuned).output().unwrap();
         assert_eq!(wrong.status.code(), Some(2));
         let said = stderr(&wrong);
-        assert!(said.contains("is a model for question answering"), "{what:?}: {said}");
+        assert!(
+            said.contains("is a checkpoint for visual question answering (vqa)"),
+            "{what:?}: {said}"
+        );
     }
 }
 

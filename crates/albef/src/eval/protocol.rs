@@ -92,10 +92,10 @@ impl Protocol {
     /// # Errors
     /// If there is none.
     pub fn named(name: &str) -> Result<Self> {
-        PROTOCOLS
-            .into_iter()
-            .find(|p| p.name == name)
-            .ok_or_else(|| Error::Argument(format!("no protocol `{name}`")))
+        PROTOCOLS.into_iter().find(|p| p.name == name).ok_or_else(|| {
+            let names = PROTOCOLS.map(|p| p.name).join(", ");
+            Error::Argument(format!("there is no protocol `{name}`; the protocols are {names}"))
+        })
     }
 
     /// The kind of weights of a model in words: pre-trained or fine-tuned.

@@ -40,6 +40,16 @@ pub struct Evaluation {
     pub answers: Vec<Value>,
     /// What was not used as it was given: skipped images, truncated texts.
     pub warnings: Vec<String>,
+    /// What helps to read the figures.
+    pub notes: Vec<String>,
+}
+
+impl Evaluation {
+    /// Reports notes and warnings as events.
+    pub fn tell(&self) {
+        self.notes.iter().for_each(|line| tracing::info!("{line}"));
+        self.warnings.iter().for_each(|line| tracing::warn!("{line}"));
+    }
 }
 
 /// Items that a message lists; all are counted.
@@ -56,6 +66,17 @@ pub(crate) fn first_of(
     if all > SHOWN {
         out.push(format!("and {} more", all - SHOWN));
     }
+    out
+}
+
+/// Counts the members of archives that form no sample, and names the first.
+pub(crate) fn left_out(skipped: &[Skipped]) -> Vec<String> {
+    if skipped.is_empty() {
+        return Vec::new();
+    }
+    let mut out = vec![format!("{} members form no sample and are skipped", skipped.len())];
+    let lines = skipped.iter().map(|s| format!("{}: {}", s.name, s.error));
+    out.extend(first_of("skipped member", lines));
     out
 }
 

@@ -308,8 +308,8 @@ impl Evaluator for GroundingEvaluator {
             score,
             outcomes: Some(found.outcomes(&self.cases)),
             report,
-            answers: Vec::new(),
             warnings,
+            ..Evaluation::default()
         })
     }
 }

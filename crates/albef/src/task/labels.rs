@@ -379,6 +379,14 @@ impl Summary<'_> {
     }
 }
 
+/// An error if a query has no text, for models that read one.
+pub(super) fn needs_text(query: &Query) -> Result<()> {
+    match query.text.trim().is_empty() {
+        true => Err(Error::Argument("there is no text, and the model reads one".into())),
+        false => Ok(()),
+    }
+}
+
 /// The images and the text of a query as a sample; there must be `views` images.
 pub(super) fn query_sample(query: &Query, views: usize) -> Result<Sample> {
     if query.images.len() != views {

@@ -29,6 +29,7 @@ use serde_json::Value;
 
 pub use self::annotations::read_annotations;
 pub use self::configured::{EvalKey, TaskConfig};
+pub(crate) use self::evaluation::left_out;
 pub use self::evaluation::{Evaluation, Evaluator, RESAMPLES};
 pub use self::pretrain::PretrainConfig;
 pub use self::vqa::{answer_list, distinct};

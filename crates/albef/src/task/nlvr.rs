@@ -116,6 +116,7 @@ impl Task for Nlvr2 {
     }
 
     fn predict(&self, model: &LoadedModel, query: &Query) -> Result<Prediction> {
+        labels::needs_text(query)?;
         let (row, truncated) = labels::predict(model, query, 2, &*logits(model)?, labels::softmax)?;
         let [p_false, p_true] = [row[0], row[1]];
         let truth = p_true > p_false;

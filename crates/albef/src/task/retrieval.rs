@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use serde_json::{Value, json};
 
 use super::configured::{accessors, check_finetuning, finetuned, task_config};
-use super::evaluation::{first_of, some_present};
+use super::evaluation::{first_of, left_out, refuse_if_none, some_present};
 use super::labels::{self, truncated_warning};
 use super::{
     EvalKey, Evaluation, EvaluationOptions, Evaluator, PRETRAIN, RESAMPLES, Task, TaskConfig,
@@ -352,8 +352,9 @@ impl RetrievalEvaluator {
         lines
     }
 
-    fn warnings(&self, model: &Pipeline, found: &RetrievalReport) -> Vec<String> {
+    fn notes(&self, model: &Pipeline) -> Vec<String> {
         let mut out = Vec::new();
+        let k = self.options.k;
         let distinct: std::collections::BTreeSet<u32> =
             self.images.image_ids().iter().copied().collect();
         if !self.by_id && !self.of_run && distinct.len() < self.images.len() {
@@ -364,17 +365,28 @@ impl RetrievalEvaluator {
             ));
         }
         if let Some(protocol) = self.protocol {
+            let (weights, size) = (Protocol::weights_of(model), model.image_res());
             out.push(format!("protocol {}: {}", protocol.name, protocol.about));
+            out.push(format!("measured: {weights}; {size} px; k {k}"));
+        }
+        if (1..10).contains(&k) && !self.of_run {
+            out.push(format!(
+                "with --rerank-k {k} only the best {k} are re-ranked; recalls beyond rank {k} cannot rise"
+            ));
+        }
+        out
+    }
+
+    fn warnings(&self, model: &Pipeline, found: &RetrievalReport) -> Vec<String> {
+        let mut out = Vec::new();
+        if let Some(protocol) = self.protocol {
             let score = self.options.score.name();
             let measured = Measured { k: self.options.k, score, by_id: self.by_id };
             for deviation in protocol.deviations(model, measured) {
                 out.push(format!("not {}: {deviation}", protocol.name));
             }
         }
-        out.extend(first_of(
-            "skipped member",
-            found.skipped_members.iter().map(|s| format!("{}: {}", s.name, s.error)),
-        ));
+        out.extend(left_out(&found.skipped_members));
         out.extend(first_of(
             "not usable, counted as missed",
             found.skipped.iter().map(|s| format!("{}: {}", s.name, s.error)),
@@ -392,12 +404,6 @@ impl RetrievalEvaluator {
                 found.images_without_text, found.images
             ));
         }
-        if (1..10).contains(&self.options.k) && !self.of_run {
-            let k = self.options.k;
-            out.push(format!(
-                "with --rerank-k {k} only the best {k} are re-ranked; recalls beyond rank {k} cannot rise"
-            ));
-        }
         out
     }
 }
@@ -406,12 +412,8 @@ impl Evaluator for RetrievalEvaluator {
     fn evaluate(&self, model: &LoadedModel, control: &Control) -> Result<Evaluation> {
         let pipeline = Pipeline::from_loaded(model)?;
         let found = measure(&pipeline, &self.images, &self.options, self.by_id, control)?;
-        if found.skipped.len() == self.images.len() {
-            return Err(Error::Argument(format!(
-                "none of the {} images can be used; is the image root the right folder?",
-                self.images.len()
-            )));
-        }
+        let usable = self.images.len() - found.skipped.len();
+        refuse_if_none(usable, self.images.len(), &found.skipped)?;
         let mut report = found.to_json(self.resamples, self.protocol.map(|p| p.name));
         let score = match self.options.k {
             0 => found.evaluation.itc.r_mean,
@@ -425,8 +427,9 @@ impl Evaluator for RetrievalEvaluator {
             score: Some(score),
             lines: self.lines(&found),
             outcomes: Some(found.outcomes(&self.images)),
-            answers: Vec::new(),
             warnings: self.warnings(&pipeline, &found),
+            notes: self.notes(&pipeline),
+            ..Evaluation::default()
         })
     }
 }

@@ -94,6 +94,7 @@ impl Task for VisualEntailment {
     }
 
     fn predict(&self, model: &LoadedModel, query: &Query) -> Result<Prediction> {
+        labels::needs_text(query)?;
         let (row, truncated) = labels::predict(model, query, 1, &*logits(model)?, labels::softmax)?;
         let best = labels::best(&row).unwrap_or(0);
         let named = || CLASSES.iter().zip(&row);

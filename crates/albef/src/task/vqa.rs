@@ -226,6 +226,7 @@ impl Task for Vqa {
     }
 
     fn predict(&self, model: &LoadedModel, query: &Query) -> Result<Prediction> {
+        labels::needs_text(query)?;
         let answering = Answering::new(model, &query.answers)?;
         let samples = [query_sample(query, 1)?];
         let (k, rule) = (query.rerank_k, query.answer_scoring);

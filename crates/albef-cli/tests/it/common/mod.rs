@@ -108,6 +108,12 @@ pub fn settings(list: &str, root: &Path) -> Vec<String> {
     out
 }
 
+/// The setting of the folder that a task's image paths are below.
+pub fn image_root(task: &str, root: &Path) -> String {
+    let key = if task == "vqa" { "vqa_root" } else { "image_root" };
+    format!("{key}={}", root.display())
+}
+
 /// The configuration that the settings change.
 pub fn config() -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/nano.yaml").display().to_string()

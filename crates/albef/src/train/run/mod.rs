@@ -29,10 +29,7 @@ use super::trainer::Trainer;
 use crate::checkpoint::{Checkpoint, LoadedModel, Parts};
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::task::{EvalKey, Evaluation, Evaluator, TaskConfig};
-
-/// Images that a message names one by one; all are counted.
-const SHOWN: usize = 10;
+use crate::task::{EvalKey, Evaluation, Evaluator, TaskConfig, left_out};
 
 /// Where a run lies and how it is controlled.
 #[derive(Debug)]
@@ -254,7 +251,7 @@ impl Session<'_> {
             return Ok(());
         }
         let mut found = lists.evaluate(&self.trainer.loaded(), &Control::default())?;
-        found.warnings.iter().for_each(|line| tracing::warn!("{line}"));
+        found.tell();
         found.report["score"] = json!(found.score);
         found.report["epoch"] = json!(self.trainer.last_epoch());
         found.report["step"] = json!(self.trainer.state.place.step);
@@ -276,7 +273,7 @@ fn tested(
         false => (trainer.loaded(), json!(trainer.last_epoch())),
     };
     let mut found = lists.evaluate(&model, &Control::default())?;
-    found.warnings.iter().for_each(|line| tracing::warn!("{line}"));
+    found.tell();
     let weights = if chosen { "best" } else { "last" };
     if lists.is_for_server() {
         let name = format!("{}_result_epoch{epoch}.json", trainer.config().task().name());
@@ -312,16 +309,7 @@ fn report_left_out(without_captions: usize, skipped: &[Skipped]) {
     if without_captions > 0 {
         tracing::info!("{without_captions} images without a caption are left out");
     }
-    if skipped.is_empty() {
-        return;
-    }
-    tracing::warn!("{} members of archives form no sample and are skipped", skipped.len());
-    for s in skipped.iter().take(SHOWN) {
-        tracing::warn!("skipped member: {}: {}", s.name, s.error);
-    }
-    if skipped.len() > SHOWN {
-        tracing::warn!("and {} more", skipped.len() - SHOWN);
-    }
+    left_out(skipped).iter().for_each(|line| tracing::warn!("{line}"));
 }
 
 /// Counts the images that a run could not use, and names them all: they are to be mended.
