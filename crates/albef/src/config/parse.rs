@@ -63,7 +63,7 @@ where
     current_names(&mut given, &mut notes).map_err(in_file)?;
     let defaults = serde_json::to_value(defaults).map_err(|e| config(&e))?;
     without_foreign_keys(&mut given, &defaults, task, &mut notes).map_err(in_file)?;
-    check_keys(&given, &defaults, "", task).map_err(in_file)?;
+    check_keys(&given, &defaults, "").map_err(in_file)?;
     let mut set_by = Vec::new();
     for setting in source.settings {
         let fail = |detail: String| Error::Config(format!("`--set {setting}`: {detail}"));
@@ -76,7 +76,7 @@ where
         set(&mut one, &key, new)?;
         without_foreign_keys(&mut one, &defaults, task, &mut notes)
             .map_err(|e| fail(detail(&e)))?;
-        check_keys(&one, &defaults, "", task).map_err(|e| fail(detail(&e)))?;
+        check_keys(&one, &defaults, "").map_err(|e| fail(detail(&e)))?;
         merge(&mut given, one);
         set_by.push((key, setting.as_str()));
     }
@@ -330,7 +330,7 @@ fn set(value: &mut Value, key: &str, new: Value) -> Result<()> {
 /// From which likeness on a key may be a misspelt one.
 const LIKE: f64 = 0.8;
 
-fn check_keys(value: &Value, known: &Value, above: &str, task: TaskRef) -> Result<()> {
+fn check_keys(value: &Value, known: &Value, above: &str) -> Result<()> {
     let (Some(map), Some(known)) = (value.as_object(), known.as_object()) else {
         if above.is_empty() {
             return Err(Error::Config("the file must hold keys with values".into()));
@@ -348,7 +348,7 @@ fn check_keys(value: &Value, known: &Value, above: &str, task: TaskRef) -> Resul
             return Err(Error::Config(format!("unknown key `{above}{key}`{nearest}")));
         };
         if known.is_object() {
-            check_keys(value, known, &format!("{above}{key}."), task)?;
+            check_keys(value, known, &format!("{above}{key}."))?;
         }
     }
     Ok(())

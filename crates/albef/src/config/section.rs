@@ -45,6 +45,16 @@ pub fn doc<S: Section>() -> SectionDoc {
     SectionDoc { title: S::TITLE, keys: S::keys() }
 }
 
+/// The keys of a nested section under their dotted names, with the defaults of the outer one.
+pub(crate) fn below<S: Section>(field: &str, defaults: &Value) -> Vec<Key> {
+    let named = |key: Key| Key {
+        default: key.name.split('.').fold(defaults, |v, part| &v[part]).clone(),
+        name: format!("{field}.{}", key.name),
+        ..key
+    };
+    S::keys().into_iter().map(named).collect()
+}
+
 /// An error about a value, unless it is as it must be.
 pub(crate) fn check<T>(
     above: &str,
@@ -94,13 +104,12 @@ macro_rules! section {
 
             fn keys() -> Vec<$crate::config::section::Key> {
                 let defaults = serde_json::to_value(Self::default()).unwrap_or_default();
-                let mut keys = Vec::new();
-                $(
+                [$(
                     $crate::config::section::section!(
-                        @keys keys, defaults, $field, $type, concat!($($doc),+) $(, $nested)?
-                    );
-                )*
-                keys
+                        @keys defaults, $field, $type, concat!($($doc),+) $(, $nested)?
+                    ),
+                )*]
+                .concat()
             }
 
             fn check_values(&self, above: &str) -> $crate::error::Result<()> {
@@ -113,20 +122,15 @@ macro_rules! section {
             }
         }
     };
-    (@keys $keys:ident, $defaults:ident, $field:ident, $type:ty, $doc:expr) => {
-        $keys.push($crate::config::section::Key {
+    (@keys $defaults:ident, $field:ident, $type:ty, $doc:expr) => {
+        vec![$crate::config::section::Key {
             name: stringify!($field).to_owned(),
             doc: $doc.trim().to_owned(),
             default: $defaults[stringify!($field)].clone(),
-        });
+        }]
     };
-    (@keys $keys:ident, $defaults:ident, $field:ident, $type:ty, $doc:expr, nested) => {
-        for mut key in <$type as $crate::config::section::Section>::keys() {
-            let path = key.name.split('.');
-            key.default = path.fold(&$defaults[stringify!($field)], |v, part| &v[part]).clone();
-            key.name = format!("{}.{}", stringify!($field), key.name);
-            $keys.push(key);
-        }
+    (@keys $defaults:ident, $field:ident, $type:ty, $doc:expr, nested) => {
+        $crate::config::section::below::<$type>(stringify!($field), &$defaults[stringify!($field)])
     };
     (@check $self:ident, $above:ident, $field:ident) => {};
     (@check $self:ident, $above:ident, $field:ident, nested) => {

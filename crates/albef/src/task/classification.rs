@@ -232,7 +232,7 @@ impl ClassificationConfig {
             )));
         }
         if let ClassWeights::Each(weights) = &self.classification.class_weights
-            && (weights.len() != names.len() || weights.iter().any(|w| !(*w >= 0.0)))
+            && (weights.len() != names.len() || weights.iter().any(|w| *w < 0.0 || w.is_nan()))
         {
             return Err(Error::Config(format!(
                 "`class_weights` has {} numbers; it needs one from 0 on for each of the {} labels",
@@ -555,8 +555,8 @@ impl Evaluator for LabelsEvaluator {
             score: Some(if multi { macro_f1 } else { accuracy }),
             lines,
             outcomes: Some(outcomes::scores("classification", Kind::Hit, all, &scores)),
-            answers: Vec::new(),
             warnings: unusable(&found.skipped),
+            ..Evaluation::default()
         })
     }
 }

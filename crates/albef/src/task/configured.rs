@@ -201,11 +201,13 @@ pub(super) fn check_finetuning(train: &mut TrainConfig, start: &StartConfig) -> 
 macro_rules! task_config {
     (
         $(#[doc = $doc:literal])+
+        $(#[derive($derived:ident)])?
         pub struct $name:ident {
             $($section:ident: $type:ty,)+
         }
     ) => {
         $(#[doc = $doc])+
+        $(#[derive($derived)])?
         #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
         #[serde(default)]
         pub struct $name {

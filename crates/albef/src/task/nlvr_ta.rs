@@ -87,15 +87,10 @@ impl Task for TextAssignment {
 
 task_config! {
     /// The configuration of text assignment.
+    #[derive(Default)]
     pub struct TextAssignmentConfig {
         train: TrainConfig,
         start: StartConfig,
-    }
-}
-
-impl Default for TextAssignmentConfig {
-    fn default() -> Self {
-        Self { train: TrainConfig::default(), start: StartConfig::default(), notes: Vec::new() }
     }
 }
 

@@ -125,25 +125,13 @@ section! {
 
 task_config! {
     /// The configuration of pre-training.
+    #[derive(Default)]
     pub struct PretrainConfig {
         train: TrainConfig,
         init: InitConfig,
         momentum: MomentumConfig,
         pairs: PairsConfig,
         mlm: MlmConfig,
-    }
-}
-
-impl Default for PretrainConfig {
-    fn default() -> Self {
-        Self {
-            train: TrainConfig::default(),
-            init: InitConfig::default(),
-            momentum: MomentumConfig::default(),
-            pairs: PairsConfig::default(),
-            mlm: MlmConfig::default(),
-            notes: Vec::new(),
-        }
     }
 }
 

@@ -66,7 +66,7 @@ impl Trainer {
         }
         for key in STARTS {
             let (was, is) = (&before.config[key], &now.config[key]);
-            if !was.is_null() && was != is {
+            if !was.is_null() && !is.is_null() && was != is {
                 notes.push(format!("`{key}` was {was} and is {is}: the run keeps its own weights"));
             }
         }
