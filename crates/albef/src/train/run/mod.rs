@@ -201,7 +201,7 @@ impl Session<'_> {
         }
         let mut logs = Logs::open(output, &self.trainer)?;
         let started = Instant::now();
-        let ended = self.to_the_end(stop, &mut logs);
+        let ended = self.train_to_the_end(stop, &mut logs);
         let finished = logs.finish();
         // The error about too many of them has the list.
         let listed = matches!(ended, Err(Error::Data(DataError::TooManySkipped { .. })));
@@ -220,7 +220,7 @@ impl Session<'_> {
     }
 
     /// An end of an epoch that was not measured before the program ended is measured first.
-    fn to_the_end(&mut self, stop: &AtomicBool, logs: &mut Logs) -> Result<RunOutcome> {
+    fn train_to_the_end(&mut self, stop: &AtomicBool, logs: &mut Logs) -> Result<RunOutcome> {
         let accumulate = self.trainer.config().train().optim.grad_accum_steps;
         let epoch = self.trainer.epoch_batches().div_ceil(accumulate).max(1) as u64;
         self.validate_at_an_end()?;
