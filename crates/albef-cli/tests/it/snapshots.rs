@@ -1,6 +1,8 @@
 //! What a person sees: help, results and errors, as snapshots to be read in a diff. `INSTA_UPDATE=always`
 //! takes them anew.
 
+#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
+
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
