@@ -63,3 +63,70 @@ fn the_page_of_the_configuration_is_the_one_that_the_code_gives() {
          `UPDATE_DOCS=1 cargo test --release -p albef --test architecture`"
     );
 }
+
+/// The crates of this workspace and of Burn that a manifest names as dependencies, tests aside.
+fn dependencies(root: &Path, name: &str) -> Vec<String> {
+    let manifest = root.join("crates").join(name).join("Cargo.toml");
+    let text = std::fs::read_to_string(manifest).unwrap();
+    let own =
+        text.split("[dependencies]").nth(1).map_or("", |rest| rest.split("\n[").next().unwrap());
+    let names = own.lines().filter_map(|line| line.split(['.', ' ', '=']).next());
+    names.filter(|n| n.starts_with("albef") || n.starts_with("burn")).map(str::to_owned).collect()
+}
+
+/// The Rust files below a folder, relative to it, that contain one of the words.
+fn naming(folder: &Path, words: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                if words.iter().any(|word| text.contains(word)) {
+                    found.push(path.strip_prefix(folder).unwrap().display().to_string());
+                }
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn crates_know_what_the_invariants_allow() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for (name, allowed) in [
+        ("albef-random", &[][..]),
+        ("albef-kernels", &["albef-random"]),
+        ("albef-weights", &[]),
+        ("albef-data", &["albef-random", "albef-weights"]),
+        ("albef-report", &["albef-random"]),
+        ("albef-recipes", &["albef", "albef-data", "albef-weights"]),
+        ("albef-demo", &["albef", "albef-data", "albef-report", "albef-weights"]),
+        (
+            "albef-cli",
+            &[
+                "albef",
+                "albef-data",
+                "albef-demo",
+                "albef-recipes",
+                "albef-report",
+                "albef-weights",
+            ],
+        ),
+    ] {
+        assert_eq!(dependencies(&root, name), allowed, "{name}");
+        let source = root.join("crates").join(name).join("src");
+        assert_eq!(naming(&source, &["burn::", "burn_"]), [""; 0], "{name} names Burn");
+    }
+    let library = root.join("crates/albef/src");
+    let back_ends = naming(&library, &["burn_flex", "burn::backend"]);
+    let allowed = |file: &String| {
+        ["device.rs", "params.rs"].contains(&file.as_str()) || file.starts_with("ops/")
+    };
+    let strange: Vec<&String> = back_ends.iter().filter(|file| !allowed(file)).collect();
+    assert!(!back_ends.is_empty() && strange.is_empty(), "{strange:?} name back ends");
+}

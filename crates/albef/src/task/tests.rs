@@ -4,16 +4,23 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use albef_data::dataset::{ImageRoots, Sample};
+use albef_data::dataset::{Batch, Dataset, ImageRoots, Sample};
 use albef_data::random::Stream;
 use albef_weights::KeepAs;
+use burn::tensor::Device;
 use serde_json::Value;
 
-use super::{TASKS, TaskConfig, TaskRef, read_annotations};
+use super::configured::accessors;
+use super::{EvalKey, Evaluator, TASKS, TaskConfig, TaskRef, read_annotations};
 use crate::checkpoint::{Checkpoint, save_model_folder, state_dict};
-use crate::config::{ModelConfig, RENAMED, Source};
-use crate::init::fresh_params;
+use crate::config::{ModelConfig, RENAMED, Source, TrainConfig};
+use crate::init::{fresh_params, fresh_queues};
+use crate::model::Weights;
+use crate::objectives::{Forward, Losses, Objective, StepContext};
 use crate::params::{Params, cpu};
+use crate::train::checkpoint::{TrainProgress, TrainState};
+use crate::train::start::{self, Start};
+use crate::train::trainer::{Event, RunOutcome, Trainer};
 
 /// Word pieces enough to open a model folder.
 const PIECES: &str = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n";
@@ -363,4 +370,87 @@ fn no_recipe_has_a_former_name_of_a_key() {
         let former = RENAMED.iter().map(|(former, _)| *former).find(|key| keys.contains(*key));
         assert_eq!(former, None, "{name}.yaml");
     }
+}
+
+/// A task of a test: it pulls the temperature towards 0, and nothing else.
+#[derive(Debug, Default)]
+struct StubConfig {
+    train: TrainConfig,
+    notes: Vec<String>,
+}
+
+struct StubObjective;
+
+impl Objective for StubObjective {
+    fn losses(&self) -> &'static [&'static str] {
+        &["train_loss_stub"]
+    }
+
+    fn uses_momentum(&self) -> bool {
+        false
+    }
+
+    fn forward(&self, _: &StepContext<'_>, weights: &Weights, _: &Batch) -> crate::Result<Forward> {
+        let temp = weights.leaf("temp").unwrap().value.clone();
+        let losses = Losses::of("train_loss_stub", temp.square());
+        Ok(Forward { losses, metrics: Vec::new(), features: None, trace: None })
+    }
+}
+
+impl serde::Serialize for StubConfig {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.train.serialize(to)
+    }
+}
+
+impl TaskConfig for StubConfig {
+    accessors!(super::pretrain::Pretrain);
+
+    fn objective(&self, _: &Dataset) -> Box<dyn Objective> {
+        Box::new(StubObjective)
+    }
+
+    fn initialize(&self, _: &Dataset, device: &Device) -> crate::Result<Start> {
+        let (online, vocabulary) = (fresh("pretrain", 1), PIECES.to_owned());
+        let optimizer = start::optimizer(&self.train, &online);
+        let (momentum, place) = (Params::new(device), TrainProgress::default());
+        let queues = fresh_queues(0, nano().embed_dim, 0, device);
+        let state = TrainState { online, momentum, queues, optimizer, place };
+        Ok(Start { model: nano(), vocabulary, state, notes: Vec::new() })
+    }
+
+    fn evaluator(&self, _: EvalKey) -> crate::Result<Option<Box<dyn Evaluator>>> {
+        Ok(None)
+    }
+}
+
+#[test]
+fn an_objective_is_added_without_touching_the_trainer() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.png");
+    let image = albef_data::image::RgbImage::filled(8, 8, [9, 9, 9]);
+    fs::write(&path, albef_data::scenes::png(&image).unwrap()).unwrap();
+    let sample = || Sample {
+        location: albef_data::dataset::Location::File(path.clone()),
+        name: "a.png".into(),
+        captions: vec!["a".into()],
+        key: "a.png".into(),
+        task: albef_data::dataset::TaskFields::default(),
+    };
+    let mut config = StubConfig::default();
+    config.train.optim.batch_size = 2;
+    config.train.optim.max_steps = 3;
+    let data = Dataset::from_samples(vec![sample(), sample()]);
+    let mut trainer = Trainer::with_data(Box::new(config), data, dir.path(), &cpu()).unwrap();
+    let mut losses = Vec::new();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let mut observe = |event: &Event<'_>| {
+        if let Event::Step { report, .. } = event {
+            losses.push(report.losses["train_loss_stub"]);
+        }
+        Ok(())
+    };
+    assert_eq!(trainer.run(&stop, &mut observe).unwrap(), RunOutcome::Done);
+    assert_eq!(losses.len(), 3);
+    assert!(losses.windows(2).all(|pair| pair[1] < pair[0]), "{losses:?}");
 }
