@@ -8,6 +8,7 @@ mod arguments;
 mod bench;
 mod classify;
 mod compare;
+mod completions;
 mod data;
 mod demo;
 mod device;
@@ -29,7 +30,7 @@ mod warnings;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -100,6 +101,10 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Time parts of the model.
     Bench(bench::Arguments),
+    /// Print completions for a shell.
+    Completions(completions::CompletionsArguments),
+    /// Write man pages for all commands to a folder.
+    Man(completions::ManArguments),
 }
 
 /// How a command ended, errors aside.
@@ -173,6 +178,8 @@ fn main() -> ExitCode {
         Command::Inspect(a) => inspect::run(&a),
         Command::Doctor(a) => doctor::run(&a),
         Command::Bench(a) => bench::run(&a),
+        Command::Completions(a) => completions::completions(&a, Arguments::command()),
+        Command::Man(a) => completions::man(&a, Arguments::command()),
     };
     match result {
         Ok(ExitStatus::Yes) => ExitCode::SUCCESS,

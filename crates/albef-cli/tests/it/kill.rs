@@ -187,7 +187,10 @@ fn fine_tuning_starts_from_a_run_and_tests_its_best_weights() {
     }
     let ended = run(&mut command);
     let told = stderr(&ended);
-    assert!(told.contains("note: retrieval does not read `vision_width`\n"), "{told}");
+    assert!(
+        told.contains("note: retrieval does not read `vision_width`, `batch_size_test`\n"),
+        "{told}"
+    );
     let report: Value = serde_json::from_slice(&ended.stdout).unwrap();
     let score: Value =
         serde_json::from_slice(&std::fs::read(output.join("best/score.json")).unwrap()).unwrap();

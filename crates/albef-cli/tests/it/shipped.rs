@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use crate::common::{albef, stderr};
+use crate::common::{albef, run, stderr};
 use serde_json::Value;
 
 #[test]
@@ -46,4 +46,16 @@ fn the_shipped_model_is_used_unnamed_and_finds_drawings_of_an_unseen_style() {
 fn first_picture(list: &Path) -> String {
     let all: Value = serde_json::from_str(&std::fs::read_to_string(list).unwrap()).unwrap();
     all[0]["image"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn completions_and_man_pages_cover_the_commands() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = run(albef().args(["completions", "bash"]));
+    let script = String::from_utf8(script.stdout).unwrap();
+    assert!(script.contains("complete -F _albef") && script.contains("evaluate"), "{script}");
+    run(albef().arg("man").arg(dir.path()));
+    for page in ["albef.1", "albef-evaluate-retrieval.1", "albef-finetune.1"] {
+        assert!(dir.path().join(page).is_file(), "{page}");
+    }
 }

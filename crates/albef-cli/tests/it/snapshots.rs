@@ -83,7 +83,7 @@ fn prepared() -> tempfile::TempDir {
 #[test]
 fn help_of_all_commands() {
     let dir = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 28] = [
+    let commands: [&[&str]; 29] = [
         &[],
         &["demo"],
         &["pretrain"],
@@ -104,6 +104,7 @@ fn help_of_all_commands() {
         &["evaluate", "nlvr"],
         &["evaluate", "ve"],
         &["evaluate", "grounding"],
+        &["evaluate", "classification"],
         &["reproduce"],
         &["analyse"],
         &["analyse", "mi"],
@@ -113,7 +114,9 @@ fn help_of_all_commands() {
         &["match"],
         &["inspect"],
     ];
-    for command in commands.into_iter().chain([&["doctor"][..], &["bench"]]) {
+    for command in
+        commands.into_iter().chain([&["doctor"][..], &["bench"], &["completions"], &["man"]])
+    {
         let output = albef().args(command).arg("--help").current_dir(dir.path()).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let name = ["help"].iter().chain(command).copied().collect::<Vec<_>>().join("_");
