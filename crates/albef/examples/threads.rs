@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let (model, image) = (Arc::clone(&model), Arc::clone(&image));
         thread::spawn(move || -> albef::Result<(&str, f64)> {
             let images = std::slice::from_ref(&*image);
-            Ok((text, f64::from(model.match_text(images, text)?[0].probability)))
+            Ok((text, model.match_text(images, text)?[0].probability))
         })
     });
     for worker in workers {
