@@ -195,7 +195,7 @@ fn without_foreign_keys(
         let Some(first) = owners.first() else { continue };
         let of_pretraining = *first == TaskRef::pretrain();
         // A key at its default, as some are in the official files, misleads nobody.
-        let at_default = defaults_of(*first).get(&key) == map.get(&key);
+        let at_default = first.default_config().get(&key) == map.get(&key);
         if !at_default && !of_pretraining && owners.len() < 3 {
             let names: Vec<&str> = owners.iter().map(|t| t.name()).collect();
             return Err(Error::Config(format!(
@@ -223,11 +223,6 @@ fn without_foreign_keys(
         notes.push(format!("{} does not read {}", task.name(), unread.join(", ")));
     }
     Ok(())
-}
-
-/// All keys of a task at their defaults.
-pub(crate) fn defaults_of(task: TaskRef) -> Value {
-    task.default_config()
 }
 
 /// What is wrong, with the key and the setting that has it: the first given value that the defaults

@@ -2,15 +2,13 @@
 
 use std::path::Path;
 
-use albef_data::dataset::{Location, Sample, Target};
+use albef_data::dataset::{Location, Sample};
 use albef_report::{Kind, OutcomeSet, Outcomes};
 use albef_weights::write_atomic;
 
 use super::metrics::MISSED;
 use super::retrieval::Evaluation;
-use super::vqa_score::ScoreRule;
 use crate::error::{Error, Result};
-use crate::task::TaskRef;
 
 /// The file of outcomes in a run's folder.
 pub const FILE: &str = "outcomes.json";
@@ -35,20 +33,6 @@ fn key(sample: &Sample) -> String {
         }
         _ => format!("{}: {text}", sample.name),
     }
-}
-
-/// Scores, 0 to 100, of the samples of a task that have a target.
-#[must_use]
-pub fn task(task: TaskRef, rule: ScoreRule, samples: &[Sample], values: &[f64]) -> Outcomes {
-    let (name, kind) = match (task.name(), rule) {
-        ("vqa", ScoreRule::Official) => ("vqa", Kind::Score),
-        ("vqa", ScoreRule::Challenge) => ("vqa by the challenge's rules", Kind::Score),
-        ("nlvr", _) => ("nlvr", Kind::Hit),
-        _ => ("ve", Kind::Hit),
-    };
-    // Questions without known answers have no score.
-    let scored = |s: &&Sample| task.name() != "vqa" || matches!(s.task.target, Target::Answers(_));
-    scores(name, kind, samples.iter().filter(scored), values)
 }
 
 /// One score, 0 to 100, for each sample.

@@ -23,16 +23,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::figures::{LabelFigures, confusion, confusion_lines, mean};
-use super::configured::{accessors, check_finetuning, finetuned, no_train_file, task_config};
+use super::configured::{accessors, finetuned, no_train_file, task_config};
 use super::evaluation::{refuse_if_none, some_present, unusable};
 use super::labels::{self, BATCH, Logits, best, softmax};
 use super::{
-    EvalKey, Evaluation, EvaluationOptions, Evaluator, PRETRAIN, Prediction, Query, RESAMPLES,
-    Task, TaskConfig, TaskRef, classes,
+    Configuration, EvalKey, Evaluation, EvaluationOptions, Evaluator, PRETRAIN, Prediction, Query,
+    RESAMPLES, Task, TaskConfig, TaskRef, classes,
 };
 use crate::checkpoint::LoadedModel;
-use crate::config::section::{SectionDoc, rule, section};
-use crate::config::{ModelConfig, Source, StartConfig, TrainConfig};
+use crate::config::section::{rule, section};
+use crate::config::{ModelConfig, StartConfig, TrainConfig};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::eval::outcomes;
@@ -88,19 +88,8 @@ impl Task for Classification {
         if path.is_dir() { image_folder(path) } else { Ok(read_list(path, roots, entry)?) }
     }
 
-    fn sections(&self) -> Vec<SectionDoc> {
-        ClassificationConfig::sections()
-    }
-
-    fn default_config(&self) -> Value {
-        serde_json::to_value(ClassificationConfig::default()).unwrap_or_default()
-    }
-
-    fn configure(&self, source: Source<'_>) -> Result<Box<dyn TaskConfig>> {
-        let mut config = ClassificationConfig::parse(source, TaskRef::of(&Classification))?;
-        check_finetuning(&mut config.train, &config.start)?;
-        config.check_sections()?;
-        Ok(Box::new(config))
+    fn configuration(&self) -> Configuration {
+        Configuration::of::<ClassificationConfig>()
     }
 
     fn evaluation_options(&self) -> Option<EvaluationOptions> {

@@ -8,7 +8,10 @@ use burn::tensor::Device;
 use serde_json::Value;
 
 use super::{Evaluator, TaskRef};
-use crate::config::{Files, ModelConfig, MomentumConfig, PairsConfig, StartConfig, TrainConfig};
+use crate::config::section::SectionDoc;
+use crate::config::{
+    Files, ModelConfig, MomentumConfig, PairsConfig, Source, StartConfig, TrainConfig,
+};
 use crate::error::{Error, Result};
 use crate::objectives::Objective;
 use crate::train::start::{self, Start};
@@ -49,6 +52,14 @@ pub trait TaskConfig: Send + Sync + Debug {
 
     /// Keys that have no effect, and former names of keys.
     fn notes(&self) -> &[String];
+
+    /// Checks values against each other.
+    ///
+    /// # Errors
+    /// Names the keys that do not go together.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// What fine-tuning starts from; `None` for pre-training.
     fn start(&self) -> Option<&StartConfig> {
@@ -180,24 +191,57 @@ pub(super) fn finetuned(config: &dyn TaskConfig, device: &Device) -> Result<Star
     start::from_checkpoint(config, device, |_, _| Ok(Vec::new()))
 }
 
-/// Checks what all fine-tuning tasks check, and applies the official name of the batch size.
-pub(super) fn check_finetuning(train: &mut TrainConfig, start: &StartConfig) -> Result<()> {
-    if let Some(size) = start.batch_size_train {
-        train.optim.batch_size = size;
+/// How the configuration of a task is documented and read.
+#[derive(Clone, Copy)]
+pub struct Configuration {
+    pub(super) sections: fn() -> Vec<SectionDoc>,
+    pub(super) defaults: fn() -> Value,
+    pub(super) read: fn(Source<'_>) -> Result<Box<dyn TaskConfig>>,
+}
+
+impl Configuration {
+    /// That of a type which [`task_config!`] declares.
+    pub(super) fn of<C: ReadConfig>() -> Self {
+        Self {
+            sections: C::sections,
+            defaults: || C::default().record(),
+            read: |source| C::read(source).map(|config| Box::new(config) as Box<dyn TaskConfig>),
+        }
     }
-    if start.checkpoint.is_empty() {
-        return Err(Error::Config(
-            "`checkpoint` is empty: name a model folder to start from, for instance with \
-             `--set checkpoint=models/mini`"
-                .into(),
-        ));
+}
+
+/// A configuration that is made of sections.
+pub(super) trait ReadConfig: TaskConfig + Default + 'static {
+    /// Its sections.
+    fn sections() -> Vec<SectionDoc>;
+
+    /// Reads the text over the defaults, without checking values.
+    fn parse(source: Source<'_>, task: TaskRef) -> Result<Self>;
+
+    /// Checks each value by itself.
+    fn check_sections(&self) -> Result<()>;
+
+    /// Reads and checks. In fine-tuning the official name of the batch size is applied, and there must
+    /// be a checkpoint to start from.
+    fn read(source: Source<'_>) -> Result<Self> {
+        let mut config = Self::parse(source, Self::default().task())?;
+        if let Some(size) = config.start().and_then(|start| start.batch_size_train) {
+            config.train_mut().optim.batch_size = size;
+        }
+        if config.start().is_some_and(|start| start.checkpoint.is_empty()) {
+            return Err(Error::Config(
+                "`checkpoint` is empty: name a model folder to start from, for instance with \
+                 `--set checkpoint=models/mini`"
+                    .into(),
+            ));
+        }
+        config.check_sections()?;
+        config.check()?;
+        Ok(config)
     }
-    Ok(())
 }
 
 /// Declares the configuration of a task from sections: the struct, its documentation and its parser.
-///
-/// `finish` is called with the parsed configuration, to check what single values do not show.
 macro_rules! task_config {
     (
         $(#[doc = $doc:literal])+
@@ -220,7 +264,7 @@ macro_rules! task_config {
             notes: Vec<String>,
         }
 
-        impl $name {
+        impl $crate::task::configured::ReadConfig for $name {
             fn sections() -> Vec<$crate::config::section::SectionDoc> {
                 let mut all = Vec::new();
                 $(all.extend(<$type as $crate::task::Sections>::sections());)+
@@ -232,7 +276,6 @@ macro_rules! task_config {
                 Ok(())
             }
 
-            /// Reads a configuration of the task.
             fn parse(
                 source: $crate::config::Source<'_>,
                 task: $crate::task::TaskRef,

@@ -9,18 +9,18 @@ use albef_weights::{Schema, StateDict};
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
-use super::configured::{accessors, check_finetuning, finetuned, task_config};
+use super::configured::{accessors, finetuned, task_config};
 use super::evaluation::{first_of, some_present, unusable};
 use super::labels::{self, truncated_warning};
 use super::retrieval::{self, QueueKeys};
 use super::{
-    EvalKey, Evaluation, EvaluationOptions, Evaluator, ListFault, PRETRAIN, RESAMPLES, Task,
-    TaskConfig, TaskRef,
+    Configuration, EvalKey, Evaluation, EvaluationOptions, Evaluator, ListFault, PRETRAIN,
+    RESAMPLES, Task, TaskConfig, TaskRef,
 };
 use crate::checkpoint::LoadedModel;
-use crate::config::section::{SectionDoc, rule, section};
+use crate::config::section::{rule, section};
 use crate::config::{
-    DistillConfig, ModelConfig, MomentumConfig, PairsConfig, Source, StartConfig, TrainConfig,
+    DistillConfig, ModelConfig, MomentumConfig, PairsConfig, StartConfig, TrainConfig,
 };
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -67,29 +67,12 @@ impl Task for Grounding {
         Some(expression)
     }
 
-    fn sections(&self) -> Vec<SectionDoc> {
-        GroundingConfig::sections()
-    }
-
-    fn default_config(&self) -> Value {
-        serde_json::to_value(GroundingConfig::default()).unwrap_or_default()
+    fn configuration(&self) -> Configuration {
+        Configuration::of::<GroundingConfig>()
     }
 
     fn unread(&self) -> &'static [&'static str] {
         &["batch_size_test", "coco_file"]
-    }
-
-    fn configure(&self, source: Source<'_>) -> Result<Box<dyn TaskConfig>> {
-        let mut config = GroundingConfig::parse(source, TaskRef::of(&Grounding))?;
-        check_finetuning(&mut config.train, &config.start)?;
-        config.check_sections()?;
-        retrieval::check_pairs(&config.pairs)?;
-        if config.pairs.mixgen.is_active() {
-            return Err(Error::Config(
-                "`mixgen` mixes image-text pairs: it serves pre-training and retrieval only".into(),
-            ));
-        }
-        Ok(Box::new(config))
     }
 
     fn list_faults(&self, list: &Path, samples: &[Sample], decode: bool) -> Result<Vec<ListFault>> {
@@ -160,6 +143,16 @@ impl Default for GroundingConfig {
 
 impl TaskConfig for GroundingConfig {
     accessors!(Grounding, start);
+
+    fn check(&self) -> Result<()> {
+        retrieval::check_pairs(&self.pairs)?;
+        if self.pairs.mixgen.is_active() {
+            return Err(Error::Config(
+                "`mixgen` mixes image-text pairs: it serves pre-training and retrieval only".into(),
+            ));
+        }
+        Ok(())
+    }
 
     fn momentum(&self) -> Option<&MomentumConfig> {
         Some(&self.momentum)

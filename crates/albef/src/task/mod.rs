@@ -28,7 +28,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 pub use self::annotations::read_annotations;
-pub use self::configured::{EvalKey, TaskConfig};
+pub use self::configured::{Configuration, EvalKey, TaskConfig};
 pub(crate) use self::evaluation::left_out;
 pub use self::evaluation::{Evaluation, Evaluator, RESAMPLES};
 pub use self::pretrain::PretrainConfig;
@@ -119,11 +119,18 @@ pub trait Task: Send + Sync {
         }
     }
 
+    /// How its configuration is documented and read.
+    fn configuration(&self) -> Configuration;
+
     /// The sections of its configuration.
-    fn sections(&self) -> Vec<SectionDoc>;
+    fn sections(&self) -> Vec<SectionDoc> {
+        (self.configuration().sections)()
+    }
 
     /// Its configuration with all defaults.
-    fn default_config(&self) -> Value;
+    fn default_config(&self) -> Value {
+        (self.configuration().defaults)()
+    }
 
     /// Keys of its sections that have no effect on it, which a user who gives them should know.
     fn unread(&self) -> &'static [&'static str] {
@@ -134,7 +141,9 @@ pub trait Task: Send + Sync {
     ///
     /// # Errors
     /// Names the key that is unknown, of another task, or whose value does not fit.
-    fn configure(&self, source: Source<'_>) -> Result<Box<dyn TaskConfig>>;
+    fn configure(&self, source: Source<'_>) -> Result<Box<dyn TaskConfig>> {
+        (self.configuration().read)(source)
+    }
 
     /// The options of its evaluation; `None` if it has none.
     fn evaluation_options(&self) -> Option<EvaluationOptions> {

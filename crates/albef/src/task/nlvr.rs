@@ -10,15 +10,15 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::configured::{accessors, check_finetuning, task_config};
+use super::configured::{accessors, task_config};
 use super::labels::{self, LabelEvaluator, ListOptions, Logits};
 use super::{
-    EvalKey, EvaluationOptions, Evaluator, PRETRAIN, Prediction, Query, Task, TaskConfig, TaskRef,
-    classes, remap_to_pairs,
+    Configuration, EvalKey, EvaluationOptions, Evaluator, PRETRAIN, Prediction, Query, Task,
+    TaskConfig, TaskRef, classes, remap_to_pairs,
 };
 use crate::checkpoint::LoadedModel;
-use crate::config::section::{SectionDoc, section};
-use crate::config::{DistillConfig, ModelConfig, MomentumConfig, Source, StartConfig, TrainConfig};
+use crate::config::section::section;
+use crate::config::{DistillConfig, ModelConfig, MomentumConfig, StartConfig, TrainConfig};
 use crate::error::{Error, Result};
 use crate::init::fresh_params;
 use crate::model::{Branch, DropoutRng, Nlvr2Model, TokenBatch};
@@ -32,7 +32,7 @@ use crate::train::start::{self, Start};
 pub(super) struct Nlvr2;
 
 /// False, true.
-const CLASSES: usize = 2;
+const CLASSES: usize = Nlvr2Model::CLASSES;
 
 impl Task for Nlvr2 {
     fn name(&self) -> &'static str {
@@ -76,29 +76,12 @@ impl Task for Nlvr2 {
         Some(statement)
     }
 
-    fn sections(&self) -> Vec<SectionDoc> {
-        Nlvr2Config::sections()
-    }
-
-    fn default_config(&self) -> Value {
-        serde_json::to_value(Nlvr2Config::default()).unwrap_or_default()
+    fn configuration(&self) -> Configuration {
+        Configuration::of::<Nlvr2Config>()
     }
 
     fn unread(&self) -> &'static [&'static str] {
         &["eval_ema"]
-    }
-
-    fn configure(&self, source: Source<'_>) -> Result<Box<dyn TaskConfig>> {
-        let mut config = Nlvr2Config::parse(source, TaskRef::of(&Nlvr2))?;
-        check_finetuning(&mut config.train, &config.start)?;
-        config.check_sections()?;
-        if !config.nlvr.init_text.is_empty() && config.nlvr.teacher_init == TeacherInit::Loaded {
-            return Err(Error::Config(
-                "`init_text` names a BERT for the momentum model and needs `teacher_init: reference`"
-                    .into(),
-            ));
-        }
-        Ok(Box::new(config))
     }
 
     fn images(&self) -> usize {
@@ -184,6 +167,16 @@ impl Default for Nlvr2Config {
 
 impl TaskConfig for Nlvr2Config {
     accessors!(Nlvr2, distilled);
+
+    fn check(&self) -> Result<()> {
+        if !self.nlvr.init_text.is_empty() && self.nlvr.teacher_init == TeacherInit::Loaded {
+            return Err(Error::Config(
+                "`init_text` names a BERT for the momentum model and needs `teacher_init: reference`"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
 
     fn objective(&self, _data: &Dataset) -> Box<dyn Objective> {
         Box::new(ClassificationObjective {

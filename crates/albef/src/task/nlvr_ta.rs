@@ -3,12 +3,10 @@
 use albef_data::dataset::Dataset;
 use albef_weights::{Schema, StateDict};
 use burn::tensor::Device;
-use serde_json::Value;
 
-use super::configured::{accessors, check_finetuning, finetuned, task_config};
-use super::{EvalKey, Evaluator, PRETRAIN, Task, TaskConfig, TaskRef, has, remap_to_pairs};
-use crate::config::section::SectionDoc;
-use crate::config::{ModelConfig, Source, StartConfig, TrainConfig};
+use super::configured::{accessors, finetuned, task_config};
+use super::{Configuration, EvalKey, Evaluator, PRETRAIN, Task, TaskConfig, has, remap_to_pairs};
+use crate::config::{ModelConfig, StartConfig, TrainConfig};
 use crate::error::Result;
 use crate::objectives::{Objective, TextAssignmentObjective};
 use crate::train::start::Start;
@@ -65,23 +63,12 @@ impl Task for TextAssignment {
         true
     }
 
-    fn sections(&self) -> Vec<SectionDoc> {
-        TextAssignmentConfig::sections()
-    }
-
-    fn default_config(&self) -> Value {
-        serde_json::to_value(TextAssignmentConfig::default()).unwrap_or_default()
+    fn configuration(&self) -> Configuration {
+        Configuration::of::<TextAssignmentConfig>()
     }
 
     fn unread(&self) -> &'static [&'static str] {
         &["batch_size_test", "test_file", "val_file"]
-    }
-
-    fn configure(&self, source: Source<'_>) -> Result<Box<dyn TaskConfig>> {
-        let mut config = TextAssignmentConfig::parse(source, TaskRef::of(&TextAssignment))?;
-        check_finetuning(&mut config.train, &config.start)?;
-        config.check_sections()?;
-        Ok(Box::new(config))
     }
 }
 

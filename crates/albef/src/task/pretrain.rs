@@ -8,13 +8,12 @@ use albef_data::error::DataError;
 use albef_data::text::{Tokenizer, Vocabulary};
 use albef_weights::{Schema, StateDict};
 use burn::tensor::Device;
-use serde_json::Value;
 
-use super::configured::{accessors, image_text_pairs, task_config};
+use super::configured::{ReadConfig, accessors, image_text_pairs, task_config};
 use super::retrieval::{RetrievalEvaluator, check_mixgen, check_pairs, objective};
-use super::{EvalKey, Evaluator, PRETRAIN, Task, TaskConfig, TaskRef, has};
+use super::{Configuration, EvalKey, Evaluator, PRETRAIN, Task, TaskConfig, TaskRef, has};
 use crate::checkpoint::{BERT_VOCABULARY, Checkpoint, LoadedModel};
-use crate::config::section::{SectionDoc, rule, section};
+use crate::config::section::{rule, section};
 use crate::config::{ModelConfig, MomentumConfig, PairsConfig, Source, TrainConfig};
 use crate::error::{Error, Result};
 use crate::init::{fresh_params, fresh_queues};
@@ -70,16 +69,8 @@ impl Task for Pretrain {
         vec![name.to_owned()]
     }
 
-    fn sections(&self) -> Vec<SectionDoc> {
-        PretrainConfig::sections()
-    }
-
-    fn default_config(&self) -> Value {
-        serde_json::to_value(PretrainConfig::default()).unwrap_or_default()
-    }
-
-    fn configure(&self, source: Source<'_>) -> Result<Box<dyn TaskConfig>> {
-        Ok(Box::new(PretrainConfig::read(source)?))
+    fn configuration(&self) -> Configuration {
+        Configuration::of::<PretrainConfig>()
     }
 }
 
@@ -141,21 +132,7 @@ impl PretrainConfig {
     /// # Errors
     /// Names the key that is unknown, of another task, or whose value does not fit.
     pub fn read(source: Source<'_>) -> Result<Self> {
-        let config = Self::parse(source, TaskRef::pretrain())?;
-        config.check_sections()?;
-        check_pairs(&config.pairs)?;
-        if config.mlm.itc_only_steps > 0 && !config.pairs.losses.ita {
-            return Err(Error::Config("`itc_only_steps` needs the loss `ita`".into()));
-        }
-        let weights = config.init.mixture_weights.len();
-        let files = config.train.data.train_file.paths().len();
-        if weights != 0 && weights != files {
-            return Err(Error::Config(format!(
-                "{weights} `mixture_weights` for {files} training files"
-            )));
-        }
-        config.check_lengths(config.model()?.text.max_positions)?;
-        Ok(config)
+        ReadConfig::read(source)
     }
 
     fn check_lengths(&self, positions: usize) -> Result<()> {
@@ -237,6 +214,21 @@ fn albef_start(path: &Path, model: &ModelConfig, device: &Device) -> Result<Load
 
 impl TaskConfig for PretrainConfig {
     accessors!(Pretrain);
+
+    fn check(&self) -> Result<()> {
+        check_pairs(&self.pairs)?;
+        if self.mlm.itc_only_steps > 0 && !self.pairs.losses.ita {
+            return Err(Error::Config("`itc_only_steps` needs the loss `ita`".into()));
+        }
+        let weights = self.init.mixture_weights.len();
+        let files = self.train.data.train_file.paths().len();
+        if weights != 0 && weights != files {
+            return Err(Error::Config(format!(
+                "{weights} `mixture_weights` for {files} training files"
+            )));
+        }
+        self.check_lengths(self.model()?.text.max_positions)
+    }
 
     fn momentum(&self) -> Option<&MomentumConfig> {
         Some(&self.momentum)

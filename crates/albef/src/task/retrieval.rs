@@ -7,18 +7,18 @@ use albef_weights::{Schema, StateDict};
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
-use super::configured::{accessors, check_finetuning, finetuned, task_config};
+use super::configured::{accessors, finetuned, task_config};
 use super::evaluation::{first_of, left_out, refuse_if_none, some_present};
 use super::labels::{self, truncated_warning};
 use super::{
-    EvalKey, Evaluation, EvaluationOptions, Evaluator, PRETRAIN, RESAMPLES, Task, TaskConfig,
-    TaskRef, classes, has,
+    Configuration, EvalKey, Evaluation, EvaluationOptions, Evaluator, PRETRAIN, RESAMPLES, Task,
+    TaskConfig, TaskRef, classes, has,
 };
 use crate::checkpoint::LoadedModel;
-use crate::config::section::{SectionDoc, rule, section};
+use crate::config::section::{rule, section};
 use crate::config::{
-    DistillConfig, MixGen, ModelConfig, MomentumConfig, PairsConfig, Source, StartConfig,
-    TrainConfig, check_length,
+    DistillConfig, MixGen, ModelConfig, MomentumConfig, PairsConfig, StartConfig, TrainConfig,
+    check_length,
 };
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -72,24 +72,12 @@ impl Task for Retrieval {
         classes(state).is_none() && !others.iter().any(|part| has(state, part))
     }
 
-    fn sections(&self) -> Vec<SectionDoc> {
-        RetrievalConfig::sections()
-    }
-
-    fn default_config(&self) -> Value {
-        serde_json::to_value(RetrievalConfig::default()).unwrap_or_default()
+    fn configuration(&self) -> Configuration {
+        Configuration::of::<RetrievalConfig>()
     }
 
     fn unread(&self) -> &'static [&'static str] {
         &["batch_size_test"]
-    }
-
-    fn configure(&self, source: Source<'_>) -> Result<Box<dyn TaskConfig>> {
-        let mut config = RetrievalConfig::parse(source, TaskRef::of(&Retrieval))?;
-        check_finetuning(&mut config.train, &config.start)?;
-        config.check_sections()?;
-        check_pairs(&config.pairs)?;
-        Ok(Box::new(config))
     }
 
     fn evaluation_options(&self) -> Option<EvaluationOptions> {
@@ -202,6 +190,10 @@ pub(super) fn check_mixgen(mixgen: &MixGen, positions: usize) -> Result<()> {
 
 impl TaskConfig for RetrievalConfig {
     accessors!(Retrieval, start);
+
+    fn check(&self) -> Result<()> {
+        check_pairs(&self.pairs)
+    }
 
     fn momentum(&self) -> Option<&MomentumConfig> {
         Some(&self.momentum)

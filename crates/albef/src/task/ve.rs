@@ -9,15 +9,14 @@ use albef_weights::{Schema, StateDict};
 use burn::tensor::{Device, Tensor};
 use serde_json::{Map, Value, json};
 
-use super::configured::{accessors, check_finetuning, finetuned, task_config};
+use super::configured::{accessors, finetuned, task_config};
 use super::labels::{self, LabelEvaluator, ListOptions, Logits};
 use super::{
-    EvalKey, EvaluationOptions, Evaluator, PRETRAIN, Prediction, Query, Task, TaskConfig, TaskRef,
-    classes,
+    Configuration, EvalKey, EvaluationOptions, Evaluator, PRETRAIN, Prediction, Query, Task,
+    TaskConfig, TaskRef, classes,
 };
 use crate::checkpoint::LoadedModel;
-use crate::config::section::SectionDoc;
-use crate::config::{DistillConfig, ModelConfig, MomentumConfig, Source, StartConfig, TrainConfig};
+use crate::config::{DistillConfig, ModelConfig, MomentumConfig, StartConfig, TrainConfig};
 use crate::error::Result;
 use crate::model::{Branch, DropoutRng, TokenBatch, VisualEntailmentModel};
 use crate::objectives::{ClassificationObjective, ImagesPerText, Objective};
@@ -28,7 +27,7 @@ use crate::train::start::Start;
 pub(super) struct VisualEntailment;
 
 /// The classes in the order of the logits.
-pub(super) const CLASSES: [&str; 3] = ["contradiction", "neutral", "entailment"];
+const CLASSES: [&str; 3] = VisualEntailmentModel::CLASSES;
 
 impl Task for VisualEntailment {
     fn name(&self) -> &'static str {
@@ -68,19 +67,8 @@ impl Task for VisualEntailment {
         Some(sentence)
     }
 
-    fn sections(&self) -> Vec<SectionDoc> {
-        VisualEntailmentConfig::sections()
-    }
-
-    fn default_config(&self) -> Value {
-        serde_json::to_value(VisualEntailmentConfig::default()).unwrap_or_default()
-    }
-
-    fn configure(&self, source: Source<'_>) -> Result<Box<dyn TaskConfig>> {
-        let mut config = VisualEntailmentConfig::parse(source, TaskRef::of(&VisualEntailment))?;
-        check_finetuning(&mut config.train, &config.start)?;
-        config.check_sections()?;
-        Ok(Box::new(config))
+    fn configuration(&self) -> Configuration {
+        Configuration::of::<VisualEntailmentConfig>()
     }
 
     fn evaluation_options(&self) -> Option<EvaluationOptions> {

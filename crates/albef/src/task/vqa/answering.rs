@@ -1,0 +1,283 @@
+//! Answering questions: candidate answers, their ranking, and accuracy on lists of questions.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use albef_data::dataset::{Dataset, ImageRoots, Sample, Target, repeated_ids};
+use albef_report::Kind;
+use serde_json::json;
+
+use super::{EOS, QUESTION_WORDS, Vqa, VqaOptions, answered};
+use crate::checkpoint::LoadedModel;
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::eval::answers::{Candidates, RankRule, rank};
+use crate::eval::outcomes;
+use crate::eval::text_baseline::TextBaseline;
+use crate::eval::vqa_score::{ScoreRule, accuracy, annotators};
+use crate::model::{Branch, VqaModel};
+use crate::ops::Ops;
+use crate::task::evaluation::{refuse_if_none, unusable};
+use crate::task::labels::{self, Predictions, Summary, baseline, truncated_warning, truncation};
+use crate::task::{Evaluation, Evaluator, TaskRef, read_annotations};
+
+/// A JSON list of candidate answers, or answers separated by commas; each is listed once.
+///
+/// # Errors
+/// If the file cannot be read, or an answer is empty.
+pub fn answer_list(given: &str) -> Result<Vec<String>> {
+    let path = Path::new(given);
+    let answers: Vec<String> = if path.is_file() {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        serde_json::from_str(&text).map_err(|e| Error::Format {
+            path: path.to_owned(),
+            detail: format!("it must be a JSON list of answers: {e}"),
+        })?
+    } else if given.ends_with(".json") {
+        return Err(Error::Argument(format!("there is no answer list {given}")));
+    } else if given.trim().is_empty() {
+        Vec::new()
+    } else {
+        given.split(',').map(|a| a.trim().to_owned()).collect()
+    };
+    if let Some(i) = answers.iter().position(|a| a.trim().is_empty()) {
+        return Err(Error::Argument(format!(
+            "answer {i} of `{}` is empty; remove it from the list",
+            shortened(given)
+        )));
+    }
+    Ok(distinct("answer", answers))
+}
+
+/// Each of them once, in order of first appearance; repetitions are noted.
+pub fn distinct(what: &str, mut all: Vec<String>) -> Vec<String> {
+    let (given, mut seen) = (all.len(), HashSet::new());
+    let mut again = None;
+    all.retain(|one| {
+        let new = seen.insert(one.clone());
+        if !new {
+            again.get_or_insert_with(|| one.clone());
+        }
+        new
+    });
+    if let Some(first) = again {
+        let repeated = given - all.len();
+        let first = shortened(&first);
+        tracing::info!(
+            "{repeated} of {given} repeat an earlier {what} (such as `{first}`) and are left out"
+        );
+    }
+    all
+}
+
+/// The beginning of a text, for messages.
+fn shortened(text: &str) -> String {
+    const SHOWN: usize = 60;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// The best candidates of a question, by place in the list, with their share among those that were
+/// scored in full; best first.
+type Ranked = Vec<(usize, f32)>;
+
+/// A model with the candidates among which it answers.
+pub(super) struct Answering<'a> {
+    model: &'a LoadedModel,
+    candidates: Candidates,
+}
+
+impl<'a> Answering<'a> {
+    pub fn new(model: &'a LoadedModel, answers: &[String]) -> Result<Self> {
+        let tokenizer = labels::tokenizer(model)?;
+        let tokens: Vec<Vec<u32>> =
+            answers.iter().map(|a| tokenizer.encode(&format!("{a}{EOS}"))).collect();
+        let room = model.config.text.max_positions;
+        if let Some(i) = tokens.iter().position(|t| t.len() > room) {
+            // `[CLS]` and `[SEP]` are no pieces of the answer.
+            return Err(Error::Argument(format!(
+                "answer {i} has {} word pieces, and the model reads {} at most; shorten `{}`",
+                tokens[i].len() - 2,
+                room.saturating_sub(2),
+                shortened(&answers[i])
+            )));
+        }
+        Ok(Self { model, candidates: Candidates::new(tokens)? })
+    }
+
+    /// The `keep` best answers of each question; none where the image cannot be used.
+    pub fn answers(
+        &self,
+        samples: &[Sample],
+        k: usize,
+        rule: RankRule,
+        keep: usize,
+        batch: usize,
+        control: &Control,
+    ) -> Result<Predictions<Option<Ranked>>> {
+        let loaded = self.model;
+        let weights = loaded.online.frozen(Ops::for_device(loaded.online.device()));
+        let model = VqaModel::new(&loaded.config, &weights, Branch::Online)?;
+        let (tokenizer, limits) = (labels::tokenizer(loaded)?, truncation(loaded, QUESTION_WORDS));
+        let data = Arc::new(Dataset::from_samples(samples.to_vec()));
+        let all: Vec<usize> = (0..samples.len()).collect();
+        let mut out = Predictions { rows: Vec::new(), skipped: Vec::new(), truncated: 0 };
+        for part in all.chunks(batch.max(1)) {
+            control.check()?;
+            // An image is encoded once for all of its questions in a row.
+            let mut images: Vec<usize> = Vec::new();
+            let mut image_of = Vec::new();
+            for i in part {
+                let same = |p: &usize| samples[*p].location == samples[*i].location;
+                let place = images.iter().position(same).unwrap_or_else(|| {
+                    images.push(*i);
+                    images.len() - 1
+                });
+                image_of.push(place);
+            }
+            let (pixels, failed) = labels::images(loaded, &data, &images, 1);
+            let states = model.visual_encoder.forward(pixels)?;
+            let (questions, truncated) = labels::texts(part.iter().map(|i| &samples[*i]), |text| {
+                tokenizer.question(text, limits)
+            });
+            out.truncated += truncated;
+            let ranked = rank(&model, &states, &image_of, &questions, &self.candidates, k, rule)?;
+            for (ranking, place) in ranked.into_iter().zip(&image_of) {
+                let bad = failed.iter().any(|(i, _)| *i == images[*place]);
+                let best = ranking.candidates.into_iter().zip(ranking.probabilities);
+                out.rows.push((!bad).then(|| best.take(keep).collect()));
+            }
+            // A question is an item; several may be about one broken image.
+            let failure = |place: &usize| failed.iter().find(|(i, _)| *i == images[*place]);
+            out.skipped.extend(image_of.iter().filter_map(failure).map(|(_, s)| s.clone()));
+            control.advance("questions", out.rows.len(), samples.len());
+        }
+        Ok(out)
+    }
+}
+
+/// Soft accuracy of questions with known answers, and the answers given to all.
+pub(super) struct VqaEvaluator {
+    pub samples: Vec<Sample>,
+    pub answers: Vec<String>,
+    pub batch: usize,
+    pub k: usize,
+    pub rule: RankRule,
+    pub score: ScoreRule,
+    pub baseline: Option<TextBaseline>,
+    pub resamples: usize,
+}
+
+impl VqaEvaluator {
+    pub fn from_options(o: &VqaOptions) -> Result<Self> {
+        let answers = answer_list(&o.answer_list)?;
+        let root = || o.image_root.clone();
+        let roots = ImageRoots { image_root: root(), vqa_root: root(), vg_root: root() };
+        let samples = read_annotations(TaskRef::of(&Vqa), &o.annotations, &roots)?;
+        let list = o.annotations.display();
+        if samples.is_empty() {
+            return Err(Error::Argument(format!("{list} has nothing to measure")));
+        }
+        check_for_server(&samples, o)?;
+        let score = if o.challenge_rules { ScoreRule::Challenge } else { ScoreRule::Official };
+        Ok(Self {
+            samples,
+            answers,
+            batch: labels::BATCH,
+            k: o.rerank_k,
+            rule: o.answer_scoring,
+            score,
+            baseline: baseline(TaskRef::of(&Vqa), &o.text_baseline)?,
+            resamples: o.resamples,
+        })
+    }
+}
+
+/// Questions without answers can only be answered for the evaluation server, which knows them by number.
+fn check_for_server(samples: &[Sample], o: &VqaOptions) -> Result<()> {
+    let list = o.annotations.display();
+    let fail = |detail: String| Err(Error::Argument(detail));
+    if o.results.is_none() {
+        if samples.iter().all(|s| s.task.target == Target::None) {
+            return fail(format!(
+                "the questions of {list} have no `answer` to compare with; write the answers with \
+                 --results"
+            ));
+        }
+        return Ok(());
+    }
+    if let Some(i) = samples.iter().position(|s| s.task.id.is_none()) {
+        return fail(format!(
+            "{list}, entry {i}: there is no `question_id`, by which the evaluation server knows the \
+             question"
+        ));
+    }
+    if let Some((again, first)) = repeated_ids(samples).first() {
+        return fail(format!(
+            "{list}, entry {again}: entry {first} has the same `question_id`, and the evaluation server \
+             takes one answer to a question"
+        ));
+    }
+    Ok(())
+}
+
+impl Evaluator for VqaEvaluator {
+    fn is_for_server(&self) -> bool {
+        !self.samples.iter().any(answered)
+    }
+
+    fn evaluate(&self, model: &LoadedModel, control: &Control) -> Result<Evaluation> {
+        let answering = Answering::new(model, &self.answers)?;
+        let found = answering.answers(&self.samples, self.k, self.rule, 1, self.batch, control)?;
+        refuse_if_none(found.rows.iter().flatten().count(), self.samples.len(), &found.skipped)?;
+        let (mut scores, mut answers) = (Vec::new(), Vec::new());
+        let mut given = BTreeMap::<&str, f64>::new();
+        for (sample, ranking) in self.samples.iter().zip(&found.rows) {
+            let best = ranking.as_ref().and_then(|r| r.first());
+            let answer = best.map_or("", |(candidate, _)| self.answers[*candidate].as_str());
+            answers.push(json!({"question_id": sample.task.id, "answer": answer}));
+            if let Target::Answers(shares) = &sample.task.target {
+                scores.push(accuracy(answer, &annotators(shares), self.score));
+                for (text, share) in shares {
+                    *given.entry(text).or_default() += f64::from(*share);
+                }
+            }
+        }
+        let mut out = if scores.is_empty() {
+            let report = json!({
+                "questions": self.samples.len(), "skipped": found.skipped.len(),
+                "truncated_texts": found.truncated, "cut_texts": found.truncated,
+            });
+            Evaluation { report, warnings: unusable(&found.skipped), ..Evaluation::default() }
+        } else {
+            let most = given.iter().max_by(|a, b| a.1.total_cmp(b.1)).map_or("", |(text, _)| *text);
+            let always = self.samples.iter().filter_map(|s| match &s.task.target {
+                Target::Answers(shares) => Some(accuracy(most, &annotators(shares), self.score)),
+                _ => None,
+            });
+            let majority = always.sum::<f64>() / scores.len() as f64;
+            let summary = Summary {
+                scores: &scores,
+                majority,
+                skipped: &found.skipped,
+                truncated: found.truncated,
+                resamples: self.resamples,
+            };
+            let mut out = summary.evaluation(&self.samples, self.baseline.as_ref(), self.score);
+            let name = match self.score {
+                ScoreRule::Official => "vqa",
+                ScoreRule::Challenge => "vqa by the challenge's rules",
+            };
+            let scored = self.samples.iter().filter(|s| answered(s));
+            out.outcomes = Some(outcomes::scores(name, Kind::Score, scored, &scores));
+            out
+        };
+        out.answers = answers;
+        let limits = truncation(model, QUESTION_WORDS);
+        out.warnings.extend(truncated_warning(found.truncated, self.samples.len(), limits));
+        Ok(out)
+    }
+}
