@@ -77,6 +77,6 @@ used() { # DEVICE
 paste -d ' ' <(used "$device") <(used cpu) | compare match
 if [ -n "${LIBRARY_TESTS:-}" ]; then
     echo "== the library's tests of devices"
-    cargo test --profile device-check --locked -p albef --features vulkan --test plain --target-dir "$target" devices
+    cargo test --profile device-check --locked -p albef --features vulkan --lib --target-dir "$target" plain_tests::devices
 fi
 echo "$device agrees with the cpu"

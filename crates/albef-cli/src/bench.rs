@@ -1,7 +1,7 @@
 //! `albef bench`: the same work as a plain PyTorch ALBEF does in its yardstick, timed by round.
 
 use albef::bench::{self, Bench, Round};
-use albef::ops::{Precision, bf16_unit};
+use albef::device::{Precision, bf16_unit};
 use anyhow::Result;
 use serde_json::json;
 

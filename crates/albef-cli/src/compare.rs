@@ -2,14 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use albef_report::{Difference, Draw, Named, Outcomes, Side, Test, compare};
+use albef::eval::outcomes::FILE;
+use albef_report::{Comparison, Draw, Named, Outcomes};
 use anyhow::{Result, bail};
-use serde_json::{Map, Value, json};
 
 use crate::ExitStatus;
 use crate::arguments::at_least_one;
 use crate::output::say;
-use albef::eval::outcomes::FILE;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -58,82 +57,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus> {
         }
     };
     let all = |paths: &[PathBuf]| paths.iter().map(|p| read(p)).collect::<Result<Vec<_>>>();
-    let (a, b) = (all(&a)?, all(&b)?);
     let draw = Draw { resamples: arguments.resamples, seed: arguments.seed };
-    let found = compare(&a, &b, draw)?;
+    let found = Comparison::of(all(&a)?, all(&b)?, draw)?;
     if arguments.json {
-        say!("{}", report(&a, &b, &found)?)?;
+        say!("{}", found.to_json()?)?;
     } else {
-        print(&a, &b, &found)?;
+        say!("{found}")?;
     }
     Ok(ExitStatus::Yes)
-}
-
-fn report(a: &[Named], b: &[Named], found: &[Difference]) -> Result<Value> {
-    let names = |side: &[Named]| side.iter().map(|n| n.name.clone()).collect::<Vec<_>>();
-    let mut metrics = Map::new();
-    for d in found {
-        let mut value = serde_json::to_value(d)?;
-        if let Some(fields) = value.as_object_mut() {
-            fields.shift_remove("metric");
-        }
-        metrics.insert(d.metric.clone(), value);
-    }
-    let task = a.first().map(|n| n.outcomes.task.as_str());
-    Ok(json!({"task": task, "a": names(a), "b": names(b), "metrics": metrics}))
-}
-
-/// A value, with its deviation between runs where there are several.
-fn shown(side: &Side) -> String {
-    match side.deviation {
-        Some(deviation) => format!("{:.2} ± {deviation:.2}", side.mean),
-        None => format!("{:.2}", side.mean),
-    }
-}
-
-fn print(a: &[Named], b: &[Named], found: &[Difference]) -> Result<()> {
-    for (letter, side) in [("A", a), ("B", b)] {
-        for run in side {
-            say!("{letter}  {}", run.name)?;
-        }
-    }
-    say!(
-        "{:<16}{:>7}{:>16}{:>16}{:>9}  {:<20}{:>15}  p",
-        "",
-        "items",
-        "A",
-        "B",
-        "B - A",
-        "95 % interval",
-        "better: A, B"
-    )?;
-    for d in found {
-        let by_picture = match (d.p_by_picture, d.test) {
-            (Some(p), Test::Mcnemar | Test::SignFlip) => format!("; by pictures {p:.4}"),
-            _ => String::new(),
-        };
-        let test = match d.test {
-            Test::Mcnemar => "McNemar",
-            Test::SignFlip => "sign flips",
-            Test::SignFlipByPicture => "sign flips of pictures",
-        };
-        say!(
-            "{:<16}{:>7}{:>16}{:>16}{:>+9.2}  {:<20}{:>15}  {:.4} ({test}{by_picture})",
-            d.metric,
-            d.items,
-            shown(&d.a),
-            shown(&d.b),
-            d.difference,
-            format!("[{:+.2}, {:+.2}]", d.interval[0], d.interval[1]),
-            format!("{}, {}", d.better[0], d.better[1]),
-            d.p,
-        )?;
-    }
-    if a.len() + b.len() > 2 {
-        say!(
-            "A and B are means over runs, ± the deviation between runs; interval and p speak about \
-             other items, not about other seeds"
-        )?;
-    }
-    Ok(())
 }

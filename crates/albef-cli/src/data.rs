@@ -3,15 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use albef::task::{ListFault, TASKS, TaskRef, read_annotations};
-use albef::train::corpus_vocabulary;
-use albef::write_folder::write_folder;
 use albef_data::dataset::{
     CheckOptions, CheckReport, Contents, ImageRoots, SourceSpec, check_samples, read_source,
 };
-use albef_data::scenes::{Sprites, TaskCorpus, build_tasks, write_tasks};
-use anyhow::{Context, Result, bail};
+use albef_demo::{SceneOptions, write_scenes};
+use anyhow::Result;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::ExitStatus;
 use crate::output::say;
@@ -162,68 +160,24 @@ fn print_report(report: &CheckReport, faults: &[ListFault]) -> Result<()> {
     report.problems.iter().try_for_each(|problem| say!("  {problem}"))
 }
 
-/// The concepts to train on, and those that are held out.
-fn sprites(a: &ScenesArguments) -> Result<(Sprites, Option<Sprites>)> {
-    let all = match &a.sprites {
-        None => Sprites::embedded()?,
-        Some(folder) => {
-            let (sprites, left_out) = Sprites::from_folder(folder, a.unseen.as_deref())?;
-            tell_first("left out", left_out.into_iter());
-            sprites
-        }
-    };
-    Ok(all.choose(a.concepts, a.seed)?)
-}
-
-/// All texts of the lists, answers included.
-fn texts(splits: &[TaskCorpus]) -> impl Iterator<Item = &str> {
-    let lists = splits
-        .iter()
-        .flat_map(|s| [&s.things, &s.captions, &s.vqa, &s.nlvr, &s.ve, &s.grounding])
-        .flatten();
-    lists.flat_map(|entry| {
-        let single =
-            ["question", "sentence", "text"].into_iter().filter_map(|key| entry[key].as_str());
-        let several = ["caption", "answer"].into_iter().filter_map(|key| entry[key].as_array());
-        single.chain(several.flatten().filter_map(Value::as_str))
-    })
+fn scenes(a: &ScenesArguments) -> Result<ExitStatus> {
+    let made = write_scenes(&SceneOptions {
+        output: a.output.clone(),
+        scenes: a.scenes,
+        size: a.size,
+        seed: a.seed,
+        sprites: a.sprites.clone(),
+        unseen: a.unseen.clone(),
+        concepts: a.concepts,
+    })?;
+    tell_first("left out", made.skipped.into_iter());
+    made.splits.iter().try_for_each(|split| say!("{split}"))?;
+    Ok(ExitStatus::Yes)
 }
 
 pub fn run(command: &Command) -> Result<ExitStatus> {
-    let a = match command {
-        Command::Scenes(a) => a,
-        Command::Check(a) => return check_source(a),
-    };
-    if !(16..=1024).contains(&a.size) || !(1..=1_000_000).contains(&a.scenes) {
-        bail!("--size must be from 16 to 1024 and --scenes from 1 to 1000000");
+    match command {
+        Command::Scenes(a) => scenes(a),
+        Command::Check(a) => check_source(a),
     }
-    if a.output.join("answers.json").exists() {
-        bail!("{} already holds scenes; choose another folder", a.output.display());
-    }
-    let (trained, others) = sprites(a)?;
-    let splits = build_tasks(&trained, others.as_ref(), a.seed, a.size, a.scenes)?;
-    let vocab = corpus_vocabulary(texts(&splits))?;
-    // The last file says that the others are there.
-    write_folder(&a.output, "answers.json", |folder| -> Result<()> {
-        let words = folder.join("vocab.txt");
-        std::fs::write(&words, &vocab)
-            .with_context(|| format!("cannot write {}", words.display()))?;
-        Ok(write_tasks(&splits, folder)?)
-    })
-    .with_context(|| format!("cannot write scenes to {}", a.output.display()))?;
-    for s in &splits {
-        say!(
-            "{}: {} images, {} of single things, {} of captioned scenes, {} questions, {} \
-             statements, {} sentences, {} expressions",
-            s.name,
-            s.pictures.len(),
-            s.things.len(),
-            s.captions.len(),
-            s.vqa.len(),
-            s.nlvr.len(),
-            s.ve.len(),
-            s.grounding.len()
-        )?;
-    }
-    Ok(ExitStatus::Yes)
 }

@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 
 use crate::ExitStatus;
 use crate::output::say;
-use crate::train::{Progress, stop_flag};
+use crate::train::{Progress, interruptible};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -28,7 +28,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let options = Options { minutes: a.minutes, output: a.output.clone(), seed: a.seed };
     let (started, folder) = (Instant::now(), a.output.join("run"));
     let (mut progress, trials) = (Progress::new(&folder, "cpu"), ProgressBar::new(0));
-    let made = demonstrate(&options, &stop_flag(), &mut |event| match event {
+    let made = demonstrate(&options, &interruptible(), &mut |event| match event {
         Event::Status(line) => eprintln!("{line}"),
         Event::Trial(step, all) => {
             trials.set_length(*all);

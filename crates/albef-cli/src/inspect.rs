@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use albef::checkpoint::Checkpoint;
 use albef::inspect::{CheckpointSummary, ExportOptions, export};
-use albef::model_path::note_inferred;
+use albef::note_inferred;
 use albef_weights::KeepAs;
 use anyhow::{Context, Result};
 

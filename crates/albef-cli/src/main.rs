@@ -18,6 +18,7 @@ mod embed;
 mod evaluate;
 mod evaluate_vqa_results;
 mod ground;
+mod help;
 mod inspect;
 mod models;
 mod output;
@@ -30,7 +31,7 @@ mod warnings;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{FromArgMatches, Parser, Subcommand};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -146,7 +147,11 @@ fn end_when_the_reader_goes() {}
 fn main() -> ExitCode {
     keep_freed_pages();
     end_when_the_reader_goes();
-    let arguments = Arguments::parse();
+    let arguments = match help::command::<Arguments>().try_get_matches() {
+        Ok(found) => Arguments::from_arg_matches(&found),
+        Err(error) => Err(error),
+    };
+    let arguments = arguments.unwrap_or_else(|error| error.exit());
     let level = |count: u8| i8::try_from(count).unwrap_or(i8::MAX);
     diagnostics::install(level(arguments.verbose) - level(arguments.quiet));
     let mut pool = rayon::ThreadPoolBuilder::new();
@@ -178,8 +183,8 @@ fn main() -> ExitCode {
         Command::Inspect(a) => inspect::run(&a),
         Command::Doctor(a) => doctor::run(&a),
         Command::Bench(a) => bench::run(&a),
-        Command::Completions(a) => completions::completions(&a, Arguments::command()),
-        Command::Man(a) => completions::man(&a, Arguments::command()),
+        Command::Completions(a) => completions::completions(&a, help::command::<Arguments>()),
+        Command::Man(a) => completions::man(&a, help::command::<Arguments>()),
     };
     match result {
         Ok(ExitStatus::Yes) => ExitCode::SUCCESS,

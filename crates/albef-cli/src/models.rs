@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use albef::checkpoint::LoadedModel;
-use albef::model_path::note_inferred;
 use albef::task::TaskRef;
-use albef::{Device, Image, ImageSet, Pipeline, default_model};
+use albef::{Device, Image, ImageSet, Pipeline, default_model, note_inferred};
 use anyhow::{Context, Result};
 
 use crate::warnings::tell_left_out;

@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use albef::Error;
 use albef::checkpoint::{Checkpoint, LoadedModel, Parts};
 use albef::eval::answers::RankRule;
-use albef::model_path::note_inferred;
 use albef::task::{Prediction, Query, TaskRef, answer_list};
+use albef::{Error, note_inferred};
 use anyhow::{Context, Result};
 
 use crate::ExitStatus;

@@ -1,13 +1,13 @@
 //! `albef pretrain` and `albef finetune`.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 
+use albef::Control;
 use albef::config::Source;
 use albef::task::{PRETRAIN, TASKS, TaskRef};
-use albef::train::run::{RunEvent, RunOptions, RunReport, Summary, run};
-use albef::train::trainer::RunOutcome;
+use albef::train::{RunEvent, RunOptions, RunOutcome, RunReport, Summary, run};
 use anyhow::{Context, Result};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -70,8 +70,7 @@ fn train(task: TaskRef, a: &RunArguments) -> Result<ExitStatus> {
     let text = std::fs::read_to_string(&a.config)
         .with_context(|| format!("cannot read the configuration {}", a.config.display()))?;
     let config = task.configure(Source { text: &text, settings: &a.set, file: Some(&a.config) })?;
-    let stop = stop_flag();
-    let options = RunOptions { output: &a.output, resume: a.resume, stop: &stop };
+    let options = RunOptions::new(&a.output).resume(a.resume).control(interruptible());
     let mut progress = Progress::new(&a.output, &a.device.device);
     let found = run(config, &options, &a.device.open()?, &mut |event| progress.show(event));
     progress.finish();
@@ -91,13 +90,13 @@ pub fn finish(found: RunReport) -> Result<ExitStatus> {
     Ok(ExitStatus::Yes)
 }
 
-/// Sets the flag on the first interrupt; the second ends the program. All runs of a process share it,
+/// Cancelled by the first interrupt; the second ends the program. All runs of a process share it,
 /// since a handler can be set once.
-pub fn stop_flag() -> Arc<AtomicBool> {
-    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+pub fn interruptible() -> Control {
+    static CONTROL: OnceLock<Control> = OnceLock::new();
     let set = || {
-        let stop = Arc::new(AtomicBool::new(false));
-        let flag = stop.clone();
+        let control = Control::new();
+        let flag = control.cancellation();
         // Without a handler an interrupt ends the program, as usual.
         let _ = ctrlc::set_handler(move || {
             if flag.swap(true, Ordering::SeqCst) {
@@ -105,9 +104,9 @@ pub fn stop_flag() -> Arc<AtomicBool> {
             }
             eprintln!("\nstopping after this step; once more to stop at once");
         });
-        stop
+        control
     };
-    FLAG.get_or_init(set).clone()
+    CONTROL.get_or_init(set).clone()
 }
 
 /// A run on standard error: what it is about to do, then a bar with losses and the time left. Where
@@ -160,7 +159,7 @@ impl<'a> Progress<'a> {
         let from = if s.step > 0 { format!("from step {} on, ", s.step) } else { String::new() };
         eprintln!("{from}{} steps of {} pairs; output {}", s.steps, s.batch, self.output.display());
         self.bar = ProgressBar::new(s.steps);
-        let style = "{bar:24} {pos}/{len} steps, {elapsed} elapsed, {eta} left  {msg}";
+        let style = "{bar:16} {pos}/{len} steps, {eta} left  {wide_msg}";
         if let Ok(style) = ProgressStyle::with_template(style) {
             self.bar.set_style(style);
         }

@@ -1,22 +1,24 @@
 //! The demonstration: the whole of ALBEF in minutes, on real emoji art, without any download. Corpus,
 //! pre-training, evaluation and a report as one page.
 
+mod scenes;
+
+pub use scenes::{SceneOptions, Scenes, write_scenes};
+
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use albef::config::{Files, Source};
 use albef::eval::retrieval::{self, Evaluation, Score, intervals, measure, top_k};
-use albef::params::cpu;
 use albef::task::PretrainConfig;
-use albef::train::folder::discard;
-use albef::train::lock::FolderLock;
-use albef::train::run::{self as training, RunEvent, RunOptions};
-use albef::train::trainer::{Event as TrainerEvent, RunOutcome, Trainer};
-use albef::{Control, ImageSet, Pipeline};
+use albef::train::{
+    self as training, Event as TrainerEvent, FolderLock, RunEvent, RunOptions, RunOutcome, Trainer,
+    discard,
+};
+use albef::{Control, ImageSet, Pipeline, device};
 use albef_data::scenes::{Corpus, CorpusOptions, Pair, build, pixel_baseline, png, write_dataset};
-use albef_report::{Report, SearchExample, SearchResult, Series, Table, curves_svg};
+use albef_report::{Report, SearchExample, SearchResult, Series, Table, curve_panels};
 use albef_weights::write_atomic;
 use anyhow::{Context, Result, bail};
 
@@ -96,7 +98,7 @@ fn fit_into(
     minutes: f64,
     config: &mut PretrainConfig,
     folder: &Path,
-    stop: &AtomicBool,
+    control: &Control,
     observe: &mut dyn FnMut(&Event<'_>),
 ) -> Result<bool> {
     let (first, all) = (2, 12);
@@ -104,11 +106,11 @@ fn fit_into(
     let mut pace = |itc_only_steps: u64| -> Result<Option<f64>> {
         let mut trial = config.clone();
         trial.mlm.itc_only_steps = itc_only_steps;
-        let mut trial = Trainer::new(Box::new(trial), folder, &cpu())?;
+        let mut trial = Trainer::new(Box::new(trial), folder, &device::cpu())?;
         let mut run = |steps| -> Result<Option<f64>> {
             let start = Instant::now();
             trial.set_max_steps(steps);
-            let ended = trial.run(stop, &mut |event| {
+            let ended = trial.run(control, &mut |event| {
                 tried += u64::from(matches!(event, TrainerEvent::Step { .. }));
                 observe(&Event::Trial(tried, 2 * all));
                 Ok(())
@@ -151,13 +153,13 @@ fn begun(run: &Path, seed: u64) -> Result<Option<PretrainConfig>> {
     Ok(Some(config))
 }
 
-/// Trains, evaluates and writes the report; `None` if `stop` was set: the same call then goes on.
+/// Trains, evaluates and writes the report; `None` if `control` was cancelled: the same call then resumes.
 ///
 /// # Errors
 /// If the folder holds another demonstration or cannot be written, or training fails.
 pub fn run(
     a: &Options,
-    stop: &AtomicBool,
+    control: &Control,
     observe: &mut dyn FnMut(&Event<'_>),
 ) -> Result<Option<Made>> {
     if !(a.minutes > 0.0 && a.minutes < 10_000.0) {
@@ -165,17 +167,21 @@ pub fn run(
     }
     let _held = FolderLock::take(&a.output)?;
     if a.output.join(REPORT).exists() {
-        bail!("{} already holds a demonstration; choose another --output", a.output.display());
+        bail!(
+            "{} already holds a demonstration, with its report in {}; choose another --output",
+            a.output.display(),
+            a.output.join(REPORT).display()
+        );
     }
     observe(&Event::Status("building the corpus: emoji art in three styles, alone and in scenes"));
     let corpus = build(&CorpusOptions { seed: a.seed, ..CorpusOptions::default() })?;
     let data = a.output.join("data");
     std::fs::create_dir_all(&data).with_context(|| format!("cannot create {}", data.display()))?;
     write_dataset(&corpus, &data)?;
-    let Some((config, session)) = train(a, &corpus, &data, stop, observe)? else {
+    let Some((config, session)) = train(a, &corpus, &data, control, observe)? else {
         return Ok(None);
     };
-    let model = Pipeline::open(&a.output.join("run").join("model"), &cpu())?;
+    let model = Pipeline::open(&a.output.join("run").join("model"), &device::cpu())?;
     let (table, searches) = measured(&model, &corpus, &data, a.seed, observe)?;
     let page = report(a, &model, &config, &session, corpus.train.len(), table, searches)?;
     let report = a.output.join(REPORT);
@@ -189,7 +195,7 @@ fn train(
     a: &Options,
     corpus: &Corpus,
     data: &Path,
-    stop: &AtomicBool,
+    control: &Control,
     observe: &mut dyn FnMut(&Event<'_>),
 ) -> Result<Option<(PretrainConfig, Session)>> {
     let run = a.output.join("run");
@@ -203,7 +209,7 @@ fn train(
             observe(&Event::Status(&format!("trying how many steps fit into {minutes} minutes")));
             let trials = a.output.join("trials");
             discard(&trials)?;
-            let fitted = fit_into(minutes, &mut config, &trials, stop, observe);
+            let fitted = fit_into(minutes, &mut config, &trials, control, observe);
             // Trials that failed are not kept either.
             discard(&trials)?;
             if !fitted? {
@@ -222,13 +228,14 @@ fn train(
         if resume { String::new() } else { format!(", about {} minutes", a.minutes) }
     )));
     let (started, mut done) = (Instant::now(), 0);
-    let options = RunOptions { output: &run, resume, stop };
-    let trained = training::run(Box::new(config.clone()), &options, &cpu(), &mut |event| {
-        if let RunEvent::Started(summary) = event {
-            done = summary.step;
-        }
-        observe(&Event::Run(event));
-    })?;
+    let options = RunOptions::new(&run).resume(resume).control(control.clone());
+    let trained =
+        training::run(Box::new(config.clone()), &options, &device::cpu(), &mut |event| {
+            if let RunEvent::Started(summary) = event {
+                done = summary.step;
+            }
+            observe(&Event::Run(event));
+        })?;
     if trained.outcome != RunOutcome::Done {
         observe(&Event::Status("interrupted: saved, the same command goes on"));
         return Ok(None);
@@ -310,13 +317,19 @@ fn measured(
                 cell(report.img_r1, "img_r1")
             )));
         }
-        searches.extend(examples(&both, pairs, seed)?);
+        examples(&both, pairs, seed, &mut searches)?;
     }
     Ok((table, searches))
 }
 
-/// Three searches of a split, right and wrong ones alike: every n-th caption, not chosen by result.
-fn examples(out: &Evaluation, pairs: &[Pair], seed: u64) -> Result<Vec<SearchExample>> {
+/// Adds three searches of a split that are not there yet, right and wrong ones alike: drawn by the seed, not
+/// chosen by result.
+fn examples(
+    out: &Evaluation,
+    pairs: &[Pair],
+    seed: u64,
+    searches: &mut Vec<SearchExample>,
+) -> Result<()> {
     let captions: Vec<(usize, &String)> = pairs
         .iter()
         .enumerate()
@@ -324,29 +337,33 @@ fn examples(out: &Evaluation, pairs: &[Pair], seed: u64) -> Result<Vec<SearchExa
         .collect();
     let mut stream =
         albef_data::random::Stream::new(seed, "example searches", &[pairs.len() as u64]);
-    (0..3)
-        .map(|_| {
-            let t = stream.below(captions.len());
-            let (owner, query) = captions[t];
-            let scores: Vec<f32> = out.t2i[t].iter().map(|(_, s)| *s).collect();
-            let best = scores.iter().copied().fold(f32::MIN, f32::max);
-            let share = |score: f32| f64::from(score - best).exp();
-            let all: f64 = scores.iter().map(|s| share(*s)).sum();
-            let results = top_k(&scores, 5)
-                .into_iter()
-                .map(|slot| {
-                    let (image, score) = out.t2i[t][slot];
-                    Ok(SearchResult {
-                        png: png(&pairs[image].image)?,
-                        score: share(score) / all,
-                        correct: image == owner,
-                        caption: pairs[image].captions[0].clone(),
-                    })
+    let wanted = searches.len() + 3;
+    // As many draws as captions: where fewer than three differ, there are fewer examples.
+    for _ in 0..captions.len() {
+        let t = stream.below(captions.len());
+        let (owner, query) = captions[t];
+        if searches.len() == wanted || searches.iter().any(|s| s.query == *query) {
+            continue;
+        }
+        let scores: Vec<f32> = out.t2i[t].iter().map(|(_, s)| *s).collect();
+        let best = scores.iter().copied().fold(f32::MIN, f32::max);
+        let share = |score: f32| f64::from(score - best).exp();
+        let all: f64 = scores.iter().map(|s| share(*s)).sum();
+        let results = top_k(&scores, 5)
+            .into_iter()
+            .map(|slot| {
+                let (image, score) = out.t2i[t][slot];
+                Ok(SearchResult {
+                    png: png(&pairs[image].image)?,
+                    score: share(score) / all,
+                    correct: image == owner,
+                    caption: pairs[image].captions[0].clone(),
                 })
-                .collect::<Result<Vec<_>>>()?;
-            Ok(SearchExample { query: query.clone(), results })
-        })
-        .collect()
+            })
+            .collect::<Result<Vec<_>>>()?;
+        searches.push(SearchExample { query: query.clone(), results });
+    }
+    Ok(())
 }
 
 /// The training of this start of the program.
@@ -397,7 +414,7 @@ fn report(
             fact("Queue", config.pairs.queue_size.to_string()),
             fact("Seed", config.train.data.seed.to_string()),
         ],
-        curves: curves_svg(&curves),
+        curves: curve_panels(&curves),
         tables: vec![table],
         searches,
         notes: vec![

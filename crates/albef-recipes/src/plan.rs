@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::recipe::{FileEntry, Form, Keep, Recipe, Run, Step, files, filled, names_in};
 
-/// What `--small` changes in a training step: two steps of four pictures of 32 pixels.
+/// What `--smoke` changes in a training step: two steps of four images of 32 pixels.
 const SMALL: &[&str] = &[
     "image_res=32",
     "batch_size=4",

@@ -88,7 +88,7 @@ pub struct Record {
     pub state: State,
     /// The data root.
     pub data: PathBuf,
-    /// Whether `--small` made it a trial of the machinery, which says nothing about the claims.
+    /// Whether `--smoke` made it a trial of the machinery, which says nothing about the claims.
     pub small: bool,
     /// Changed settings as they were typed.
     pub changed: Vec<String>,
@@ -178,7 +178,7 @@ impl Record {
             let mut given: Vec<String> =
                 self.changed.iter().map(|c| format!("--set {c}")).collect();
             given.extend(self.models.iter().map(|(s, p)| format!("--model {s}={}", p.display())));
-            given.extend(self.small.then(|| "--small".to_owned()));
+            given.extend(self.small.then(|| "--smoke".to_owned()));
             let given = if given.is_empty() { "no changes".into() } else { given.join(" ") };
             bail!("{}{hint}", of(&given));
         }
@@ -249,7 +249,7 @@ impl Record {
             line(format!("\n{}", self.note));
         }
         if self.small {
-            line("\n**Run with `--small`: the figures say nothing about the claims.**".into());
+            line("\n**Run with `--smoke`: the figures say nothing about the claims.**".into());
         }
         if !self.changed.is_empty() {
             line(format!("\nChanged: `{}`.", self.changed.join("`, `")));

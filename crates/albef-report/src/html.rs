@@ -100,13 +100,15 @@ body { margin: 0 auto; max-width: 62rem; padding: 2rem 1.25rem 4rem; background:
 h1 { margin: 0; font-size: 1.9rem } h2 { margin: 2.2rem 0 .7rem; font-size: 1.2rem }
 .sub { color: var(--soft); margin: .3rem 0 1.4rem }
 dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: .7rem; margin: 0 }
-dl div, table, .search, .curves { background: var(--card); border: 1px solid var(--line);
+dl div, .table, .search, .curves { background: var(--card); border: 1px solid var(--line);
   border-radius: .6rem } dl div { padding: .6rem .8rem }
 dt { color: var(--soft); font-size: .85rem } dd { margin: 0; font-weight: 600 }
-.curves { overflow-x: auto; padding: .5rem; background: #fff } .curves svg { display: block; max-width: 100%; height: auto }
-table { border-collapse: separate; border-spacing: 0; width: 100%; margin-bottom: 1rem; overflow: hidden }
-caption { text-align: left; color: var(--soft); padding: .2rem 0 .4rem }
+.curves { display: flex; flex-wrap: wrap; padding: .5rem }
+.curves svg { flex: 1 1 16rem; min-width: 0; max-width: 100%; height: auto }
+.caption { color: var(--soft); margin: 1rem 0 .4rem } .table { overflow-x: auto; margin-bottom: 1rem }
+table { border-collapse: separate; border-spacing: 0; width: 100% }
 th, td { padding: .45rem .8rem; text-align: right; border-top: 1px solid var(--line) }
+th { min-width: 6rem } td { white-space: nowrap }
 tr:first-child th { border-top: 0 } th:first-child, td:first-child { text-align: left }
 .search { padding: .8rem; margin-bottom: .9rem } .search p { margin: 0 0 .5rem; font-weight: 600 }
 .hits { display: flex; flex-wrap: wrap; gap: .7rem } figure { margin: 0; width: 8.2rem }
@@ -143,7 +145,13 @@ impl Report {
             out.push_str("<h2>Retrieval</h2>\n");
         }
         for table in &self.tables {
-            let _ = write!(out, "<table><caption>{}</caption><tr>", escape(&table.caption));
+            // Outside of the table, which scrolls on a narrow page.
+            let caption = escape(&table.caption);
+            let _ = write!(
+                out,
+                "<p class=\"caption\">{caption}</p><div class=\"table\" tabindex=\"0\" role=\"region\" \
+                 aria-label=\"{caption}\"><table><tr>"
+            );
             table.head.iter().for_each(|h| {
                 let _ = write!(out, "<th scope=\"col\">{}</th>", escape(h));
             });
@@ -155,7 +163,7 @@ impl Report {
                 });
                 out.push_str("</tr>");
             }
-            out.push_str("</table>\n");
+            out.push_str("</table></div>\n");
         }
         if !self.searches.is_empty() {
             out.push_str("<h2>Searches</h2>\n");

@@ -2,6 +2,7 @@
 //! HTML report.
 
 mod compare;
+mod comparison;
 mod curves;
 mod html;
 mod jsonl;
@@ -10,7 +11,8 @@ mod stats;
 mod tensorboard;
 
 pub use compare::{Difference, Draw, Named, Side, Test, compare};
-pub use curves::{Series, curves_svg};
+pub use comparison::Comparison;
+pub use curves::{Series, curve_panels, curves_svg};
 pub use html::{Report, SearchExample, SearchResult, Table, data_uri, escape};
 pub use jsonl::JsonLines;
 pub use outcomes::{Column, Kind, Outcome, OutcomeSet, Outcomes, OutcomesError};

@@ -3,12 +3,11 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 use albef::checkpoint::{Checkpoint, Parts};
 use albef::config::Source;
 use albef::task::{Query, TaskRef};
-use albef::train::run::{RunEvent, RunOptions, run};
+use albef::train::{RunEvent, RunOptions, run};
 use albef::{default_model, device};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -25,9 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     ];
     let config = task.configure(Source { settings: &settings, ..Source::default() })?;
     let device = device::open("cpu")?;
-    let stop = AtomicBool::new(false);
-    let options = RunOptions { output: &output.join("run"), resume: false, stop: &stop };
-    run(config, &options, &device, &mut |event| {
+    run(config, &RunOptions::new(output.join("run")), &device, &mut |event| {
         if let RunEvent::Step { report, total, .. } = event {
             println!("step {} of {total}: {:?}", report.step, report.losses);
         }

@@ -2,12 +2,11 @@
 //! with it: `cargo run --release --example pretrain`.
 
 use std::error::Error;
-use std::sync::atomic::AtomicBool;
 
 use albef::config::Source;
 use albef::inference::SearchOptions;
 use albef::task::TaskRef;
-use albef::train::run::{RunEvent, RunOptions, run};
+use albef::train::{RunEvent, RunOptions, run};
 use albef::{Control, ImageSet, Pipeline, device};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -21,9 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config =
         TaskRef::pretrain().configure(Source { text: &text, settings: &settings, file: None })?;
     let device = device::open("cpu")?;
-    let stop = AtomicBool::new(false);
-    let options = RunOptions { output: &output, resume: false, stop: &stop };
-    run(config, &options, &device, &mut |event| {
+    run(config, &RunOptions::new(&output), &device, &mut |event| {
         if let RunEvent::Step { report, total, .. } = event {
             println!("step {} of {total}: {:?}", report.step, report.losses);
         }

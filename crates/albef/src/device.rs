@@ -5,10 +5,12 @@
 
 use std::panic;
 
-use burn::tensor::Device;
+pub use burn::tensor::Device;
 
 use crate::error::{Error, Result};
-use crate::params::{cpu, from_vec, to_vec};
+pub use crate::ops::{Bf16Unit, Precision, bf16_unit};
+pub use crate::params::cpu;
+use crate::params::{from_vec, to_vec};
 
 /// A kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

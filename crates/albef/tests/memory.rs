@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use albef::Control;
 use albef::config::Source;
-use albef::params::cpu;
+use albef::device::cpu;
 use albef::task::TaskRef;
-use albef::train::trainer::Trainer;
+use albef::train::{Event, Trainer};
 use albef_data::dataset::{Dataset, Location, Sample};
 
 /// Counts the bytes that are held, and the most that were.
@@ -70,9 +71,9 @@ fn memory_stays_flat_over_two_hundred_steps() {
     let mut trainer = Trainer::with_data(config, data, dir.path(), &cpu()).unwrap();
     let (mut step, mut early, mut late, mut within) = (0, 0, 0, 0);
     trainer
-        .run(&AtomicBool::new(false), &mut |event| {
+        .run(&Control::new(), &mut |event| {
             let held = HELD.load(Ordering::Relaxed);
-            if let albef::train::trainer::Event::Step { .. } = event {
+            if let Event::Step { .. } = event {
                 step += 1;
                 match step {
                     60 => {

@@ -56,7 +56,9 @@ pub fn run(data: Option<&Path>, output: Option<&Path>, as_json: bool) -> Result<
         text += &format!("{:<24} {:<8} {}\n", word("id"), word("table"), word("row"));
         let claims: Vec<String> =
             row["claims"].as_array().into_iter().flatten().map(claim_text).collect();
-        text += &format!("{:<33} {}\n", "", word("state"));
+        if row["state"].is_string() {
+            text += &format!("{:<33} {}\n", "", word("state"));
+        }
         if !claims.is_empty() {
             text += &format!("{:<33} {}\n", "", claims.join(", "));
         }
@@ -77,13 +79,13 @@ fn row(recipe: &Recipe, data: Option<&Path>, record: Option<&Record>) -> Result<
         }
         None => None,
     };
-    let state = match (record, &absent) {
-        (Some(r), _) if r.state == State::Done && r.small => "done, with --small".into(),
-        (Some(r), _) if r.state == State::Done => "done".into(),
-        (Some(_), _) => "begun, not finished".into(),
-        (None, Some(absent)) if absent.is_empty() => "ready".into(),
-        (None, Some(absent)) => format!("missing {} files", absent.len()),
-        (None, None) => "not looked at".to_owned(),
+    let state: Option<String> = match (record, &absent) {
+        (Some(r), _) if r.state == State::Done && r.small => Some("done, with --smoke".into()),
+        (Some(r), _) if r.state == State::Done => Some("done".into()),
+        (Some(_), _) => Some("begun, not finished".into()),
+        (None, Some(absent)) if absent.is_empty() => Some("ready".into()),
+        (None, Some(absent)) => Some(format!("missing {} files", absent.len())),
+        (None, None) => None,
     };
     let claims: Vec<Value> = recipe
         .claims

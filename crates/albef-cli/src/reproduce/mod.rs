@@ -6,7 +6,7 @@ mod run;
 
 use std::path::PathBuf;
 
-use albef::train::lock::FolderLock;
+use albef::train::FolderLock;
 use albef_recipes::{check, plan, recipe, record};
 use anyhow::{Context, Result, bail};
 
@@ -22,7 +22,7 @@ pub struct Arguments {
     #[arg(required_unless_present = "list", conflicts_with = "list")]
     row: Option<String>,
     /// List all rows with their claims and whether their files are there.
-    #[arg(long, conflicts_with_all = ["check", "resume", "set", "model", "small", "server"])]
+    #[arg(long, conflicts_with_all = ["check", "resume", "set", "model", "smoke", "server"])]
     list: bool,
     /// Folder with `data`, `images` and `models` (see docs/src/how-to/reproduce.md).
     #[arg(long, value_name = "ROOT")]
@@ -43,8 +43,8 @@ pub struct Arguments {
     #[arg(long, value_name = "[STEP:]KEY=VALUE")]
     set: Vec<String>,
     /// Two training steps of four small images: tries the machinery, not the claim.
-    #[arg(long)]
-    small: bool,
+    #[arg(long, alias = "small")]
+    smoke: bool,
     /// A figure that the evaluation server gave, by the claim's name.
     #[arg(long, value_name = "CLAIM=FIGURE")]
     server: Vec<String>,
@@ -66,7 +66,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         None if a.check => PathBuf::from("."),
         None => bail!("name the folder of the run: --output DIR"),
     };
-    let plan = Plan::new(recipe, data, &output, &a.model, a.small, &a.set)?;
+    let plan = Plan::new(recipe, data, &output, &a.model, a.smoke, &a.set)?;
     run::validate(&plan)?;
     let files = check::check(&plan);
     let good = files.iter().all(check::FileState::is_good);

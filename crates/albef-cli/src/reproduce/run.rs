@@ -5,7 +5,7 @@ use std::time::Instant;
 use albef::Device;
 use albef::config::Source;
 use albef::task::{PRETRAIN, TaskConfig, TaskRef};
-use albef::train::run::{self as training, RunOptions};
+use albef::train::{self as training, RunOptions};
 use albef_weights::write_atomic;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::measure;
 use crate::ExitStatus;
 use crate::device::DeviceArg;
-use crate::train::{Progress, finish, stop_flag};
+use crate::train::{Progress, finish, interruptible};
 use albef_recipes::plan::Plan;
 use albef_recipes::recipe::{Run, Step, config};
 use albef_recipes::record::{Record, State, StepRecord};
@@ -46,7 +46,7 @@ fn configured(step: &Step, settings: &Map<String, Value>) -> Result<Box<dyn Task
 /// Runs what the record does not have yet; `No` if it was stopped.
 pub fn run(plan: &Plan, record: &mut Record, place: &DeviceArg) -> Result<ExitStatus> {
     let device = place.open()?;
-    let stop = stop_flag();
+    let control = interruptible();
     let steps = plan.steps();
     for (i, step) in steps.iter().enumerate() {
         if record.step(&step.name).is_some_and(|s| s.state == State::Done) {
@@ -55,7 +55,7 @@ pub fn run(plan: &Plan, record: &mut Record, place: &DeviceArg) -> Result<ExitSt
         }
         eprintln!("step {} of {}: {}", i + 1, steps.len(), step.name);
         let settings = plan.settings(step)?;
-        let mut command = command(plan, step, &settings)?;
+        let mut command = command(plan, step, &settings);
         command.extend(["--device".to_owned(), place.device.clone()]);
         let mut entry = StepRecord {
             name: step.name.clone(),
@@ -74,7 +74,7 @@ pub fn run(plan: &Plan, record: &mut Record, place: &DeviceArg) -> Result<ExitSt
         entry.state = if ended == ExitStatus::Yes { State::Done } else { State::Stopped };
         record.put(entry);
         record.compare(&plan.recipe);
-        let stopped = stop.load(std::sync::atomic::Ordering::SeqCst) && i + 1 < steps.len();
+        let stopped = control.is_cancelled() && i + 1 < steps.len();
         if ended == ExitStatus::No || stopped {
             record.state = State::Stopped;
             record.write(&plan.output)?;
@@ -90,11 +90,11 @@ pub fn run(plan: &Plan, record: &mut Record, place: &DeviceArg) -> Result<ExitSt
 }
 
 /// The ordinary command of a step.
-fn command(plan: &Plan, step: &Step, settings: &Map<String, Value>) -> Result<Vec<String>> {
+fn command(plan: &Plan, step: &Step, settings: &Map<String, Value>) -> Vec<String> {
     let mut words = vec!["albef".to_owned()];
     match &step.run {
         Run::Evaluate(task) => {
-            return Ok(measure::command(task, &step.name, settings, &plan.output));
+            return measure::command(task, &step.name, settings, &plan.output);
         }
         Run::Pretrain => words.push("pretrain".into()),
         Run::Finetune(task) => words.extend(["finetune".to_owned(), task.clone()]),
@@ -105,7 +105,7 @@ fn command(plan: &Plan, step: &Step, settings: &Map<String, Value>) -> Result<Ve
     for (key, value) in settings {
         words.extend(["--set".to_owned(), format!("{key}={value}")]);
     }
-    Ok(words)
+    words
 }
 
 fn one(
@@ -123,8 +123,8 @@ fn one(
     let file = plan.output.join(format!("{}.yaml", step.name));
     write_atomic(&file, |f| std::io::Write::write_all(f, text.as_bytes()))?;
     let folder = plan.output.join(&step.name);
-    let (resume, stop) = (folder.join("checkpoints").is_dir(), stop_flag());
-    let options = RunOptions { output: &folder, resume, stop: &stop };
+    let resume = folder.join("checkpoints").is_dir();
+    let options = RunOptions::new(&folder).resume(resume).control(interruptible());
     let mut progress = Progress::new(&folder, &place.device);
     let config = configured(step, settings)?;
     let found = training::run(config, &options, device, &mut |event| progress.show(event));

@@ -85,7 +85,7 @@ fn what_cannot_be_measured_is_said() {
     };
     assert!(failed(&run, &["--batch", "1"]).contains("2 candidates"));
     assert!(failed(&run, &["--pairs", "1"]).contains("2 are needed"));
-    assert!(failed(&run, &["--mlm-probability", "0"]).contains("--mlm-probability"));
+    assert!(failed(&run, &["--mlm-probability", "0"]).contains("mlm_probability"));
     std::fs::remove_dir_all(run.join("model")).unwrap();
     assert!(mi(dir.path(), &list, &run, &[]).status.success(), "the checkpoint tells sizes");
     let checkpoint = std::fs::read_dir(run.join("checkpoints")).unwrap().next().unwrap().unwrap();

@@ -53,7 +53,7 @@ fn a_row_of_each_task_runs_to_the_end_beside_its_claim() {
         ("table5-itm", Some("RefCOCO+ testA")),
         ("table5-itc", Some("RefCOCO+ testB")),
     ] {
-        let record = record(&reproduce(root, row, &["--small"]));
+        let record = record(&reproduce(root, row, &["--smoke"]));
         assert_eq!((&record["state"], &record["small"]), (&"done".into(), &true.into()), "{row}");
         let claims = record["claims"].as_array().unwrap();
         match claim {
@@ -81,7 +81,7 @@ fn a_row_of_each_task_runs_to_the_end_beside_its_claim() {
             assert!(root.join("runs").join(row).join(name).is_file(), "{row}");
         }
         let page = fs::read_to_string(root.join("runs").join(row).join("reproduce.md")).unwrap();
-        assert!(page.contains("--small") && page.contains("albef evaluate"), "{page}");
+        assert!(page.contains("--smoke") && page.contains("albef evaluate"), "{page}");
     }
 
     // The answers lie there for the server; its figure comes back by hand.
@@ -89,7 +89,7 @@ fn a_row_of_each_task_runs_to_the_end_beside_its_claim() {
     let results: Value = serde_json::from_slice(&fs::read(results).unwrap()).unwrap();
     assert_eq!(results.as_array().unwrap().len(), official::PICTURES);
     assert!(results[0]["question_id"].is_i64() && results[0]["answer"].is_string());
-    let more = ["--small", "--resume", "--server", "VQA test-dev=70.5"];
+    let more = ["--smoke", "--resume", "--server", "VQA test-dev=70.5"];
     let told = record(&reproduce(root, "table4-vqa-4m", &more));
     assert_eq!(told["claims"][0]["measured"], 70.5);
 
@@ -101,7 +101,7 @@ fn a_row_of_each_task_runs_to_the_end_beside_its_claim() {
         let row = rows.as_array().unwrap().iter().find(|r| r["id"] == id).unwrap();
         row["state"].as_str().unwrap().to_owned()
     };
-    assert_eq!(state("table4-ve-4m"), "done, with --small");
+    assert_eq!(state("table4-ve-4m"), "done, with --smoke");
     assert_eq!(state("table2-coco-4m"), "ready");
     // BERT and DeiT.
     assert_eq!(state("pretrain-4m"), "missing 2 files");
@@ -112,7 +112,7 @@ fn a_stopped_run_goes_on_and_refuses_other_choices() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     prepared(root);
-    let first = record(&reproduce(root, "table4-ve-4m", &["--small"]));
+    let first = record(&reproduce(root, "table4-ve-4m", &["--smoke"]));
     let place = root.join("runs/table4-ve-4m/reproduce.json");
     // As if the run had ended before the last measurement.
     let mut cut = first.clone();
@@ -120,13 +120,13 @@ fn a_stopped_run_goes_on_and_refuses_other_choices() {
     cut["state"] = "stopped".into();
     fs::write(&place, cut.to_string()).unwrap();
     let trained = fs::metadata(root.join("runs/table4-ve-4m/ve/log.jsonl")).unwrap();
-    let again = reproduce(root, "table4-ve-4m", &["--small"]);
+    let again = reproduce(root, "table4-ve-4m", &["--smoke"]);
     assert_eq!(again.status.code(), Some(2));
     assert!(stderr(&again).contains("--resume"), "{}", stderr(&again));
     let other = reproduce(root, "table4-ve-4m", &["--resume"]);
     assert_eq!(other.status.code(), Some(2));
-    assert!(stderr(&other).contains("--small"), "{}", stderr(&other));
-    let whole = record(&reproduce(root, "table4-ve-4m", &["--small", "--resume"]));
+    assert!(stderr(&other).contains("--smoke"), "{}", stderr(&other));
+    let whole = record(&reproduce(root, "table4-ve-4m", &["--smoke", "--resume"]));
     assert_eq!(whole["claims"], first["claims"]);
     let after = fs::metadata(root.join("runs/table4-ve-4m/ve/log.jsonl")).unwrap();
     assert_eq!(trained.modified().unwrap(), after.modified().unwrap(), "trained twice");
@@ -150,7 +150,7 @@ fn missing_and_damaged_files_are_all_listed_before_anything_runs() {
     fs::remove_file(root.join("models/albef-4m/vocab.txt")).unwrap();
     fs::write(root.join("data/ve_test.json"), r#"[{"image": "1", "sentence": "s"}]"#).unwrap();
     fs::write(root.join("images/snli-ve/0.jpg"), b"no picture").unwrap();
-    let run = reproduce(root, "table4-ve-4m", &["--small"]);
+    let run = reproduce(root, "table4-ve-4m", &["--smoke"]);
     assert_eq!(run.status.code(), Some(1));
     let text = stderr(&run);
     for part in ["ve_dev.json", "vocab.txt", "entry 0", "image 0.jpg", "4 of 5 files"] {
@@ -165,7 +165,7 @@ fn missing_and_damaged_files_are_all_listed_before_anything_runs() {
     assert_eq!(reproduce(root, "table2-flickr-14m", &["--check"]).status.code(), Some(0));
     // A setting that a later step does not know is refused before the first one runs.
     for wrong in ["nlvr:alpa=0", "nlvr_test:kk=3"] {
-        let output = reproduce(root, "table4-nlvr-14m", &["--small", "--set", wrong]);
+        let output = reproduce(root, "table4-nlvr-14m", &["--smoke", "--set", wrong]);
         assert_eq!(output.status.code(), Some(2));
         let step = wrong.split(':').next().unwrap();
         assert!(stderr(&output).contains(&format!("in step `{step}`")), "{}", stderr(&output));
@@ -180,7 +180,7 @@ fn missing_and_damaged_files_are_all_listed_before_anything_runs() {
 fn a_pretraining_row_runs_through_all_tasks() {
     let dir = tempfile::tempdir().unwrap();
     official::write_root(dir.path());
-    let record = record(&reproduce(dir.path(), "table1-itc-mod", &["--small"]));
+    let record = record(&reproduce(dir.path(), "table1-itc-mod", &["--smoke"]));
     let claims = record["claims"].as_array().unwrap();
     let measured = claims.iter().filter(|c| c["measured"].is_f64()).count();
     assert_eq!((claims.len(), measured), (5, 4), "{record}");

@@ -7,20 +7,18 @@
 mod compose;
 mod sprites;
 mod tasks;
-mod write;
 
 pub use sprites::{LeftOut, Sprites};
 pub use tasks::{TaskCorpus, build_tasks, write_tasks};
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 use std::path::Path;
 
+use albef_weights::{WeightsError, write_atomic};
 use image::ImageFormat;
 use serde_json::{Value, json};
-
-use write::write_whole;
 
 use crate::error::{DataError, Result};
 use crate::image::{RgbImage, resize_bicubic};
@@ -184,10 +182,19 @@ pub fn write_dataset(corpus: &Corpus, folder: &Path) -> Result<()> {
                 "image_id": pair.id, "style": pair.style,
             })
         };
-        let list = Value::Array(pairs.iter().enumerate().map(entry).collect()).to_string();
-        write_whole(&folder.join(format!("{name}.json")), list.as_bytes())?;
+        let list = pairs.iter().enumerate().map(entry).collect();
+        write_list(&folder.join(format!("{name}.json")), &Value::Array(list))?;
     }
     Ok(())
+}
+
+/// Writes a list whole or not at all.
+fn write_list(path: &Path, list: &Value) -> Result<()> {
+    let written = write_atomic(path, |file| file.write_all(list.to_string().as_bytes()));
+    written.map_err(|error| match error {
+        WeightsError::Io { path, cause } => DataError::Io { path, cause },
+        other => DataError::io(path)(std::io::Error::other(other)),
+    })
 }
 
 #[cfg(test)]

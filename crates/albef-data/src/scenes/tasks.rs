@@ -8,13 +8,14 @@
 //! seen; `concept` is of concepts that no other split shows or names.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::compose::{Arranged, with_article};
-use super::write::write_whole;
+use super::write_list;
 use super::{Pair, Sprites, png};
 use crate::error::{DataError, Result};
 use crate::image::RgbImage;
@@ -48,6 +49,39 @@ pub struct TaskCorpus {
     pub ve: Vec<Value>,
     /// Expressions with the box of what they mean and the boxes to choose from.
     pub grounding: Vec<Value>,
+}
+
+impl TaskCorpus {
+    /// All texts of the lists, answers included.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let lists =
+            [&self.things, &self.captions, &self.vqa, &self.nlvr, &self.ve, &self.grounding];
+        lists.into_iter().flatten().flat_map(|entry| {
+            let single =
+                ["question", "sentence", "text"].into_iter().filter_map(|key| entry[key].as_str());
+            let several = ["caption", "answer"].into_iter().filter_map(|key| entry[key].as_array());
+            single.chain(several.flatten().filter_map(Value::as_str))
+        })
+    }
+}
+
+impl fmt::Display for TaskCorpus {
+    /// The size of each list.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {} images, {} of single things, {} of captioned scenes, {} questions, {} \
+             statements, {} sentences, {} expressions",
+            self.name,
+            self.pictures.len(),
+            self.things.len(),
+            self.captions.len(),
+            self.vqa.len(),
+            self.nlvr.len(),
+            self.ve.len(),
+            self.grounding.len()
+        )
+    }
 }
 
 /// Which pairs of concepts a split shows.
@@ -359,18 +393,18 @@ pub fn write_tasks(splits: &[TaskCorpus], folder: &Path) -> Result<()> {
             ("ve", &split.ve),
             ("grounding", &split.grounding),
         ] {
-            let text = Value::Array(list.clone()).to_string();
-            write_whole(&folder.join(format!("{}_{task}.json", split.name)), text.as_bytes())?;
+            let file = folder.join(format!("{}_{task}.json", split.name));
+            write_list(&file, &Value::Array(list.clone()))?;
         }
         let said = split.vqa.iter().filter_map(|q| q["answer"][0].as_str());
         if split.name == CONCEPT {
-            let own = json!(said.collect::<BTreeSet<_>>()).to_string();
-            write_whole(&folder.join("concept_answers.json"), own.as_bytes())?;
+            let own = json!(said.collect::<BTreeSet<_>>());
+            write_list(&folder.join("concept_answers.json"), &own)?;
         } else {
             answers.extend(said);
         }
     }
-    write_whole(&folder.join("answers.json"), json!(answers).to_string().as_bytes())
+    write_list(&folder.join("answers.json"), &json!(answers))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ mod infer;
 mod model;
 mod parse;
 mod reference;
-pub mod section;
+pub(crate) mod section;
 mod sections;
 #[cfg(test)]
 mod tests;

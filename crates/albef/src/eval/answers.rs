@@ -164,7 +164,7 @@ fn sequence_scores(
     }
     let logits = model.head.forward(decoded.clone().select(0, index(&rows, &decoded.device())));
     let log_p = activation::log_softmax(logits, 1);
-    let tokens = to_vec(crate::objectives::classify::gather_labels(log_p, &labels));
+    let tokens = to_vec(crate::objectives::labels::gather_labels(log_p, &labels));
     let mut at = 0;
     Ok(texts
         .iter()

@@ -2,12 +2,14 @@
 
 pub mod answers;
 pub mod grounding;
-pub mod metrics;
+pub(crate) mod metrics;
 pub mod mutual_information;
 pub mod outcomes;
-pub mod protocol;
+pub(crate) mod protocol;
 pub mod refcoco;
 pub mod retrieval;
-pub mod text_baseline;
+pub(crate) mod text_baseline;
 pub mod vqa_files;
 pub mod vqa_score;
+
+pub use metrics::RecallReport;

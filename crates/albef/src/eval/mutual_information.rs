@@ -9,6 +9,9 @@
 //! vocabulary, `W` masked words. Logarithms are natural; sums are in double precision.
 
 mod analysis;
+mod table;
+#[cfg(test)]
+mod tests;
 
 pub use analysis::{Analysis, Options, measure, open};
 

@@ -84,9 +84,6 @@ pub struct Measured<'a> {
 }
 
 impl Protocol {
-    /// All protocols.
-    pub const ALL: [Self; 3] = PROTOCOLS;
-
     /// The protocol of that name.
     ///
     /// # Errors

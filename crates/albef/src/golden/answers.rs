@@ -15,8 +15,8 @@ use crate::eval::vqa_score::{
 };
 use crate::model::{Branch, DropoutRng, Memory, OutputRows, TextTrace, TokenBatch, VqaModel};
 use crate::objectives::VqaObjective;
-use crate::objectives::classify::gather_labels;
 use crate::objectives::distill::DistillAxis;
+use crate::objectives::labels::gather_labels;
 use crate::objectives::rng::Replay;
 use crate::objectives::vqa::VqaTrace;
 use crate::ops::{Ops, index};
@@ -37,7 +37,7 @@ pub(super) fn decoder(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         prefix_lengths(&t.indices("encoder_mask", batch * length, 2)?, length),
     ) else {
         c.fail(HOLES.into());
-        return c.finish();
+        return Ok(c.finish());
     };
     let states = from_vec(t.floats("encoder_states")?, [batch * length, hidden], set.device());
     let ranges = visible.iter().enumerate().map(|(b, v)| b * length..b * length + v).collect();
@@ -85,7 +85,7 @@ pub(super) fn decoder(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
             None => c.fail(format!("`{name}` is not computed here")),
         }
     }
-    c.finish()
+    Ok(c.finish())
 }
 
 pub(super) fn training(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
@@ -96,11 +96,11 @@ pub(super) fn training(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         padded_batch(&t, "answer_ids", "answer_mask")?,
     ) else {
         c.fail(HOLES.into());
-        return c.finish();
+        return Ok(c.finish());
     };
     step(set, fixture, [questions.clone(), answers.clone()], true, &mut c)?;
     step(set, fixture, [packed(&questions), packed(&answers)], false, &mut c)?;
-    c.finish()
+    Ok(c.finish())
 }
 
 fn step(
@@ -178,7 +178,7 @@ pub(super) fn ranking(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         padded_batch(&t, "answer_ids", "answer_mask")?,
     ) else {
         c.fail(HOLES.into());
-        return c.finish();
+        return Ok(c.finish());
     };
     let questions = packed(&questions);
     let answers = packed(&answers);
@@ -226,7 +226,7 @@ pub(super) fn ranking(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
             c.fail(format!("question {i}: {} instead of {want}", listed["answers"][best]));
         }
     }
-    c.finish()
+    Ok(c.finish())
 }
 
 /// Compares the word pieces of the listed texts, an answer followed by `eos`, with those of the tensors.
@@ -302,5 +302,5 @@ pub(super) fn score(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
             c.numbers(&format!("{key}.{kind}"), &[*got], &[number(&json["totals"][key][kind])]);
         }
     }
-    c.finish()
+    Ok(c.finish())
 }

@@ -37,7 +37,7 @@ fn both_ways(
             one(&packed(&padded), &mut c)?;
         }
     }
-    c.finish()
+    Ok(c.finish())
 }
 
 pub(super) fn retrieval(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {

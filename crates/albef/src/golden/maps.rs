@@ -15,7 +15,7 @@ pub(super) fn gradcam(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let expected = set.tensors(fixture, "expected.safetensors")?;
     let Some(tokens) = padded_batch(&t, "input_ids", "attention_mask")? else {
         c.fail("a mask with holes, where only visible prefixes are known".into());
-        return c.finish();
+        return Ok(c.finish());
     };
     let images = t.on::<4>("image", set.device())?;
     let layer = fixture["params"]["layer"].as_u64().unwrap_or(0) as usize;
@@ -45,7 +45,7 @@ pub(super) fn gradcam(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         };
         c.tensor(&name, &got, &expected.floats(&name)?);
     }
-    c.finish()
+    Ok(c.finish())
 }
 
 pub(super) fn boxes(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
@@ -57,7 +57,7 @@ pub(super) fn boxes(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let refs = cases["refs"].as_array().cloned().unwrap_or_default();
     if refs.len() != count {
         c.fail(format!("{} `refs` for {count} maps", refs.len()));
-        return c.finish();
+        return Ok(c.finish());
     }
     let number = |v: &Value| v.as_f64().unwrap_or(f64::NAN);
     let region = |v: &Value| std::array::from_fn(|i| number(&v[i]));
@@ -99,5 +99,5 @@ pub(super) fn boxes(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         let got = iou(region(&case["a"]), region(&case["b"]));
         c.numbers("iou", &[got], &[number(&case["expected"])]);
     }
-    c.finish()
+    Ok(c.finish())
 }

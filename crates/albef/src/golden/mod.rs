@@ -18,9 +18,10 @@ mod step;
 mod training;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub use compare::{Comparison, Outcome, Outliers, Tolerance, Worst};
 pub use set::GoldenSet;
@@ -44,6 +45,41 @@ impl Replayed {
     #[must_use]
     pub fn passed(&self) -> bool {
         matches!(&self.outcome, Some(Ok(o)) if o.passed())
+    }
+
+    /// Name, kind, and how far it is from what was recorded.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let mut value = json!({ "name": self.name, "kind": self.kind, "passed": self.passed() });
+        match &self.outcome {
+            None => value["error"] = json!("unknown kind"),
+            Some(Err(e)) => value["error"] = json!(e.to_string()),
+            Some(Ok(o)) => {
+                let worst = o.worst.as_ref();
+                value["worst"] = json!(worst.map_or(0.0, |w| w.error));
+                value["tolerance"] = json!(worst.map(|w| w.allowed));
+                value["where"] = json!(worst.map(|w| &w.place));
+                value["problem"] = json!(o.problem);
+                value["outliers"] = json!(o.outliers.map(|x| json!({
+                    "found": x.found, "allowed": x.allowed, "worst": x.error, "limit": x.limit
+                })));
+                value["compared"] = json!(o.compared);
+            }
+        }
+        value
+    }
+}
+
+impl fmt::Display for Replayed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.outcome {
+            None => write!(f, "UNKNOWN  {:<32} kind `{}`", self.name, self.kind),
+            Some(Err(e)) => write!(f, "ERROR    {:<32} {e}", self.name),
+            Some(Ok(o)) => {
+                let verdict = if o.passed() { "ok     " } else { "FAILED " };
+                write!(f, "{verdict}  {:<32} {o}", self.name)
+            }
+        }
     }
 }
 

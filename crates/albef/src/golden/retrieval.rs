@@ -54,7 +54,7 @@ pub(super) fn itm_eval(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
             compare_report(&mut c, &format!("case{i}"), usize::MAX, &report, &case["expected"]);
         }
     }
-    c.finish()
+    Ok(c.finish())
 }
 
 /// Compares which caption is of which image.
@@ -153,5 +153,5 @@ pub(super) fn evaluation(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         let want = &json[format!("metrics_k{k}")];
         compare_report(&mut c, &format!("k{k}"), k as usize, &out.itm, want);
     }
-    c.finish()
+    Ok(c.finish())
 }

@@ -41,7 +41,7 @@ pub(super) fn mlm_mask(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         c.integers(&name("input_ids"), &got, &expected.integers(&name("input_ids"))?);
         c.integers(&name("labels"), &labels, &expected.integers(&name("labels"))?);
     }
-    c.finish()
+    Ok(c.finish())
 }
 
 pub(super) fn adamw(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
@@ -91,7 +91,7 @@ pub(super) fn adamw(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         c.tensor(&average, &to_vec(m.exp_avg), &expected.floats(&average)?);
         c.tensor(&square, &to_vec(m.exp_avg_sq), &expected.floats(&square)?);
     }
-    c.finish()
+    Ok(c.finish())
 }
 
 pub(super) fn ema(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
@@ -114,7 +114,7 @@ pub(super) fn ema(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
             c.tensor(&key, &average, &expected.floats(&key)?);
         }
     }
-    c.finish()
+    Ok(c.finish())
 }
 
 pub(super) fn schedules(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
@@ -167,5 +167,5 @@ pub(super) fn schedules(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
             c.numbers(&format!("{name}.epoch{epoch}"), &got, &want);
         }
     }
-    c.finish()
+    Ok(c.finish())
 }

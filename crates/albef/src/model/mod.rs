@@ -7,12 +7,12 @@ mod text;
 mod vision;
 mod weights;
 
-pub use albef::{Albef, Branch, Encoders, normalize};
+pub use albef::{Albef, Branch, Encoders};
 pub use albef_data::text::{Sequence, TokenBatch};
 pub use downstream::{
     AssignmentModel, ClassificationModel, ImagesPerText, Nlvr2Model, VisualEntailmentModel,
     VqaModel,
 };
-pub use text::{DropoutRng, ImageContext, Memory, MlmHead, OutputRows, TextEncoder, TextTrace};
-pub use vision::{ImageStates, VisionEncoder, VisionTrace};
-pub use weights::{LayerNorm, Leaf, Linear, Scope, Weights};
+pub use text::{DropoutRng, ImageContext, Memory, MlmHead, OutputRows, TextTrace};
+pub use vision::{ImageStates, VisionTrace};
+pub use weights::{Leaf, Weights};

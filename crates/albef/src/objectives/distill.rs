@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
 
 use super::Metric;
-use super::classify::gather_labels;
+use super::labels::gather_labels;
 use crate::fault::{Fault, injected};
 use crate::params::to_vec;
 

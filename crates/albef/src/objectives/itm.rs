@@ -3,9 +3,9 @@
 //! Letters: `B` batch, `Q` queue length, `M` pairs to tell apart: the `B` true ones first, then up to
 //! `B` texts with a negative image and `B` images with a negative text.
 
-use burn::tensor::{Tensor, activation};
+use burn::tensor::Tensor;
 
-use super::classify::{label_accuracy, label_cross_entropy};
+use super::labels::{label_accuracy, label_cross_entropy};
 use super::negatives::sample_negatives;
 use super::rng::{NegativeDraws, StepRng};
 use crate::fault::{Fault, injected};
@@ -80,7 +80,7 @@ pub fn labels(batch: usize, pairs: usize) -> Vec<usize> {
 /// into the logits, so into image and text states also where they are negatives.
 #[must_use]
 pub fn loss(logits: Tensor<2>, labels: &[usize]) -> Tensor<1> {
-    label_cross_entropy(activation::log_softmax(logits, 1), labels)
+    label_cross_entropy(logits, labels)
 }
 
 /// The share of pairs that logits `[M, 2]` tell right; `None` without pairs.

@@ -12,6 +12,7 @@ pub mod classify;
 pub mod distill;
 pub mod itc;
 pub mod itm;
+pub mod labels;
 pub mod masking;
 pub mod mlm;
 pub mod momentum;
@@ -19,6 +20,8 @@ pub mod negatives;
 pub mod pairs;
 pub mod queue;
 pub mod rng;
+#[cfg(test)]
+mod tests;
 pub mod text_assignment;
 pub mod vqa;
 

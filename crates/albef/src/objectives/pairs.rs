@@ -111,8 +111,6 @@ pub struct PairsTrace {
     pub feats: [Tensor<2>; 4],
     /// Similarities, targets and the losses of both directions.
     pub contrast: Contrast,
-    /// The negatives of matching.
-    pub negatives: Negatives,
     /// Matching logits `[M, 2]`.
     pub itm_logits: Option<Tensor<2>>,
     /// 1 for true pairs.
@@ -237,7 +235,6 @@ impl Objective for PairsObjective {
                 text_embeds: text,
                 feats,
                 contrast,
-                negatives,
                 itm_logits,
                 itm_labels,
                 masked,

@@ -5,7 +5,7 @@
 use albef_data::dataset::Batch;
 use burn::tensor::{Tensor, activation};
 
-use super::classify::label_cross_entropy;
+use super::labels::label_cross_entropy;
 use super::negatives::sample_negatives;
 use super::rng::derive_seed;
 use super::{Forward, Losses, Objective, StepContext};
@@ -113,7 +113,7 @@ impl Objective for TextAssignmentObjective {
             .ok_or_else(|| Error::Config(format!("draws are given for fewer than {n} texts")))?;
         let mut dropout = cx.rng.dropout(self.dropout);
         let logits = model.logits(&states, &pairs, &batch.text, &mut dropout)?;
-        let loss = label_cross_entropy(activation::log_softmax(logits.clone(), 1), &labels);
+        let loss = label_cross_entropy(logits.clone(), &labels);
         let trace = cx.trace.then(|| -> Box<dyn std::any::Any> {
             Box::new(TextAssignmentTrace { logits, labels, weights: draw_weights })
         });

@@ -14,9 +14,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-pub use albef_kernels::{
-    Bf16Unit, Dropout, Isa, Precision, Segment, bf16_unit, detected, features,
-};
+pub use albef_kernels::{Bf16Unit, Dropout, Precision, Segment, bf16_unit, detected, features};
 pub use fused::Op;
 pub use spec::AttentionSpec;
 

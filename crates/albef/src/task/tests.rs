@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::configured::accessors;
 use super::{EvalKey, Evaluator, TASKS, TaskConfig, TaskRef, read_annotations};
+use crate::Control;
 use crate::checkpoint::{Checkpoint, save_model_folder, state_dict};
 use crate::config::{ModelConfig, RENAMED, Source, TrainConfig};
 use crate::init::{fresh_params, fresh_queues};
@@ -20,7 +21,7 @@ use crate::objectives::{Forward, Losses, Objective, StepContext};
 use crate::params::{Params, cpu};
 use crate::train::checkpoint::{TrainProgress, TrainState};
 use crate::train::start::{self, Start};
-use crate::train::trainer::{Event, RunOutcome, Trainer};
+use crate::train::{Event, RunOutcome, Trainer};
 
 /// Word pieces enough to open a model folder.
 const PIECES: &str = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n";
@@ -443,14 +444,13 @@ fn an_objective_is_added_without_touching_the_trainer() {
     let data = Dataset::from_samples(vec![sample(), sample()]);
     let mut trainer = Trainer::with_data(Box::new(config), data, dir.path(), &cpu()).unwrap();
     let mut losses = Vec::new();
-    let stop = std::sync::atomic::AtomicBool::new(false);
     let mut observe = |event: &Event<'_>| {
         if let Event::Step { report, .. } = event {
             losses.push(report.losses["train_loss_stub"]);
         }
         Ok(())
     };
-    assert_eq!(trainer.run(&stop, &mut observe).unwrap(), RunOutcome::Done);
+    assert_eq!(trainer.run(&Control::new(), &mut observe).unwrap(), RunOutcome::Done);
     assert_eq!(losses.len(), 3);
     assert!(losses.windows(2).all(|pair| pair[1] < pair[0]), "{losses:?}");
 }

@@ -130,18 +130,17 @@ pub fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Writes a checkpoint below `folder` and removes older ones beyond `keep_last`.
-///
-/// # Errors
-/// If it cannot be written in full; older checkpoints are then untouched.
-pub fn save(folder: &Path, state: &TrainState, keep_last: usize) -> Result<PathBuf> {
+/// A checkpoint of no particular run.
+#[cfg(test)]
+pub(crate) fn save(folder: &Path, state: &TrainState, keep_last: usize) -> Result<PathBuf> {
     save_of_run(folder, state, None, keep_last)
 }
 
-/// The same with what tells its run, of which [`identity`] gives a part back.
+/// Writes a checkpoint below `folder`, with what identifies its run, and removes older ones beyond
+/// `keep_last`.
 ///
 /// # Errors
-/// As [`save`].
+/// If it cannot be written in full; older checkpoints are then untouched.
 pub fn save_of_run(
     folder: &Path,
     state: &TrainState,

@@ -1,17 +1,27 @@
 //! Training: schedule, optimizer, the step, the loop and its checkpoints.
+//!
+//! [`run()`] trains by a configuration in a folder with logs; [`Trainer`] is the loop alone.
 
-pub mod checkpoint;
-pub mod folder;
-pub mod identity;
+pub(crate) mod checkpoint;
+pub(crate) mod folder;
+mod identity;
 mod kept;
-pub mod lock;
-pub mod optimizer;
+mod lock;
+pub(crate) mod optimizer;
+#[cfg(test)]
+mod plain_tests;
 mod report;
-pub mod run;
-pub mod schedule;
+pub(crate) mod run;
+pub(crate) mod schedule;
 pub(crate) mod start;
-pub mod step;
-pub mod temperature;
-pub mod trainer;
+pub(crate) mod step;
+pub(crate) mod temperature;
+pub(crate) mod trainer;
 
+pub use crate::write_folder::write_folder;
+pub use folder::discard;
+pub use lock::FolderLock;
+pub use report::{Event, RunOutcome, StepReport};
+pub use run::{RunEvent, RunOptions, RunReport, Summary, run};
 pub use start::corpus_vocabulary;
+pub use trainer::Trainer;

@@ -4,7 +4,6 @@ mod resume;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use albef_data::dataset::{
@@ -21,12 +20,13 @@ use super::checkpoint::{self, Run, TrainState};
 use super::identity::data_hash;
 use super::kept::{self, ResumeMeta};
 use super::report::Pace;
-pub use super::report::{Event, RunOutcome, StepReport};
+use super::report::{Event, RunOutcome, StepReport};
 use super::schedule::Schedule;
 use super::start::Start;
 use super::step::{StepSettings, check_finite_losses, train_step};
 use crate::checkpoint::{LoadedModel, save_model_folder};
 use crate::config::{AugmentForm, MixGen, ModelConfig};
+use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::objectives::Objective;
 use crate::objectives::masking::SpecialIds;
@@ -39,11 +39,10 @@ pub(super) const CHECKPOINTS: &str = "checkpoints";
 /// A training run of any task.
 ///
 /// ```no_run
-/// use std::sync::atomic::AtomicBool;
-///
 /// use albef::config::Source;
 /// use albef::task::TaskRef;
-/// use albef::train::trainer::Trainer;
+/// use albef::Control;
+/// use albef::train::Trainer;
 /// use albef_weights::KeepAs;
 ///
 /// # fn main() -> albef::Result<()> {
@@ -53,8 +52,7 @@ pub(super) const CHECKPOINTS: &str = "checkpoints";
 /// let config = TaskRef::named("pretrain")?.configure(source)?;
 /// let output = std::path::Path::new("run");
 /// let mut trainer = Trainer::new(config, output, &albef::device::open("cpu")?)?;
-/// let stop = AtomicBool::new(false);
-/// trainer.run(&stop, &mut |event| {
+/// trainer.run(&Control::new(), &mut |event| {
 ///     println!("{event:?}");
 ///     Ok(())
 /// })?;
@@ -333,7 +331,7 @@ impl Trainer {
         }
     }
 
-    /// Trains to the end, or until `stop` is set, telling `observe` what happens. Checkpoints are
+    /// Trains to the end, or until `control` is cancelled, telling `observe` what happens. Checkpoints are
     /// written on the way and at the end.
     ///
     /// # Errors
@@ -341,7 +339,7 @@ impl Trainer {
     /// older checkpoints are then untouched.
     pub fn run(
         &mut self,
-        stop: &AtomicBool,
+        control: &Control,
         observe: &mut dyn FnMut(&Event<'_>) -> Result<()>,
     ) -> Result<RunOutcome> {
         let total = self.total_steps();
@@ -358,7 +356,7 @@ impl Trainer {
                 let pairs_per_second = pace.add(pairs, started.elapsed().as_secs_f64());
                 observe(&Event::Step { report, total, pairs_per_second })?;
                 let closed = self.close_epoch(observe)?;
-                let stopping = stop.load(Ordering::Relaxed);
+                let stopping = control.is_cancelled();
                 if stopping || self.is_save_due(closed) {
                     self.save(observe)?;
                 }
@@ -428,7 +426,7 @@ impl Trainer {
                 .map_err(|e| self.with_names(e))?;
         }
         let run =
-            Run { identity: &self.identity()?, model: &self.model, vocabulary: &self.vocabulary };
+            Run { identity: &self.identity(), model: &self.model, vocabulary: &self.vocabulary };
         let (folder, keep) = (self.checkpoints(), self.config.train().checkpoints.keep_last_n);
         let path = checkpoint::save_of_run(&folder, &self.state, Some(run), keep)?;
         self.saved = Some(self.state.place.step);

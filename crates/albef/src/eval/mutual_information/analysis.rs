@@ -35,25 +35,38 @@ pub struct Options {
     pub mlm_probability: f32,
     /// Seed of the order, of the captions and of the masks.
     pub seed: u64,
+    /// Resamples of the bootstrap interval.
+    pub resamples: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { batch: 64, pairs: None, queue: true, mlm_probability: 0.15, seed: 42 }
+        Self {
+            batch: 64,
+            pairs: None,
+            queue: true,
+            mlm_probability: 0.15,
+            seed: 42,
+            resamples: 1000,
+        }
     }
 }
 
 impl Options {
-    fn check(&self) -> Result<()> {
+    /// Whether bounds can be had with these options.
+    ///
+    /// # Errors
+    /// Names the option that is impossible.
+    pub fn check(&self) -> Result<()> {
         if self.batch < 2 {
             return Err(Error::Argument(format!(
-                "the batch is {}; bounds need at least 2 candidates",
+                "`batch` is {}; bounds need at least 2 candidates",
                 self.batch
             )));
         }
         if !(self.mlm_probability > 0.0 && self.mlm_probability <= 1.0) {
             return Err(Error::Argument(format!(
-                "the share of tokens to mask is {}; it must be above 0 and at most 1",
+                "`mlm_probability` is {}; it must be above 0 and at most 1",
                 self.mlm_probability
             )));
         }
@@ -61,7 +74,7 @@ impl Options {
     }
 }
 
-/// Bounds and how they were measured.
+/// Bounds and how they were measured. Its `Display` is a table.
 #[derive(Clone, Debug)]
 pub struct Analysis {
     /// The bounds.
@@ -81,15 +94,16 @@ pub struct Analysis {
     /// Whether the weights have a vocabulary head.
     pub mlm_head: bool,
     by_text: Vec<(f64, f64)>,
+    resamples: usize,
     seed: u64,
 }
 
 impl Analysis {
     /// 95 % interval of the difference that the image makes, over texts.
     #[must_use]
-    pub fn difference_interval(&self, resamples: usize) -> [f64; 2] {
-        let (low, high) =
-            cluster_interval(std::slice::from_ref(&self.by_text), resamples, self.seed);
+    pub fn difference_interval(&self) -> [f64; 2] {
+        let texts = std::slice::from_ref(&self.by_text);
+        let (low, high) = cluster_interval(texts, self.resamples, self.seed);
         [low, high]
     }
 
@@ -98,14 +112,14 @@ impl Analysis {
     /// # Panics
     /// Never: the report is a plain structure.
     #[must_use]
-    pub fn to_json(&self, resamples: usize) -> Value {
+    pub fn to_json(&self) -> Value {
         let mut value = serde_json::to_value(self.report).expect("a report is a JSON object");
         value["teacher"] = json!(self.teacher);
         value["queue"] = json!(self.queue);
         value["left_out"] = json!(self.pairs_left_over);
         value["skipped"] = json!(self.skipped.len());
         if self.report.mlm.is_some() {
-            value["mlm"]["difference_interval"] = json!(self.difference_interval(resamples));
+            value["mlm"]["difference_interval"] = json!(self.difference_interval());
         }
         value
     }
@@ -213,6 +227,7 @@ pub fn measure(
         texts,
         mlm_head: model.model().encoders.mlm_head.is_some(),
         by_text: found.by_text().to_vec(),
+        resamples: options.resamples,
         seed: options.seed,
     })
 }

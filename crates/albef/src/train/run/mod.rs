@@ -11,7 +11,6 @@ mod logs;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use albef_data::dataset::Skipped;
@@ -21,7 +20,7 @@ use burn::tensor::Device;
 use serde_json::{Value, json};
 
 use self::best::Best;
-pub use self::best::FOLDER as BEST;
+pub(crate) use self::best::FOLDER as BEST;
 use self::logs::Logs;
 use super::lock::FolderLock;
 use super::report::{Event, RunOutcome, StepReport};
@@ -31,15 +30,34 @@ use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::task::{EvalKey, Evaluation, Evaluator, TaskConfig, left_out};
 
-/// Where a run lies and how it is controlled.
-#[derive(Debug)]
-pub struct RunOptions<'a> {
-    /// The folder of the run.
-    pub output: &'a Path,
-    /// Continue from the newest checkpoint of the folder.
-    pub resume: bool,
-    /// The run saves and ends after the step in which this is set.
-    pub stop: &'a AtomicBool,
+/// The folder of a run and how it is controlled.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    output: PathBuf,
+    resume: bool,
+    control: Control,
+}
+
+impl RunOptions {
+    /// A new run in a folder that holds none.
+    pub fn new(output: impl Into<PathBuf>) -> Self {
+        Self { output: output.into(), resume: false, control: Control::new() }
+    }
+
+    /// Whether to continue from the newest checkpoint of the folder.
+    #[must_use]
+    pub fn resume(mut self, resume: bool) -> Self {
+        self.resume = resume;
+        self
+    }
+
+    /// Cancelled, the run saves and ends after the step at hand; the same call with
+    /// [`RunOptions::resume`] continues it.
+    #[must_use]
+    pub fn control(mut self, control: Control) -> Self {
+        self.control = control;
+        self
+    }
 }
 
 /// What a run is about to do.
@@ -91,19 +109,15 @@ pub struct RunReport {
 /// Trains by a configuration, in a folder of its own.
 ///
 /// ```no_run
-/// use std::sync::atomic::AtomicBool;
-///
 /// use albef::config::Source;
 /// use albef::task::TaskRef;
-/// use albef::train::run::{RunEvent, RunOptions, run};
+/// use albef::train::{RunEvent, RunOptions, run};
 ///
 /// # fn main() -> albef::Result<()> {
 /// let settings = ["checkpoint=models/mini".into(), "train_file=[train.json]".into()];
 /// let source = Source { settings: &settings, ..Source::default() };
 /// let config = TaskRef::named("retrieval")?.configure(source)?;
-/// let stop = AtomicBool::new(false);
-/// let options = RunOptions { output: "run".as_ref(), resume: false, stop: &stop };
-/// run(config, &options, &albef::device::open("cpu")?, &mut |event| {
+/// run(config, &RunOptions::new("run"), &albef::device::open("cpu")?, &mut |event| {
 ///     if let RunEvent::Step { report, .. } = event {
 ///         println!("step {}: {:?}", report.step, report.losses);
 ///     }
@@ -117,11 +131,11 @@ pub struct RunReport {
 /// weight is not finite, or a file cannot be written. Earlier checkpoints are then untouched.
 pub fn run(
     config: Box<dyn TaskConfig>,
-    options: &RunOptions<'_>,
+    options: &RunOptions,
     device: &Device,
     observe: &mut dyn FnMut(&RunEvent<'_>),
 ) -> Result<RunReport> {
-    let output = options.output;
+    let output = options.output.as_path();
     let _held = FolderLock::take(output)?;
     if output.join(super::trainer::CHECKPOINTS).is_dir() && !options.resume {
         return Err(Error::Argument(format!(
@@ -143,7 +157,7 @@ pub fn run(
     observe(&RunEvent::Started(&summary(&trainer)));
     let chosen = validation.is_some();
     let mut session = Session { trainer, output, validation, best: None, observe };
-    let outcome = session.train(options.stop)?;
+    let outcome = session.train(&options.control)?;
     let Session { trainer, .. } = session;
     let test = match test.filter(|_| outcome == RunOutcome::Done) {
         Some(lists) => Some(tested(&*lists, &trainer, output, chosen)?),
@@ -189,7 +203,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    fn train(&mut self, stop: &AtomicBool) -> Result<RunOutcome> {
+    fn train(&mut self, control: &Control) -> Result<RunOutcome> {
         let output = self.output;
         std::fs::create_dir_all(output).map_err(Error::io(output))?;
         let resolved = serde_json::to_string_pretty(&self.trainer.config().record())
@@ -201,7 +215,7 @@ impl Session<'_> {
         }
         let mut logs = Logs::open(output, &self.trainer)?;
         let started = Instant::now();
-        let ended = self.run_to_end(stop, &mut logs);
+        let ended = self.run_to_end(control, &mut logs);
         let finished = logs.finish();
         // The error about too many of them has the list.
         let listed = matches!(ended, Err(Error::Data(DataError::TooManySkipped { .. })));
@@ -220,7 +234,7 @@ impl Session<'_> {
     }
 
     /// An end of an epoch that was not measured before the program ended is measured first.
-    fn run_to_end(&mut self, stop: &AtomicBool, logs: &mut Logs) -> Result<RunOutcome> {
+    fn run_to_end(&mut self, control: &Control, logs: &mut Logs) -> Result<RunOutcome> {
         let accumulate = self.trainer.config().train().optim.grad_accum_steps;
         let epoch = self.trainer.epoch_batches().div_ceil(accumulate).max(1) as u64;
         self.validate_at_an_end()?;
@@ -229,7 +243,7 @@ impl Session<'_> {
                 self.trainer.pause_at((self.trainer.state.place.step / epoch + 1) * epoch);
             }
             let Self { trainer, observe, output, .. } = self;
-            let ended = trainer.run(stop, &mut |event| {
+            let ended = trainer.run(control, &mut |event| {
                 if let Event::Step { report, total, pairs_per_second } = event {
                     let (total, pairs_per_second) = (*total, *pairs_per_second);
                     observe(&RunEvent::Step { report, total, pairs_per_second });

@@ -1,17 +1,15 @@
 //! The fused way equals the plain way, dropout included, also on other devices that are compiled in.
 
-#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
-
-use albef::config::ModelConfig;
-use albef::init::{fresh_params, fresh_queues};
-use albef::model::TokenBatch;
-use albef::objectives::masking::SpecialIds;
-use albef::objectives::momentum::copy_for_momentum;
-use albef::objectives::rng::StepRng;
-use albef::objectives::{Objective, PairsObjective, StepContext};
-use albef::ops::{Ops, Precision};
-use albef::params::{cpu, to_vec};
-use albef::task::TaskRef;
+use crate::config::ModelConfig;
+use crate::init::{fresh_params, fresh_queues};
+use crate::model::TokenBatch;
+use crate::objectives::masking::SpecialIds;
+use crate::objectives::momentum::copy_for_momentum;
+use crate::objectives::rng::StepRng;
+use crate::objectives::{Objective, PairsObjective, StepContext};
+use crate::ops::{Ops, Precision};
+use crate::params::{cpu, to_vec};
+use crate::task::TaskRef;
 use albef_data::dataset::Batch;
 use burn::tensor::Device;
 
@@ -112,7 +110,7 @@ fn a_step_in_bf16_stays_near_one_in_f32() {
         whole += f64::from(*a).powi(2);
     }
     assert!(off < 1e-3 * whole, "gradients: {off} of {whole}");
-    let unit = albef::ops::bf16_unit().is_some();
+    let unit = crate::ops::bf16_unit().is_some();
     assert_eq!(f32.0 != bf16.0, unit, "without a unit the two are the same");
 }
 
@@ -120,13 +118,13 @@ fn a_step_in_bf16_stays_near_one_in_f32() {
 #[cfg(any(feature = "vulkan", feature = "cuda"))]
 mod devices {
     use super::*;
-    use albef::device::{Kind, found, open};
-    use albef::objectives::momentum::update_average;
-    use albef::objectives::queue::Queues;
-    use albef::params::{Params, from_vec};
-    use albef::train::checkpoint::{TrainProgress, TrainState, list, load, save};
-    use albef::train::optimizer::Optimizer;
-    use albef::train::temperature::clamp_temperature;
+    use crate::device::{Kind, found, open};
+    use crate::objectives::momentum::update_average;
+    use crate::objectives::queue::Queues;
+    use crate::params::{Params, from_vec};
+    use crate::train::checkpoint::{TrainProgress, TrainState, list, load, save};
+    use crate::train::optimizer::Optimizer;
+    use crate::train::temperature::clamp_temperature;
 
     fn offered() -> Vec<Device> {
         let others = Kind::ALL.into_iter().filter(|k| *k != Kind::Cpu);

@@ -1,19 +1,17 @@
 //! The mutual-information view against plain double precision on what the official code computed.
 
-#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
-
 use std::path::Path;
 
-use albef::config::ModelConfig;
-use albef::eval::mutual_information::{MutualInformation, Parts, Report, other_images};
-use albef::golden::GoldenSet;
-use albef::model::{Albef, Encoders, TokenBatch};
-use albef::objectives::masking::MaskDraw;
-use albef::objectives::momentum::{momentum_encoders, update_average};
-use albef::objectives::queue::Queues;
-use albef::ops::{Ops, Precision};
-use albef::params::cpu;
-use albef::train::temperature::clamp_temperature;
+use crate::config::ModelConfig;
+use crate::eval::mutual_information::{MutualInformation, Parts, Report, other_images};
+use crate::golden::GoldenSet;
+use crate::model::{Albef, Encoders, TokenBatch};
+use crate::objectives::masking::MaskDraw;
+use crate::objectives::momentum::{momentum_encoders, update_average};
+use crate::objectives::queue::Queues;
+use crate::ops::{Ops, Precision};
+use crate::params::cpu;
+use crate::train::temperature::clamp_temperature;
 use albef_data::dataset::Batch;
 use albef_weights::StateDict;
 

@@ -1,7 +1,5 @@
 //! Documents tell the truth about where things are.
 
-#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
-
 use std::path::Path;
 
 #[test]
@@ -60,7 +58,7 @@ fn the_page_of_the_configuration_is_the_one_that_the_code_gives() {
     assert!(
         found == want,
         "docs/src/reference/configuration.md is not what the code gives, first {differs:?}; run \
-         `UPDATE_DOCS=1 cargo test --release -p albef --test architecture`"
+         `UPDATE_DOCS=1 cargo test --release --workspace --test it page_of_the_configuration`"
     );
 }
 

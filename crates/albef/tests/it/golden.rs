@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use albef::{golden, params};
+use albef::{device, golden};
 
 #[test]
 fn all_fixtures_replay_within_tolerance() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
     let mut report = Vec::new();
-    let all = golden::replay(&root, None, &params::cpu(), |_| {}).unwrap();
+    let all = golden::replay(&root, None, &device::cpu(), |_| {}).unwrap();
     for r in &all {
         match &r.outcome {
             Some(Ok(o)) if o.passed() => {}

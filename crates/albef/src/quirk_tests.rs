@@ -1,24 +1,22 @@
 //! Switches for errors of the official code do what that code did; the defaults do not (docs/src/reference/quirks.md).
 
-#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
-
-use albef::config::ModelConfig;
-use albef::eval::answers::{Candidates, RankRule, rank};
-use albef::eval::grounding::best_box;
-use albef::init::{fresh_params, fresh_queues};
-use albef::model::{
+use crate::config::ModelConfig;
+use crate::eval::answers::{Candidates, RankRule, rank};
+use crate::eval::grounding::best_box;
+use crate::init::{fresh_params, fresh_queues};
+use crate::model::{
     Albef, Branch, DropoutRng, ImageContext, ImageStates, OutputRows, TokenBatch, VqaModel,
 };
-use albef::objectives::distill::DistillAxis;
-use albef::objectives::masking::SpecialIds;
-use albef::objectives::momentum::copy_for_momentum;
-use albef::objectives::pairs::PairsTrace;
-use albef::objectives::rng::StepRng;
-use albef::objectives::vqa::VqaTrace;
-use albef::objectives::{Losses, Metric, Objective, PairsObjective, StepContext, VqaObjective};
-use albef::ops::{Ops, Precision};
-use albef::params::{Params, cpu, from_vec, to_vec};
-use albef::task::TaskRef;
+use crate::objectives::distill::DistillAxis;
+use crate::objectives::masking::SpecialIds;
+use crate::objectives::momentum::copy_for_momentum;
+use crate::objectives::pairs::PairsTrace;
+use crate::objectives::rng::StepRng;
+use crate::objectives::vqa::VqaTrace;
+use crate::objectives::{Losses, Metric, Objective, PairsObjective, StepContext, VqaObjective};
+use crate::ops::{Ops, Precision};
+use crate::params::{Params, cpu, from_vec, to_vec};
+use crate::task::TaskRef;
 use albef_data::dataset::{Answers, Batch};
 use burn::tensor::Tensor;
 

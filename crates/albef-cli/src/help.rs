@@ -1,0 +1,96 @@
+//! What the help has beyond the options: commands by purpose, examples, and exit codes.
+
+use clap::{Command, CommandFactory};
+
+/// The commands by what one wants to do. A command that is in no group is a failed test.
+const GROUPS: [(&str, &[&str]); 4] = [
+    (
+        "Use a model",
+        &["search", "match", "classify", "ask", "entail", "reason", "predict", "ground", "embed"],
+    ),
+    ("Train", &["demo", "pretrain", "finetune", "data"]),
+    ("Measure", &["evaluate", "compare", "analyse", "reproduce"]),
+    ("Checkpoints and this machine", &["inspect", "doctor", "bench", "completions", "man"]),
+];
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 a negative answer or an interrupted run, 2 an error.";
+
+/// Examples of a command, one a line.
+const EXAMPLES: [(&str, &[&str]); 13] = [
+    (
+        "search",
+        &["albef search \"a red car\" photos", "albef search \"a dog\" photos --top-k 3 --json"],
+    ),
+    ("match", &["albef match photo.jpg \"a dog on a beach\""]),
+    ("classify", &["albef classify photo.jpg dog cat horse"]),
+    (
+        "ask",
+        &["albef ask photo.jpg \"what color is the car?\" --answers red,blue,green --model vqa"],
+    ),
+    ("entail", &["albef entail photo.jpg \"two people are talking\" --model ve"]),
+    ("reason", &["albef reason left.jpg right.jpg \"both show a dog\" --model nlvr"]),
+    ("ground", &["albef ground photo.jpg \"the red car\" --output map.png"]),
+    ("embed", &["albef embed photos --output features.npy"]),
+    ("demo", &["albef demo --minutes 2"]),
+    ("pretrain", &["albef pretrain configs/nano.yaml --output run --set train_file=[pairs.json]"]),
+    (
+        "finetune",
+        &[
+            "albef finetune classification configs/classification.yaml --output run --set train_file=[photos]",
+        ],
+    ),
+    ("inspect", &["albef inspect ALBEF.pth", "albef inspect ALBEF.pth --export model"]),
+    ("doctor", &["albef doctor", "albef doctor --golden tests/golden"]),
+];
+
+/// The program's definition with its whole help.
+pub fn command<A: CommandFactory>() -> Command {
+    let mut command = A::command();
+    let commands = grouped(&command);
+    for (name, lines) in EXAMPLES {
+        let title = if lines.len() == 1 { "Example:" } else { "Examples:" };
+        let text = format!("{title}\n  {}\n\n{EXIT_CODES}", lines.join("\n  "));
+        command = command.mut_subcommand(name, |own| own.after_help(text));
+    }
+    command
+        .before_help(commands)
+        .after_help(format!("`albef help COMMAND` explains a command.\n{EXIT_CODES}"))
+        .help_template(
+            "{about-with-newline}\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}",
+        )
+}
+
+/// Each group with its commands and what they are for.
+fn grouped(command: &Command) -> String {
+    let about = |name: &&str| {
+        let about = command.find_subcommand(name).and_then(Command::get_about);
+        about.map_or_else(String::new, |about| format!("  {name:<13}{about}\n"))
+    };
+    let group = |(title, names): &(&str, &[&str])| {
+        format!("{title}:\n{}", names.iter().map(about).collect::<String>())
+    };
+    GROUPS.iter().map(group).collect::<Vec<_>>().join("\n").trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_in_one_group_and_examples_are_of_commands() {
+        let command = crate::Arguments::command();
+        let mut known: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+        let mut listed: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| *names).copied().collect();
+        known.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(known, listed);
+        for (name, lines) in EXAMPLES {
+            assert!(known.contains(&name), "{name}");
+            for line in lines {
+                let words = line.split(' ').take(2).collect::<Vec<_>>();
+                assert_eq!(words, ["albef", name]);
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What a step needs of objectives beyond the values that fixtures record.
+
+use super::distill::{DistillTerms, entropy};
+use super::masking::SpecialIds;
+use super::momentum::copy_for_momentum;
+use super::rng::StepRng;
+use super::*;
+use crate::init::{fresh_params, fresh_queues};
+use crate::params::{Params, cpu};
+use crate::task::TaskRef;
+use albef_data::dataset::Target;
+use albef_data::text::TokenBatch;
+use burn::tensor::activation;
+
+fn row(values: &[f32]) -> Tensor<1> {
+    from_vec(values.to_vec(), [values.len()], &cpu())
+}
+
+fn terms(hard: f32, soft: f32, kl: Option<f32>) -> DistillTerms<1> {
+    DistillTerms { hard: row(&[hard]), soft: row(&[soft]), kl: kl.map(|v| row(&[v])) }
+}
+
+/// Runs `test` on a step of `config` with the weights `online`.
+fn on_step<T>(
+    config: &ModelConfig,
+    online: &Params,
+    test: impl FnOnce(&StepContext<'_>) -> T,
+) -> T {
+    test(&StepContext {
+        model: config,
+        special: SpecialIds { pad: 0, cls: 2, mask: 4 },
+        momentum: &copy_for_momentum(online).unwrap(),
+        queues: &fresh_queues(7, config.embed_dim, 1, &cpu()),
+        alpha: 0.4,
+        step: 0,
+        rng: &StepRng::Seeded(5),
+        precision: Precision::F32,
+        trace: false,
+    })
+}
+
+#[test]
+fn pixels_of_a_batch_are_whole_images() {
+    let config = ModelConfig::nano();
+    let online = fresh_params(&TaskRef::pretrain().schema(&config), 0.07, 3, &cpu()).unwrap();
+    let side = config.vision.image_res;
+    let plane = 3 * side * side;
+    on_step(&config, &online, |cx| {
+        let of = |pixels| cx.images(&Batch { images: vec![0.0; pixels], ..Batch::default() });
+        assert_eq!(of(2 * plane).unwrap().dims(), [2, 3, side, side]);
+        for odd in [1, plane - 1, plane + 1] {
+            let error = of(odd).unwrap_err().to_string();
+            assert!(error.contains(&odd.to_string()), "{error}");
+        }
+    });
+    let mut empty = config.clone();
+    empty.vision.image_res = 0;
+    on_step(&empty, &online, |cx| assert!(cx.images(&Batch::default()).is_err()));
+}
+
+#[test]
+fn losses_are_found_by_name_and_added_up() {
+    let mut losses = Losses::of("first", row(&[2.0]));
+    losses.push("second", row(&[0.5]));
+    let value = |name| losses.get(name).map(|loss| to_vec(loss.clone())[0]);
+    assert_eq!((value("first"), value("second"), value("third")), (Some(2.0), Some(0.5), None));
+    assert_eq!(losses.values(), [("first", 2.0), ("second", 0.5)]);
+    assert_eq!(to_vec(losses.total().unwrap()), [2.5]);
+    assert!(Losses::default().total().is_none());
+}
+
+#[test]
+fn both_directions_count_half_in_each_metric() {
+    let names = ["hard", "soft", "kl"];
+    let mean = terms(1.0, 2.0, Some(3.0)).mean_with(terms(2.0, 5.0, Some(8.0)));
+    assert_eq!(mean.named(names), [("hard", 1.5), ("soft", 3.5), ("kl", 5.5)]);
+    let without = terms(1.0, 2.0, Some(3.0)).mean_with(terms(2.0, 5.0, None));
+    assert_eq!(without.named(names), [("hard", 1.5), ("soft", 3.5)]);
+}
+
+#[test]
+fn the_divergence_of_contrast_is_soft_loss_less_entropy() {
+    let wave =
+        |n: usize, scale: f32| (0..n).map(|i| ((i * i) as f32 * 0.37).sin() * scale).collect();
+    let grid = |scale| -> Tensor<2> { from_vec(wave(12, scale), [3, 4], &cpu()) };
+    let (sims, sims_m) = (grid(2.0), grid(5.0));
+    let (log_p, teacher) =
+        (activation::log_softmax(sims, 1), activation::softmax(sims_m.clone(), 1));
+    let positives = from_vec(itc::positives(3, None, 1), [3, 4], &cpu());
+    let found = itc::terms(log_p.clone(), teacher.clone(), sims_m.clone(), positives);
+    let mean_of = |q: &[f32]| {
+        let p = to_vec(log_p.clone());
+        -p.iter().zip(q).map(|(p, q)| f64::from(p * q)).sum::<f64>() / 3.0
+    };
+    let [hard, soft, kl] = found.named(["hard", "soft", "kl"]).try_into().unwrap();
+    let h =
+        to_vec(entropy(teacher.clone(), sims_m)).iter().map(|v| f64::from(*v)).sum::<f64>() / 3.0;
+    assert!((soft.1 - mean_of(&to_vec(teacher))).abs() < 1e-5);
+    assert!((hard.1 - mean_of(&itc::positives(3, None, 1))).abs() < 1e-5);
+    assert!((kl.1 - (soft.1 - h)).abs() < 1e-5 && kl.1 > 0.1, "{kl:?}");
+}
+
+#[test]
+fn matching_accuracy_is_the_share_of_right_pairs() {
+    let logits = from_vec(vec![0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0], [4, 2], &cpu());
+    assert_eq!(itm::accuracy(&logits, &[1, 0, 0, 0]), Some(0.5));
+    assert_eq!(itm::accuracy(&from_vec(Vec::new(), [0, 2], &cpu()), &[]), None);
+}
+
+#[test]
+fn a_classifier_names_its_loss_and_refuses_labels_that_it_lacks() {
+    let config = ModelConfig::nano();
+    let task = TaskRef::named("ve").unwrap();
+    let online = fresh_params(&task.schema(&config), 0.07, 3, &cpu()).unwrap();
+    let objective = ClassificationObjective {
+        images: ImagesPerText::One,
+        classes: 3,
+        distill: true,
+        dropout: 0.0,
+        momentum_dropout: 0.0,
+    };
+    let side = config.vision.image_res;
+    let batch = |labels: [usize; 2]| Batch {
+        images: (0..2 * 3 * side * side).map(|i| (i as f32 * 0.017).sin()).collect(),
+        text: TokenBatch::packed(&[vec![2, 5, 6], vec![2, 5]]),
+        targets: labels.map(Target::Label).to_vec(),
+        ..Batch::default()
+    };
+    let weights = online.trainable(Ops::for_device(&cpu()));
+    on_step(&config, &online, |cx| {
+        let found = objective.forward(cx, &weights, &batch([0, 2])).unwrap();
+        let names: Vec<&str> = found.losses.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, objective.losses());
+        let parts: Vec<&str> = found.metrics.iter().map(|(name, _)| *name).collect();
+        assert_eq!(parts, ["cls_hard", "cls_soft", "cls_kl"]);
+        let error = objective.forward(cx, &weights, &batch([0, 3])).unwrap_err().to_string();
+        assert!(error.contains("label is 3, of 3 classes"), "{error}");
+    });
+}
