@@ -106,9 +106,9 @@ dt { color: var(--soft); font-size: .85rem } dd { margin: 0; font-weight: 600 }
 .curves { display: flex; flex-wrap: wrap; padding: .5rem }
 .curves svg { flex: 1 1 16rem; min-width: 0; max-width: 100%; height: auto }
 .caption { color: var(--soft); margin: 1rem 0 .4rem } .table { overflow-x: auto; margin-bottom: 1rem }
-table { border-collapse: separate; border-spacing: 0; width: 100% }
-th, td { padding: .45rem .8rem; text-align: right; border-top: 1px solid var(--line) }
-th { min-width: 6rem } td { white-space: nowrap }
+table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .92rem }
+th, td { padding: .45rem .6rem; text-align: right; border-top: 1px solid var(--line) }
+td.number { white-space: nowrap }
 tr:first-child th { border-top: 0 } th:first-child, td:first-child { text-align: left }
 .search { padding: .8rem; margin-bottom: .9rem } .search p { margin: 0 0 .5rem; font-weight: 600 }
 .hits { display: flex; flex-wrap: wrap; gap: .7rem } figure { margin: 0; width: 8.2rem }
@@ -159,7 +159,9 @@ impl Report {
             for row in &table.rows {
                 out.push_str("<tr>");
                 row.iter().for_each(|c| {
-                    let _ = write!(out, "<td>{}</td>", escape(c));
+                    let number = c.starts_with(|c: char| c.is_ascii_digit());
+                    let class = if number { " class=\"number\"" } else { "" };
+                    let _ = write!(out, "<td{class}>{}</td>", escape(c));
                 });
                 out.push_str("</tr>");
             }
