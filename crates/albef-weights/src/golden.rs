@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::error::{Result, WeightsError};
 use crate::pos_embed::interpolate_pos_embed;
 use crate::tensor::StateDict;
-use crate::torch::read;
+use crate::checkpoint::read;
 
 pub use crate::outcome::{Outcome, Outliers, Worst};
 

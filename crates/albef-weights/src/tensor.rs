@@ -32,18 +32,46 @@ pub enum DType {
     U8,
     /// Truth value, one byte.
     Bool,
+    /// A type whose values are not read, by its name: the tensor is known by name and shape alone.
+    Unread(&'static str),
 }
 
 impl DType {
-    /// Bytes of one element.
+    /// Whether its values can be read as floats.
+    #[must_use]
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::BF16)
+    }
+
+    /// Bytes of one element; 0 for a type that is not read.
     #[must_use]
     pub fn size(self) -> usize {
         match self {
+            Self::Unread(_) => 0,
             Self::F64 | Self::I64 => 8,
             Self::F32 | Self::I32 => 4,
             Self::F16 | Self::BF16 | Self::I16 => 2,
             Self::I8 | Self::U8 | Self::Bool => 1,
         }
+    }
+}
+
+impl fmt::Display for DType {
+    /// PyTorch's name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F64 => "float64",
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+            Self::BF16 => "bfloat16",
+            Self::I64 => "int64",
+            Self::I32 => "int32",
+            Self::I16 => "int16",
+            Self::I8 => "int8",
+            Self::U8 => "uint8",
+            Self::Bool => "bool",
+            Self::Unread(name) => name,
+        })
     }
 }
 
@@ -88,7 +116,8 @@ impl From<Vec<u8>> for Bytes {
 
 impl PartialEq for Bytes {
     fn eq(&self, other: &Self) -> bool {
-        **self == **other
+        // Tied tensors are one range of a file.
+        (self.as_ptr() == other.as_ptr() && self.len() == other.len()) || **self == **other
     }
 }
 
@@ -117,6 +146,11 @@ impl HostTensor {
         Self { dtype: DType::F32, shape: shape.to_vec(), bytes: bytes.into() }
     }
 
+    /// A tensor whose values are not read.
+    pub(crate) fn unread(kind: &'static str, shape: Vec<usize>) -> Self {
+        Self { dtype: DType::Unread(kind), shape, bytes: Vec::new().into() }
+    }
+
     /// An integer tensor.
     #[must_use]
     pub fn from_i64(shape: &[usize], values: &[i64]) -> Self {
@@ -136,6 +170,15 @@ impl HostTensor {
         self.len() == 0
     }
 
+    /// Whether two tensors have the same shape and the same floats, whatever their types.
+    pub(crate) fn same_values(&self, other: &Self) -> bool {
+        if self.dtype == other.dtype {
+            return self == other;
+        }
+        let values = |t: &Self| t.to_f32().ok();
+        self.shape == other.shape && values(self).is_some() && values(self) == values(other)
+    }
+
     fn parts<const N: usize>(&self) -> impl Iterator<Item = [u8; N]> + '_ {
         self.bytes.as_chunks::<N>().0.iter().copied()
     }
@@ -150,7 +193,7 @@ impl HostTensor {
             DType::F64 => self.parts().map(|b| f64::from_le_bytes(b) as f32).collect(),
             DType::F16 => self.parts().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
             DType::BF16 => self.parts().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
-            other => return Err(wrong(other, "a float")),
+            other => return Err(wrong(other, "a float type")),
         })
     }
 
@@ -165,13 +208,13 @@ impl HostTensor {
             DType::I16 => self.parts().map(|b| i64::from(i16::from_le_bytes(b))).collect(),
             DType::I8 => self.parts().map(|b| i64::from(i8::from_le_bytes(b))).collect(),
             DType::U8 | DType::Bool => self.bytes.iter().map(|b| i64::from(*b)).collect(),
-            other => return Err(wrong(other, "an integer")),
+            other => return Err(wrong(other, "an integer type")),
         })
     }
 }
 
 fn wrong(found: DType, expected: &'static str) -> WeightsError {
-    WeightsError::Type { found: format!("{found:?}"), expected }
+    WeightsError::Type { found: found.to_string(), expected }
 }
 
 /// Named tensors in the order of the file.

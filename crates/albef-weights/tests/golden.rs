@@ -122,7 +122,7 @@ fn small_files_that_ask_for_much_memory_are_refused_and_modest_repeats_are_read(
     let bytes: Vec<u8> = [1.0_f32, 2.0, 3.0, 4.0].iter().flat_map(|v| v.to_le_bytes()).collect();
     // One value, a gigabyte.
     zip_of(&path, &[text("a"), tensor(&[1 << 28], &[0])].concat(), &bytes);
-    assert!(problem(&path).contains("far more memory than its"), "{}", problem(&path));
+    assert!(problem(&path).contains("by repeating"), "{}", problem(&path));
     // A tensor that would do alone, under a thousand names.
     let mut entries = [text("a"), tensor(&[1 << 18], &[0]), b"q\x00".to_vec()].concat();
     for i in 0..1000 {
@@ -130,7 +130,7 @@ fn small_files_that_ask_for_much_memory_are_refused_and_modest_repeats_are_read(
     }
     zip_of(&path, &entries, &bytes);
     assert!(fs::metadata(&path).unwrap().len() < 20_000);
-    assert!(problem(&path).contains("far more memory than its"), "{}", problem(&path));
+    assert!(problem(&path).contains("by repeating"), "{}", problem(&path));
     let views = [
         (text("repeated"), tensor(&[3, 2], &[0, 1])),
         (text("turned"), tensor(&[2, 2], &[1, 2])),
