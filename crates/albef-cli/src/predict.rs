@@ -171,6 +171,7 @@ pub fn predict(a: &PredictArguments) -> Result<ExitStatus> {
     }
     let query = a.scoring.of(Query::new(Vec::new(), text), &a.answers)?;
     let model = checkpoint.load(&[task], &a.model.device.open()?, Parts::Inference)?;
+    model.log_notes();
     for group in images.chunks(each) {
         let query = Query { images: group.to_vec(), ..query.clone() };
         let names: Vec<String> = group.iter().map(|p| Path::display(p).to_string()).collect();

@@ -65,7 +65,8 @@ impl FileKind {
             return Some(Self::Empty);
         }
         let head = &head[..head.len().min(HEAD)];
-        let starts = |(magic, name): &(&[u8], &'static str)| head.starts_with(magic).then_some(*name);
+        let starts =
+            |(magic, name): &(&[u8], &'static str)| head.starts_with(magic).then_some(*name);
         if let Some(name) = ARCHIVES.iter().find_map(starts) {
             return Some(Self::Archive(name));
         }
@@ -86,11 +87,15 @@ impl FileKind {
         let text = match std::str::from_utf8(head) {
             Ok(text) => text,
             // A character may be cut by the end of the head.
-            Err(e) if e.error_len().is_none() => std::str::from_utf8(&head[..e.valid_up_to()]).ok()?,
+            Err(e) if e.error_len().is_none() => {
+                std::str::from_utf8(&head[..e.valid_up_to()]).ok()?
+            }
             Err(_) => return None,
         };
         let text = text.trim_start();
-        if text.starts_with("version https://git-lfs") || text.starts_with("version http://git-media") {
+        if text.starts_with("version https://git-lfs")
+            || text.starts_with("version http://git-media")
+        {
             let size = text.lines().find_map(|line| line.strip_prefix("size "));
             return Some(Self::GitLfsPointer { bytes: size.and_then(|n| n.trim().parse().ok()) });
         }
@@ -114,7 +119,9 @@ impl FileKind {
         let again = "download it again";
         match self {
             Self::Empty => format!("the file is empty, not {wanted}; {again}"),
-            Self::GitLfsPointer { .. } => format!("this is {self}, not the file; run `git lfs pull`"),
+            Self::GitLfsPointer { .. } => {
+                format!("this is {self}, not the file; run `git lfs pull`")
+            }
             Self::HtmlPage => format!(
                 "this is {self}, not {wanted}: the server sent a page (a login, terms to accept or a \
                  wrong address); {again}"
@@ -152,7 +159,8 @@ mod tests {
     #[test]
     fn what_was_downloaded_instead_of_a_file_is_named() {
         let kind = |bytes: &[u8]| FileKind::of(bytes, bytes.len() as u64);
-        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3344862781\n";
+        let pointer =
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3344862781\n";
         let said = kind(pointer).unwrap().instead_of("a checkpoint");
         assert_eq!(
             said,
@@ -169,7 +177,10 @@ mod tests {
         assert_eq!(kind(b""), Some(FileKind::Empty));
         assert_eq!(kind(&[0; 4000]), Some(FileKind::Zeros));
         assert_eq!(kind(b"\x1f\x8b\x08"), Some(FileKind::Archive("a gzip file")));
-        assert_eq!(kind(b"<?xml version=\"1.0\"?><Error>"), Some(FileKind::Other("an XML document")));
+        assert_eq!(
+            kind(b"<?xml version=\"1.0\"?><Error>"),
+            Some(FileKind::Other("an XML document"))
+        );
         assert!(kind(b"Entry not found").unwrap().to_string().contains("Entry not found"));
         assert_eq!(kind(b"\x80\x02}q\x00."), None);
         assert_eq!(kind(b"PK\x03\x04\x00\x00"), None);

@@ -379,7 +379,6 @@ fn unescaped(text: &str) -> String {
     out
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::value::{AXES, DEPTH};

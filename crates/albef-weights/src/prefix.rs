@@ -11,7 +11,16 @@ const MARK: &str = "visual_encoder.";
 const ROOTS: [&str; 6] = ["temp", "itm_head", "cls_head", "ta_head", "image_queue", "text_queue"];
 /// Last components of prefixes, the preferred ones first; those of averages last.
 const KNOWN: [&str; 10] = [
-    "model", "net", "network", "albef", "student", "online", "backbone", "ema", "model_ema", "teacher",
+    "model",
+    "net",
+    "network",
+    "albef",
+    "student",
+    "online",
+    "backbone",
+    "ema",
+    "model_ema",
+    "teacher",
 ];
 
 /// The names of a model without what is before all of them (`model.`, `student.`), and what a user
@@ -36,7 +45,10 @@ pub(crate) fn without_prefix(state: StateDict) -> (StateDict, Vec<String>) {
     let of_model = |name: &str| {
         let root = name.split('.').next().unwrap_or_default();
         let plain = root.strip_suffix("_m").unwrap_or(root);
-        ROOTS.contains(&root) || AVERAGED.contains(&plain) || root == "queue_ptr" || root == "idx_queue"
+        ROOTS.contains(&root)
+            || AVERAGED.contains(&plain)
+            || root == "queue_ptr"
+            || root == "idx_queue"
     };
     let others: Vec<&String> = found.keys().filter(|p| **p != best && !p.is_empty()).collect();
     let mut out = StateDict::default();
@@ -59,7 +71,8 @@ pub(crate) fn without_prefix(state: StateDict) -> (StateDict, Vec<String>) {
         notes.push(format!("all names begin with `{best}`, which is taken off"));
     }
     if !left.is_empty() {
-        let left: Vec<String> = left.iter().take(5).map(|(what, n)| format!("{n} {what}")).collect();
+        let left: Vec<String> =
+            left.iter().take(5).map(|(what, n)| format!("{n} {what}")).collect();
         notes.push(format!("not used: {}", left.join(", ")));
     }
     (out, notes)
@@ -70,7 +83,9 @@ pub(crate) fn of_another_model(state: &StateDict) -> Option<String> {
     let starts = |part: &str| state.names().any(|n| n.starts_with(part));
     let has = |part: &str| state.names().any(|n| n.contains(part));
     let other = |name: &str| {
-        Some(format!("this is a checkpoint of {name}, which is another model than ALBEF; {USE_ALBEF}"))
+        Some(format!(
+            "this is a checkpoint of {name}, which is another model than ALBEF; {USE_ALBEF}"
+        ))
     };
     if starts("visual_encoder_m.") && !starts(MARK) {
         return Some(
@@ -136,8 +151,11 @@ mod tests {
         assert!(notes[0].contains("`model.`"), "{notes:?}");
         assert!(notes[1].contains("2 tensors under `model_ema.`"), "{notes:?}");
         assert!(notes[1].contains("1 beside it (`criterion.weight`)"), "{notes:?}");
-        let (state, notes) =
-            without_prefix(of(&["visual_encoder.norm.bias", "temp", "ema.visual_encoder.norm.bias"]));
+        let (state, notes) = without_prefix(of(&[
+            "visual_encoder.norm.bias",
+            "temp",
+            "ema.visual_encoder.norm.bias",
+        ]));
         assert_eq!(names(&state), ["visual_encoder.norm.bias", "temp"]);
         assert!(notes[0].contains("`ema.`"), "{notes:?}");
     }

@@ -68,9 +68,7 @@ fn to_file(dtype: DType) -> Option<Dtype> {
 
 /// Tensors and metadata of safetensors bytes, which the tensors share.
 pub(crate) fn parse(path: &Path, bytes: &Bytes) -> Result<(StateDict, HashMap<String, String>)> {
-    let damaged = |e: SafeTensorError| {
-        WeightsError::damaged(path, not_whole(bytes, &e))
-    };
+    let damaged = |e: SafeTensorError| WeightsError::damaged(path, not_whole(bytes, &e));
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
     let metadata = header.metadata().clone().unwrap_or_default();
     let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
@@ -114,7 +112,7 @@ pub(crate) fn with_aliases(
     for (alias, kept) in left_out {
         if let Some(tensor) = state.get(kept).cloned() {
             state.insert(alias.clone(), tensor);
-        } else if named(alias) && named(kept) {
+        } else if named(alias) {
             return Err(WeightsError::damaged(
                 path,
                 format!(
@@ -133,8 +131,13 @@ fn not_whole(bytes: &[u8], error: &SafeTensorError) -> String {
         return "this is not a checkpoint: neither safetensors nor a file of `torch.save`".into();
     };
     let header = u64::from_le_bytes(*length);
-    let half = rest.len() as u64 <= header || matches!(error, SafeTensorError::MetadataIncompleteBuffer);
-    let hint = if half { ": its end is missing, or more follows than it names; download it again" } else { "" };
+    let half =
+        rest.len() as u64 <= header || matches!(error, SafeTensorError::MetadataIncompleteBuffer);
+    let hint = if half {
+        ": its end is missing, or more follows than it names; download it again"
+    } else {
+        ""
+    };
     format!("not a whole safetensors file of {} bytes ({error}){hint}", bytes.len())
 }
 
@@ -198,7 +201,10 @@ pub fn write_safetensors(
             (_, same) => same,
         };
         let in_file = to_file(dtype).ok_or_else(|| {
-            WeightsError::damaged(path, format!("`{name}` is of type {dtype}, which is not written"))
+            WeightsError::damaged(
+                path,
+                format!("`{name}` is of type {dtype}, which is not written"),
+            )
         })?;
         Ok((name.to_owned(), Stored(tensor, dtype, in_file)))
     });

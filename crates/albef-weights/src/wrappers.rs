@@ -74,9 +74,14 @@ mod tests {
             ("_orig_mod.module.visual_encoder.norm.weight", "visual_encoder.norm.weight"),
             ("module._orig_mod.temp", "temp"),
             ("module.module.temp", "temp"),
-            ("visual_encoder._orig_mod.blocks.0._checkpoint_wrapped_module.attn.qkv.weight",
-             "visual_encoder.blocks.0.attn.qkv.weight"),
-            ("_fsdp_wrapped_module.text_encoder._fsdp_wrapped_module.bert.x", "text_encoder.bert.x"),
+            (
+                "visual_encoder._orig_mod.blocks.0._checkpoint_wrapped_module.attn.qkv.weight",
+                "visual_encoder.blocks.0.attn.qkv.weight",
+            ),
+            (
+                "_fsdp_wrapped_module.text_encoder._fsdp_wrapped_module.bert.x",
+                "text_encoder.bert.x",
+            ),
             ("text_encoder.modules.x", "text_encoder.modules.x"),
         ] {
             assert_eq!(bare(name), want);

@@ -20,6 +20,7 @@ pub mod gradcam;
 pub mod images;
 pub mod inference;
 pub mod init;
+mod input;
 pub mod inspect;
 pub mod model;
 pub mod model_path;

@@ -82,11 +82,7 @@ impl Pipeline {
         let accepted = [TaskRef::pretrain(), TaskRef::named("retrieval")?];
         let loaded =
             Checkpoint::open(path)?.at(image_res)?.load(&accepted, device, Parts::Inference)?;
-        if let Some((from, to)) = loaded.report.resized {
-            tracing::info!(
-                "position tables interpolated from {from} x {from} to {to} x {to} patches"
-            );
-        }
+        loaded.log_notes();
         Self::from_loaded(&loaded)
     }
 

@@ -43,7 +43,8 @@ pub fn weights_file(folder: &Path) -> Result<PathBuf> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.ends_with(INDEX) && path.is_file() {
             found.entry(0).or_default().push(path);
-        } else if let Some(at) = ending(&path).filter(|_| path.is_file() && shard(&path).is_none()) {
+        } else if let Some(at) = ending(&path).filter(|_| path.is_file() && shard(&path).is_none())
+        {
             found.entry(at + 1).or_default().push(path);
         }
     }
@@ -88,10 +89,8 @@ fn snapshot(folder: &Path) -> Result<Option<PathBuf>> {
         return Ok(main);
     }
     let entries = fs::read_dir(&snapshots).map_err(WeightsError::io(&snapshots))?;
-    let mut all: Vec<PathBuf> = entries
-        .filter_map(|e| e.ok().map(|e| e.path()))
-        .filter(|path| path.is_dir())
-        .collect();
+    let mut all: Vec<PathBuf> =
+        entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|path| path.is_dir()).collect();
     match (all.pop(), all.len()) {
         (Some(only), 0) => Ok(Some(only)),
         (_, rest) => Err(WeightsError::damaged(
@@ -146,7 +145,9 @@ pub(super) fn read_index(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
     let mut file_of = BTreeMap::new();
     for (key, file) in map {
         let Some(file) = file.as_str() else {
-            return Err(fail(format!("`weight_map`: `{key}` is {file}; it must be the name of a file")));
+            return Err(fail(format!(
+                "`weight_map`: `{key}` is {file}; it must be the name of a file"
+            )));
         };
         let plain = Path::new(file).components().all(|c| matches!(c, Component::Normal(_)));
         if !plain || file.is_empty() {

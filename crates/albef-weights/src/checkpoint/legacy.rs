@@ -11,8 +11,7 @@ use crate::pickle::{self, Loaded, Value};
 use crate::tensor::Bytes;
 
 /// The magic number of such files as protocols 2 and later write it, without protocol and frame.
-const MAGIC: [u8; 12] =
-    [0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+const MAGIC: [u8; 12] = [0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 /// The same of protocols 0 and 1.
 const MAGIC_AS_TEXT: &[u8] = b"L119547037146038801333356L\n";
 /// The first byte of a pickle of protocol 2 and later.
@@ -58,7 +57,8 @@ pub(super) fn read(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
         let size = sizes.get(key);
         let size = *size.ok_or_else(|| fail(format!("no tensor is in storage `{key}`")))?;
         if size == 0 {
-            let detail = format!("storage `{key}` is of a type that is not known, so its end is not");
+            let detail =
+                format!("storage `{key}` is of a type that is not known, so its end is not");
             return Err(fail(detail));
         }
         let part = storage(bytes, at, size).ok_or_else(|| {

@@ -175,34 +175,34 @@ fn named_part(storage: &Storage, bytes: &Bytes) -> Option<Bytes> {
 /// What a user should know of the choice.
 fn notes(best: &Set, sets: &[Set]) -> Vec<String> {
     let mut notes = Vec::new();
-    if !best.path.is_empty() && best.path != ["model"] {
-        notes.push(format!("the weights are those under `{}`", best.name()));
-    }
+    let tensors = |n: usize| if n == 1 { "1 tensor".to_owned() } else { format!("{n} tensors") };
+    let own = match best.path.is_empty() {
+        true => "the top level".to_owned(),
+        false => format!("`{}`", best.name()),
+    };
     let others: Vec<String> = sets
         .iter()
         .filter(|s| s.path != best.path)
         .map(|s| match s.path.is_empty() {
-            true => format!("{} tensors beside it", s.tensors),
-            false => format!("{} tensors under `{}`", s.tensors, s.name()),
+            true => format!("{} beside it", tensors(s.tensors)),
+            false => format!("{} under `{}`", tensors(s.tensors), s.name()),
         })
         .collect();
     if !others.is_empty() {
-        let own = match best.path.is_empty() {
-            true => "the top level".to_owned(),
-            false => format!("`{}`", best.name()),
-        };
         let shown = others[..others.len().min(SHOWN)].join(", ");
         let more = if others.len() > SHOWN { ", …" } else { "" };
         notes.push(format!(
-            "weights are taken from {own} ({} tensors); not used: {shown}{more}",
-            best.tensors
+            "the weights are the {} of {own}; not used: {shown}{more}",
+            tensors(best.tensors)
         ));
+    } else if !best.path.is_empty() && best.path != ["model"] {
+        notes.push(format!("the weights are those of {own}"));
     }
     let parts = best.entries.borrow();
     let nameless =
         parts.pairs().filter(|(key, value)| key.text().is_none() && is_tensor(value)).count();
     if nameless > 0 {
-        notes.push(format!("not read: {nameless} tensors under keys that are not text"));
+        notes.push(format!("not read: {} under keys that are not text", tensors(nameless)));
     }
     notes
 }
@@ -236,8 +236,7 @@ fn without_tensors(top: &Rc<RefCell<Parts>>) -> String {
         Value::Dict(inner) if known(key) => Some((*key, inner)),
         _ => None,
     });
-    let object =
-        all.iter().find(|(key, value)| known(key) && matches!(value, Value::Object(..)));
+    let object = all.iter().find(|(key, value)| known(key) && matches!(value, Value::Object(..)));
     if let (None, Some((key, value))) = (wrapped, object) {
         return no_dictionary(value, Some(key));
     }

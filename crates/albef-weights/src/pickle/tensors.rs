@@ -108,9 +108,12 @@ fn view(arguments: &[Value], typed: bool) -> Result<Value, Fail> {
     if let Some(Value::Dict(flags)) = flags {
         let set = |flag: &str| {
             let flags = flags.borrow();
-            flags.pairs().any(|(k, v)| k.text() == Some(flag) && matches!(v, Value::Int(n) if *n != 0))
+            flags
+                .pairs()
+                .any(|(k, v)| k.text() == Some(flag) && matches!(v, Value::Int(n) if *n != 0))
         };
-        for (flag, kind) in [("neg", "a view with the negative bit"), ("conj", "a conjugated view")] {
+        for (flag, kind) in [("neg", "a view with the negative bit"), ("conj", "a conjugated view")]
+        {
             if set(flag) {
                 dtype = DType::Unread(kind);
             }
@@ -118,7 +121,9 @@ fn view(arguments: &[Value], typed: bool) -> Result<Value, Fail> {
     }
     Ok(match dtype {
         DType::Unread(kind) => Value::Unread(kind, shape.into()),
-        _ => Value::Tensor(Rc::new(View { storage: storage.clone(), dtype, offset, shape, stride })),
+        _ => {
+            Value::Tensor(Rc::new(View { storage: storage.clone(), dtype, offset, shape, stride }))
+        }
     })
 }
 

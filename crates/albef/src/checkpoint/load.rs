@@ -75,6 +75,32 @@ impl Checkpoint {
         LoadedModel::from_tensors(self, task, device, 0, parts)
     }
 
+    /// Whether it is a whole model of its task, by names, shapes and types; values are not looked at.
+    /// Gives what became of the keys.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`], for its own task.
+    pub fn check(&self) -> Result<KeyReport> {
+        let (state, resized) = resized(self.tensors.clone(), &self.config)?;
+        let schema = self.task.schema(&self.config);
+        let mut report = plan(&self.source, &state, &schema)?.report;
+        if schema.queues {
+            queue_tensors(&state, self.config.embed_dim)?;
+        }
+        report.resized = resized;
+        report.notes.splice(0..0, self.notes.iter().cloned());
+        Ok(report)
+    }
+
+    /// Whether all its floats are finite.
+    ///
+    /// # Errors
+    /// [`Error::WeightNotFinite`] for the first that is not.
+    pub(crate) fn check_finite(&self) -> Result<()> {
+        let mut floats = self.tensors.iter().filter(|(_, tensor)| tensor.dtype.is_float());
+        floats.try_for_each(|(name, tensor)| finite(name, tensor, &self.source).map(drop))
+    }
+
     /// The model of `task`, converted from a checkpoint that it can start from. `seed` draws a head that
     /// no checkpoint of another task has.
     ///
@@ -136,8 +162,9 @@ impl LoadedModel {
         seed: u64,
         parts: Parts,
     ) -> Result<Self> {
-        let Checkpoint { config, vocabulary, tensors, source, config_inferred, folder, .. } =
-            checkpoint;
+        let Checkpoint {
+            config, vocabulary, tensors, source, config_inferred, folder, notes, ..
+        } = checkpoint;
         let (state, resized) = resized(tensors, &config)?;
         let schema = task.schema(&config);
         let plan = plan(&source, &state, &schema)?;
@@ -155,6 +182,7 @@ impl LoadedModel {
         }
         let mut report = plan.report;
         report.resized = resized;
+        report.notes.splice(0..0, notes);
         Ok(Self {
             task,
             config,
@@ -166,6 +194,18 @@ impl LoadedModel {
             config_inferred,
             folder,
         })
+    }
+
+    /// Logs what of the file is not as in a plain checkpoint, and where position tables were resized.
+    pub fn log_notes(&self) {
+        for note in &self.report.notes {
+            tracing::info!("{note}");
+        }
+        if let Some((from, to)) = self.report.resized {
+            tracing::info!(
+                "position tables interpolated from {from} x {from} to {to} x {to} patches"
+            );
+        }
     }
 
     /// Momentum copies: those of the checkpoint, and copies of the trained weights where it has none.

@@ -16,6 +16,7 @@ use crate::eval::answers::{Candidates, RankRule, rank};
 use crate::eval::outcomes;
 use crate::eval::text_baseline::TextBaseline;
 use crate::eval::vqa_score::{ScoreRule, accuracy, annotators};
+use crate::input::read_json;
 use crate::model::{Branch, VqaModel};
 use crate::ops::Ops;
 use crate::task::evaluation::{refuse_if_none, unusable};
@@ -29,11 +30,7 @@ use crate::task::{Evaluation, Evaluator, TaskRef, read_annotations};
 pub fn answer_list(given: &str) -> Result<Vec<String>> {
     let path = Path::new(given);
     let answers: Vec<String> = if path.is_file() {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        serde_json::from_str(&text).map_err(|e| Error::Format {
-            path: path.to_owned(),
-            detail: format!("it must be a JSON list of answers: {e}"),
-        })?
+        read_json(path, "it must be a JSON list of answers")?
     } else if given.ends_with(".json") {
         return Err(Error::Argument(format!("there is no answer list {given}")));
     } else if given.trim().is_empty() {
