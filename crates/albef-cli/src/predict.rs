@@ -97,7 +97,11 @@ pub struct PredictArguments {
 }
 
 impl ModelArguments {
-    fn open(&self, task: TaskRef) -> Result<LoadedModel> {
+    /// Opens the model once the images of a query are known to be files, since it takes long.
+    fn open(&self, task: TaskRef, query: &Query) -> Result<LoadedModel> {
+        for image in &query.images {
+            check_image(image)?;
+        }
         open_task_model(task, &self.model, None, &self.device.open()?)
     }
 
@@ -128,19 +132,26 @@ pub fn ask(a: &AskArguments) -> Result<ExitStatus> {
     let task = TaskRef::named("vqa")?;
     let query = Query::new(vec![a.image.clone()], &a.question);
     let query = a.scoring.of(query, &a.answers)?;
-    a.model.print(&task.predict(&a.model.open(task)?, &query)?)
+    a.model.print(&task.predict(&a.model.open(task, &query)?, &query)?)
 }
 
 pub fn entail(a: &EntailArguments) -> Result<ExitStatus> {
     let task = TaskRef::named("ve")?;
     let query = Query::new(vec![a.image.clone()], &a.sentence);
-    a.model.print(&task.predict(&a.model.open(task)?, &query)?)
+    a.model.print(&task.predict(&a.model.open(task, &query)?, &query)?)
 }
 
 pub fn reason(a: &ReasonArguments) -> Result<ExitStatus> {
     let task = TaskRef::named("nlvr")?;
     let query = Query::new(vec![a.left.clone(), a.right.clone()], &a.statement);
-    a.model.print(&task.predict(&a.model.open(task)?, &query)?)
+    a.model.print(&task.predict(&a.model.open(task, &query)?, &query)?)
+}
+
+/// An error if there is no file of an image.
+fn check_image(path: &Path) -> Result<()> {
+    let found = std::fs::metadata(path).with_context(|| path.display().to_string())?;
+    anyhow::ensure!(!found.is_dir(), "{} is a folder; name an image", path.display());
+    Ok(())
 }
 
 /// Images and text: a last argument that names no file is the text.
@@ -156,6 +167,9 @@ fn images_and_text(inputs: &[String]) -> (Vec<PathBuf>, &str) {
 
 /// By the task that the checkpoint is for.
 pub fn predict(a: &PredictArguments) -> Result<ExitStatus> {
+    for image in images_and_text(&a.inputs).0 {
+        check_image(&image)?;
+    }
     note_inferred(&a.model.model);
     let checkpoint = Checkpoint::open(&a.model.model)?;
     let task = checkpoint.task;

@@ -111,5 +111,5 @@ fn mapped(path: &Path) -> Result<Bytes> {
     // SAFETY: the mapping is private and only read. A file that another process shortens meanwhile
     // ends this one with a bus error, as it does for every program that maps checkpoints.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(WeightsError::io(path))?;
-    Ok(Bytes::new(map))
+    Ok(Bytes::mapped(map))
 }

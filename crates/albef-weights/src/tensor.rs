@@ -6,6 +6,7 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use half::{bf16, f16};
+use memmap2::Mmap;
 
 use crate::error::{Result, WeightsError};
 
@@ -78,8 +79,46 @@ impl fmt::Display for DType {
 /// Bytes that are shared, not copied: a range of a memory-mapped file, or of a buffer.
 #[derive(Clone)]
 pub struct Bytes {
-    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    owner: Arc<dyn Owner>,
     range: Range<usize>,
+}
+
+/// What holds bytes.
+trait Owner: Send + Sync {
+    fn bytes(&self) -> &[u8];
+
+    /// Gives back memory that can be had again.
+    fn release(&self, _range: Range<usize>) {}
+}
+
+impl<T: AsRef<[u8]> + Send + Sync> Owner for T {
+    fn bytes(&self) -> &[u8] {
+        self.as_ref()
+    }
+}
+
+/// A mapped file. Not `AsRef`, which would make it a plain owner.
+struct Mapped(Mmap);
+
+impl Owner for Mapped {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    #[cfg(unix)]
+    fn release(&self, range: Range<usize>) {
+        // SAFETY: the mapping is of a file and never written, so that its pages are read again from the
+        // file when they are next looked at.
+        let released = unsafe {
+            self.0.unchecked_advise_range(
+                memmap2::UncheckedAdvice::DontNeed,
+                range.start,
+                range.len(),
+            )
+        };
+        // A hint: without it the pages stay until memory is scarce.
+        drop(released);
+    }
 }
 
 impl Bytes {
@@ -87,6 +126,18 @@ impl Bytes {
     pub fn new(owner: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
         let range = 0..owner.as_ref().len();
         Self { owner: Arc::new(owner), range }
+    }
+
+    /// All bytes of a mapped file.
+    pub(crate) fn mapped(map: Mmap) -> Self {
+        let range = 0..map.len();
+        Self { owner: Arc::new(Mapped(map)), range }
+    }
+
+    /// Gives back the memory of bytes of a mapped file that are not looked at again soon; they can still be
+    /// read, anew from the file.
+    pub fn release(&self) {
+        self.owner.release(self.range.clone());
     }
 
     /// A part of these bytes; `None` if `range` reaches beyond them.
@@ -104,7 +155,7 @@ impl Deref for Bytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &(*self.owner).as_ref()[self.range.clone()]
+        &self.owner.bytes()[self.range.clone()]
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use albef_data::text::Vocabulary;
+use albef_data::text::{TextProcessing, Vocabulary};
 use albef_weights::{StateDict, read_model, weights_file};
 
 use crate::config::ModelConfig;
@@ -92,6 +92,12 @@ impl Checkpoint {
             Some(config) => config,
             None => published(ModelConfig::infer(&found.tensors, &source)?, &source)?,
         };
+        if inferred && config.text.processing == TextProcessing::Lavis {
+            notes.push(
+                "there is no table of token types, as in models of LAVIS: texts are processed as by LAVIS"
+                    .into(),
+            );
+        }
         let vocab_path = folder.join("vocab.txt");
         let of_bert = config.text.vocab_size == BERT_VOCABULARY.lines().count();
         let vocabulary = if inferred && of_bert && !vocab_path.exists() {

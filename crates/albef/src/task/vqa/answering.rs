@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use albef_data::dataset::{Dataset, ImageRoots, Sample, Target, repeated_ids};
+use albef_data::text::TextProcessing;
 use albef_report::Kind;
 use serde_json::json;
 
@@ -77,6 +78,9 @@ fn shortened(text: &str) -> String {
     }
 }
 
+/// Ids of a question that LAVIS reads.
+const LAVIS_QUESTION_IDS: usize = 25;
+
 /// The best candidates of a question, by place in the list, with their share among those that were
 /// scored in full; best first.
 type Ranked = Vec<(usize, f32)>;
@@ -116,9 +120,14 @@ impl<'a> Answering<'a> {
         control: &Control,
     ) -> Result<Predictions<Option<Ranked>>> {
         let loaded = self.model;
+        let rule = match (loaded.config.text.processing, rule) {
+            (TextProcessing::Lavis, RankRule::Reference) => RankRule::Lavis,
+            (_, rule) => rule,
+        };
         let weights = loaded.online.frozen(Ops::for_device(loaded.online.device()));
         let model = VqaModel::new(&loaded.config, &weights, Branch::Online)?;
-        let (tokenizer, limits) = (labels::tokenizer(loaded)?, truncation(loaded, QUESTION_WORDS));
+        let (tokenizer, limits) =
+            (labels::tokenizer(loaded)?, truncation(loaded, QUESTION_WORDS, LAVIS_QUESTION_IDS));
         let data = Arc::new(Dataset::from_samples(samples.to_vec()));
         let all: Vec<usize> = (0..samples.len()).collect();
         let mut out = Predictions { rows: Vec::new(), skipped: Vec::new(), truncated: 0 };
@@ -273,7 +282,7 @@ impl Evaluator for VqaEvaluator {
             out
         };
         out.answers = answers;
-        let limits = truncation(model, QUESTION_WORDS);
+        let limits = truncation(model, QUESTION_WORDS, LAVIS_QUESTION_IDS);
         out.warnings.extend(truncated_warning(found.truncated, self.samples.len(), limits));
         Ok(out)
     }
