@@ -178,6 +178,9 @@ impl fmt::Debug for Bytes {
     }
 }
 
+/// Bytes of a large tensor that are read at a time; a multiple of all sizes of elements and of pages.
+const PART: usize = 4 << 20;
+
 /// A tensor: little-endian bytes in row-major order. Cheap to clone.
 #[derive(Clone, PartialEq, Debug)]
 pub struct HostTensor {
@@ -246,6 +249,32 @@ impl HostTensor {
             DType::BF16 => self.parts().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
             other => return Err(wrong(other, "a float type")),
         })
+    }
+
+    /// The elements as floats, for the last time: memory of a mapped file is given back on the way, so that
+    /// a large tensor is never in memory twice. It can still be read, anew from the file.
+    ///
+    /// # Errors
+    /// If they are integers.
+    pub fn take_f32(&self) -> Result<Vec<f32>> {
+        let size = self.dtype.size();
+        if !self.dtype.is_float() || self.bytes.len() <= PART {
+            let values = self.to_f32()?;
+            self.bytes.release();
+            return Ok(values);
+        }
+        let mut values = Vec::with_capacity(self.bytes.len() / size);
+        let mut start = 0;
+        while let Some(bytes) = self.bytes.slice(start..self.bytes.len().min(start + PART)) {
+            start += bytes.len();
+            if bytes.is_empty() {
+                break;
+            }
+            let part = Self { dtype: self.dtype, shape: vec![bytes.len() / size], bytes };
+            values.extend(part.to_f32()?);
+            part.bytes.release();
+        }
+        Ok(values)
     }
 
     /// The elements as integers.
@@ -330,5 +359,28 @@ impl IntoIterator for StateDict {
     type IntoIter = std::vec::IntoIter<Self::Item>;
     fn into_iter(self) -> Self::IntoIter {
         self.entries.into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_tensor_is_read_in_parts_and_can_be_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let values: Vec<f32> = (0..(PART / 2 + 3)).map(|i| i as f32).collect();
+        let plain = HostTensor::from_f32(&[values.len()], &values);
+        std::fs::write(&path, &*plain.bytes).unwrap();
+        let file = std::fs::File::open(&path).unwrap();
+        // SAFETY: nothing writes to the file.
+        let map = unsafe { Mmap::map(&file) }.unwrap();
+        let mapped = HostTensor { bytes: Bytes::mapped(map), ..plain.clone() };
+        for _ in 0..2 {
+            assert_eq!(mapped.take_f32().unwrap(), values);
+        }
+        assert_eq!(mapped, plain);
+        assert!(HostTensor::from_i64(&[1], &[1]).take_f32().is_err());
     }
 }

@@ -286,11 +286,7 @@ fn placed(
         let found = key.as_deref().and_then(|k| state.get(k));
         let drawn = || fresh.get(name).map(|p| to_vec(p.value.clone()));
         let values = match found {
-            Some(tensor) => {
-                let values = finite(name, tensor, source)?;
-                tensor.bytes.release();
-                values
-            }
+            Some(tensor) => finite(name, tensor, source)?,
             None => drawn().ok_or_else(|| Error::MissingWeight { key: name.clone() })?,
         };
         params.insert(name, shape, values)?;
@@ -300,7 +296,7 @@ fn placed(
 
 /// The values of a weight, which must be finite; `source`: the file, as messages name it.
 pub(crate) fn finite(name: &str, tensor: &HostTensor, source: &str) -> Result<Vec<f32>> {
-    let values = tensor.to_f32()?;
+    let values = tensor.take_f32()?;
     if largest(&values).is_finite() {
         return Ok(values);
     }

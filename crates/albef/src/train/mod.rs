@@ -1,6 +1,7 @@
 //! Training: schedule, optimizer, the step, the loop and its checkpoints.
 
 pub mod checkpoint;
+mod checksums;
 pub mod folder;
 pub mod identity;
 mod kept;
