@@ -96,7 +96,7 @@ fn read_file(path: &Path) -> Result<Checkpoint> {
 }
 
 /// The file, mapped into memory: what is not looked at is never read.
-fn mapped(path: &Path) -> Result<Bytes> {
+pub(crate) fn mapped(path: &Path) -> Result<Bytes> {
     // Before it is opened: opening a pipe waits for its writer.
     let found = fs::metadata(path).map_err(WeightsError::io(path))?;
     if !found.is_file() {

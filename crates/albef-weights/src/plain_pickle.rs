@@ -1,10 +1,10 @@
 //! Pickles of plain values: the form in which RefCOCO+ ships its expressions.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value as Json};
 
+use crate::checkpoint::mapped;
 use crate::error::{Result, WeightsError};
 use crate::pickle::{self, Parts, Value};
 
@@ -20,7 +20,7 @@ const PER_BYTE: usize = 16;
 /// # Errors
 /// If the file cannot be read, is damaged, or grows out of proportion when written out.
 pub fn read_plain_pickle(path: &Path) -> Result<Json> {
-    let bytes = fs::read(path).map_err(WeightsError::io(path))?;
+    let bytes = mapped(path)?;
     let damaged = |detail: String| WeightsError::damaged(path, detail);
     let value = pickle::load(&bytes).map_err(damaged)?.value;
     let mut budget = bytes.len().saturating_mul(PER_BYTE);
@@ -65,6 +65,8 @@ fn plain(value: &Value, depth: usize, budget: &mut usize) -> Result<Json, &'stat
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use serde_json::json;
 
     use super::*;

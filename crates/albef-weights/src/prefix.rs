@@ -94,7 +94,19 @@ pub(crate) fn of_another_model(state: &StateDict) -> Option<String> {
                 .into(),
         );
     }
-    let crossing = has("encoder.layer.0.crossattention.");
+    if has("_flat_param") {
+        return Some(
+            "its weights are flattened by FSDP (`_flat_param`); save it again with a full state dictionary \
+             (`StateDictType.FULL_STATE_DICT`)"
+                .into(),
+        );
+    }
+    // ALBEF's answer decoder has cross-attention in all layers, its text encoder in the upper ones.
+    let first = |root: &str| {
+        let cross = "encoder.layer.0.crossattention.";
+        state.names().any(|n| n.starts_with(root) && n.contains(cross))
+    };
+    let crossing = first("text_encoder.") || (first("text_decoder.") && !starts("text_encoder."));
     let typed = has("token_type_embeddings");
     if starts(MARK) && crossing && !typed {
         return other("BLIP");
@@ -167,6 +179,11 @@ mod tests {
         assert!(said(&["visual_encoder.norm.weight", blip]).contains("BLIP"));
         let types = "text_encoder.embeddings.token_type_embeddings.weight";
         assert_eq!(said(&["visual_encoder.norm.weight", blip, types]), "");
+        let decoder = blip.replace("text_encoder.", "text_decoder.bert.");
+        assert!(said(&["visual_encoder.norm.weight", &decoder]).contains("BLIP"));
+        let vqa = ["visual_encoder.norm.weight", "text_encoder.encoder.layer.0.x", &decoder];
+        assert_eq!(said(&vqa), "");
+        assert!(said(&["_flat_param"]).contains("FSDP"));
         let late = blip.replace("layer.0", "layer.6");
         assert_eq!(said(&["visual_encoder.norm.weight", &late]), "");
         assert!(said(&["visual_encoder_m.norm.weight"]).contains("momentum copies"));

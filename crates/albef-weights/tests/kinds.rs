@@ -330,6 +330,9 @@ fn a_model_in_parts_is_read_by_its_folder_and_by_its_index() {
     fs::remove_file(&part).unwrap();
     let said = read(&index).unwrap_err().to_string();
     assert!(said.contains("1 of the 2 files") && said.contains("00001"), "{said}");
+    fs::remove_file(&index).unwrap();
+    let said = read(dir.path()).unwrap_err().to_string();
+    assert!(said.contains("1 parts of a model") && said.contains("no index"), "{said}");
 }
 
 #[test]

@@ -38,15 +38,27 @@ pub fn weights_file(folder: &Path) -> Result<PathBuf> {
         return Ok(found);
     }
     let mut found: BTreeMap<usize, Vec<PathBuf>> = BTreeMap::new();
+    let mut parts: Vec<PathBuf> = Vec::new();
     for entry in fs::read_dir(folder).map_err(WeightsError::io(folder))? {
         let path = entry.map_err(WeightsError::io(folder))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.ends_with(INDEX) && path.is_file() {
             found.entry(0).or_default().push(path);
-        } else if let Some(at) = ending(&path).filter(|_| path.is_file() && shard(&path).is_none())
-        {
-            found.entry(at + 1).or_default().push(path);
+        } else if let Some(at) = ending(&path).filter(|_| path.is_file()) {
+            match shard(&path) {
+                Some(_) => parts.push(PathBuf::from(name)),
+                None => found.entry(at + 1).or_default().push(path),
+            }
         }
+    }
+    if let (true, Some(part)) = (found.is_empty(), parts.first()) {
+        let detail = format!(
+            "there are {} parts of a model in this folder (`{}`) and no index of them; put its \
+             `model.safetensors.index.json` beside them",
+            parts.len(),
+            part.display()
+        );
+        return Err(WeightsError::damaged(folder, detail));
     }
     let Some((_, mut files)) = found.pop_first() else {
         let detail = "there is no weights file in this folder; expected is `model.safetensors`, \
@@ -106,7 +118,7 @@ fn snapshot(folder: &Path) -> Result<Option<PathBuf>> {
 /// Which part of how many a file is by its name, `model-00001-of-00002.safetensors`.
 fn shard(path: &Path) -> Option<(u32, u32)> {
     let (before, count) = path.file_stem()?.to_str()?.rsplit_once("-of-")?;
-    let (_, number) = before.rsplit_once('-')?;
+    let (_, number) = before.rsplit_once(['-', '_'])?;
     let digits = |s: &str| s.len() == 5 && s.bytes().all(|b| b.is_ascii_digit());
     if !digits(number) || !digits(count) {
         return None;

@@ -88,6 +88,9 @@ fn fill(dict: &Value, pairs: Option<&Value>) -> Result<(), Fail> {
 
 /// A strided view of a storage. The third version has its type as an argument and counts in it.
 fn view(arguments: &[Value], typed: bool) -> Result<Value, Fail> {
+    if matches!(arguments.first(), Some(Value::Object(..) | Value::Opaque)) {
+        return Ok(Value::Unread("a tensor whose storage is not in the file", [].into()));
+    }
     let wrong = "a tensor without storage, offset, shape or strides of up to 64 axes";
     let parts = || {
         let [storage, offset, shape, stride, ..] = arguments else { return None };

@@ -7,7 +7,7 @@ use albef_weights::{StateDict, read_model, weights_file};
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::input::read_json;
+use crate::input::{read_json, read_text};
 use crate::task::TaskRef;
 use crate::train::checkpoint as run_checkpoint;
 
@@ -103,6 +103,7 @@ impl Checkpoint {
         let vocabulary = if inferred && of_bert && !vocab_path.exists() {
             BERT_VOCABULARY.to_owned()
         } else {
+            read_text(&vocab_path)?;
             Vocabulary::read(&vocab_path)?.1
         };
         check_vocabulary(&vocabulary, &vocab_path, &config, inferred)?;
