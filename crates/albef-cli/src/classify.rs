@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use albef::Pipeline;
 use albef::inference::ClassifyOptions;
 use anyhow::Result;
 
@@ -37,10 +36,11 @@ pub struct Arguments {
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let labels = distinct("class", a.labels.clone());
     let options = ClassifyOptions::default().templates(a.template.clone());
+    let image = open_image(&a.image)?;
     let model = open_model(a.model.as_deref(), &a.device.open()?)?;
-    let found = model.classify(&open_image(&a.image)?, &labels, &options)?;
+    let found = model.classify(&image, &labels, &options)?;
     let prompts = labels.len() * a.template.len();
-    tell_truncated(found.truncated_texts, prompts, Pipeline::TRUNCATION);
+    tell_truncated(found.truncated_texts, prompts, model.caption_limits());
     if a.json {
         say!("{}", serde_json::to_value(&found)?)?;
     } else {

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use albef::Pipeline;
 use albef::inference::write_npy;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -48,11 +47,12 @@ struct Rows {
 
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let texts = texts(a)?;
+    let open = |source: &String| open_images(source, a.image_root.as_deref());
+    let images = a.images.as_ref().map(open).transpose()?;
     let model = open_model(a.model.as_deref(), &a.device.open()?)?;
     let mut rows = Rows::default();
     let mut skipped = 0;
-    if let Some(source) = &a.images {
-        let images = open_images(source, a.image_root.as_deref())?;
+    if let Some(images) = images {
         let features = model.embed_set(&images, &bar())?;
         tell_unusable("skipped", &features.skipped);
         skipped = features.skipped.len();
@@ -61,7 +61,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         rows.values = features.values;
     }
     let truncated = texts.iter().filter(|text| model.caption(text).truncated).count();
-    tell_truncated(truncated, texts.len(), Pipeline::TRUNCATION);
+    tell_truncated(truncated, texts.len(), model.caption_limits());
     for text in texts {
         rows.values.extend(model.embed_text(&text)?);
         rows.names.push(("text", text));

@@ -44,7 +44,11 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     note_inferred(&a.model);
     let files = Checkpoint::open(&a.model)
         .with_context(|| format!("cannot open the model {}", a.model.display()))?;
-    let found = CheckpointSummary::new(&files);
+    let found = CheckpointSummary::new(&files)
+        .with_context(|| format!("{} is not a whole model", a.model.display()))?;
+    for note in &found.notes {
+        tracing::info!("{note}");
+    }
     if a.json {
         say!("{}", serde_json::to_value(&found)?)?;
     } else {

@@ -43,9 +43,7 @@ pub fn open_task_model(
     let model = task
         .open_model(path, image_res, device)
         .with_context(|| format!("cannot open the model {}", path.display()))?;
-    if let Some((from, to)) = model.report.resized {
-        tracing::info!("position tables interpolated from {from} x {from} to {to} x {to} patches");
-    }
+    model.log_notes();
     Ok(model)
 }
 

@@ -96,7 +96,11 @@ pub struct PredictArguments {
 }
 
 impl ModelArguments {
-    fn open(&self, task: TaskRef) -> Result<LoadedModel> {
+    /// Opens the model once the images of a query are known to be files, since it takes long.
+    fn open(&self, task: TaskRef, query: &Query) -> Result<LoadedModel> {
+        for image in &query.images {
+            check_image(image)?;
+        }
         open_task_model(task, &self.model, None, &self.device.open()?)
     }
 
@@ -127,19 +131,26 @@ pub fn ask(a: &AskArguments) -> Result<ExitStatus> {
     let task = TaskRef::named("vqa")?;
     let query = Query::new(vec![a.image.clone()], &a.question);
     let query = a.scoring.of(query, &a.answers)?;
-    a.model.print(&task.predict(&a.model.open(task)?, &query)?)
+    a.model.print(&task.predict(&a.model.open(task, &query)?, &query)?)
 }
 
 pub fn entail(a: &EntailArguments) -> Result<ExitStatus> {
     let task = TaskRef::named("ve")?;
     let query = Query::new(vec![a.image.clone()], &a.sentence);
-    a.model.print(&task.predict(&a.model.open(task)?, &query)?)
+    a.model.print(&task.predict(&a.model.open(task, &query)?, &query)?)
 }
 
 pub fn reason(a: &ReasonArguments) -> Result<ExitStatus> {
     let task = TaskRef::named("nlvr")?;
     let query = Query::new(vec![a.left.clone(), a.right.clone()], &a.statement);
-    a.model.print(&task.predict(&a.model.open(task)?, &query)?)
+    a.model.print(&task.predict(&a.model.open(task, &query)?, &query)?)
+}
+
+/// An error if there is no file of an image.
+fn check_image(path: &Path) -> Result<()> {
+    let found = std::fs::metadata(path).with_context(|| path.display().to_string())?;
+    anyhow::ensure!(!found.is_dir(), "{} is a folder; name an image", path.display());
+    Ok(())
 }
 
 /// Images and text: a last argument that names no file is the text.
@@ -155,6 +166,9 @@ fn images_and_text(inputs: &[String]) -> (Vec<PathBuf>, &str) {
 
 /// By the task that the checkpoint is for.
 pub fn predict(a: &PredictArguments) -> Result<ExitStatus> {
+    for image in images_and_text(&a.inputs).0 {
+        check_image(&image)?;
+    }
     note_inferred(&a.model.model);
     let checkpoint = Checkpoint::open(&a.model.model)?;
     let task = checkpoint.task;
@@ -170,6 +184,7 @@ pub fn predict(a: &PredictArguments) -> Result<ExitStatus> {
     }
     let query = a.scoring.of(Query::new(Vec::new(), text), &a.answers)?;
     let model = checkpoint.load(&[task], &a.model.device.open()?, Parts::Inference)?;
+    model.log_notes();
     for group in images.chunks(each) {
         let query = Query { images: group.to_vec(), ..query.clone() };
         let names: Vec<String> = group.iter().map(|p| Path::display(p).to_string()).collect();

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use albef::Pipeline;
 use albef::eval::retrieval::Score;
 use albef::inference::{Match, SearchOptions};
 use anyhow::{Result, bail};
@@ -64,12 +63,12 @@ pub struct MatchArguments {
 }
 
 pub fn search(a: &SearchArguments) -> Result<ExitStatus> {
-    let model = open_model(a.model.as_deref(), &a.device.open()?)?;
     let images = open_images(&a.path, a.image_root.as_deref())?;
+    let model = open_model(a.model.as_deref(), &a.device.open()?)?;
     let options = SearchOptions::default().top_k(a.top_k).rerank_k(a.rerank_k).score(a.score);
     let (found, skipped) = model.search(&images, &a.text, &options, &bar())?;
     tell_unusable("skipped", &skipped);
-    tell_truncated(found.truncated.into(), 1, Pipeline::TRUNCATION);
+    tell_truncated(found.truncated.into(), 1, model.caption_limits());
     if a.json {
         let mut value = serde_json::to_value(&found)?;
         let (members, truncated) = (images.skipped_members().len(), usize::from(found.truncated));
@@ -92,9 +91,10 @@ pub fn search(a: &SearchArguments) -> Result<ExitStatus> {
 }
 
 pub fn match_pair(a: &MatchArguments) -> Result<ExitStatus> {
+    let image = open_image(&a.image)?;
     let model = open_model(a.model.as_deref(), &a.device.open()?)?;
-    tell_truncated(model.caption(&a.text).truncated.into(), 1, Pipeline::TRUNCATION);
-    let found = model.match_text(&[open_image(&a.image)?], &a.text)?;
+    tell_truncated(model.caption(&a.text).truncated.into(), 1, model.caption_limits());
+    let found = model.match_text(&[image], &a.text)?;
     let Some(found) = found.first() else { bail!("the model gave no score") };
     if a.json {
         say!("{}", serde_json::to_value(found)?)?;

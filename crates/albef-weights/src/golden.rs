@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::checkpoint::read;
 use crate::error::{Result, WeightsError};
 use crate::pos_embed::interpolate_pos_embed;
 use crate::tensor::StateDict;
-use crate::torch::read;
 
 pub use crate::outcome::{Outcome, Outliers, Worst};
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::error::{Result, WeightsError};
-use crate::tensor::StateDict;
+use crate::tensor::{DType, StateDict};
 
 /// Problems that a message lists; all are counted.
 const SHOWN: usize = 5;
@@ -17,6 +17,8 @@ pub(crate) struct Findings {
     pub(crate) missing: usize,
     pub(crate) unexpected: usize,
     pub(crate) mismatched: usize,
+    /// There, but of a type that is no float or not read.
+    pub(crate) mistyped: usize,
 }
 
 impl Findings {
@@ -27,10 +29,14 @@ impl Findings {
             return Ok(self.ignored);
         }
         let shown = self.problems[..self.problems.len().min(SHOWN)].join("; ");
-        let Self { missing, unexpected, mismatched, .. } = self;
+        let Self { missing, unexpected, mismatched, mistyped, .. } = self;
+        let types = match mistyped {
+            0 => String::new(),
+            n => format!(", {n} of a type that is no float"),
+        };
         Err(WeightsError::Keys(format!(
             "{source}: {shown}; in all {missing} keys are missing, {unexpected} unexpected, \
-             {mismatched} of another shape{hint}"
+             {mismatched} of another shape{types}{hint}"
         )))
     }
 }
@@ -44,6 +50,10 @@ pub(crate) fn compare(
     let mut found = Findings::default();
     for (name, shape) in expected {
         match state.get(name) {
+            Some(t) if !t.dtype.is_float() => {
+                found.mistyped += 1;
+                found.problems.push(format!("`{name}` is there, of type {}", t.dtype));
+            }
             Some(t) if t.shape == *shape || (shape.is_empty() && t.len() == 1) => {}
             Some(t) => {
                 found.mismatched += 1;
@@ -56,8 +66,9 @@ pub(crate) fn compare(
         }
     }
     let wanted: HashSet<&str> = expected.iter().map(|(n, _)| n.as_str()).collect();
-    for name in state.names().filter(|n| !wanted.contains(n)) {
-        if known(name) || name.ends_with("position_ids") {
+    for (name, tensor) in state.iter().filter(|(n, _)| !wanted.contains(n)) {
+        let unread = matches!(tensor.dtype, DType::Unread(_));
+        if unread || known(name) || name.ends_with("position_ids") {
             found.ignored.push(name.to_owned());
         } else {
             found.unexpected += 1;

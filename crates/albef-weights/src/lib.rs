@@ -6,7 +6,9 @@
 //! accounts for every other key, and [`write_safetensors`] writes whole files or none.
 
 mod atomic;
+mod checkpoint;
 mod error;
+mod file_kind;
 pub mod golden;
 mod key_report;
 mod outcome;
@@ -14,16 +16,20 @@ mod pickle;
 mod plain_pickle;
 mod plan;
 mod pos_embed;
+mod prefix;
 mod queues;
 mod safetensors_file;
 mod schema;
 mod starts;
 mod tensor;
-mod torch;
+mod tied;
 mod torchmultimodal;
+mod wrappers;
 
 pub use atomic::{replaceable, write_atomic};
+pub use checkpoint::{Checkpoint, read, read_model, weights_file};
 pub use error::{Result, WeightsError};
+pub use file_kind::{FileKind, HEAD};
 pub use plain_pickle::read_plain_pickle;
 pub use plan::{KeyReport, LoadPlan, Placement, plan};
 pub use pos_embed::{interpolate_pos_embed, resize_tables};
@@ -32,5 +38,4 @@ pub use safetensors_file::{KeepAs, write_safetensors};
 pub use schema::{AVERAGED, Bert, Init, Parameter, Schema, Sizes, layer_of, momentum_name};
 pub use starts::{from_bert, from_deit, with_modern_norms};
 pub use tensor::{Bytes, DType, HostTensor, StateDict};
-pub use torch::{Checkpoint, read};
 pub use torchmultimodal::{from_torchmultimodal, with_official_names};

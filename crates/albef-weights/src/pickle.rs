@@ -1,20 +1,28 @@
 //! An inert reader of Python pickles: it builds values and never calls or imports anything.
 //!
 //! A handful of names from PyTorch have a meaning (storages and the functions that make a tensor of
-//! one); every other callable gives an [`Value::Opaque`], which is only an error where a tensor is
-//! needed.
+//! one, in `tensors`); every other callable gives a [`Value::Object`] or [`Value::Opaque`], which is
+//! only an error where a tensor is needed.
 
+mod tensors;
 mod value;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use self::tensors::{cost, inert_call, module_of, storage};
 use self::value::extend;
 pub(crate) use self::value::{Parts, Storage, Value, View};
-use crate::tensor::DType;
 
 /// A failed read: where and why.
 type Fail = String;
+
+/// Memory that the values of one pickle may take. Values take up to a hundred times the bytes that
+/// describe them; the largest checkpoints, with optimizer and options, need a few megabytes.
+const MEMORY: usize = 512 << 20;
+/// What one value costs on the stack, in a container or in the memory of repeated values.
+const COST: usize = 2 * size_of::<Value>();
 
 /// One pickle.
 pub(crate) struct Loaded {
@@ -34,6 +42,7 @@ pub(crate) fn load(bytes: &[u8]) -> Result<Loaded, Fail> {
         marks: vec![],
         memo: HashMap::new(),
         storages: vec![],
+        left: MEMORY,
     };
     let value = machine.run().map_err(|e| format!("pickle, byte {}: {e}", machine.at))?;
     Ok(Loaded { value, used: machine.at, storages: machine.storages })
@@ -46,6 +55,8 @@ struct Machine<'a> {
     marks: Vec<usize>,
     memo: HashMap<u64, Value>,
     storages: Vec<Rc<Storage>>,
+    /// Memory that may still be taken.
+    left: usize,
 }
 
 impl Machine<'_> {
@@ -55,8 +66,17 @@ impl Machine<'_> {
             if op == b'.' {
                 return self.pop();
             }
+            self.pay(COST)?;
             self.step(op)?;
         }
+    }
+
+    fn pay(&mut self, bytes: usize) -> Result<(), Fail> {
+        let left = self.left.checked_sub(bytes);
+        self.left = left.ok_or_else(|| {
+            format!("its values take more than the {} MiB that a pickle may take", MEMORY >> 20)
+        })?;
+        Ok(())
     }
 
     fn take(&mut self, n: usize) -> Result<&[u8], Fail> {
@@ -81,12 +101,18 @@ impl Machine<'_> {
         let end = rest.iter().position(|b| *b == b'\n').ok_or("a line without end")?;
         let line = String::from_utf8_lossy(&rest[..end]).into_owned();
         self.at += end + 1;
+        self.pay(line.len())?;
         Ok(line)
     }
 
-    fn string(&mut self, n: usize) -> Result<(), Fail> {
-        let text: Rc<str> = String::from_utf8_lossy(self.take(n)?).into();
-        self.stack.push(Value::Str(text));
+    /// A text, or the bytes of one, which are another key than the text.
+    fn string(&mut self, n: usize, is_text: bool) -> Result<(), Fail> {
+        self.pay(n)?;
+        let value = match String::from_utf8_lossy(self.take(n)?) {
+            Cow::Borrowed(text) if is_text => Value::Str(text.into()),
+            shown => Value::Lossy(shown.into()),
+        };
+        self.stack.push(value);
         Ok(())
     }
 
@@ -220,15 +246,15 @@ impl Machine<'_> {
             }
             b'X' | b'T' | b'B' => {
                 let n = self.length(4)?;
-                self.string(n)?;
+                self.string(n, op != b'B')?;
             }
             0x8c | b'U' | b'C' => {
                 let n = self.length(1)?;
-                self.string(n)?;
+                self.string(n, op != b'C')?;
             }
             0x8d | 0x8e | 0x96 => {
                 let n = self.length(8)?;
-                self.string(n)?;
+                self.string(n, op == 0x8d)?;
             }
             b'I' | b'L' => {
                 let line = self.line()?;
@@ -264,20 +290,25 @@ impl Machine<'_> {
                 };
                 self.stack.push(value);
             }
-            b'R' | 0x81 => {
+            b'R' | 0x81 | 0x92 => {
+                if op == 0x92 {
+                    self.pop()?;
+                }
                 let (arguments, callee) = (self.pop()?, self.pop()?);
-                self.stack.push(inert_call(&callee, &arguments)?);
-            }
-            0x92 => {
-                self.pop()?;
-                let (arguments, callee) = (self.pop()?, self.pop()?);
-                self.stack.push(inert_call(&callee, &arguments)?);
+                let made = inert_call(&callee, &arguments)?;
+                self.pay(cost(&made))?;
+                self.stack.push(made);
             }
             b'b' => drop(self.pop()?),
             b'Q' => {
-                let storage = Rc::new(storage(&self.pop()?)?);
-                self.storages.push(storage.clone());
-                self.stack.push(Value::Storage(storage));
+                let id = self.pop()?;
+                if let Some(module) = module_of(&id) {
+                    self.stack.push(module);
+                } else {
+                    let storage = Rc::new(storage(&id)?);
+                    self.storages.push(storage.clone());
+                    self.stack.push(Value::Storage(storage));
+                }
             }
             b's' => {
                 let (v, k) = (self.pop()?, self.pop()?);
@@ -346,62 +377,6 @@ fn unescaped(text: &str) -> String {
     }
     out.push_str(rest);
     out
-}
-
-/// What a call would give, for the few callables that only describe tensors.
-fn inert_call(callee: &Value, arguments: &Value) -> Result<Value, Fail> {
-    let Value::Global(module, name) = callee else { return Ok(Value::Opaque) };
-    let Value::Tuple(arguments) = arguments else { return Ok(Value::Opaque) };
-    match (&**module, &**name) {
-        ("collections", "OrderedDict") => Ok(Value::dict()),
-        ("torch._utils", "_rebuild_parameter") => {
-            Ok(arguments.iter().next().cloned().unwrap_or(Value::Opaque))
-        }
-        ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor") => {
-            let view = || {
-                let [storage, offset, shape, stride, ..] = &arguments.items[..] else {
-                    return None;
-                };
-                let Value::Storage(storage) = storage else { return None };
-                let (shape, stride) = (shape.sizes()?, stride.sizes()?);
-                let offset = offset.size()?;
-                (shape.len() == stride.len()).then(|| View {
-                    storage: storage.clone(),
-                    offset,
-                    shape,
-                    stride,
-                })
-            };
-            let view = view()
-                .ok_or("a tensor without storage, offset, shape or strides of up to 64 axes")?;
-            Ok(Value::Tensor(Rc::new(view)))
-        }
-        _ => Ok(Value::Opaque),
-    }
-}
-
-/// The storage that a persistent id `('storage', type, key, location, elements, ..)` names.
-fn storage(id: &Value) -> Result<Storage, Fail> {
-    let parts = || {
-        let Value::Tuple(id) = id else { return None };
-        let [_, Value::Global(_, kind), key, _, elements, ..] = &id.items[..] else { return None };
-        let dtype = match &**kind {
-            "DoubleStorage" => DType::F64,
-            "FloatStorage" => DType::F32,
-            "HalfStorage" => DType::F16,
-            "BFloat16Storage" => DType::BF16,
-            "LongStorage" => DType::I64,
-            "IntStorage" => DType::I32,
-            "ShortStorage" => DType::I16,
-            "CharStorage" => DType::I8,
-            "ByteStorage" | "UntypedStorage" => DType::U8,
-            "BoolStorage" => DType::Bool,
-            _ => return None,
-        };
-        let Value::Str(key) = key else { return None };
-        Some(Storage { dtype, key: key.clone(), elements: elements.size()? })
-    };
-    parts().ok_or_else(|| "a storage of unknown kind".into())
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Pickles of plain values: the form in which RefCOCO+ ships its expressions.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value as Json};
 
+use crate::checkpoint::mapped;
 use crate::error::{Result, WeightsError};
 use crate::pickle::{self, Parts, Value};
 
@@ -20,7 +20,7 @@ const PER_BYTE: usize = 16;
 /// # Errors
 /// If the file cannot be read, is damaged, or grows out of proportion when written out.
 pub fn read_plain_pickle(path: &Path) -> Result<Json> {
-    let bytes = fs::read(path).map_err(WeightsError::io(path))?;
+    let bytes = mapped(path)?;
     let damaged = |detail: String| WeightsError::damaged(path, detail);
     let value = pickle::load(&bytes).map_err(damaged)?.value;
     let mut budget = bytes.len().saturating_mul(PER_BYTE);
@@ -28,7 +28,10 @@ pub fn read_plain_pickle(path: &Path) -> Result<Json> {
 }
 
 fn plain(value: &Value, depth: usize, budget: &mut usize) -> Result<Json, &'static str> {
-    let size = 1 + value.text().map_or(0, str::len);
+    let size = match value {
+        Value::Str(s) | Value::Lossy(s) => 1 + s.len(),
+        _ => 1,
+    };
     *budget = budget.checked_sub(size).ok_or("its shared values are too many to write out")?;
     let depth = depth.checked_sub(1).ok_or("its lists lie too deep within each other")?;
     let mut all = |items: &Parts| -> Result<Json, &'static str> {
@@ -36,14 +39,14 @@ fn plain(value: &Value, depth: usize, budget: &mut usize) -> Result<Json, &'stat
     };
     match value {
         Value::Int(i) => Ok(Json::from(*i)),
-        Value::Str(s) => Ok(Json::from(&**s)),
+        Value::Str(s) | Value::Lossy(s) => Ok(Json::from(&**s)),
         Value::Tuple(items) => all(items),
         Value::List(items) => all(&items.borrow()),
         Value::Dict(items) => {
             let mut map = Map::new();
             for (key, value) in items.borrow().pairs() {
                 let key = match key {
-                    Value::Str(s) => s.to_string(),
+                    Value::Str(s) | Value::Lossy(s) => s.to_string(),
                     Value::Int(i) => i.to_string(),
                     _ => return Err("a dictionary has a key that is no text"),
                 };
@@ -51,12 +54,19 @@ fn plain(value: &Value, depth: usize, budget: &mut usize) -> Result<Json, &'stat
             }
             Ok(Json::Object(map))
         }
-        Value::Opaque | Value::Global(..) | Value::Storage(_) | Value::Tensor(_) => Ok(Json::Null),
+        Value::Opaque
+        | Value::Global(..)
+        | Value::Object(..)
+        | Value::Storage(_)
+        | Value::Tensor(_)
+        | Value::Unread(..) => Ok(Json::Null),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use serde_json::json;
 
     use super::*;

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::error::Result;
+use crate::error::{Result, WeightsError};
 use crate::key_report::{Findings, compare};
 use crate::schema::{Schema, momentum_name};
-use crate::tensor::StateDict;
+use crate::tensor::{DType, StateDict};
+use crate::tied::untied;
 
 /// One weight of a model and the key of the checkpoint that holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Placement {
 /// What became of the keys of a checkpoint that fits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyReport {
+    /// What of the file is not as in a plain one, and what of it is not read.
+    pub notes: Vec<String>,
     /// Keys whose values are used.
     pub used: usize,
     /// Keys of another task or implementation that were used under other names.
@@ -42,7 +45,7 @@ impl KeyReport {
     /// The report in words, one line for each kind of fact; none if there is nothing to report.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        let mut lines = Vec::new();
+        let mut lines = self.notes.clone();
         if !self.ignored.is_empty() {
             let families = self.ignored.iter().map(|(family, n)| format!("{n} of {family}"));
             lines.push(format!("ignored keys: {}", families.collect::<Vec<_>>().join(", ")));
@@ -84,6 +87,9 @@ pub struct LoadPlan {
     pub report: KeyReport,
 }
 
+/// A buffer that counts from 0, not a weight.
+const POSITION_NUMBERS: &str = "embeddings.position_ids";
+
 /// The family that retrieval uses, by another reader than this one.
 const QUEUES: &str = "queues";
 
@@ -95,7 +101,7 @@ fn family(name: &str, own: &HashSet<&str>) -> Option<&'static str> {
         let known = own.contains(original.as_str()) || family(&original, own).is_some();
         return known.then_some("momentum copies");
     }
-    if name.ends_with("embeddings.position_ids") {
+    if name.ends_with(POSITION_NUMBERS) {
         return Some("position numbers");
     }
     if ["image_queue", "text_queue", "idx_queue", "queue_ptr"].contains(&name) {
@@ -118,7 +124,9 @@ fn family(name: &str, own: &HashSet<&str>) -> Option<&'static str> {
 
 /// What to do about a checkpoint that does not fit.
 fn hint(found: &Findings) -> &'static str {
-    if found.mismatched > 0 {
+    if found.mistyped > 0 {
+        ". hint: save the weights as float32, float16 or bfloat16"
+    } else if found.mismatched > 0 {
         ". hint: the sizes in `config.json` must be those of the weights: take both from one model"
     } else if found.unexpected > 0 {
         ". hint: if the model has more layers than `config.json` has, correct that; else remove these \
@@ -170,6 +178,8 @@ pub fn plan(source: &str, state: &StateDict, schema: &Schema) -> Result<LoadPlan
     let absent = schema.optional.filter(|part| !has_part(part));
     let averaged: HashSet<&str> = state
         .names()
+        // A buffer that some programs leave alone of the momentum model.
+        .filter(|n| !n.ends_with(POSITION_NUMBERS))
         .filter_map(|n| n.split_once('.').map(|(root, _)| root))
         .filter(|root| root.ends_with("_m"))
         .collect();
@@ -203,12 +213,23 @@ pub fn plan(source: &str, state: &StateDict, schema: &Schema) -> Result<LoadPlan
     out.report.used = finder.expected.len();
     out.report.unequal_twins = finder.unequal;
     let known = |name: &str| family(name, &own).is_some();
+    for part in ["text_encoder.", "text_decoder."] {
+        let head = own.iter().any(|n| n.starts_with(&format!("{part}cls.")));
+        if let Some((key, tied)) = head.then(|| untied(state, part)).flatten() {
+            return Err(WeightsError::Keys(format!(
+                "{source}: `{key}` differs from `{tied}`, with which it is tied in ALBEF: the head of this \
+                 model was trained with values of its own, which this model has no place for"
+            )));
+        }
+    }
     let found = compare(state, &finder.expected, known);
     let hint = hint(&found);
     for name in found.settle(source, hint)? {
         let used = |family: &str| family == QUEUES && schema.queues;
         if let Some(family) = family(&name, &own).filter(|f| !used(f)) {
             *out.report.ignored.entry(family).or_default() += 1;
+        } else if let Some(DType::Unread(kind)) = state.get(&name).map(|t| t.dtype) {
+            out.report.notes.push(format!("not read: `{name}`, of type {kind}"));
         }
     }
     Ok(out)

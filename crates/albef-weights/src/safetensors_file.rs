@@ -1,12 +1,12 @@
 //! Safetensors in and out.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::Path;
 
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, SafeTensors, View};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
 
 use crate::atomic::write_atomic;
 use crate::error::{Result, WeightsError};
@@ -23,8 +23,8 @@ pub enum KeepAs {
     BF16,
 }
 
-fn from_file(dtype: Dtype) -> Option<DType> {
-    Some(match dtype {
+fn from_file(dtype: Dtype) -> DType {
+    match dtype {
         Dtype::F64 => DType::F64,
         Dtype::F32 => DType::F32,
         Dtype::F16 => DType::F16,
@@ -35,12 +35,23 @@ fn from_file(dtype: Dtype) -> Option<DType> {
         Dtype::I8 => DType::I8,
         Dtype::U8 => DType::U8,
         Dtype::BOOL => DType::Bool,
-        _ => return None,
-    })
+        Dtype::U16 => DType::Unread("uint16"),
+        Dtype::U32 => DType::Unread("uint32"),
+        Dtype::U64 => DType::Unread("uint64"),
+        Dtype::C64 => DType::Unread("complex64"),
+        Dtype::F8_E4M3 => DType::Unread("float8_e4m3fn"),
+        Dtype::F8_E5M2 => DType::Unread("float8_e5m2"),
+        Dtype::F8_E4M3FNUZ => DType::Unread("float8_e4m3fnuz"),
+        Dtype::F8_E5M2FNUZ => DType::Unread("float8_e5m2fnuz"),
+        Dtype::F8_E8M0 => DType::Unread("float8_e8m0fnu"),
+        Dtype::F4 => DType::Unread("float4"),
+        Dtype::F6_E2M3 | Dtype::F6_E3M2 => DType::Unread("float6"),
+        _ => DType::Unread("a type that is not known"),
+    }
 }
 
-fn to_file(dtype: DType) -> Dtype {
-    match dtype {
+fn to_file(dtype: DType) -> Option<Dtype> {
+    Some(match dtype {
         DType::F64 => Dtype::F64,
         DType::F32 => Dtype::F32,
         DType::F16 => Dtype::F16,
@@ -51,14 +62,13 @@ fn to_file(dtype: DType) -> Dtype {
         DType::I8 => Dtype::I8,
         DType::U8 => Dtype::U8,
         DType::Bool => Dtype::BOOL,
-    }
+        DType::Unread(_) => return None,
+    })
 }
 
 /// Tensors and metadata of safetensors bytes, which the tensors share.
 pub(crate) fn parse(path: &Path, bytes: &Bytes) -> Result<(StateDict, HashMap<String, String>)> {
-    let damaged = |e: safetensors::SafeTensorError| {
-        WeightsError::damaged(path, format!("not a whole safetensors file: {e}"))
-    };
+    let damaged = |e: SafeTensorError| WeightsError::damaged(path, not_whole(bytes, &e));
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
     let metadata = header.metadata().clone().unwrap_or_default();
     let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
@@ -67,9 +77,11 @@ pub(crate) fn parse(path: &Path, bytes: &Bytes) -> Result<(StateDict, HashMap<St
     let mut state = StateDict::default();
     for name in names {
         let view = file.tensor(name).map_err(damaged)?;
-        let dtype = from_file(view.dtype()).ok_or_else(|| {
-            WeightsError::damaged(path, format!("`{name}` has type {:?}", view.dtype()))
-        })?;
+        let dtype = from_file(view.dtype());
+        if let DType::Unread(kind) = dtype {
+            state.insert(name.to_owned(), HostTensor::unread(kind, view.shape().to_vec()));
+            continue;
+        }
         let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
         let part = bytes.slice(start..start + view.data().len());
         let part = part.ok_or_else(|| {
@@ -81,11 +93,59 @@ pub(crate) fn parse(path: &Path, bytes: &Bytes) -> Result<(StateDict, HashMap<St
     Ok((state, metadata))
 }
 
-struct Stored<'a>(&'a HostTensor, DType);
+/// Adds tensors that the metadata names as the same as one of the file (name left out, name kept), as
+/// `safetensors.torch.save_model` writes them.
+///
+/// # Errors
+/// If such a name leads to a tensor that is not there.
+pub(crate) fn with_aliases(
+    path: &Path,
+    state: &mut StateDict,
+    metadata: &HashMap<String, String>,
+) -> Result<()> {
+    let root = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+    let roots: HashSet<String> = state.names().map(root).collect();
+    // Other metadata are titles and versions; what could be the name of a tensor is taken for one.
+    let named = |name: &str| name.contains('.') && roots.contains(&root(name));
+    let mut left_out: Vec<_> = metadata.iter().filter(|(n, _)| state.get(n).is_none()).collect();
+    left_out.sort_unstable();
+    for (alias, kept) in left_out {
+        if let Some(tensor) = state.get(kept).cloned() {
+            state.insert(alias.clone(), tensor);
+        } else if named(alias) {
+            return Err(WeightsError::damaged(
+                path,
+                format!(
+                    "its metadata names `{alias}` as the same tensor as `{kept}`, which is not in the file"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Why bytes are no safetensors file: half of one, a damaged one, or something else.
+fn not_whole(bytes: &[u8], error: &SafeTensorError) -> String {
+    let head = bytes.split_first_chunk::<8>().filter(|(_, rest)| rest.starts_with(b"{"));
+    let Some((length, rest)) = head else {
+        return "this is not a checkpoint: neither safetensors nor a file of `torch.save`".into();
+    };
+    let header = u64::from_le_bytes(*length);
+    let half =
+        rest.len() as u64 <= header || matches!(error, SafeTensorError::MetadataIncompleteBuffer);
+    let hint = if half {
+        ": its end is missing, or more follows than it names; download it again"
+    } else {
+        ""
+    };
+    format!("not a whole safetensors file of {} bytes ({error}){hint}", bytes.len())
+}
+
+struct Stored<'a>(&'a HostTensor, DType, Dtype);
 
 impl View for Stored<'_> {
     fn dtype(&self) -> Dtype {
-        to_file(self.1)
+        self.2
     }
     fn shape(&self) -> &[usize] {
         &self.0.shape
@@ -140,8 +200,15 @@ pub fn write_safetensors(
             (KeepAs::BF16, DType::F32) => DType::BF16,
             (_, same) => same,
         };
-        (name.to_owned(), Stored(tensor, dtype))
+        let in_file = to_file(dtype).ok_or_else(|| {
+            WeightsError::damaged(
+                path,
+                format!("`{name}` is of type {dtype}, which is not written"),
+            )
+        })?;
+        Ok((name.to_owned(), Stored(tensor, dtype, in_file)))
     });
+    let stored = stored.collect::<Result<Vec<_>>>()?;
     let metadata = (!metadata.is_empty()).then(|| metadata.clone());
     let bytes = safetensors::serialize(stored, metadata)
         .map_err(|e| WeightsError::damaged(path, e.to_string()))?;

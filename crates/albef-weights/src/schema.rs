@@ -55,7 +55,7 @@ pub struct Sizes {
     pub vocab_size: usize,
     /// Position table.
     pub max_positions: usize,
-    /// Token types.
+    /// Token types; 0 for a model without a table of them.
     pub type_vocab: usize,
     /// Joint space.
     pub embed_dim: usize,
@@ -208,7 +208,9 @@ impl Schema {
         let e = format!("{p}.embeddings");
         self.add(format!("{e}.word_embeddings.weight"), &[vocab_size, d], Init::Normal);
         self.add(format!("{e}.position_embeddings.weight"), &[max_positions, d], Init::Normal);
-        self.add(format!("{e}.token_type_embeddings.weight"), &[type_vocab, d], Init::Normal);
+        if type_vocab > 0 {
+            self.add(format!("{e}.token_type_embeddings.weight"), &[type_vocab, d], Init::Normal);
+        }
         self.norm(&format!("{e}.LayerNorm"), d);
         for i in 0..bert.layers {
             let l = format!("{p}.encoder.layer.{i}");

@@ -1,11 +1,13 @@
 //! Starting weights from other models (spec `model` section 8).
 
 use crate::tensor::StateDict;
+use crate::tied::with_originals;
 
 /// Names of a BERT (with or without `bert.`, with `gamma`/`beta` or `weight`/`bias`) as those of
 /// ALBEF's `text_encoder`; pooler and next-sentence head are left out.
 #[must_use]
-pub fn from_bert(state: StateDict) -> StateDict {
+pub fn from_bert(mut state: StateDict) -> StateDict {
+    with_originals(&mut state);
     state
         .into_iter()
         .filter(|(n, _)| !n.contains("pooler.") && !n.contains("seq_relationship"))

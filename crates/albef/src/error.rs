@@ -71,6 +71,12 @@ pub enum Error {
         "these weights have no vocabulary head (`text_encoder.cls.*`): start from a pre-training checkpoint"
     )]
     NoMlmHead,
+    /// The checkpoint has no contrastive side, which features need.
+    #[error(
+        "these weights have no projections (`vision_proj`, `text_proj`), so that there are no features to \
+         compare; use a pre-training or retrieval checkpoint, or `albef ground --mode itm`"
+    )]
+    NoProjections,
     /// A checkpoint of another task than the wanted one.
     #[error(
         "{source_file} is a checkpoint for {found}, and one for {wanted} is needed; hint: {hint}"

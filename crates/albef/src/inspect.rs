@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use albef_weights::{KeepAs, StateDict, write_atomic, write_safetensors};
+use albef_weights::{DType, KeepAs, StateDict, write_atomic, write_safetensors};
 use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
@@ -28,13 +28,19 @@ pub struct CheckpointSummary {
     pub word_pieces: usize,
     /// Sizes of the model.
     pub config: ModelConfig,
+    /// What of it is not as in a plain checkpoint, line by line.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl CheckpointSummary {
     /// Describes a checkpoint.
-    #[must_use]
-    pub fn new(files: &Checkpoint) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// If it is not a whole model of its task.
+    pub fn new(files: &Checkpoint) -> Result<Self> {
+        let report = files.check()?;
+        Ok(Self {
             task: files.task.title(),
             tensors: files.tensors.len(),
             values: files.tensors.iter().map(|(_, t)| t.len()).sum(),
@@ -42,7 +48,8 @@ impl CheckpointSummary {
             queues: files.has_queues(),
             word_pieces: files.vocabulary.lines().count(),
             config: files.config.clone(),
-        }
+            notes: report.notes,
+        })
     }
 }
 
@@ -83,7 +90,8 @@ const WEIGHTS: &str = "model.safetensors";
 /// Writes a model folder: `config.json`, `model.safetensors`, `vocab.txt` and a model card.
 ///
 /// # Errors
-/// If the folder holds a model already, a value does not fit the number format, or a file cannot be written.
+/// If the folder has a model already, the checkpoint is not a whole model or has a weight that is not
+/// finite, a value does not fit the number format, or a file cannot be written.
 pub fn export(files: &Checkpoint, folder: &Path, options: &ExportOptions) -> Result<()> {
     if folder.join(WEIGHTS).exists() {
         return Err(Error::Argument(format!(
@@ -91,6 +99,8 @@ pub fn export(files: &Checkpoint, folder: &Path, options: &ExportOptions) -> Res
             folder.display()
         )));
     }
+    files.check()?;
+    files.check_finite()?;
     let extra = |name: &str| {
         name.split('.').next().is_some_and(|root| root.ends_with("_m") || root.contains("queue"))
     };
@@ -98,6 +108,8 @@ pub fn export(files: &Checkpoint, folder: &Path, options: &ExportOptions) -> Res
         .tensors
         .iter()
         .filter(|(name, _)| options.momentum || !extra(name))
+        // Known by name alone; the summary names them.
+        .filter(|(_, tensor)| !matches!(tensor.dtype, DType::Unread(_)))
         .map(|(name, tensor)| (name.to_owned(), tensor.clone()))
         .collect();
     let card = format!(

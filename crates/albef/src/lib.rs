@@ -27,6 +27,7 @@ mod gradcam;
 mod images;
 pub mod inference;
 mod init;
+mod input;
 pub mod inspect;
 mod model;
 mod model_path;

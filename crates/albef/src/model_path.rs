@@ -22,13 +22,15 @@ pub fn default_model() -> Option<PathBuf> {
     roots.find_map(|root| Some(root.join(DEFAULT)).filter(|path| path.is_dir()))
 }
 
-/// Logs a note where a weights file has no configuration beside it.
+/// Logs a note where a weights file, or the one of a folder, has no configuration beside it.
 pub fn note_inferred(path: &Path) {
-    if path.is_file() && !path.with_file_name("config.json").exists() {
+    let of_folder = path.is_dir().then(|| albef_weights::weights_file(path).ok()).flatten();
+    let file = of_folder.as_deref().unwrap_or(path);
+    if file.exists() && !file.is_dir() && !file.with_file_name("config.json").exists() {
         tracing::info!(
             "there is no config.json beside {}: sizes are inferred from its weights, assuming heads 64 \
              wide as in every published model",
-            path.display()
+            file.display()
         );
     }
 }

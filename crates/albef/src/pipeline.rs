@@ -30,7 +30,7 @@
 use std::path::Path;
 
 use albef_data::image::{Normalization, RgbImage, resize_bicubic};
-use albef_data::text::{Encoded, Tokenizer, Truncation, Vocabulary};
+use albef_data::text::{Encoded, TextProcessing, Tokenizer, Truncation, Vocabulary};
 use burn::tensor::{Device, Tensor};
 
 use crate::checkpoint::{Checkpoint, LoadedModel, Parts};
@@ -51,6 +51,7 @@ pub struct Pipeline {
     params: Params,
     tokenizer: Tokenizer,
     interpolated: Option<(usize, usize)>,
+    has_contrast: bool,
     vocabulary: String,
 }
 
@@ -63,6 +64,8 @@ impl std::fmt::Debug for Pipeline {
 impl Pipeline {
     /// How far captions are read, as in the official evaluation of retrieval.
     pub const TRUNCATION: Truncation = Truncation { words: 30, ids: 30 };
+    /// How far models of LAVIS read captions, as in its evaluation of retrieval.
+    pub const LAVIS_TRUNCATION: Truncation = Truncation { words: 50, ids: 35 };
 
     /// Opens a model folder or a checkpoint file of pre-training, retrieval or grounding.
     ///
@@ -82,11 +85,7 @@ impl Pipeline {
         let accepted = [TaskRef::pretrain(), TaskRef::named("retrieval")?];
         let loaded =
             Checkpoint::open(path)?.at(image_res)?.load(&accepted, device, Parts::Inference)?;
-        if let Some((from, to)) = loaded.report.resized {
-            tracing::info!(
-                "position tables interpolated from {from} x {from} to {to} x {to} patches"
-            );
-        }
+        loaded.log_notes();
         Self::from_loaded(&loaded)
     }
 
@@ -97,6 +96,7 @@ impl Pipeline {
     pub fn from_loaded(loaded: &LoadedModel) -> Result<Self> {
         let mut out = Self::new(loaded.albef()?, loaded.online.clone(), &loaded.vocabulary)?;
         out.interpolated = loaded.report.resized;
+        out.has_contrast = loaded.has_contrast;
         Ok(out)
     }
 
@@ -105,9 +105,10 @@ impl Pipeline {
     /// # Errors
     /// If the vocabulary lacks a special piece.
     pub fn new(model: Albef, params: Params, vocabulary: &str) -> Result<Self> {
-        let tokenizer = Tokenizer::new(Vocabulary::from_text(vocabulary)?);
+        let tokenizer = Tokenizer::new(Vocabulary::from_text(vocabulary)?)
+            .processed(model.config.text.processing);
         let vocabulary = vocabulary.to_owned();
-        Ok(Self { model, params, tokenizer, interpolated: None, vocabulary })
+        Ok(Self { model, params, tokenizer, interpolated: None, has_contrast: true, vocabulary })
     }
 
     /// The model on frozen weights.
@@ -164,13 +165,22 @@ impl Pipeline {
         to_vec(self.model.temp.clone().inner())[0]
     }
 
-    /// A caption, cleaned and truncated as for retrieval ([`Pipeline::TRUNCATION`]).
+    /// How far this model reads captions.
     #[must_use]
-    pub fn caption(&self, text: &str) -> Encoded {
-        self.tokenizer.caption(text, Self::TRUNCATION)
+    pub fn caption_limits(&self) -> Truncation {
+        match self.config().text.processing {
+            TextProcessing::Official => Self::TRUNCATION,
+            TextProcessing::Lavis => Self::LAVIS_TRUNCATION,
+        }
     }
 
-    /// The ids of [`Pipeline::caption`], at most 30.
+    /// A caption, cleaned and truncated as for retrieval ([`Pipeline::caption_limits`]).
+    #[must_use]
+    pub fn caption(&self, text: &str) -> Encoded {
+        self.tokenizer.caption(text, self.caption_limits())
+    }
+
+    /// The ids of [`Pipeline::caption`], at most [`Pipeline::caption_limits`].
     #[must_use]
     pub fn tokens(&self, text: &str) -> Vec<u32> {
         self.caption(text).ids
@@ -179,7 +189,7 @@ impl Pipeline {
     /// Limits of a phrase to ground: as many word pieces as the model has positions.
     #[must_use]
     pub fn phrase_limits(&self) -> Truncation {
-        Truncation { ids: self.config().text.max_positions, ..Self::TRUNCATION }
+        Truncation { ids: self.config().text.max_positions, ..self.caption_limits() }
     }
 
     /// A phrase to ground ([`Pipeline::phrase_limits`]).
@@ -202,6 +212,7 @@ impl Pipeline {
         if text.trim().is_empty() {
             return Err(Error::EmptyText);
         }
+        self.needs_contrast()?;
         embed_texts(&self.model, &[self.tokens(text)], 1)
     }
 
@@ -218,8 +229,15 @@ impl Pipeline {
         Ok(features)
     }
 
+    /// # Errors
+    /// [`Error::NoProjections`] for weights without the contrastive side.
+    pub(crate) fn needs_contrast(&self) -> Result<()> {
+        if self.has_contrast { Ok(()) } else { Err(Error::NoProjections) }
+    }
+
     /// Features `[n, embed_dim]` of normalized pixels `[n, 3, S, S]`.
     pub(crate) fn embed_pixels(&self, pixels: Tensor<4>) -> Result<Vec<f32>> {
+        self.needs_contrast()?;
         let states = self.model.encoders.visual_encoder.forward(pixels)?;
         Ok(to_vec(self.model.encoders.image_feat(&states)))
     }

@@ -19,7 +19,7 @@ use super::source::{Dataset, Sample, Skipped};
 use crate::error::{DataError, ImageError, Result};
 use crate::image::{DecodeOptions, Normalization, RgbImage, TrainTransform, resize_bicubic};
 use crate::random::Stream;
-use crate::text::{TokenBatch, Tokenizer, pre_caption, pre_question};
+use crate::text::{TokenBatch, Tokenizer};
 
 /// The most worker threads of a loader.
 pub const MAX_WORKERS: usize = 256;
@@ -35,10 +35,10 @@ pub enum TextRule {
 }
 
 impl TextRule {
-    fn clean(self, text: &str, max_words: usize) -> String {
+    fn clean(self, tokenizer: &Tokenizer, text: &str, max_words: usize) -> String {
         match self {
-            Self::Caption => pre_caption(text, max_words),
-            Self::Question => pre_question(text, max_words),
+            Self::Caption => tokenizer.clean_caption(text, max_words),
+            Self::Question => tokenizer.clean_question(text, max_words),
         }
     }
 }
@@ -187,7 +187,8 @@ impl Work {
                     }
                     let mut pick = Stream::new(o.seed, "caption", &[o.epoch, position as u64]);
                     let caption = sample.captions.get(pick.below(sample.captions.len()));
-                    let words = o.text.clean(caption.map_or("", String::as_str), o.max_words);
+                    let text = caption.map_or("", String::as_str);
+                    let words = o.text.clean(&self.tokenizer, text, o.max_words);
                     let max_tokens = match o.mixgen.mode {
                         MixMode::Off => o.max_tokens,
                         MixMode::Fixed | MixMode::Batch => o.mixgen.max_tokens,

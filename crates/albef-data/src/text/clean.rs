@@ -26,8 +26,12 @@ fn is_space(c: char) -> bool {
 /// Cleans a caption: lower case, punctuation away, at most `max_words` words.
 #[must_use]
 pub fn pre_caption(text: &str, max_words: usize) -> String {
-    let text = strip(text).replace("<person>", "person");
-    // Runs of two and more spaces become one; a single tab or newline stays.
+    let text = single_spaces(&strip(text).replace("<person>", "person"));
+    first_words(text.trim_end_matches('\n').trim_matches(' '), max_words)
+}
+
+/// Runs of two and more spaces become one; a single tab or newline stays.
+fn single_spaces(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut run: Vec<char> = Vec::new();
     for c in text.chars().chain(std::iter::once('\0')) {
@@ -44,8 +48,29 @@ pub fn pre_caption(text: &str, max_words: usize) -> String {
         out.push(c);
     }
     out.pop();
-    let out = out.trim_end_matches('\n').trim_matches(' ');
-    first_words(out, max_words)
+    out
+}
+
+/// Characters that LAVIS takes out.
+const LAVIS_DELETED: &str = ".!\"()*#:;~";
+
+/// Cleans a caption as LAVIS does: punctuation but the comma and the apostrophe becomes a space, hyphens
+/// stay.
+#[must_use]
+pub(super) fn lavis_caption(text: &str, max_words: usize) -> String {
+    let lower = text.to_lowercase();
+    let spaced: String =
+        lower.chars().map(|c| if LAVIS_DELETED.contains(c) { ' ' } else { c }).collect();
+    let single = single_spaces(&spaced);
+    first_words(single.trim_end_matches('\n').trim_matches(' '), max_words)
+}
+
+/// Cleans a question as LAVIS does.
+#[must_use]
+pub(super) fn lavis_question(text: &str, max_words: usize) -> String {
+    let lower = text.to_lowercase();
+    let kept: String = lower.chars().filter(|c| !LAVIS_DELETED.contains(*c)).collect();
+    first_words(kept.trim_end_matches(' '), max_words)
 }
 
 /// Cleans a question; runs of spaces stay and count as empty words.

@@ -1,6 +1,19 @@
 //! Up to where a text is read, and whether that is its end.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Tokenizer, clean};
+
+/// How texts become ids: the code that a model was trained with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TextProcessing {
+    /// As the official code: `[CLS]` and the pieces, most punctuation deleted.
+    #[default]
+    Official,
+    /// As LAVIS: `[CLS]`, the pieces and `[SEP]`, with its own cleaning.
+    Lavis,
+}
 
 /// Up to where a text is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,24 +34,41 @@ pub struct Encoded {
 }
 
 impl Tokenizer {
-    /// A caption, cleaned ([`super::pre_caption`]) and cut.
+    /// A caption without what this model is not trained on, and its first words.
     #[must_use]
-    pub fn caption(&self, text: &str, limits: Truncation) -> Encoded {
-        self.cut(&clean::pre_caption(text, usize::MAX), limits)
+    pub fn clean_caption(&self, text: &str, max_words: usize) -> String {
+        match self.processing() {
+            TextProcessing::Official => clean::pre_caption(text, max_words),
+            TextProcessing::Lavis => clean::lavis_caption(text, max_words),
+        }
     }
 
-    /// A question, cleaned ([`super::pre_question`]) and cut.
+    /// A question without what this model is not trained on, and its first words.
+    #[must_use]
+    pub fn clean_question(&self, text: &str, max_words: usize) -> String {
+        match self.processing() {
+            TextProcessing::Official => clean::pre_question(text, max_words),
+            TextProcessing::Lavis => clean::lavis_question(text, max_words),
+        }
+    }
+
+    /// A caption, cleaned ([`Tokenizer::clean_caption`]) and cut.
+    #[must_use]
+    pub fn caption(&self, text: &str, limits: Truncation) -> Encoded {
+        self.cut(&self.clean_caption(text, usize::MAX), limits)
+    }
+
+    /// A question, cleaned ([`Tokenizer::clean_question`]) and cut.
     #[must_use]
     pub fn question(&self, text: &str, limits: Truncation) -> Encoded {
-        self.cut(&clean::pre_question(text, usize::MAX), limits)
+        self.cut(&self.clean_question(text, usize::MAX), limits)
     }
 
     fn cut(&self, clean: &str, limits: Truncation) -> Encoded {
         let kept = clean::first_words(clean, limits.words);
-        let mut ids = self.encode(&kept);
-        let cut = kept.len() < clean.len() || ids.len() > limits.ids;
-        ids.truncate(limits.ids.max(1));
-        Encoded { ids, truncated: cut }
+        let full = self.encode(&kept).len() + self.ending().len();
+        let cut = kept.len() < clean.len() || full > limits.ids;
+        Encoded { ids: self.encode_truncated(&kept, limits.ids), truncated: cut }
     }
 }
 
@@ -65,6 +95,19 @@ mod tests {
             let truncated = tokenizer.encode_truncated(&pre_caption(text, words), ids);
             assert_eq!(found, Encoded { ids: truncated, truncated: cut }, "{text}");
         }
+        let lavis = tokenizer.clone().processed(TextProcessing::Lavis);
+        for (text, ids, want, cut) in [
+            ("A b, a!", 9, vec![2, 5, 6, 1, 5, 3], false),
+            ("A b, a!", 5, vec![2, 5, 6, 1, 3], true),
+            ("a-b", 9, vec![2, 5, 1, 6, 3], false),
+            ("a.b", 9, vec![2, 5, 6, 3], false),
+            ("a", 1, vec![3], true),
+        ] {
+            let found = lavis.caption(text, Truncation { words: 50, ids });
+            assert_eq!(found, Encoded { ids: want, truncated: cut }, "{text}");
+        }
+        assert_eq!(lavis.clean_question("What's  (THIS): it?  ", 50), "what's  this it?");
+        assert_eq!(lavis.clean_caption(" A;b  (c)\n", 2), "a b");
         // Runs of spaces in a question count as words.
         let limits = Truncation { words: 2, ids: 9 };
         let found = tokenizer.question("a  b?", limits);

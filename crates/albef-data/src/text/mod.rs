@@ -7,7 +7,7 @@ mod vocabulary;
 mod wordpiece;
 
 pub use clean::{pre_caption, pre_question};
-pub use limits::{Encoded, Truncation};
+pub use limits::{Encoded, TextProcessing, Truncation};
 pub use sequences::{Sequence, TokenBatch};
 pub use vocabulary::Vocabulary;
 pub use wordpiece::Tokenizer;

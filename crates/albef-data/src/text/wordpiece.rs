@@ -3,7 +3,7 @@
 use unicode_general_category::{GeneralCategory as Category, get_general_category};
 use unicode_normalization::UnicodeNormalization;
 
-use super::Vocabulary;
+use super::{TextProcessing, Vocabulary};
 
 const SPECIAL: [&str; 5] = ["[CLS]", "[SEP]", "[PAD]", "[MASK]", "[UNK]"];
 const LONGEST_WORD: usize = 100;
@@ -12,13 +12,34 @@ const LONGEST_WORD: usize = 100;
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     vocabulary: Vocabulary,
+    processing: TextProcessing,
 }
 
 impl Tokenizer {
     /// A tokenizer of this vocabulary.
     #[must_use]
     pub fn new(vocabulary: Vocabulary) -> Self {
-        Self { vocabulary }
+        Self { vocabulary, processing: TextProcessing::Official }
+    }
+
+    /// The same for the texts of models that were trained with another code.
+    #[must_use]
+    pub fn processed(self, processing: TextProcessing) -> Self {
+        Self { processing, ..self }
+    }
+
+    /// How texts are cleaned and ended.
+    #[must_use]
+    pub fn processing(&self) -> TextProcessing {
+        self.processing
+    }
+
+    /// What follows the pieces of a text.
+    pub(super) fn ending(&self) -> &[u32] {
+        match self.processing {
+            TextProcessing::Official => &[],
+            TextProcessing::Lavis => std::slice::from_ref(&self.vocabulary.sep),
+        }
     }
 
     /// The word pieces.
@@ -43,11 +64,13 @@ impl Tokenizer {
         ids
     }
 
-    /// The same, cut to `max_length` ids, `[CLS]` counted.
+    /// A text as a model reads it: [`Tokenizer::encode`] and what follows the pieces of a text
+    /// ([`TextProcessing`]), cut to `max_length` ids, `[CLS]` counted.
     #[must_use]
     pub fn encode_truncated(&self, text: &str, max_length: usize) -> Vec<u32> {
         let mut ids = self.encode(text);
-        ids.truncate(max_length.max(1));
+        ids.truncate(max_length.max(1).saturating_sub(self.ending().len()));
+        ids.extend(self.ending());
         ids
     }
 

@@ -22,6 +22,8 @@ pub(crate) enum Value {
     Int(i64),
     /// A text.
     Str(Rc<str>),
+    /// A text that is not Unicode, with what can be shown of it.
+    Lossy(Rc<str>),
     /// A tuple.
     Tuple(Rc<Parts>),
     /// A list or set.
@@ -30,10 +32,14 @@ pub(crate) enum Value {
     Dict(Rc<RefCell<Parts>>),
     /// A name that a file wants to import.
     Global(Rc<str>, Rc<str>),
+    /// An object that was not made, by module and name of its class.
+    Object(Rc<str>, Rc<str>),
     /// A storage.
     Storage(Rc<Storage>),
     /// A view of a storage.
     Tensor(Rc<View>),
+    /// A tensor of a kind that is not read, with its shape where that is known.
+    Unread(&'static str, Rc<[usize]>),
 }
 
 /// What a container holds.
@@ -102,14 +108,20 @@ impl Drop for Parts {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Storage {
     pub(crate) dtype: DType,
+    /// Bytes of one element, known for types that are not read as well.
+    pub(crate) size: usize,
     pub(crate) key: Rc<str>,
     pub(crate) elements: usize,
+    /// First element and number of elements, where it is a part of the storage of its key.
+    pub(crate) part: Option<(usize, usize)>,
 }
 
 /// A strided view of a storage.
 #[derive(Debug)]
 pub(crate) struct View {
     pub(crate) storage: Rc<Storage>,
+    /// Its type, which is the storage's unless that is of bytes.
+    pub(crate) dtype: DType,
     pub(crate) offset: usize,
     pub(crate) shape: Vec<usize>,
     pub(crate) stride: Vec<usize>,

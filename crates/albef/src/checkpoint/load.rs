@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use albef_kernels::largest;
 use albef_weights::{
-    HostTensor, KeyReport, Placement, StateDict, plan, queue_tensors, resize_tables,
+    HostTensor, KeyReport, Placement, Schema, StateDict, plan, queue_tensors, resize_tables,
 };
 use burn::tensor::Device;
 
@@ -45,6 +45,9 @@ pub struct LoadedModel {
     pub queues: Option<Queues>,
     /// What became of the keys.
     pub report: KeyReport,
+    /// Whether it has the contrastive side: projections and temperature. Without it zeros are in their
+    /// places.
+    pub has_contrast: bool,
     /// Whether the sizes were inferred from the shapes.
     pub config_inferred: bool,
     /// The folder of the weights file.
@@ -66,13 +69,40 @@ impl Checkpoint {
                 found: self.task.title(),
                 wanted: wanted.join(" or "),
                 hint: format!(
-                    "{} use this model; make the other with `albef {}`",
+                    "this one is for {}; make the other with `albef {}`",
                     self.task.used_by(),
                     making(accepted)
                 ),
             });
         };
         LoadedModel::from_tensors(self, task, device, 0, parts)
+    }
+
+    /// Whether it is a whole model of its task, by names, shapes and types; values are not looked at.
+    /// Gives what became of the keys.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`], for its own task.
+    pub fn check(&self) -> Result<KeyReport> {
+        let (mut state, resized) = resized(self.tensors.clone(), &self.config)?;
+        let schema = self.task.schema(&self.config);
+        fill_contrast(&mut state, &schema);
+        let mut report = plan(&self.source, &state, &schema)?.report;
+        if schema.queues {
+            queue_tensors(&state, self.config.embed_dim)?;
+        }
+        report.resized = resized;
+        report.notes.splice(0..0, self.notes.iter().cloned());
+        Ok(report)
+    }
+
+    /// Whether all its floats are finite.
+    ///
+    /// # Errors
+    /// [`Error::WeightNotFinite`] for the first that is not.
+    pub(crate) fn check_finite(&self) -> Result<()> {
+        let mut floats = self.tensors.iter().filter(|(_, tensor)| tensor.dtype.is_float());
+        floats.try_for_each(|(name, tensor)| finite(name, tensor, &self.source).map(drop))
     }
 
     /// The model of `task`, converted from a checkpoint that it can start from. `seed` draws a head that
@@ -136,10 +166,12 @@ impl LoadedModel {
         seed: u64,
         parts: Parts,
     ) -> Result<Self> {
-        let Checkpoint { config, vocabulary, tensors, source, config_inferred, folder, .. } =
-            checkpoint;
-        let (state, resized) = resized(tensors, &config)?;
+        let Checkpoint {
+            config, vocabulary, tensors, source, config_inferred, folder, notes, ..
+        } = checkpoint;
+        let (mut state, resized) = resized(tensors, &config)?;
         let schema = task.schema(&config);
+        let has_contrast = parts == Parts::All || !fill_contrast(&mut state, &schema);
         let plan = plan(&source, &state, &schema)?;
         let fresh = match plan.report.fresh.is_empty() {
             true => Params::new(device),
@@ -155,7 +187,16 @@ impl LoadedModel {
         }
         let mut report = plan.report;
         report.resized = resized;
+        report.notes.splice(0..0, notes);
+        if !has_contrast {
+            report.notes.push(
+                "there are no projections (`vision_proj`, `text_proj`): the model can match and ground by its \
+                 matching head (`albef ground --mode itm`), and has no features to search by"
+                    .into(),
+            );
+        }
         Ok(Self {
+            has_contrast,
             task,
             config,
             vocabulary,
@@ -166,6 +207,18 @@ impl LoadedModel {
             config_inferred,
             folder,
         })
+    }
+
+    /// Logs what of the file is not as in a plain checkpoint, and where position tables were resized.
+    pub fn log_notes(&self) {
+        for note in &self.report.notes {
+            tracing::info!("{note}");
+        }
+        if let Some((from, to)) = self.report.resized {
+            tracing::info!(
+                "position tables interpolated from {from} x {from} to {to} x {to} patches"
+            );
+        }
     }
 
     /// Momentum copies: those of the checkpoint, and copies of the trained weights where it has none.
@@ -195,6 +248,28 @@ impl LoadedModel {
     }
 }
 
+/// Puts zeros in the places of projections and temperature that a state reduced to the matching side lacks;
+/// gives whether it does.
+fn fill_contrast(state: &mut StateDict, schema: &Schema) -> bool {
+    let contrast = |name: &str| {
+        name == "temp" || name.starts_with("vision_proj.") || name.starts_with("text_proj.")
+    };
+    let own: Vec<_> = schema.parameters().iter().filter(|p| contrast(&p.name)).collect();
+    let matches = schema.parameters().iter().any(|p| p.name.starts_with("itm_head."));
+    if own.is_empty()
+        || !matches
+        || state.names().any(contrast)
+        || state.get("itm_head.weight").is_none()
+    {
+        return false;
+    }
+    for p in own {
+        let zeros = vec![0.0; p.shape.iter().product()];
+        state.insert(p.name.clone(), HostTensor::from_f32(&p.shape, &zeros));
+    }
+    true
+}
+
 /// The temperature of a model that is made from a checkpoint without one.
 const DEFAULT_TEMP: f64 = 0.07;
 
@@ -221,7 +296,7 @@ fn placed(
 
 /// The values of a weight, which must be finite; `source`: the file, as messages name it.
 pub(crate) fn finite(name: &str, tensor: &HostTensor, source: &str) -> Result<Vec<f32>> {
-    let values = tensor.to_f32()?;
+    let values = tensor.take_f32()?;
     if largest(&values).is_finite() {
         return Ok(values);
     }
@@ -268,6 +343,33 @@ fn queues_of(state: &StateDict, config: &ModelConfig, device: &Device) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::state_dict;
+    use crate::params::cpu;
+    use crate::pipeline::Pipeline;
+
+    #[test]
+    fn a_state_of_the_matching_side_alone_grounds_and_says_that_it_has_no_features() {
+        let mut config = ModelConfig::nano();
+        config.text.vocab_size = 7;
+        let task = TaskRef::named("retrieval").unwrap();
+        let params = fresh_params(&task.schema(&config), DEFAULT_TEMP, 1, &cpu()).unwrap();
+        let contrast = ["temp", "vision_proj.", "text_proj."];
+        let kept = |name: &str| !contrast.iter().any(|part| name.starts_with(part));
+        let state: StateDict =
+            state_dict(&params).into_iter().filter(|(name, _)| kept(name)).collect();
+        let vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\ndog\n";
+        let found =
+            Checkpoint::new(state, config, vocabulary.into(), std::path::Path::new("x.pth"));
+        assert!(found.check().is_ok());
+        let loaded = found.load(&[task], &cpu(), Parts::Inference).unwrap();
+        assert!(!loaded.has_contrast && loaded.report.notes[0].contains("--mode itm"));
+        let model = Pipeline::from_loaded(&loaded).unwrap();
+        let error = model.embed_text("a dog").unwrap_err();
+        assert!(matches!(error, Error::NoProjections), "{error}");
+        let image = albef_data::image::RgbImage::new(8, 8, vec![9; 192]).unwrap();
+        let options = crate::inference::GroundOptions::default();
+        assert!(model.ground(&image, "a dog", &options).is_ok());
+    }
 
     #[test]
     fn a_table_of_another_grid_is_resized_and_reported() {

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use albef_data::text::Vocabulary;
-use albef_weights::{StateDict, with_official_names};
+use albef_data::text::{TextProcessing, Vocabulary};
+use albef_weights::{StateDict, read_model, weights_file};
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+use crate::input::{read_json, read_text};
 use crate::task::TaskRef;
 use crate::train::checkpoint as run_checkpoint;
 
@@ -33,20 +34,23 @@ pub struct Checkpoint {
     pub folder: PathBuf,
     /// The weights file, as messages name it.
     pub source: String,
+    /// What is not as in a plain checkpoint, line by line.
+    pub notes: Vec<String>,
 }
 
 impl Checkpoint {
-    /// Opens a model folder; a weights file, with the `config.json` and `vocab.txt` of its folder; a
-    /// run, for the newest of its checkpoints; or one of these checkpoints, which have momentum copies
-    /// and queues too.
+    /// Opens a model folder; a weights file, or the index of several, with the `config.json` and
+    /// `vocab.txt` of its folder; a run, for the newest of its checkpoints; or one of these checkpoints,
+    /// which have momentum copies and queues too.
     ///
-    /// For a file of the published width without a `config.json` the sizes are inferred from the shapes
-    /// ([`ModelConfig::infer`]), and a word table of BERT's length means BERT's word pieces. The
-    /// vocabulary may have fewer word pieces than the model, whose last rows are then unused.
+    /// For weights of the published width without a `config.json` of ALBEF the sizes are inferred from the
+    /// shapes ([`ModelConfig::infer`]), a word table of BERT's length means BERT's word pieces, and a
+    /// `vocab.txt` has to have as many word pieces as the word table has rows. With a `config.json` it may
+    /// have fewer, and the last rows are then unused.
     ///
     /// # Errors
-    /// If a file is missing or damaged, sizes are out of range, or `vocab.txt` has more word pieces
-    /// than the model.
+    /// If a file is missing or damaged, sizes are out of range, or `vocab.txt` has another number of
+    /// word pieces than it may have.
     pub fn open(path: &Path) -> Result<Self> {
         match run_checkpoint::files(path)? {
             Some(of_run) => Ok(of_run),
@@ -70,35 +74,44 @@ impl Checkpoint {
             tensors,
             folder: file.parent().unwrap_or(Path::new(".")).to_owned(),
             source: format!("`{}`", file.display()),
+            notes: Vec::new(),
         }
     }
 
     fn model(path: &Path) -> Result<Self> {
         refuse_unfinished_run(path)?;
-        let alone = !path.is_dir();
-        let (folder, file) = if alone {
-            (path.parent().unwrap_or(Path::new(".")).to_owned(), path.to_owned())
-        } else {
-            (path.to_owned(), path.join("model.safetensors"))
-        };
+        let file = if path.is_dir() { weights_file(path)? } else { path.to_owned() };
+        let folder = file.parent().unwrap_or(Path::new("."));
         let source = format!("`{}`", file.display());
-        let config_path = folder.join("config.json");
-        let config_inferred = alone && !config_path.exists();
-        let config = if config_inferred { None } else { Some(read_config(&config_path)?) };
-        let tensors = with_official_names(albef_weights::read(&file)?.tensors);
-        let config = match config {
+        let (own, foreign) = own_config(&folder.join("config.json"))?;
+        let found = read_model(&file)?;
+        let mut notes = found.notes;
+        notes.extend(foreign);
+        let inferred = own.is_none();
+        let config = match own {
             Some(config) => config,
-            None => published(ModelConfig::infer(&tensors, &source)?, &source)?,
+            None => published(ModelConfig::infer(&found.tensors, &source)?, &source)?,
         };
+        if inferred && config.text.processing == TextProcessing::Lavis {
+            notes.push(
+                "there is no table of token types, as in models of LAVIS: texts are processed as by LAVIS"
+                    .into(),
+            );
+        }
         let vocab_path = folder.join("vocab.txt");
-        let of_bert = alone && config.text.vocab_size == BERT_VOCABULARY.lines().count();
-        let vocabulary = if of_bert && !vocab_path.exists() {
+        let of_bert = config.text.vocab_size == BERT_VOCABULARY.lines().count();
+        let vocabulary = if inferred && of_bert && !vocab_path.exists() {
             BERT_VOCABULARY.to_owned()
         } else {
+            read_text(&vocab_path)?;
             Vocabulary::read(&vocab_path)?.1
         };
-        check_vocabulary(&vocabulary, vocab_path, &config)?;
-        Ok(Self { config_inferred, ..Self::new(tensors, config, vocabulary, &file) })
+        check_vocabulary(&vocabulary, &vocab_path, &config, inferred)?;
+        if inferred && vocabulary != BERT_VOCABULARY {
+            notes.push(format!("the word pieces are those of {}", vocab_path.display()));
+        }
+        let new = Self::new(found.tensors, config, vocabulary, &file);
+        Ok(Self { config_inferred: inferred, notes, ..new })
     }
 
     /// The tensors of a path for a model of known sizes: a weights file needs no `config.json` then.
@@ -109,10 +122,11 @@ impl Checkpoint {
         if let Some(of_run) = run_checkpoint::files(path)? {
             return Ok(of_run);
         }
-        let folder = path.is_dir().then(|| path.join("model.safetensors"));
-        let file = folder.as_deref().unwrap_or(path);
-        let tensors = with_official_names(albef_weights::read(file)?.tensors);
-        Ok(Self::new(tensors, ModelConfig { task: None, ..config.clone() }, String::new(), file))
+        let file = if path.is_dir() { weights_file(path)? } else { path.to_owned() };
+        let found = read_model(&file)?;
+        let config = ModelConfig { task: None, ..config.clone() };
+        let new = Self::new(found.tensors, config, String::new(), &file);
+        Ok(Self { notes: found.notes, ..new })
     }
 
     /// For images of `image_res` pixels along a side, if given; position tables are interpolated when
@@ -146,7 +160,7 @@ fn refuse_unfinished_run(path: &Path) -> Result<()> {
                       checkpoint, or of the run";
         return Err(Error::Format { path: path.to_owned(), detail: detail.into() });
     }
-    let is_run = path.join("checkpoints").is_dir() && !path.join("model.safetensors").exists();
+    let is_run = path.join("checkpoints").is_dir() && weights_file(path).is_err();
     if !is_run {
         return Ok(());
     }
@@ -160,11 +174,26 @@ fn refuse_unfinished_run(path: &Path) -> Result<()> {
 }
 
 fn read_config(path: &Path) -> Result<ModelConfig> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    let config: ModelConfig = serde_json::from_str(&text)
-        .map_err(|e| Error::Format { path: path.to_owned(), detail: e.to_string() })?;
+    let config: ModelConfig = read_json(path, "not a configuration of ALBEF")?;
     config.check()?;
     Ok(config)
+}
+
+/// The `config.json` of an ALBEF, if there is one; a note, where it is of another program.
+fn own_config(path: &Path) -> Result<(Option<ModelConfig>, Option<String>)> {
+    if !path.exists() {
+        return Ok((None, None));
+    }
+    let foreign = read_json::<serde_json::Value>(path, "")
+        .is_ok_and(|v| v.is_object() && v.get("vision").is_none() && v.get("text").is_none());
+    if foreign {
+        let note = format!(
+            "{} has no `vision` and `text` and is not one of ALBEF's: sizes are inferred from the weights",
+            path.display()
+        );
+        return Ok((None, Some(note)));
+    }
+    Ok((Some(read_config(path)?), None))
 }
 
 /// `config.json` and `vocab.txt` of a folder.
@@ -175,7 +204,7 @@ pub(crate) fn read_sizes(folder: &Path) -> Result<(ModelConfig, String)> {
     let config = read_config(&folder.join("config.json"))?;
     let path = folder.join("vocab.txt");
     let (_, vocabulary) = Vocabulary::read(&path)?;
-    check_vocabulary(&vocabulary, path, &config)?;
+    check_vocabulary(&vocabulary, &path, &config, false)?;
     Ok((config, vocabulary))
 }
 
@@ -193,17 +222,29 @@ fn published(config: ModelConfig, source: &str) -> Result<ModelConfig> {
     )))
 }
 
-/// A word piece beyond the model's table would be an index out of bounds.
-fn check_vocabulary(vocabulary: &str, path: PathBuf, config: &ModelConfig) -> Result<()> {
+/// A word piece beyond the model's table would be an index out of bounds. `whole`: whether each row
+/// needs a word piece, since nothing but the sizes shows that both belong together.
+fn check_vocabulary(
+    vocabulary: &str,
+    path: &Path,
+    config: &ModelConfig,
+    whole: bool,
+) -> Result<()> {
     let (pieces, rows) = (vocabulary.lines().count(), config.text.vocab_size);
-    if pieces > rows {
-        let detail = format!(
+    if pieces <= rows && !(whole && pieces < rows) {
+        return Ok(());
+    }
+    let detail = match whole {
+        true => format!(
+            "there are {pieces} word pieces, and the word table of the weights has {rows} rows; hint: \
+             put the word pieces of the model here, or remove this file to use those of BERT"
+        ),
+        false => format!(
             "there are {pieces} word pieces, and `vocab_size` in `config.json` is {rows}; hint: take \
              both files from one model"
-        );
-        return Err(Error::Format { path, detail });
-    }
-    Ok(())
+        ),
+    };
+    Err(Error::Format { path: path.to_owned(), detail })
 }
 
 #[cfg(test)]
@@ -214,10 +255,15 @@ mod tests {
     fn a_vocabulary_longer_than_the_word_table_is_refused_with_both_numbers() {
         let mut config = ModelConfig::nano();
         config.text.vocab_size = 3;
-        let check = |text: &str| check_vocabulary(text, "vocab.txt".into(), &config);
+        let check = |text: &str| check_vocabulary(text, Path::new("vocab.txt"), &config, false);
         assert!(check("a\nb\n").is_ok());
         assert!(check("a\nb\nc\n").is_ok());
         let error = check("a\nb\nc\nd\n").unwrap_err().to_string();
         assert!(error.contains("4 word pieces") && error.contains("is 3"), "{error}");
+        let alone = |text: &str| check_vocabulary(text, Path::new("vocab.txt"), &config, true);
+        assert!(alone("a\nb\nc\n").is_ok());
+        for text in ["a\nb\n", "a\nb\nc\nd\n"] {
+            assert!(alone(text).unwrap_err().to_string().contains("3 rows"));
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Sizes of a model read off the shapes of its weights, for checkpoint files that come alone.
 
+use albef_data::text::TextProcessing;
 use albef_weights::StateDict;
 
 use super::model::ModelConfig;
@@ -71,7 +72,14 @@ impl ModelConfig {
         config.text.intermediate = first("text_encoder.encoder.layer.0.intermediate.dense.weight")?;
         config.text.vocab_size = vocab_size;
         config.text.max_positions = first("text_encoder.embeddings.position_embeddings.weight")?;
-        config.text.type_vocab = first("text_encoder.embeddings.token_type_embeddings.weight")?;
+        match first("text_encoder.embeddings.token_type_embeddings.weight") {
+            Ok(rows) => config.text.type_vocab = rows,
+            // Of the programs that train this model LAVIS alone has none.
+            Err(_) => {
+                config.text.type_vocab = 0;
+                config.text.processing = TextProcessing::Lavis;
+            }
+        }
         if let Some(projection) = state.get("vision_proj.weight") {
             config.embed_dim = projection.shape.first().copied().unwrap_or(0);
         }
@@ -144,6 +152,19 @@ mod tests {
             }
             assert_eq!(ModelConfig::infer(&state, "`x.pth`").unwrap(), want, "{task:?}");
         }
+    }
+
+    #[test]
+    fn a_model_without_token_types_is_one_of_lavis() {
+        let mut config = ModelConfig::nano();
+        (config.vision.heads, config.text.heads) = (2, 2);
+        config.text.type_vocab = 0;
+        config.text.processing = TextProcessing::Lavis;
+        let state = state(TaskRef::pretrain(), &config);
+        assert!(state.names().all(|n| !n.contains("token_type")));
+        let found = ModelConfig::infer(&state, "`x.pth`").unwrap();
+        assert_eq!((found.text.type_vocab, found.text.processing), (0, TextProcessing::Lavis));
+        assert!(found.check().is_ok());
     }
 
     #[test]

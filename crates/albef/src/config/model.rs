@@ -1,5 +1,6 @@
 //! Sizes of the model, the presets, and the `config.json` of a model folder.
 
+use albef_data::text::TextProcessing;
 use albef_weights::Sizes;
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +58,7 @@ pub struct TextConfig {
     pub vocab_size: usize,
     /// Length of the position table.
     pub max_positions: usize,
-    /// Rows of the token-type table.
+    /// Rows of the token-type table; 0 for a model without one, as those of LAVIS.
     pub type_vocab: usize,
     /// Added to the variance in layer norms.
     pub layer_norm_eps: f32,
@@ -66,6 +67,9 @@ pub struct TextConfig {
     /// Id of `[PAD]`, whose look-up is not trained.
     #[serde(default)]
     pub pad_id: u32,
+    /// How texts are cleaned and ended.
+    #[serde(default, skip_serializing_if = "is_official")]
+    pub processing: TextProcessing,
     /// Whether a token sees only those before it (the answer decoder).
     #[serde(default)]
     pub causal: bool,
@@ -111,6 +115,10 @@ pub struct ModelConfig {
     /// Whether several of these labels may hold at once.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub multi_label: bool,
+}
+
+fn is_official(processing: &TextProcessing) -> bool {
+    *processing == TextProcessing::Official
 }
 
 fn model_type() -> String {
@@ -173,6 +181,7 @@ impl ModelConfig {
                 layer_norm_eps: 1e-12,
                 dropout: 0.1,
                 pad_id: 0,
+                processing: TextProcessing::Official,
                 causal: false,
                 paired: false,
             },
@@ -259,7 +268,7 @@ impl ModelConfig {
             ("text.intermediate", t.intermediate, MAX_WIDTH),
             ("text.vocab_size", t.vocab_size, MAX_VOCABULARY),
             ("text.max_positions", t.max_positions, MAX_WIDTH),
-            ("text.type_vocab", t.type_vocab, MAX_WIDTH),
+            ("text.type_vocab", t.type_vocab.max(1), MAX_WIDTH),
             ("embed_dim", self.embed_dim, MAX_WIDTH),
         ] {
             if !(1..=most).contains(&value) {
@@ -341,6 +350,9 @@ mod tests {
         ];
         for (key, field, most) in fields {
             for value in [0, most + 1, 1_000_000_000_000, usize::MAX] {
+                if key == "text.type_vocab" && value == 0 {
+                    continue;
+                }
                 let want = format!("`{key}` is {value}; it must lie between 1 and {most}");
                 let got = problem(|c| *field(c) = value);
                 assert!(got.ends_with(&want), "{got}");

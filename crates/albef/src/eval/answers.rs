@@ -13,7 +13,7 @@ use crate::params::to_vec;
 #[serde(rename_all = "lowercase")]
 pub enum RankRule {
     /// The log-probability of its tokens, `[SEP]` included, plus that of the first token once more, as
-    /// in the official code.
+    /// in the official code; for models of LAVIS as in LAVIS.
     #[default]
     #[serde(alias = "official")]
     Reference,
@@ -22,7 +22,12 @@ pub enum RankRule {
     Chain,
     /// The same divided by the number of tokens, so that long answers are not held back.
     Normalised,
+    /// The negative loss of its tokens with smoothed labels, as in LAVIS.
+    Lavis,
 }
+
+/// Label smoothing of the answer decoder of LAVIS.
+const LAVIS_SMOOTHING: f32 = 0.1;
 
 impl RankRule {
     /// The score of a candidate of `tokens` tokens after `[CLS]` from the log-probabilities of its first
@@ -31,7 +36,7 @@ impl RankRule {
     pub fn score(self, first: f64, all: f64, tokens: usize) -> f64 {
         match self {
             Self::Reference => first + all,
-            Self::Chain => all,
+            Self::Chain | Self::Lavis => all,
             Self::Normalised => all / tokens.max(1) as f64,
         }
     }
@@ -116,7 +121,9 @@ pub fn rank(
         let mut order: Vec<usize> = (0..candidates.len()).collect();
         order.sort_by(|a, b| first_token[*b].total_cmp(&first_token[*a]));
         order.truncate(k);
-        let log_probabilities = sequence_scores(model, questions, &states, q, &order, candidates)?;
+        let smoothing = if rule == RankRule::Lavis { LAVIS_SMOOTHING } else { 0.0 };
+        let log_probabilities =
+            sequence_scores(model, questions, &states, q, &order, candidates, smoothing)?;
         let score: Vec<f64> = order
             .iter()
             .zip(&log_probabilities)
@@ -140,7 +147,8 @@ pub fn rank(
     Ok(rankings)
 }
 
-/// Summed log-probabilities of the tokens after `[CLS]` of the candidates of a shortlist.
+/// Summed log-probabilities of the tokens after `[CLS]` of the candidates of a shortlist; `smoothing`: the
+/// share that the mean over all tokens has in them.
 fn sequence_scores(
     model: &VqaModel,
     questions: &TokenBatch,
@@ -148,6 +156,7 @@ fn sequence_scores(
     question: usize,
     shortlist: &[usize],
     candidates: &Candidates,
+    smoothing: f32,
 ) -> Result<Vec<f32>> {
     let texts: Vec<&[u32]> = shortlist.iter().map(|c| &candidates.tokens[*c][..]).collect();
     let answers = TokenBatch::packed(&texts);
@@ -164,7 +173,12 @@ fn sequence_scores(
     }
     let logits = model.head.forward(decoded.clone().select(0, index(&rows, &decoded.device())));
     let log_p = activation::log_softmax(logits, 1);
-    let tokens = to_vec(crate::objectives::labels::gather_labels(log_p, &labels));
+    let mean = (smoothing > 0.0).then(|| log_p.clone().mean_dim(1).reshape([labels.len()]));
+    let mut own = crate::objectives::labels::gather_labels(log_p, &labels);
+    if let Some(mean) = mean {
+        own = own * (1.0 - smoothing) + mean * smoothing;
+    }
+    let tokens = to_vec(own);
     let mut at = 0;
     Ok(texts
         .iter()

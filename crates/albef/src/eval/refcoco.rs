@@ -2,8 +2,6 @@
 //! proposes (spec `evaluation` 6).
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use albef_weights::read_plain_pickle;
@@ -13,6 +11,7 @@ use serde_json::Value;
 
 use super::grounding::PixelBox;
 use crate::error::{Error, Result};
+use crate::input::read_json;
 
 /// The splits that are reported, under the names of the files.
 pub const SPLITS: [&str; 3] = ["val", "testA", "testB"];
@@ -57,9 +56,7 @@ struct Annotation {
 }
 
 fn json<T: DeserializeOwned>(path: &Path, wanted: &str) -> Result<T> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    serde_json::from_reader(BufReader::new(file))
-        .map_err(|e| Error::Format { path: path.to_owned(), detail: format!("{wanted}: {e}") })
+    read_json(path, wanted)
 }
 
 /// The folder with `refs(unc).p` and `instances.json`: `refcoco+` below the configured one, or that

@@ -2,8 +2,6 @@
 //! `evaluation` 3).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -11,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::vqa_score::{ScoreRule, Totals, accuracy, totals};
 use crate::error::{Error, Result};
+use crate::input::read_json;
 
 /// What annotators said to a question.
 #[derive(Clone, Debug, Deserialize)]
@@ -68,11 +67,7 @@ pub struct Scored {
 }
 
 fn read<T: DeserializeOwned>(path: &Path, wanted: &str) -> Result<T> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    serde_json::from_reader(BufReader::new(file)).map_err(|e| Error::Format {
-        path: path.to_owned(),
-        detail: format!("{wanted} is needed: {e}"),
-    })
+    read_json(path, &format!("{wanted} is needed"))
 }
 
 /// Scores `results` against `annotations`. As in the official tool both must be of the same questions,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use albef_data::image::Normalization;
+use albef_data::text::TextProcessing;
 use albef_weights::{HostTensor, StateDict};
 use burn::tensor::{Device, Tensor};
 use serde_json::Value;
@@ -141,6 +142,7 @@ impl GoldenSet {
                 type_vocab: self.size("/text/type_vocab_size")?,
                 layer_norm_eps: self.number("/text/layer_norm_eps")? as f32,
                 dropout: 0.0,
+                processing: TextProcessing::Official,
                 pad_id: self.special()?.pad,
                 causal: false,
                 paired: false,

@@ -161,6 +161,9 @@ impl Pipeline {
         if phrase.trim().is_empty() {
             return Err(Error::EmptyText);
         }
+        if options.mode == GroundingMode::Itc {
+            self.needs_contrast()?;
+        }
         let text = self.phrase(phrase);
         let layer = options.layer.unwrap_or(match options.words {
             true => options.mode.default_word_layer(self.config()),

@@ -109,7 +109,8 @@ pub struct TextTrace {
 pub struct TextEncoder {
     word: Tensor<2>,
     position: Tensor<2>,
-    token_type: Tensor<2>,
+    /// Absent from models of LAVIS.
+    token_type: Option<Tensor<2>>,
     norm: LayerNorm,
     layers: Vec<Layer>,
     config: TextConfig,
@@ -199,7 +200,10 @@ impl TextEncoder {
         Ok(Self {
             word: e.tensor("word_embeddings.weight", [config.vocab_size, d])?,
             position: e.tensor("position_embeddings.weight", [config.max_positions, d])?,
-            token_type: e.tensor("token_type_embeddings.weight", [config.type_vocab, d])?,
+            token_type: match config.type_vocab {
+                0 => None,
+                rows => Some(e.tensor("token_type_embeddings.weight", [rows, d])?),
+            },
             norm: LayerNorm::new(&e.at("LayerNorm"), d, eps)?,
             layers,
             config: config.clone(),
@@ -305,8 +309,11 @@ impl TextEncoder {
         let ids: Vec<usize> = tokens.ids.iter().map(|id| *id as usize).collect();
         let word = self.look_up(&ids, &device);
         let position = self.position.clone().select(0, index(&tokens.positions(), &device));
-        let token_type = self.token_type.clone().narrow(0, 0, 1);
-        let x = self.norm.forward(word + token_type + position);
+        let word = match &self.token_type {
+            Some(table) => word + table.clone().narrow(0, 0, 1),
+            None => word,
+        };
+        let x = self.norm.forward(word + position);
         Ok(self.ops.dropout(x, dropout.next()))
     }
 

@@ -273,6 +273,9 @@ fn lines(found: &GroundingReport, value: &Value) -> Vec<String> {
 impl Evaluator for GroundingEvaluator {
     fn evaluate(&self, model: &LoadedModel, control: &Control) -> Result<Evaluation> {
         let pipeline = Pipeline::from_loaded(model)?;
+        if self.mode == GroundingMode::Itc {
+            pipeline.needs_contrast()?;
+        }
         let found = measure(&pipeline, &self.cases, self.mode, self.layer, control)?;
         let mut report = found.to_json(self.resamples);
         // The official choice of the best epoch looks at the split `val` only.

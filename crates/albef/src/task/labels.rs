@@ -7,7 +7,7 @@ use albef_data::dataset::{
     Dataset, ImageRoots, Location, Sample, Skipped, Target, TaskFields, load_samples,
 };
 use albef_data::image::{DecodeOptions, Normalization};
-use albef_data::text::{TokenBatch, Tokenizer, Truncation, Vocabulary};
+use albef_data::text::{TextProcessing, TokenBatch, Tokenizer, Truncation, Vocabulary};
 use albef_report::{Kind, bootstrap_interval};
 use burn::tensor::{Tensor, activation};
 use serde_json::{Value, json};
@@ -28,6 +28,8 @@ use crate::params::{from_vec, to_vec};
 
 /// Words of a sentence that are kept in evaluation, as in the official code.
 const SENTENCE_WORDS: usize = 30;
+/// Ids of a statement or sentence that LAVIS reads.
+const LAVIS_SENTENCE_IDS: usize = 40;
 
 /// Samples of an evaluation step, if nothing else is configured.
 pub(super) const BATCH: usize = 16;
@@ -57,9 +59,13 @@ pub(super) struct Predictions<T> {
 }
 
 /// How texts are truncated in evaluation: by words as in the official code, and to the positions of the
-/// model.
-pub(super) fn truncation(model: &LoadedModel, words: usize) -> Truncation {
-    Truncation { words, ids: model.config.text.max_positions }
+/// model; `lavis`: ids that LAVIS reads.
+pub(super) fn truncation(model: &LoadedModel, words: usize, lavis: usize) -> Truncation {
+    let text = &model.config.text;
+    match text.processing {
+        TextProcessing::Official => Truncation { words, ids: text.max_positions },
+        TextProcessing::Lavis => Truncation { words: 50, ids: lavis.min(text.max_positions) },
+    }
 }
 
 /// The texts of samples by `encode`, and how many of them are truncated.
@@ -95,7 +101,8 @@ pub(super) fn images(
 
 /// The tokenizer of a model.
 pub(super) fn tokenizer(model: &LoadedModel) -> Result<Tokenizer> {
-    Ok(Tokenizer::new(Vocabulary::from_text(&model.vocabulary)?))
+    let tokenizer = Tokenizer::new(Vocabulary::from_text(&model.vocabulary)?);
+    Ok(tokenizer.processed(model.config.text.processing))
 }
 
 /// Logits `[n, classes]` of images `[views * n, 3, S, S]` with a text each.
@@ -113,7 +120,8 @@ pub(super) fn probabilities(
 ) -> Result<Predictions<Vec<f32>>> {
     let data = Dataset::from_samples(samples.to_vec());
     let all: Vec<usize> = (0..samples.len()).collect();
-    let (tokenizer, limits) = (tokenizer(model)?, truncation(model, SENTENCE_WORDS));
+    let (tokenizer, limits) =
+        (tokenizer(model)?, truncation(model, SENTENCE_WORDS, LAVIS_SENTENCE_IDS));
     let mut out = Predictions { rows: Vec::new(), skipped: Vec::new(), truncated: 0 };
     for part in all.chunks(batch.max(1)) {
         control.check()?;
@@ -311,7 +319,7 @@ impl Evaluator for LabelEvaluator {
         out.warnings.extend(truncated_warning(
             found.truncated,
             self.samples.len(),
-            truncation(model, SENTENCE_WORDS),
+            truncation(model, SENTENCE_WORDS, LAVIS_SENTENCE_IDS),
         ));
         Ok(out)
     }

@@ -17,6 +17,7 @@ mod vqa;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -399,6 +400,27 @@ fn remap_to_pairs(name: &str, fusion_layer: usize) -> Vec<String> {
         }
         _ => vec![bare],
     }
+}
+
+/// Whether the fusion layers of a text encoder come in pairs that share keys and values, told by the
+/// weights: they are equal, or listed once.
+fn paired(state: &StateDict) -> bool {
+    let layer = |name: &str| {
+        let rest = name.strip_prefix("text_encoder.encoder.layer.")?;
+        let (number, after) = rest.split_once('.')?;
+        after.starts_with("crossattention.").then(|| number.parse::<usize>().ok()).flatten()
+    };
+    let layers: BTreeSet<usize> = state.names().filter_map(layer).collect();
+    let (Some(first), count) = (layers.first(), layers.len()) else { return false };
+    let of = |layer: usize, part: &str| {
+        state.get(&format!("text_encoder.encoder.layer.{layer}.crossattention.self.{part}.weight"))
+    };
+    let shared = |lower: usize| match (of(lower, "key"), of(lower + 1, "key")) {
+        (Some(a), Some(b)) => a == b && a.bytes.iter().any(|b| *b != 0),
+        (Some(_), None) | (None, Some(_)) => of(lower + 1, "query").is_some(),
+        (None, None) => false,
+    };
+    count.is_multiple_of(2) && (*first..first + count).step_by(2).all(shared)
 }
 
 /// Whether a name of the state holds `part`.

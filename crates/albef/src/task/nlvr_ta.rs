@@ -5,7 +5,10 @@ use albef_weights::{Schema, StateDict};
 use burn::tensor::Device;
 
 use super::configured::{accessors, finetuned, task_config};
-use super::{Configuration, EvalKey, Evaluator, PRETRAIN, Task, TaskConfig, has, remap_to_pairs};
+use super::{
+    Configuration, EvalKey, Evaluator, PRETRAIN, Task, TaskConfig, classes, has, paired,
+    remap_to_pairs,
+};
 use crate::config::{ModelConfig, StartConfig, TrainConfig};
 use crate::error::Result;
 use crate::objectives::{Objective, TextAssignmentObjective};
@@ -48,7 +51,9 @@ impl Task for TextAssignment {
     }
 
     fn recognizes(&self, state: &StateDict) -> bool {
+        // Its head may have been left out for fine-tuning.
         has(state, "ta_head.")
+            || (classes(state).is_none() && !has(state, "text_decoder.") && paired(state))
     }
 
     fn starts_from(&self) -> &'static [&'static str] {

@@ -12,7 +12,7 @@ use super::evaluation::{first_of, left_out, refuse_if_none, some_present};
 use super::labels::{self, truncated_warning};
 use super::{
     Configuration, EvalKey, Evaluation, EvaluationOptions, Evaluator, PRETRAIN, RESAMPLES, Task,
-    TaskConfig, TaskRef, classes, has,
+    TaskConfig, TaskRef, classes, has, paired,
 };
 use crate::checkpoint::LoadedModel;
 use crate::config::section::{rule, section};
@@ -69,7 +69,7 @@ impl Task for Retrieval {
 
     fn recognizes(&self, state: &StateDict) -> bool {
         let others = ["text_encoder.bert.", "text_decoder.", "ta_head."];
-        classes(state).is_none() && !others.iter().any(|part| has(state, part))
+        classes(state).is_none() && !others.iter().any(|part| has(state, part)) && !paired(state)
     }
 
     fn configuration(&self) -> Configuration {
@@ -383,7 +383,7 @@ impl RetrievalEvaluator {
             "not usable, counted as missed",
             found.skipped.iter().map(|s| format!("{}: {}", s.name, s.error)),
         ));
-        out.extend(truncated_warning(found.truncated_texts, found.texts, Pipeline::TRUNCATION));
+        out.extend(truncated_warning(found.truncated_texts, found.texts, model.caption_limits()));
         if found.empty_texts > 0 {
             out.push(format!(
                 "{} of {} texts have no words; they are measured as they are",
@@ -403,6 +403,7 @@ impl RetrievalEvaluator {
 impl Evaluator for RetrievalEvaluator {
     fn evaluate(&self, model: &LoadedModel, control: &Control) -> Result<Evaluation> {
         let pipeline = Pipeline::from_loaded(model)?;
+        pipeline.needs_contrast()?;
         let found = measure(&pipeline, &self.images, &self.options, self.by_id, control)?;
         let usable = self.images.len() - found.skipped.len();
         refuse_if_none(usable, self.images.len(), &found.skipped)?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use albef_data::dataset::{Batch, Dataset, ImageRoots, Sample};
 use albef_data::random::Stream;
-use albef_weights::KeepAs;
+use albef_weights::{KeepAs, StateDict};
 use burn::tensor::Device;
 use serde_json::Value;
 
@@ -182,6 +182,29 @@ fn a_model_is_recognized_by_its_configuration_and_by_its_keys_alone() {
             let loaded = found.load(&[task], &cpu(), crate::checkpoint::Parts::All).unwrap();
             assert_eq!(loaded.online.entries().len(), params.entries().len());
         }
+    }
+}
+
+#[test]
+fn text_assignment_is_recognized_by_its_paired_layers_where_its_head_is_left_out() {
+    let params = state_dict(&fresh("nlvr-ta", 1));
+    let once: StateDict = params.into_iter().filter(|(n, _)| !n.starts_with("ta_head.")).collect();
+    // Official files list what two layers share under both.
+    let task = TaskRef::named("nlvr-ta").unwrap();
+    let schema = task.schema(&nano());
+    let mut twice = once.clone();
+    for (name, tensor) in once.iter() {
+        if let Some(twin) = schema.upper_twin(name) {
+            twice.insert(twin, tensor.clone());
+        }
+    }
+    assert!(twice.len() > once.len());
+    for state in [once, twice] {
+        assert_eq!(TaskRef::of_checkpoint(&state, None), task);
+        let found = Checkpoint::new(state, nano(), PIECES.into(), Path::new("x.pth"));
+        let nlvr = TaskRef::named("nlvr").unwrap();
+        let start = found.start(nlvr, &cpu(), 1).unwrap();
+        assert_eq!(start.online.count(), fresh("nlvr", 1).count());
     }
 }
 

@@ -10,6 +10,7 @@ use albef_weights::{HostTensor, KeepAs, StateDict, write_atomic, write_safetenso
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use super::checksums;
 use super::folder;
 use super::identity::RunFingerprint;
 use super::kept::{self, Hashes, Shapes};
@@ -108,6 +109,8 @@ pub struct Run<'a> {
 }
 
 const FORMAT: u32 = 2;
+/// The tensors of a checkpoint.
+const STATE: &str = "state.safetensors";
 
 /// The checkpoints of a run, oldest first.
 ///
@@ -208,7 +211,8 @@ fn write_parts(folder: &Path, state: &TrainState, run: Option<Run<'_>>) -> Resul
     let text = serde_json::to_string_pretty(&description)
         .map_err(|e| Error::Format { path: path.clone(), detail: e.to_string() })?;
     write_atomic(&path, |f| f.write_all(text.as_bytes()))?;
-    Ok(())
+    let own = [STATE, "state.json"].into_iter().chain(description.files.keys().map(String::as_str));
+    checksums::write(folder, &own.collect::<Vec<_>>())
 }
 
 /// A checkpoint as the files of a model, momentum copies and queues under their official names. `path`
@@ -232,7 +236,8 @@ pub fn files(path: &Path) -> Result<Option<Checkpoint>> {
         Some(found) => found,
         None => sizes_of_model(&run)?,
     };
-    let file = folder.join("state.safetensors");
+    checksums::check(&folder, STATE)?;
+    let file = folder.join(STATE);
     let tensors = official_names(&albef_weights::read(&file)?.tensors, description.queue_ptr)?;
     Ok(Some(Checkpoint { of_run: true, ..Checkpoint::new(tensors, config, vocabulary, &file) }))
 }
@@ -293,6 +298,7 @@ pub fn identity(folder: &Path) -> Result<Option<RunFingerprint>> {
 
 pub(super) fn description(folder: &Path) -> Result<Description> {
     let path = folder.join("state.json");
+    checksums::check(folder, "state.json")?;
     let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
     let wrong = |detail: String| Error::Format { path: path.clone(), detail };
     let description: Description = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
@@ -314,7 +320,8 @@ pub fn load(folder: &Path, state: &mut TrainState, device: &Device) -> Result<()
         let detail = format!("`moment_steps` has {} entries for {weights} weights", steps.len());
         return Err(Error::Format { path: folder.join("state.json"), detail });
     }
-    let file = folder.join("state.safetensors");
+    checksums::check(folder, STATE)?;
+    let file = folder.join(STATE);
     let tensors = albef_weights::read(&file)?.tensors;
     let get = |name: &str, shape: &[usize]| -> Result<Vec<f32>> {
         let host = tensors.get(name).ok_or(Error::MissingWeight { key: name.to_owned() })?;
@@ -415,6 +422,7 @@ mod tests {
         let folder = save(dir.path(), &state(1), 1).unwrap();
         let path = folder.join("state.json");
         let whole: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        fs::remove_file(folder.join(checksums::SUMS)).unwrap();
         let failed = |text: String| {
             fs::write(&path, text).unwrap();
             load(&folder, &mut state(0), &cpu()).unwrap_err().to_string()
@@ -425,6 +433,24 @@ mod tests {
         for error in [failed(short.to_string()), failed(missing.to_string())] {
             assert!(error.contains("state.json: ") && error.contains("`moment_steps`"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_changed_bit_of_a_checkpoint_and_another_place_are_errors_with_a_way_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = save(dir.path(), &state(1), 1).unwrap();
+        let error = || load(&folder, &mut state(0), &cpu()).unwrap_err().to_string();
+        for (file, at) in [("state.safetensors", 700), ("state.json", 40)] {
+            let path = folder.join(file);
+            let own = fs::read(&path).unwrap();
+            let mut other = own.clone();
+            let at = at.min(own.len() - 2);
+            other[at] ^= 1;
+            fs::write(&path, other).unwrap();
+            assert!(error().contains(file) && error().contains("the one before it"), "{}", error());
+            fs::write(&path, own).unwrap();
+        }
+        assert!(load(&folder, &mut state(0), &cpu()).is_ok());
     }
 
     #[test]

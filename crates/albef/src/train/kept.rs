@@ -230,6 +230,7 @@ mod tests {
     /// Changes `state.json` of a checkpoint.
     fn tamper(checkpoint: &Path, change: impl Fn(&mut serde_json::Value)) {
         let path = checkpoint.join("state.json");
+        let _ = fs::remove_file(checkpoint.join("SHA256SUMS"));
         let mut state = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         change(&mut state);
         fs::write(&path, state.to_string()).unwrap();

@@ -3,6 +3,7 @@
 //! [`run()`] trains by a configuration in a folder with logs; [`Trainer`] is the loop alone.
 
 pub(crate) mod checkpoint;
+mod checksums;
 pub(crate) mod folder;
 mod identity;
 mod kept;

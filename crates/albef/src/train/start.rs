@@ -133,9 +133,19 @@ pub fn corpus_vocabulary<'a>(captions: impl Iterator<Item = &'a str>) -> Result<
     Ok(text)
 }
 
-/// The tensors of a file that a key names.
+/// The tensors of a file that a key names, `init_vision` for a ViT or `init_text` for a BERT.
 pub(crate) fn read_of(key: &'static str, path: &Path) -> Result<StateDict> {
-    Ok(albef_weights::read(path).map_err(Error::of_key(key))?.tensors)
+    let state = albef_weights::read(path).map_err(Error::of_key(key))?.tensors;
+    let has = |part: &str| state.names().any(|n| n.contains(part));
+    let (vision, text) = (has("patch_embed."), has("word_embeddings."));
+    let (found, other) = match key {
+        "init_vision" if text && !vision => ("a BERT", "init_text"),
+        "init_text" if vision && !text => ("a ViT", "init_vision"),
+        "init_vision" | "init_text" if vision && text => ("a whole ALBEF", "init_albef"),
+        _ => return Ok(state),
+    };
+    let detail = format!("this is {found}; hint: name it under `{other}`");
+    Err(Error::of_key(key)(Error::Format { path: path.to_owned(), detail }))
 }
 
 /// Puts the weights of another model in the place of fresh ones. A start from which little could be
@@ -220,6 +230,24 @@ mod tests {
         assert_eq!(spared.len(), 6);
         assert!(clean.contains(&"visual_encoder.patch_embed.proj.weight".to_owned()));
         assert!(clean.iter().all(|n| reference.contains(n) && n.ends_with(".weight")));
+    }
+
+    #[test]
+    fn a_vit_and_a_bert_under_each_other_s_keys_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.safetensors");
+        for (names, key, other) in [
+            (&["patch_embed.proj.bias"][..], "init_text", "init_vision"),
+            (&["bert.embeddings.word_embeddings.weight"], "init_vision", "init_text"),
+            (&["v.patch_embed.proj.bias", "t.word_embeddings.weight"], "init_text", "init_albef"),
+        ] {
+            let one = || HostTensor::from_f32(&[1], &[1.0]);
+            let state: StateDict = names.iter().map(|n| ((*n).to_owned(), one())).collect();
+            let keep = albef_weights::KeepAs::Same;
+            albef_weights::write_safetensors(&path, &state, &Default::default(), keep).unwrap();
+            let said = read_of(key, &path).unwrap_err().to_string();
+            assert!(said.contains(&format!("under `{other}`")), "{said}");
+        }
     }
 
     #[test]

@@ -143,7 +143,10 @@ impl Trainer {
         Ok(Self {
             objective: config.objective(&data),
             data_hash: data_hash(&data, &vocabulary),
-            tokenizer: Arc::new(Tokenizer::new(Vocabulary::from_text(&vocabulary)?)),
+            tokenizer: Arc::new(
+                Tokenizer::new(Vocabulary::from_text(&vocabulary)?)
+                    .processed(model.text.processing),
+            ),
             data: Arc::new(data),
             config,
             model,
@@ -445,6 +448,7 @@ impl Trainer {
     #[must_use]
     pub fn loaded(&self) -> LoadedModel {
         LoadedModel {
+            has_contrast: true,
             task: self.config.task(),
             config: self.model.clone(),
             vocabulary: self.vocabulary.clone(),

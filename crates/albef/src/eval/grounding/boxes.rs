@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{PixelBox, cut_to, within};
 use crate::error::{Error, Result};
+use crate::input::read_json;
 
 /// `[left, top, width, height]`; a score may follow, as in files of proposals.
 #[must_use]
@@ -48,9 +49,7 @@ impl Proposals {
     /// If the file cannot be read, or a box has no area or is outside the image.
     pub fn read(path: &Path, size: (usize, usize)) -> Result<Self> {
         let wrong = |detail: String| Error::Format { path: path.to_owned(), detail };
-        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        let list: Vec<Value> = serde_json::from_str(&text)
-            .map_err(|e| wrong(format!("must hold a list of [left, top, width, height]: {e}")))?;
+        let list: Vec<Value> = read_json(path, "must hold a list of [left, top, width, height]")?;
         let (mut boxes, mut clipped) = (Vec::with_capacity(list.len()), 0);
         for (i, given) in list.iter().enumerate() {
             let b = pixel_box(given).ok_or_else(|| {
@@ -105,11 +104,5 @@ pub fn box_faults(list: &Path, samples: &[Sample], decode: bool) -> Result<Vec<S
 }
 
 pub(super) fn entries_of(path: &Path) -> Result<Vec<Value>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    // Some editors put a byte order mark first.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    serde_json::from_str(text).map_err(|e| Error::Format {
-        path: path.to_owned(),
-        detail: format!("must be a JSON list: {e}"),
-    })
+    read_json(path, "must be a JSON list")
 }

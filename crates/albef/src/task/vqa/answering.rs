@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use albef_data::dataset::{Dataset, ImageRoots, Sample, Target, repeated_ids};
+use albef_data::text::TextProcessing;
 use albef_report::Kind;
 use serde_json::json;
 
@@ -16,6 +17,7 @@ use crate::eval::answers::{Candidates, RankRule, rank};
 use crate::eval::outcomes;
 use crate::eval::text_baseline::TextBaseline;
 use crate::eval::vqa_score::{ScoreRule, accuracy, annotators};
+use crate::input::read_json;
 use crate::model::{Branch, VqaModel};
 use crate::ops::Ops;
 use crate::task::evaluation::{refuse_if_none, unusable};
@@ -29,11 +31,7 @@ use crate::task::{Evaluation, Evaluator, TaskRef, read_annotations};
 pub fn answer_list(given: &str) -> Result<Vec<String>> {
     let path = Path::new(given);
     let answers: Vec<String> = if path.is_file() {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        serde_json::from_str(&text).map_err(|e| Error::Format {
-            path: path.to_owned(),
-            detail: format!("it must be a JSON list of answers: {e}"),
-        })?
+        read_json(path, "it must be a JSON list of answers")?
     } else if given.ends_with(".json") {
         return Err(Error::Argument(format!("there is no answer list {given}")));
     } else if given.trim().is_empty() {
@@ -80,6 +78,9 @@ fn shortened(text: &str) -> String {
     }
 }
 
+/// Ids of a question that LAVIS reads.
+const LAVIS_QUESTION_IDS: usize = 25;
+
 /// The best candidates of a question, by place in the list, with their share among those that were
 /// scored in full; best first.
 type Ranked = Vec<(usize, f32)>;
@@ -119,9 +120,14 @@ impl<'a> Answering<'a> {
         control: &Control,
     ) -> Result<Predictions<Option<Ranked>>> {
         let loaded = self.model;
+        let rule = match (loaded.config.text.processing, rule) {
+            (TextProcessing::Lavis, RankRule::Reference) => RankRule::Lavis,
+            (_, rule) => rule,
+        };
         let weights = loaded.online.frozen(Ops::for_device(loaded.online.device()));
         let model = VqaModel::new(&loaded.config, &weights, Branch::Online)?;
-        let (tokenizer, limits) = (labels::tokenizer(loaded)?, truncation(loaded, QUESTION_WORDS));
+        let (tokenizer, limits) =
+            (labels::tokenizer(loaded)?, truncation(loaded, QUESTION_WORDS, LAVIS_QUESTION_IDS));
         let data = Arc::new(Dataset::from_samples(samples.to_vec()));
         let all: Vec<usize> = (0..samples.len()).collect();
         let mut out = Predictions { rows: Vec::new(), skipped: Vec::new(), truncated: 0 };
@@ -276,7 +282,7 @@ impl Evaluator for VqaEvaluator {
             out
         };
         out.answers = answers;
-        let limits = truncation(model, QUESTION_WORDS);
+        let limits = truncation(model, QUESTION_WORDS, LAVIS_QUESTION_IDS);
         out.warnings.extend(truncated_warning(found.truncated, self.samples.len(), limits));
         Ok(out)
     }
