@@ -472,7 +472,8 @@ fn load_range(
                     let sample = &data.samples()[*index];
                     match sample.decode_view(*view, decode) {
                         Ok(image) => {
-                            normalization.to_chw(&resize_bicubic(&image, size, size), out);
+                            let image = resize_bicubic(&image, size, size, decode.resize_order);
+                            normalization.to_chw(&image, out);
                         }
                         Err(error) => {
                             let skipped = Skipped { name: sample.view_name(*view), error };
