@@ -9,6 +9,7 @@ use anyhow::Result;
 use crate::ExitStatus;
 use crate::arguments::words;
 use crate::device::DeviceArg;
+use crate::image_options::ImageOptions;
 use crate::models::{open_image, open_model};
 use crate::output::say;
 use crate::warnings::tell_truncated;
@@ -27,6 +28,12 @@ pub struct Arguments {
     /// Model folder, weights file or run [default: `models/mini`].
     #[arg(long)]
     model: Option<PathBuf>,
+    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
+    /// position table is interpolated.
+    #[arg(long, value_name = "PIXELS")]
+    image_res: Option<usize>,
+    #[command(flatten)]
+    images: ImageOptions,
     #[command(flatten)]
     device: DeviceArg,
     /// One JSON object on standard output.
@@ -37,8 +44,10 @@ pub struct Arguments {
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let labels = distinct("class", a.labels.clone());
     let options = ClassifyOptions::default().templates(a.template.clone());
-    let model = open_model(a.model.as_deref(), &a.device.open()?)?;
-    let found = model.classify(&open_image(&a.image)?, &labels, &options)?;
+    let reader = a.images.own();
+    let image = open_image(&a.image, &reader)?;
+    let model = open_model(a.model.as_deref(), a.image_res, &reader, &a.device.open()?)?;
+    let found = model.classify(&image, &labels, &options)?;
     let prompts = labels.len() * a.template.len();
     tell_truncated(found.truncated_texts, prompts, Pipeline::TRUNCATION);
     if a.json {

@@ -127,6 +127,8 @@ fn check_source(a: &CheckArguments) -> Result<ExitStatus> {
             "without_captions": report.without_captions,
             "repeated_samples": report.repeated_samples,
             "repeated_captions": report.repeated_captions, "left_out": report.left_out,
+            "unread_files": report.unread, "oriented": report.notes.oriented,
+            "transparent": report.notes.transparent, "animated": report.notes.animated,
             "problems": report.problems, "clean": clean
         });
         for fault in &faults {
@@ -154,11 +156,18 @@ fn print_report(report: &CheckReport, faults: &[ListFault]) -> Result<()> {
         (report.repeated_samples, "samples that repeat an earlier one"),
         (report.repeated_captions, "captions repeated within a sample"),
         (report.left_out, "members of archives that form no sample"),
+        (
+            report.notes.oriented,
+            "images carry an Exif orientation, which training applies on request only",
+        ),
+        (report.notes.transparent, "images are transparent, which training ignores by default"),
+        (report.notes.animated, "images are animated; only their first frame is used"),
     ];
     let own = faults.iter().map(|f| (f.count, f.about));
     for (count, what) in counts.into_iter().chain(own).filter(|(count, _)| *count > 0) {
         say!("{count} {what}")?;
     }
+    report.unread_formats.iter().try_for_each(|line| say!("{line}"))?;
     report.problems.iter().try_for_each(|problem| say!("  {problem}"))
 }
 

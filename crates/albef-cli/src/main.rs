@@ -18,6 +18,7 @@ mod embed;
 mod evaluate;
 mod evaluate_vqa_results;
 mod ground;
+mod image_options;
 mod inspect;
 mod models;
 mod output;

@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{DataError, Result};
 use crate::image::{
-    DecodeOptions, Normalization, Op, ReferenceQuirks, ResizeOrder, RgbImage, apply, crop, flip_horizontal,
-    open, random_resized_crop_box, resize_bicubic, signed,
+    DecodeOptions, Normalization, Op, ReferenceQuirks, ResizeOrder, RgbImage, apply, crop,
+    flip_horizontal, open, random_resized_crop_box, resize_bicubic, signed,
 };
 use crate::text::{Tokenizer, Vocabulary, pre_caption, pre_question};
 

@@ -29,7 +29,7 @@
 
 use std::path::Path;
 
-use albef_data::image::{Normalization, RgbImage, resize_bicubic};
+use albef_data::image::{ImageReader, Normalization, RgbImage, resize_bicubic};
 use albef_data::text::{Encoded, Tokenizer, Truncation, Vocabulary};
 use burn::tensor::{Device, Tensor};
 
@@ -52,6 +52,7 @@ pub struct Pipeline {
     tokenizer: Tokenizer,
     interpolated: Option<(usize, usize)>,
     vocabulary: String,
+    reader: ImageReader,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -97,7 +98,7 @@ impl Pipeline {
     pub fn from_loaded(loaded: &LoadedModel) -> Result<Self> {
         let mut out = Self::new(loaded.albef()?, loaded.online.clone(), &loaded.vocabulary)?;
         out.interpolated = loaded.report.resized;
-        Ok(out)
+        Ok(out.with_reader(loaded.reader.clone()))
     }
 
     /// A model at hand with its weights and word pieces, one per line.
@@ -107,7 +108,22 @@ impl Pipeline {
     pub fn new(model: Albef, params: Params, vocabulary: &str) -> Result<Self> {
         let tokenizer = Tokenizer::new(Vocabulary::from_text(vocabulary)?);
         let vocabulary = vocabulary.to_owned();
-        Ok(Self { model, params, tokenizer, interpolated: None, vocabulary })
+        let reader = ImageReader::default();
+        Ok(Self { model, params, tokenizer, interpolated: None, vocabulary, reader })
+    }
+
+    /// Reads images of sets by `reader`; the default is the official code's way. Its order of resizing also
+    /// holds for images at hand.
+    #[must_use]
+    pub fn with_reader(mut self, reader: ImageReader) -> Self {
+        self.reader = reader;
+        self
+    }
+
+    /// How images are read, with what was noted of those that were read.
+    #[must_use]
+    pub fn reader(&self) -> &ImageReader {
+        &self.reader
     }
 
     /// The model on frozen weights.
@@ -247,10 +263,11 @@ impl Pipeline {
     /// Normalized pixels `[n, 3, S, S]`, each image squeezed to the model's square as in evaluation.
     pub(crate) fn pixels(&self, images: &[RgbImage]) -> Tensor<4> {
         let size = self.image_res();
-        let plane = 3 * size * size;
+        let (plane, order) = (3 * size * size, self.reader.options.resize_order);
         let mut pixels = vec![0.0; images.len() * plane];
         for (image, out) in images.iter().zip(pixels.chunks_mut(plane.max(1))) {
-            Normalization::default().to_chw(&resize_bicubic(image, size, size), out);
+            let image = resize_bicubic(image, size, size, order);
+            Normalization::default().to_chw(&image, out);
         }
         from_vec(pixels, [images.len(), 3, size, size], self.device())
     }

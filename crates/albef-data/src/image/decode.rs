@@ -89,13 +89,13 @@ fn error(kind: Kind, detail: impl Into<String>) -> ImageError {
     ImageError { kind, detail: detail.into() }
 }
 
-fn classify(fault: &Fault) -> ImageError {
+fn classify(fault: &Fault, format: Format) -> ImageError {
     let text = fault.to_string();
     let lower = text.to_lowercase();
     let cut = ["unexpected eof", "end of file", "failed to fill", "unexpected end", "truncated"];
     let kind = match fault {
         Fault::Limits(_) => Kind::TooLarge,
-        Fault::Unsupported(_) => Kind::Unsupported,
+        Fault::Unsupported(_) => Kind::Unsupported(format.name()),
         _ if cut.iter().any(|c| lower.contains(c)) => Kind::Truncated,
         Fault::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Kind::Truncated,
         _ => Kind::Corrupt,
@@ -183,7 +183,10 @@ fn check_size(width: u64, height: u64, options: &DecodeOptions) -> Result<(), Im
         return Err(error(Kind::TooLarge, format!("{size}, limit {}", options.max_pixels)));
     }
     if width.max(height) > DecodeOptions::MAX_SIDE {
-        return Err(error(Kind::TooLarge, format!("{size}, limit of a side {}", DecodeOptions::MAX_SIDE)));
+        return Err(error(
+            Kind::TooLarge,
+            format!("{size}, limit of a side {}", DecodeOptions::MAX_SIDE),
+        ));
     }
     Ok(())
 }
@@ -193,23 +196,25 @@ fn decoded(
     header: &Header<'_>,
     options: &DecodeOptions,
 ) -> Result<DynamicImage, ImageError> {
-    let format = match format {
+    let decoder_format = match format {
         Format::Jpeg => ImageFormat::Jpeg,
         Format::Png => ImageFormat::Png,
         Format::WebP => ImageFormat::WebP,
         Format::Gif => ImageFormat::Gif,
         Format::Bmp => ImageFormat::Bmp,
     };
-    let mut reader = ImageReader::with_format(Cursor::new(&header.bytes), format);
+    let mut reader = ImageReader::with_format(Cursor::new(&header.bytes), decoder_format);
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(options.max_pixels.saturating_mul(WIDEST_PIXEL).saturating_add(EXTRAS));
     reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(|e| classify(&e))?;
+    let decoder = reader.into_decoder().map_err(|e| classify(&e, format))?;
     let (width, height) = decoder.dimensions();
     check_size(width.into(), height.into(), options)?;
-    let image = DynamicImage::from_decoder(decoder).map_err(|e| classify(&e))?;
+    let image = DynamicImage::from_decoder(decoder).map_err(|e| classify(&e, format))?;
     match header.frame {
-        Some([left, top]) if (u64::from(width), u64::from(height)) != (header.width, header.height) => {
+        Some([left, top])
+            if (u64::from(width), u64::from(height)) != (header.width, header.height) =>
+        {
             Ok(on_canvas(image, header, left, top))
         }
         _ => Ok(image),
@@ -290,8 +295,9 @@ mod tests {
     #[test]
     fn a_frame_larger_than_its_screen_counts_against_the_limit() {
         let limited = |max_pixels| DecodeOptions { max_pixels, ..DecodeOptions::default() };
+        // As in Pillow, the screen grows with it.
         let decoded = decode(&gif(4, 20), &limited(400)).unwrap();
-        assert_eq!((decoded.width, decoded.height, decoded.pixels.len()), (4, 4, 48));
+        assert_eq!((decoded.width, decoded.height, decoded.pixels.len()), (20, 20, 1200));
         assert_eq!(decode(&gif(4, 20), &limited(399)).unwrap_err().kind, Kind::TooLarge);
         let mut hostile = gif(4, 20);
         let frame = hostile.windows(5).position(|w| w == [0x2c, 0, 0, 0, 0]).unwrap();

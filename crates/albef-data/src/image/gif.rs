@@ -48,7 +48,8 @@ pub(super) fn first_frame(header: &Header<'_>) -> Result<DynamicImage, ImageErro
                 [r, g, b, if Some(i) == transparent { 0 } else { 255 }]
             })
             .collect();
-        let mut out = RgbaImage::from_pixel(size.0, size.1, image::Rgba(colors[usize::from(around)]));
+        let mut out =
+            RgbaImage::from_pixel(size.0, size.1, image::Rgba(colors[usize::from(around)]));
         put(&mut out, width * 4, left * 4, top, columns, &inner, &colors);
         return Ok(DynamicImage::ImageRgba8(out));
     }

@@ -5,6 +5,7 @@ mod background;
 mod decode;
 mod gif;
 mod header;
+mod reader;
 mod resize;
 mod sniff;
 mod to_rgb;
@@ -16,8 +17,9 @@ pub use decode::{
     DecodeOptions, Gray16, ImageNotes, decode, decode_noted, decode_rgba, open, open_noted,
 };
 pub(crate) use decode::{fail, plain_file, read_picture};
+pub use reader::{ImageReader, NoteCounts};
 pub use resize::{ResizeOrder, resize_bicubic};
-pub(crate) use sniff::{Content, EXTENSIONS, HEAD, content, is_read, unread};
+pub(crate) use sniff::{Content, HEAD, content, unread};
 pub use transform::{
     CropDraws, Normalization, RandAugment, TrainTransform, crop, flip_horizontal,
     random_resized_crop_box,
@@ -82,7 +84,10 @@ mod tests {
             ]) {
                 assert_eq!(apply(op, &empty, 7.0, true, ReferenceQuirks::default()), empty);
             }
-            assert_eq!(resize_bicubic(&empty, 4, 2, ResizeOrder::default()), RgbImage::filled(4, 2, [0; 3]));
+            assert_eq!(
+                resize_bicubic(&empty, 4, 2, ResizeOrder::default()),
+                RgbImage::filled(4, 2, [0; 3])
+            );
             assert!(crop(&empty, 1, 1, 2, 2).pixels.is_empty());
             let mut stream = Stream::new(1, "crop", &[]);
             let whole = random_resized_crop_box(width, height, (0.2, 1.0), (0.7, 1.4), &mut stream);

@@ -17,6 +17,19 @@ pub(crate) enum Format {
     Bmp,
 }
 
+impl Format {
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Jpeg => "JPEG",
+            Self::Png => "PNG",
+            Self::WebP => "WebP",
+            Self::Gif => "GIF",
+            Self::Bmp => "BMP",
+        }
+    }
+}
+
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
@@ -28,10 +41,6 @@ pub(crate) enum Content {
     Other,
 }
 
-/// How the names of images end that are read.
-pub(crate) const EXTENSIONS: [&str; 8] =
-    ["jpg", "jpeg", "png", "webp", "gif", "bmp", "jfif", "apng"];
-
 /// How the names of images end that are not read, and what they are.
 const UNREAD: [(&str, &[&str]); 15] = [
     ("HEIC", &["heic", "heif", "hif"]),
@@ -42,8 +51,8 @@ const UNREAD: [(&str, &[&str]); 15] = [
     (
         "RAW",
         &[
-            "cr2", "cr3", "crw", "nef", "nrw", "arw", "srf", "sr2", "dng", "orf", "rw2", "raf", "pef",
-            "srw", "3fr", "erf", "kdc", "mrw", "x3f",
+            "cr2", "cr3", "crw", "nef", "nrw", "arw", "srf", "sr2", "dng", "orf", "rw2", "raf",
+            "pef", "srw", "3fr", "erf", "kdc", "mrw", "x3f",
         ],
     ),
     ("PSD", &["psd", "psb"]),
@@ -109,11 +118,6 @@ fn is_svg(head: &[u8]) -> bool {
     text.starts_with("<svg") || (text.starts_with("<?xml") && text.contains("<svg"))
 }
 
-/// Whether names that end so are those of images that are read.
-pub(crate) fn is_read(extension: &str) -> bool {
-    EXTENSIONS.iter().any(|e| extension.eq_ignore_ascii_case(e))
-}
-
 /// The format of images whose names end so, if it is not read.
 pub(crate) fn unread(extension: &str) -> Option<&'static str> {
     let has = |names: &[&str]| names.iter().any(|e| extension.eq_ignore_ascii_case(e));
@@ -131,9 +135,10 @@ pub(super) fn format(bytes: &[u8]) -> Result<Format, ImageError> {
         Content::Unread("SVG") => {
             error(Kind::UnknownFormat, "an SVG drawing; only images of pixels are read".into())
         }
-        Content::Unread(name) => {
-            error(Kind::Unsupported, format!("{name} is not supported; convert it to JPEG or PNG"))
-        }
+        Content::Unread(name) => error(
+            Kind::Unsupported(name),
+            format!("{name} is not supported; convert it to JPEG or PNG"),
+        ),
         Content::Other => error(Kind::UnknownFormat, other(bytes)),
     }
 }
@@ -184,13 +189,18 @@ mod tests {
         ] {
             assert_eq!(content(head), Content::Unread(name));
             let refused = format(head).unwrap_err();
-            assert_eq!(refused.kind, Kind::Unsupported);
+            assert_eq!(refused.kind, Kind::Unsupported(name));
             assert!(refused.detail.starts_with(&format!("{name} is not supported")), "{refused}");
         }
-        for head in [&b"\0\0\0\x18ftypisom\0\0\0\0"[..], b"\0\0\0\x08ftyp", b"BMW drives", b"", b"\xff"] {
+        for head in
+            [&b"\0\0\0\x18ftypisom\0\0\0\0"[..], b"\0\0\0\x08ftyp", b"BMW drives", b"", b"\xff"]
+        {
             assert_eq!(content(head), Content::Other, "{}", head.escape_ascii());
         }
-        assert_eq!((unread("HEIC"), unread("Tif"), unread("png")), (Some("HEIC"), Some("TIFF"), None));
+        assert_eq!(
+            (unread("HEIC"), unread("Tif"), unread("png")),
+            (Some("HEIC"), Some("TIFF"), None)
+        );
     }
 
     #[test]

@@ -289,7 +289,10 @@ fn read_style(folder: &Path, left_out: &mut LeftOut) -> Result<BTreeMap<String, 
         let name = stem.replace(['_', '-'], " ").trim().to_lowercase();
         let shown = path.display();
         let bytes = fs::read(&path).map_err(DataError::io(&path))?;
-        match decode_rgba(&bytes, &DecodeOptions { exif_orientation: true, ..DecodeOptions::default() }) {
+        match decode_rgba(
+            &bytes,
+            &DecodeOptions { exif_orientation: true, ..DecodeOptions::default() },
+        ) {
             Err(e) => left_out.push(format!("{shown}: {e}")),
             Ok(_) if name.is_empty() => left_out.push(format!("{shown}: no name")),
             Ok(picture) if picture.pixels().all(|p| p.0[3] == 255) => {

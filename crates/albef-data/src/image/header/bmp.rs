@@ -11,7 +11,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
     let (width, height) = match size {
         12 => (le16(bytes, 18), le16(bytes, 20)),
         40.. => {
-            let side = |at| array(bytes, at).map(|b| u64::from(i32::from_le_bytes(b).unsigned_abs()));
+            let side =
+                |at| array(bytes, at).map(|b| u64::from(i32::from_le_bytes(b).unsigned_abs()));
             (side(18), side(22))
         }
         _ => return Err(corrupt(format!("a BMP header of {size} bytes"))),

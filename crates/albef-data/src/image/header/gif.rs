@@ -30,7 +30,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
                     header.width = width.max(side(1) + side(5));
                     header.height = height.max(side(3) + side(7));
                     if side(5) == 0 || side(7) == 0 {
-                        return Err(corrupt(format!("a first frame of {} x {} pixels", side(5), side(7))));
+                        return Err(corrupt(format!(
+                            "a first frame of {} x {} pixels",
+                            side(5),
+                            side(7)
+                        )));
                     }
                     grays = (global + table(*flags) == 0).then_some(at);
                 }

@@ -28,18 +28,26 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
             // Without a length: TEM, and restarts of a scan.
             0x01 | 0xd0..=0xd7 => continue,
             0x02..=0xbf => {
-                return Err(corrupt(format!("unknown JPEG marker FF {marker:02X} at byte {}", at - 2)));
+                return Err(corrupt(format!(
+                    "unknown JPEG marker FF {marker:02X} at byte {}",
+                    at - 2
+                )));
             }
             0xda if whole_scan => {
-                return Err(corrupt(format!("a second scan of a finished JPEG at byte {}", at - 2)));
+                return Err(corrupt(format!(
+                    "a second scan of a finished JPEG at byte {}",
+                    at - 2
+                )));
             }
             _ => {}
         }
         let length = be16(bytes, at).ok_or_else(end)? as usize;
-        let Some(body) = length.checked_sub(2) else {
+        // What a reader need not know may have no length at all.
+        if length < 2 && !matches!(marker, 0xe0..=0xef | 0xfe) {
             return Err(corrupt(format!("JPEG segment FF {marker:02X} of length {length}")));
-        };
-        let body = bytes.get(at + 2..at + 2 + body).ok_or_else(end)?;
+        }
+        let length = length.max(2);
+        let body = bytes.get(at + 2..at + length).ok_or_else(end)?;
         match marker {
             0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
                 let (Some(height), Some(width), Some(components)) =
@@ -53,12 +61,22 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
                 (header.width, header.height) = (width, height);
             }
             0xda => {
-                let progressive = |(m, _): (u8, u8)| matches!(m, 0xc2 | 0xc6 | 0xca | 0xce);
-                whole_scan = frame
-                    .is_some_and(|f| !progressive(f) && body.first().is_some_and(|n| *n >= f.1));
+                let Some((kind, components)) = frame else {
+                    return Err(corrupt("a JPEG scan before the frame header"));
+                };
+                let progressive = matches!(kind, 0xc2 | 0xc6 | 0xca | 0xce);
+                if progressive && !progressive_scan(body) {
+                    let place = at - 2;
+                    return Err(corrupt(format!(
+                        "impossible progression of the JPEG scan at byte {place}"
+                    )));
+                }
+                whole_scan = !progressive && body.first().is_some_and(|n| *n >= components);
             }
             0xe0 if body.starts_with(b"JFIF\0") && body.len() >= 14 => jfif = true,
-            0xe1 if body.starts_with(b"Exif\0\0") => exif = exif.or_else(|| exif::orientation(body)),
+            0xe1 if body.starts_with(b"Exif\0\0") => {
+                exif = exif.or_else(|| exif::orientation(body))
+            }
             0xe1 if body.starts_with(XMP) => xmp = xmp.or_else(|| exif::xmp_orientation(body)),
             0xee if body.starts_with(b"Adobe") && body.len() >= 12 => adobe.push(at + 2 + 11),
             _ => {}
@@ -84,6 +102,20 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
         }
     }
     Ok(header)
+}
+
+/// Whether coefficients and bits of a progressive scan are possible ones.
+fn progressive_scan(body: &[u8]) -> bool {
+    let components = body.first().map_or(0, |n| usize::from(*n));
+    let Some(&[first, last, bits]) = body.get(1 + 2 * components..4 + 2 * components) else {
+        return false;
+    };
+    let (high, low) = (bits >> 4, bits & 15);
+    let range = match first {
+        0 => last == 0,
+        _ => first <= last && last < 64 && components == 1,
+    };
+    range && (high == 0 || low == high - 1) && low <= 13
 }
 
 /// The next marker from `at` on, and the place behind it. In a scan `FF 00` is data.

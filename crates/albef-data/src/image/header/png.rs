@@ -18,11 +18,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
         let kind: [u8; 4] = array(bytes, at + 4).ok_or_else(end)?;
         let stop = (at + 8).saturating_add(length);
         let body = bytes.get(at + 8..stop).ok_or_else(end)?;
-        // Decoders need none behind it, and writers have left its checksum away.
+        let found = be32(bytes, stop).ok_or_else(end)?;
         if &kind == b"IEND" {
             break;
         }
-        let found = be32(bytes, stop).ok_or_else(end)?;
         pixels |= &kind == b"IDAT";
         let sum = crc32fast::hash(&bytes[at + 4..stop]);
         if u64::from(sum) != found {

@@ -22,7 +22,9 @@ fn chunks(
         let stop = (at + 8).saturating_add(size as usize);
         if stop > end {
             let name = name.escape_ascii();
-            return Err(truncated(format!("WebP chunk {name} at byte {at} reaches beyond the file")));
+            return Err(truncated(format!(
+                "WebP chunk {name} at byte {at} reaches beyond the file"
+            )));
         }
         found.push((name, at + 8, stop));
         at = stop + (size & 1) as usize;
@@ -48,7 +50,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
     let size = le32(bytes, 4).ok_or_else(|| truncated("the WebP ends in its header"))?;
     let end = (size as usize).saturating_add(8);
     if end > bytes.len() {
-        return Err(truncated(format!("a WebP of {end} bytes, of which {} are there", bytes.len())));
+        return Err(truncated(format!(
+            "a WebP of {end} bytes, of which {} are there",
+            bytes.len()
+        )));
     }
     let bytes = &bytes[..end];
     let all = chunks(bytes, 12, end)?;
@@ -61,7 +66,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
         (header.width, header.height) = frame_size(first, body).unwrap_or((0, 0));
         return Ok(header);
     }
-    let (Some(flags), Some(width), Some(height)) = (body.first(), le24(body, 4), le24(body, 7)) else {
+    let (Some(flags), Some(width), Some(height)) = (body.first(), le24(body, 4), le24(body, 7))
+    else {
         return Err(corrupt("a WebP header without size"));
     };
     (header.width, header.height) = (width + 1, height + 1);
@@ -74,7 +80,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
         .or_else(|| named(b"XMP ").find_map(exif::xmp_orientation));
     if flags & ANIMATION != 0 {
         header.animated = named(b"ANMF").nth(1).is_some();
-        let frame = named(b"ANMF").next().ok_or_else(|| truncated("an animation without frames"))?;
+        let frame =
+            named(b"ANMF").next().ok_or_else(|| truncated("an animation without frames"))?;
         first_frame(&mut header, frame)?;
     }
     Ok(header)
