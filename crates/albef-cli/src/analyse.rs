@@ -76,10 +76,10 @@ fn mi(a: &MiArguments) -> Result<ExitStatus> {
         bail!("--mlm-probability is {}; it must be above 0 and at most 1", a.mlm_probability);
     }
     let device = a.device.open()?;
-    let list = a.annotations.display().to_string();
-    let images = open_images(&list, a.image_root.as_deref())?;
     let model = mutual_information::open(&a.model, &device)?;
     let model = LoadedModel { reader: a.images.lists(), ..model };
+    let list = a.annotations.display().to_string();
+    let images = open_images(&list, a.image_root.as_deref())?;
     let options = Options {
         batch: a.batch,
         pairs: a.pairs,

@@ -44,9 +44,9 @@ pub struct Arguments {
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let labels = distinct("class", a.labels.clone());
     let options = ClassifyOptions::default().templates(a.template.clone());
-    let reader = a.images.own();
+    let (device, reader) = (a.device.open()?, a.images.own());
     let image = open_image(&a.image, &reader)?;
-    let model = open_model(a.model.as_deref(), a.image_res, &reader, &a.device.open()?)?;
+    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
     let found = model.classify(&image, &labels, &options)?;
     let prompts = labels.len() * a.template.len();
     tell_truncated(found.truncated_texts, prompts, Pipeline::TRUNCATION);

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use albef::DecodeOptions;
 use albef::task::{ListFault, TASKS, TaskRef, read_annotations};
 use albef::train::corpus_vocabulary;
 use albef::write_folder::write_folder;
@@ -68,6 +69,9 @@ pub struct CheckArguments {
     /// Only look whether the images are there; do not decode them.
     #[arg(long)]
     quick: bool,
+    /// Pixels above which an image cannot be used, by its header.
+    #[arg(long, value_name = "PIXELS", default_value_t = DecodeOptions::MAX_PIXELS)]
+    max_image_pixels: u64,
     /// Problems that are named; all are counted.
     #[arg(long, default_value_t = 20)]
     show: usize,
@@ -107,7 +111,7 @@ fn check_source(a: &CheckArguments) -> Result<ExitStatus> {
         decode: !a.quick,
         max_problems: a.show,
         workers: rayon::current_num_threads(),
-        ..CheckOptions::default()
+        options: DecodeOptions { max_pixels: a.max_image_pixels, ..DecodeOptions::default() },
     };
     let mut report = check_samples(&contents.samples, &contents.left_out, &options);
     let mut faults = Vec::new();

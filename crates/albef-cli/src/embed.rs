@@ -55,10 +55,10 @@ struct Rows {
 
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let texts = texts(a)?;
-    let reader = a.image_options.own();
+    let (device, reader) = (a.device.open()?, a.image_options.own());
     let open = |source: &String| open_images(source, a.image_root.as_deref());
     let images = a.images.as_ref().map(open).transpose()?;
-    let model = open_model(a.model.as_deref(), a.image_res, &reader, &a.device.open()?)?;
+    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
     let mut rows = Rows::default();
     let mut skipped = 0;
     if let Some(images) = &images {

@@ -87,10 +87,10 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     if let Some(output) = a.output.as_ref().filter(|output| same_file(output, &a.image)) {
         bail!("--output {} is the image itself; name another file", output.display());
     }
-    let reader = a.images.own();
+    let (device, reader) = (a.device.open()?, a.images.own());
     let image = open_image(&a.image, &reader)?;
     let boxes = proposals(a, &image)?;
-    let model = open_model(a.model.as_deref(), a.image_res, &reader, &a.device.open()?)?;
+    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
     let options = GroundOptions::default()
         .mode(a.mode.into())
         .layer(a.layer)

@@ -107,9 +107,9 @@ pub struct PredictArguments {
 impl ModelArguments {
     /// The model of a task, for a query whose images can be read.
     fn open(&self, task: TaskRef, query: &Query) -> Result<LoadedModel> {
-        let reader = self.images.own();
+        let (device, reader) = (self.device.open()?, self.images.own());
         query.images.iter().try_for_each(|image| check_image(image, &reader))?;
-        let model = open_task_model(task, &self.model, self.image_res, &self.device.open()?)?;
+        let model = open_task_model(task, &self.model, self.image_res, &device)?;
         Ok(LoadedModel { reader, ..model })
     }
 
@@ -175,11 +175,13 @@ fn images_and_text(inputs: &[String]) -> (Vec<PathBuf>, &str) {
 
 /// By the task that the checkpoint is for.
 pub fn predict(a: &PredictArguments) -> Result<ExitStatus> {
+    let (images, text) = images_and_text(&a.inputs);
+    let (device, reader) = (a.model.device.open()?, a.model.images.own());
+    images.iter().try_for_each(|image| check_image(image, &reader))?;
     note_inferred(&a.model.model);
     let checkpoint = Checkpoint::open(&a.model.model)?;
     let task = checkpoint.task;
     let each = task.images();
-    let (images, text) = images_and_text(&a.inputs);
     if images.len() % each != 0 {
         let given = images.len();
         return Err(Error::Argument(format!(
@@ -189,10 +191,8 @@ pub fn predict(a: &PredictArguments) -> Result<ExitStatus> {
         .into());
     }
     let query = a.scoring.of(Query::new(Vec::new(), text), &a.answers)?;
-    let reader = a.model.images.own();
-    images.iter().try_for_each(|image| check_image(image, &reader))?;
     let checkpoint = checkpoint.at(a.model.image_res)?;
-    let model = checkpoint.load(&[task], &a.model.device.open()?, Parts::Inference)?;
+    let model = checkpoint.load(&[task], &device, Parts::Inference)?;
     let model = LoadedModel { reader, ..model };
     for group in images.chunks(each) {
         let query = Query { images: group.to_vec(), ..query.clone() };

@@ -77,9 +77,10 @@ pub struct MatchArguments {
 }
 
 pub fn search(a: &SearchArguments) -> Result<ExitStatus> {
+    let device = a.device.open()?;
     let images = open_images(&a.path, a.image_root.as_deref())?;
     let reader = a.images.own();
-    let model = open_model(a.model.as_deref(), a.image_res, &reader, &a.device.open()?)?;
+    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
     let options = SearchOptions::default().top_k(a.top_k).rerank_k(a.rerank_k).score(a.score);
     let (found, skipped) = model.search(&images, &a.text, &options, &bar())?;
     tell_unusable("skipped", &skipped);
@@ -109,9 +110,9 @@ pub fn search(a: &SearchArguments) -> Result<ExitStatus> {
 }
 
 pub fn match_pair(a: &MatchArguments) -> Result<ExitStatus> {
-    let reader = a.images.own();
+    let (device, reader) = (a.device.open()?, a.images.own());
     let image = open_image(&a.image, &reader)?;
-    let model = open_model(a.model.as_deref(), a.image_res, &reader, &a.device.open()?)?;
+    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
     tell_truncated(model.caption(&a.text).truncated.into(), 1, Pipeline::TRUNCATION);
     let found = model.match_text(&[image], &a.text)?;
     let Some(found) = found.first() else { bail!("the model gave no score") };
