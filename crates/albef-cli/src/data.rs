@@ -9,6 +9,7 @@ use albef::write_folder::write_folder;
 use albef_data::dataset::{
     CheckOptions, CheckReport, Contents, ImageRoots, SourceSpec, check_samples, read_source,
 };
+use albef_data::error::ImageErrorKind;
 use albef_data::scenes::{Sprites, TaskCorpus, build_tasks, write_tasks};
 use anyhow::{Context, Result, bail};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -104,7 +105,11 @@ fn check_source(a: &CheckArguments) -> Result<ExitStatus> {
             let root = || a.image_root.clone().unwrap_or_default();
             let roots = ImageRoots { image_root: root(), vqa_root: root(), vg_root: root() };
             let samples = read_annotations(task, list, &roots)?;
-            Contents { samples, left_out: Vec::new() }
+            // A folder of images for each label has no list that names them all.
+            let folder = list.is_dir().then(|| read_source(&SourceSpec::new(&a.source, None)));
+            let mut left_out = folder.transpose()?.unwrap_or_default().left_out;
+            left_out.retain(|s| matches!(s.error.kind, ImageErrorKind::Unsupported(_)));
+            Contents { samples, left_out }
         }
     };
     let options = CheckOptions {

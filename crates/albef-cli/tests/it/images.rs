@@ -1,5 +1,7 @@
 //! How commands read images: orientation, transparency, frames, limits, and what they say about them.
 
+#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -172,9 +174,17 @@ fn images_that_are_not_read_are_named_where_a_folder_is_searched() {
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(found["results"][0]["image"], "no-extension");
     assert_eq!((&found["unread_files"], &found["skipped_members"]), (&1.into(), &0.into()));
-    let output = albef().args(["data", "check", &folder]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stdout).contains(line));
+    // Checked as they are, and as a folder of labels.
+    let label = dir.path().join("label");
+    std::fs::create_dir(&label).unwrap();
+    for name in ["a.heic", "no-extension"] {
+        std::fs::rename(dir.path().join(name), label.join(name)).unwrap();
+    }
+    for task in ["captions", "classification"] {
+        let output = albef().args(["data", "check", &folder, "--task", task]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{task}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains(line), "{task}");
+    }
 }
 
 #[test]

@@ -299,7 +299,10 @@ pub fn read_source(spec: &SourceSpec) -> Result<Contents> {
             let folder = path.parent().unwrap_or(Path::new("."));
             Ok(vec![folder::picture(path.to_owned(), folder)?].into())
         }
-        Looks::Unread(format) => Err(unusable(refusal(format))),
+        Looks::Unread(format) => {
+            plain_file(path).map_err(unusable)?;
+            Err(unusable(refusal(format)))
+        }
         Looks::Other => annotation::read(path, root).map(Contents::from),
     }
 }

@@ -157,7 +157,10 @@ fn known_picture(
     check_size(header.width, header.height, options)?;
     let mut picture = match format {
         Format::Gif => super::gif::first_frame(&header)?,
-        _ => decoded(format, &header, options)?,
+        Format::Png => super::png::decode(&header, decoder_limit(options))?,
+        Format::Jpeg => decoded(ImageFormat::Jpeg, format, &header, options)?,
+        Format::WebP => decoded(ImageFormat::WebP, format, &header, options)?,
+        Format::Bmp => decoded(ImageFormat::Bmp, format, &header, options)?,
     };
     let orientation = header.orientation.unwrap_or(Orientation::NoTransforms);
     if options.exif_orientation {
@@ -191,21 +194,20 @@ fn check_size(width: u64, height: u64, options: &DecodeOptions) -> Result<(), Im
     Ok(())
 }
 
+/// Bytes that a decoder may take.
+fn decoder_limit(options: &DecodeOptions) -> u64 {
+    options.max_pixels.saturating_mul(WIDEST_PIXEL).saturating_add(EXTRAS)
+}
+
 fn decoded(
+    by: ImageFormat,
     format: Format,
     header: &Header<'_>,
     options: &DecodeOptions,
 ) -> Result<DynamicImage, ImageError> {
-    let decoder_format = match format {
-        Format::Jpeg => ImageFormat::Jpeg,
-        Format::Png => ImageFormat::Png,
-        Format::WebP => ImageFormat::WebP,
-        Format::Gif => ImageFormat::Gif,
-        Format::Bmp => ImageFormat::Bmp,
-    };
-    let mut reader = ImageReader::with_format(Cursor::new(&header.bytes), decoder_format);
+    let mut reader = ImageReader::with_format(Cursor::new(&header.bytes), by);
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(options.max_pixels.saturating_mul(WIDEST_PIXEL).saturating_add(EXTRAS));
+    limits.max_alloc = Some(decoder_limit(options));
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(|e| classify(&e, format))?;
     let (width, height) = decoder.dimensions();

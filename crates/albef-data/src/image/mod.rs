@@ -5,6 +5,7 @@ mod background;
 mod decode;
 mod gif;
 mod header;
+mod png;
 mod reader;
 mod resize;
 mod sniff;

@@ -1,5 +1,7 @@
 //! Folders and paths with images of formats that are not read, and images without a telling name.
 
+#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
+
 use std::fs;
 use std::path::Path;
 
@@ -79,6 +81,8 @@ fn a_path_is_an_image_by_its_content() {
         let samples = read_source(&spec(&at(name, &png()))).unwrap().samples;
         assert_eq!(samples[0].name, name);
     }
+    let error = read_source(&spec(&dir.path().join("none.heic"))).unwrap_err().to_string();
+    assert!(error.contains("not-found"), "{error}");
     for (name, bytes, format) in
         [("x.heic", HEIC, "HEIC"), ("no-extension", HEIC, "HEIC"), ("y.tif", TIFF, "TIFF")]
     {

@@ -1,6 +1,8 @@
 //! Every form of the formats that are read, small: each decodes to what Pillow 13 gives, and no part of one
 //! counts as an image.
 
+#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
+
 use std::fs;
 use std::path::Path;
 
@@ -160,6 +162,23 @@ fn checksums_before_the_pixels_of_a_png_are_held_to() {
         assert_eq!(refused.kind, Kind::Corrupt);
         assert!(refused.detail.contains("wrong checksum of PNG chunk"), "{refused}");
     }
+}
+
+#[test]
+fn the_checksum_of_the_compressed_pixels_of_a_png_is_held_to() {
+    let png = bytes_of("rgb.png");
+    let start = png.windows(4).position(|w| w == b"IDAT").unwrap() + 4;
+    let length = u32::from_be_bytes(png[start - 8..start - 4].try_into().unwrap()) as usize;
+    let with_pixels = |pixels: &[u8]| {
+        let rest = &png[start + length + 4..];
+        [&png[..start - 8], &png_chunk(b"IDAT", pixels), rest].concat()
+    };
+    let pixels = &png[start..start + length];
+    assert_eq!(with_pixels(pixels), png);
+    let mut wrong = pixels.to_vec();
+    wrong[length - 1] ^= 1;
+    let refused = decode(&with_pixels(&wrong), &DecodeOptions::default()).unwrap_err();
+    assert_eq!(refused.kind, Kind::Corrupt, "{refused}");
 }
 
 #[test]

@@ -22,9 +22,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
             0x3b => break,
             0x21 => at = skip_blocks(bytes, at + 2).ok_or_else(end)?,
             0x2c => {
-                let (Some(flags), Some(code_size)) = (bytes.get(at + 9), bytes.get(at + 10)) else {
-                    return Err(end());
-                };
+                let flags = bytes.get(at + 9).ok_or_else(end)?;
                 let side = |place| le16(bytes, at + place).unwrap_or(0);
                 if frames == 0 {
                     header.width = width.max(side(1) + side(5));
@@ -39,7 +37,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
                     grays = (global + table(*flags) == 0).then_some(at);
                 }
                 frames += 1;
-                let _ = code_size;
+                // One byte before the data is the size of their codes.
                 at = skip_blocks(bytes, at + 11 + table(*flags)).ok_or_else(end)?;
             }
             // Pillow passes over anything else between blocks.

@@ -6,11 +6,10 @@ use super::{Header, array, be32, corrupt, exif, truncated};
 use crate::error::ImageError;
 
 /// Walks from chunk to chunk. As in Pillow 13, a wrong checksum of a chunk before the pixels is an error, one
-/// of the pixels themselves or behind them is not.
+/// of the pixels themselves, whose compressed stream has its own, or behind them is not.
 pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
     let end = || truncated("the PNG has no end chunk");
     let mut header = Header { bytes: Cow::Borrowed(bytes), ..Header::default() };
-    let mut mended = Vec::new();
     let (mut pixels, mut xmp) = (false, None);
     let mut at = 8;
     loop {
@@ -23,13 +22,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
             break;
         }
         pixels |= &kind == b"IDAT";
-        let sum = crc32fast::hash(&bytes[at + 4..stop]);
-        if u64::from(sum) != found {
-            if !pixels {
-                let name = kind.escape_ascii();
-                return Err(corrupt(format!("wrong checksum of PNG chunk {name} at byte {at}")));
-            }
-            mended.push((stop, sum));
+        if !pixels && u64::from(crc32fast::hash(&bytes[at + 4..stop])) != found {
+            let name = kind.escape_ascii();
+            return Err(corrupt(format!("wrong checksum of PNG chunk {name} at byte {at}")));
         }
         match &kind {
             b"IHDR" => {
@@ -47,8 +42,5 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
         at = stop + 4;
     }
     header.orientation = header.orientation.or(xmp);
-    for (place, sum) in mended {
-        header.bytes.to_mut()[place..place + 4].copy_from_slice(&sum.to_be_bytes());
-    }
     Ok(header)
 }
