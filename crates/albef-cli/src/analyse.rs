@@ -3,16 +3,18 @@
 use std::path::PathBuf;
 
 use albef::Pipeline;
+use albef::checkpoint::LoadedModel;
 use albef::eval::mutual_information::{self, Options};
 use anyhow::Result;
 
 use crate::ExitStatus;
 use crate::arguments::at_least_one;
 use crate::device::DeviceArg;
+use crate::image_options::ImageOptions;
 use crate::models::open_images;
 use crate::output::say;
 use crate::progress::bar;
-use crate::warnings::{tell_truncated, tell_unusable};
+use crate::warnings::{tell_notes, tell_truncated, tell_unusable};
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -52,6 +54,8 @@ pub struct MiArguments {
     #[arg(long, default_value_t = 1000, value_parser = at_least_one)]
     resamples: usize,
     #[command(flatten)]
+    images: ImageOptions,
+    #[command(flatten)]
     device: DeviceArg,
     /// One JSON object on standard output.
     #[arg(long)]
@@ -76,11 +80,13 @@ fn mi(a: &MiArguments) -> Result<ExitStatus> {
     options.check()?;
     let device = a.device.open()?;
     let model = mutual_information::open(&a.model, &device)?;
+    let model = LoadedModel { reader: a.images.lists(), ..model };
     let list = a.annotations.display().to_string();
     let images = open_images(&list, a.image_root.as_deref())?;
     let found = mutual_information::measure(&model, &images, &options, &bar())?;
     tell_truncated(found.truncated_texts, found.texts, Pipeline::TRUNCATION);
     tell_unusable("not usable, skipped", &found.skipped);
+    tell_notes(&model.reader);
     if a.json {
         say!("{}", found.to_json())?;
     } else {

@@ -8,6 +8,7 @@ use anyhow::Result;
 use crate::ExitStatus;
 use crate::arguments::words;
 use crate::device::DeviceArg;
+use crate::image_options::ImageOptions;
 use crate::models::{open_image, open_model};
 use crate::output::say;
 use crate::warnings::tell_truncated;
@@ -26,6 +27,12 @@ pub struct Arguments {
     /// Model folder, weights file or run [default: `models/mini`].
     #[arg(long)]
     model: Option<PathBuf>,
+    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
+    /// position table is interpolated.
+    #[arg(long, value_name = "PIXELS")]
+    image_res: Option<usize>,
+    #[command(flatten)]
+    images: ImageOptions,
     #[command(flatten)]
     device: DeviceArg,
     /// One JSON object on standard output.
@@ -36,8 +43,9 @@ pub struct Arguments {
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let labels = distinct("class", a.labels.clone());
     let options = ClassifyOptions::default().templates(a.template.clone());
-    let image = open_image(&a.image)?;
-    let model = open_model(a.model.as_deref(), &a.device.open()?)?;
+    let (device, reader) = (a.device.open()?, a.images.own());
+    let image = open_image(&a.image, &reader)?;
+    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
     let found = model.classify(&image, &labels, &options)?;
     let prompts = labels.len() * a.template.len();
     tell_truncated(found.truncated_texts, prompts, model.caption_limits());

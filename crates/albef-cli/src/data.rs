@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use albef::DecodeOptions;
 use albef::task::{ListFault, TASKS, TaskRef, read_annotations};
 use albef_data::dataset::{
     CheckOptions, CheckReport, Contents, ImageRoots, SourceSpec, check_samples, read_source,
 };
+use albef_data::error::ImageErrorKind;
 use albef_demo::{SceneOptions, write_scenes};
 use anyhow::Result;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -66,6 +68,9 @@ pub struct CheckArguments {
     /// Only look whether the images are there; do not decode them.
     #[arg(long)]
     quick: bool,
+    /// Pixels above which an image cannot be used, by its header.
+    #[arg(long, value_name = "PIXELS", default_value_t = DecodeOptions::MAX_PIXELS)]
+    max_image_pixels: u64,
     /// Problems that are named; all are counted.
     #[arg(long, default_value_t = 20)]
     show: usize,
@@ -98,14 +103,18 @@ fn check_source(a: &CheckArguments) -> Result<ExitStatus> {
             let root = || a.image_root.clone().unwrap_or_default();
             let roots = ImageRoots { image_root: root(), vqa_root: root(), vg_root: root() };
             let samples = read_annotations(task, list, &roots)?;
-            Contents { samples, left_out: Vec::new() }
+            // A folder of images for each label has no list that names them all.
+            let folder = list.is_dir().then(|| read_source(&SourceSpec::new(&a.source, None)));
+            let mut left_out = folder.transpose()?.unwrap_or_default().left_out;
+            left_out.retain(|s| matches!(s.error.kind, ImageErrorKind::Unsupported(_)));
+            Contents { samples, left_out }
         }
     };
     let options = CheckOptions {
         decode: !a.quick,
         max_problems: a.show,
         workers: rayon::current_num_threads(),
-        ..CheckOptions::default()
+        options: DecodeOptions { max_pixels: a.max_image_pixels, ..DecodeOptions::default() },
     };
     let mut report = check_samples(&contents.samples, &contents.left_out, &options);
     let mut faults = Vec::new();
@@ -125,6 +134,8 @@ fn check_source(a: &CheckArguments) -> Result<ExitStatus> {
             "without_captions": report.without_captions,
             "repeated_samples": report.repeated_samples,
             "repeated_captions": report.repeated_captions, "left_out": report.left_out,
+            "unread_files": report.unread, "oriented": report.notes.oriented,
+            "transparent": report.notes.transparent, "animated": report.notes.animated,
             "problems": report.problems, "clean": clean
         });
         for fault in &faults {
@@ -152,11 +163,18 @@ fn print_report(report: &CheckReport, faults: &[ListFault]) -> Result<()> {
         (report.repeated_samples, "samples that repeat an earlier one"),
         (report.repeated_captions, "captions repeated within a sample"),
         (report.left_out, "members of archives that form no sample"),
+        (
+            report.notes.oriented,
+            "images carry an Exif orientation, which training applies on request only",
+        ),
+        (report.notes.transparent, "images are transparent, which training ignores by default"),
+        (report.notes.animated, "images are animated; only their first frame is used"),
     ];
     let own = faults.iter().map(|f| (f.count, f.about));
     for (count, what) in counts.into_iter().chain(own).filter(|(count, _)| *count > 0) {
         say!("{count} {what}")?;
     }
+    report.unread_formats.iter().try_for_each(|line| say!("{line}"))?;
     report.problems.iter().try_for_each(|problem| say!("  {problem}"))
 }
 

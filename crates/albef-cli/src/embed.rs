@@ -9,10 +9,11 @@ use serde_json::json;
 use crate::ExitStatus;
 use crate::arguments::{place, words};
 use crate::device::DeviceArg;
+use crate::image_options::ImageOptions;
 use crate::models::{open_images, open_model};
 use crate::output::say;
 use crate::progress::bar;
-use crate::warnings::{tell_truncated, tell_unusable};
+use crate::warnings::{tell_notes, tell_truncated, tell_unusable};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -34,6 +35,12 @@ pub struct Arguments {
     /// `FILE.names.txt`, instead of JSON lines on standard output.
     #[arg(long, value_name = "FILE", value_parser = place)]
     output: Option<PathBuf>,
+    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
+    /// position table is interpolated.
+    #[arg(long, value_name = "PIXELS")]
+    image_res: Option<usize>,
+    #[command(flatten)]
+    image_options: ImageOptions,
     #[command(flatten)]
     device: DeviceArg,
 }
@@ -47,14 +54,16 @@ struct Rows {
 
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let texts = texts(a)?;
+    let (device, reader) = (a.device.open()?, a.image_options.own());
     let open = |source: &String| open_images(source, a.image_root.as_deref());
     let images = a.images.as_ref().map(open).transpose()?;
-    let model = open_model(a.model.as_deref(), &a.device.open()?)?;
+    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
     let mut rows = Rows::default();
     let mut skipped = 0;
-    if let Some(images) = images {
-        let features = model.embed_set(&images, &bar())?;
+    if let Some(images) = &images {
+        let features = model.embed_set(images, &bar())?;
         tell_unusable("skipped", &features.skipped);
+        tell_notes(&reader);
         skipped = features.skipped.len();
         let name = |i: &usize| ("image", images.samples()[*i].name.clone());
         rows.names.extend(features.images.iter().map(name));

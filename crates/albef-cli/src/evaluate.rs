@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use albef::checkpoint::LoadedModel;
 use albef::eval::outcomes;
 use albef::task::{EvaluationOptions, PRETRAIN, TASKS, TaskRef};
 use albef_weights::write_atomic;
@@ -15,9 +16,11 @@ use crate::ExitStatus;
 use crate::arguments::place;
 use crate::device::DeviceArg;
 use crate::evaluate_vqa_results as vqa_results;
+use crate::image_options::ImageOptions;
 use crate::models::{model_path, open_task_model};
 use crate::output::say;
 use crate::progress::bar;
+use crate::warnings::tell_notes;
 
 const VQA_RESULTS: &str = "vqa-results";
 
@@ -45,6 +48,8 @@ struct Common {
     /// position table is interpolated.
     #[arg(long, value_name = "PIXELS")]
     image_res: Option<usize>,
+    #[command(flatten)]
+    images: ImageOptions,
     #[command(flatten)]
     device: DeviceArg,
     /// Write the results item by item here, for `albef compare`.
@@ -170,8 +175,10 @@ fn measure(m: &Measurement) -> Result<ExitStatus> {
     let evaluator = task.evaluation(options)?;
     let path = model_path(common.model.as_deref())?;
     let model = open_task_model(task, &path, image_res, &device)?;
+    let model = LoadedModel { reader: common.images.lists(), ..model };
     let found = evaluator.evaluate(&model, &bar())?;
     found.tell();
+    tell_notes(&model.reader);
     // The figures first: they are not lost where a file cannot be written.
     let printed = match common.json {
         true => say!("{}", found.report),

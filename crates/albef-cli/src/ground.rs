@@ -11,6 +11,7 @@ use anyhow::{Result, bail};
 use crate::ExitStatus;
 use crate::arguments::{image_place, share, words};
 use crate::device::DeviceArg;
+use crate::image_options::ImageOptions;
 use crate::models::{open_image, open_model};
 use crate::output::say;
 use crate::warnings::tell_truncated;
@@ -63,6 +64,12 @@ pub struct Arguments {
     /// Where between the map's lowest value (0) and its peak (1) a region ends, without proposals.
     #[arg(long, default_value_t = 0.5, value_parser = share, conflicts_with = "boxes")]
     threshold: f32,
+    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
+    /// position table is interpolated.
+    #[arg(long, value_name = "PIXELS")]
+    image_res: Option<usize>,
+    #[command(flatten)]
+    images: ImageOptions,
     #[command(flatten)]
     device: DeviceArg,
     /// One JSON object on standard output, with the raw maps.
@@ -80,9 +87,10 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     if let Some(output) = a.output.as_ref().filter(|output| same_file(output, &a.image)) {
         bail!("--output {} is the image itself; name another file", output.display());
     }
-    let image = open_image(&a.image)?;
+    let (device, reader) = (a.device.open()?, a.images.own());
+    let image = open_image(&a.image, &reader)?;
     let boxes = proposals(a, &image)?;
-    let model = open_model(a.model.as_deref(), &a.device.open()?)?;
+    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
     let options = GroundOptions::default()
         .mode(a.mode.into())
         .layer(a.layer)

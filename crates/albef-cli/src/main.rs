@@ -19,6 +19,7 @@ mod evaluate;
 mod evaluate_vqa_results;
 mod ground;
 mod help;
+mod image_options;
 mod inspect;
 mod models;
 mod output;

@@ -4,14 +4,20 @@ use std::path::{Path, PathBuf};
 
 use albef::checkpoint::LoadedModel;
 use albef::task::TaskRef;
-use albef::{Device, Image, ImageSet, Pipeline, default_model, note_inferred};
+use albef::{Device, Image, ImageReader, ImageSet, Pipeline, default_model, note_inferred};
 use anyhow::{Context, Result};
 
-use crate::warnings::tell_left_out;
+use crate::warnings::{tell_left_out, tell_notes};
 
-/// Opens the model named, or the default one.
-pub fn open_model(path: Option<&Path>, device: &Device) -> Result<Pipeline> {
-    open_model_at(&model_path(path)?, None, device)
+/// Opens the model named, or the default one, for images of `image_res` pixels along a side, if not those of
+/// the model. It reads images by `reader`.
+pub fn open_model(
+    path: Option<&Path>,
+    image_res: Option<usize>,
+    reader: &ImageReader,
+    device: &Device,
+) -> Result<Pipeline> {
+    Ok(open_model_at(&model_path(path)?, image_res, device)?.with_reader(reader.clone()))
 }
 
 /// The path of the model named, or of the default one.
@@ -55,6 +61,14 @@ pub fn open_images(source: &str, image_root: Option<&Path>) -> Result<ImageSet> 
 }
 
 /// The one image.
-pub fn open_image(path: &Path) -> Result<Image> {
-    Ok(albef::open_image(path, &albef::DecodeOptions::default())?)
+pub fn open_image(path: &Path, reader: &ImageReader) -> Result<Image> {
+    let image = reader.open(path)?;
+    tell_notes(reader);
+    Ok(image)
+}
+
+/// Refuses an image that cannot be read, before the time that a model takes to load is spent.
+pub fn check_image(path: &Path, reader: &ImageReader) -> Result<()> {
+    albef::open_image(path, &reader.options)?;
+    Ok(())
 }

@@ -11,14 +11,22 @@ use anyhow::{Context, Result};
 use crate::ExitStatus;
 use crate::arguments::{named, words};
 use crate::device::DeviceArg;
-use crate::models::open_task_model;
+use crate::image_options::ImageOptions;
+use crate::models::{check_image, open_task_model};
 use crate::output::say;
+use crate::warnings::tell_notes;
 
 #[derive(clap::Args)]
 struct ModelArguments {
     /// Model folder, weights file or run, as `albef finetune` makes it.
     #[arg(long)]
     model: PathBuf,
+    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
+    /// position table is interpolated.
+    #[arg(long, value_name = "PIXELS")]
+    image_res: Option<usize>,
+    #[command(flatten)]
+    images: ImageOptions,
     #[command(flatten)]
     device: DeviceArg,
     /// One JSON object on standard output.
@@ -96,12 +104,19 @@ pub struct PredictArguments {
 }
 
 impl ModelArguments {
-    /// Opens the model once the images of a query are known to be files, since it takes long.
+    /// The model of a task, for a query whose images can be read.
     fn open(&self, task: TaskRef, query: &Query) -> Result<LoadedModel> {
-        for image in &query.images {
-            check_image(image)?;
-        }
-        open_task_model(task, &self.model, None, &self.device.open()?)
+        let (device, reader) = (self.device.open()?, self.images.own());
+        query.images.iter().try_for_each(|image| check_image(image, &reader))?;
+        let model = open_task_model(task, &self.model, self.image_res, &device)?;
+        Ok(LoadedModel { reader, ..model })
+    }
+
+    fn answer(&self, task: TaskRef, query: &Query) -> Result<ExitStatus> {
+        let model = self.open(task, query)?;
+        let found = task.predict(&model, query)?;
+        tell_notes(&model.reader);
+        self.print(&found)
     }
 
     fn print(&self, found: &Prediction) -> Result<ExitStatus> {
@@ -131,26 +146,19 @@ pub fn ask(a: &AskArguments) -> Result<ExitStatus> {
     let task = TaskRef::named("vqa")?;
     let query = Query::new(vec![a.image.clone()], &a.question);
     let query = a.scoring.of(query, &a.answers)?;
-    a.model.print(&task.predict(&a.model.open(task, &query)?, &query)?)
+    a.model.answer(task, &query)
 }
 
 pub fn entail(a: &EntailArguments) -> Result<ExitStatus> {
     let task = TaskRef::named("ve")?;
     let query = Query::new(vec![a.image.clone()], &a.sentence);
-    a.model.print(&task.predict(&a.model.open(task, &query)?, &query)?)
+    a.model.answer(task, &query)
 }
 
 pub fn reason(a: &ReasonArguments) -> Result<ExitStatus> {
     let task = TaskRef::named("nlvr")?;
     let query = Query::new(vec![a.left.clone(), a.right.clone()], &a.statement);
-    a.model.print(&task.predict(&a.model.open(task, &query)?, &query)?)
-}
-
-/// An error if there is no file of an image.
-fn check_image(path: &Path) -> Result<()> {
-    let found = std::fs::metadata(path).with_context(|| path.display().to_string())?;
-    anyhow::ensure!(!found.is_dir(), "{} is a folder; name an image", path.display());
-    Ok(())
+    a.model.answer(task, &query)
 }
 
 /// Images and text: a last argument that names no file is the text.
@@ -166,14 +174,13 @@ fn images_and_text(inputs: &[String]) -> (Vec<PathBuf>, &str) {
 
 /// By the task that the checkpoint is for.
 pub fn predict(a: &PredictArguments) -> Result<ExitStatus> {
-    for image in images_and_text(&a.inputs).0 {
-        check_image(&image)?;
-    }
+    let (images, text) = images_and_text(&a.inputs);
+    let (device, reader) = (a.model.device.open()?, a.model.images.own());
+    images.iter().try_for_each(|image| check_image(image, &reader))?;
     note_inferred(&a.model.model);
     let checkpoint = Checkpoint::open(&a.model.model)?;
     let task = checkpoint.task;
     let each = task.images();
-    let (images, text) = images_and_text(&a.inputs);
     if images.len() % each != 0 {
         let given = images.len();
         return Err(Error::Argument(format!(
@@ -183,8 +190,9 @@ pub fn predict(a: &PredictArguments) -> Result<ExitStatus> {
         .into());
     }
     let query = a.scoring.of(Query::new(Vec::new(), text), &a.answers)?;
-    let model = checkpoint.load(&[task], &a.model.device.open()?, Parts::Inference)?;
-    model.log_notes();
+    let checkpoint = checkpoint.at(a.model.image_res)?;
+    let model = checkpoint.load(&[task], &device, Parts::Inference)?;
+    let model = LoadedModel { reader, ..model };
     for group in images.chunks(each) {
         let query = Query { images: group.to_vec(), ..query.clone() };
         let names: Vec<String> = group.iter().map(|p| Path::display(p).to_string()).collect();
@@ -196,5 +204,6 @@ pub fn predict(a: &PredictArguments) -> Result<ExitStatus> {
         }
         a.model.print(&found)?;
     }
+    tell_notes(&model.reader);
     Ok(ExitStatus::Yes)
 }

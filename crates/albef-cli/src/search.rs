@@ -10,10 +10,11 @@ use serde_json::json;
 use crate::ExitStatus;
 use crate::arguments::{named, words};
 use crate::device::DeviceArg;
+use crate::image_options::ImageOptions;
 use crate::models::{open_image, open_images, open_model};
 use crate::output::say;
 use crate::progress::bar;
-use crate::warnings::{tell_truncated, tell_unusable};
+use crate::warnings::{members, tell_notes, tell_truncated, tell_unusable};
 
 #[derive(clap::Args)]
 pub struct SearchArguments {
@@ -38,6 +39,12 @@ pub struct SearchArguments {
     /// `itm-prob`.
     #[arg(long, default_value = "posterior", value_parser = named::<Score>)]
     score: Score,
+    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
+    /// position table is interpolated.
+    #[arg(long, value_name = "PIXELS")]
+    image_res: Option<usize>,
+    #[command(flatten)]
+    images: ImageOptions,
     #[command(flatten)]
     device: DeviceArg,
     /// One JSON object on standard output.
@@ -55,6 +62,12 @@ pub struct MatchArguments {
     /// Model folder, weights file or run [default: `models/mini`].
     #[arg(long)]
     model: Option<PathBuf>,
+    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
+    /// position table is interpolated.
+    #[arg(long, value_name = "PIXELS")]
+    image_res: Option<usize>,
+    #[command(flatten)]
+    images: ImageOptions,
     #[command(flatten)]
     device: DeviceArg,
     /// One JSON object on standard output.
@@ -63,15 +76,20 @@ pub struct MatchArguments {
 }
 
 pub fn search(a: &SearchArguments) -> Result<ExitStatus> {
+    let device = a.device.open()?;
     let images = open_images(&a.path, a.image_root.as_deref())?;
-    let model = open_model(a.model.as_deref(), &a.device.open()?)?;
+    let reader = a.images.own();
+    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
     let options = SearchOptions::default().top_k(a.top_k).rerank_k(a.rerank_k).score(a.score);
     let (found, skipped) = model.search(&images, &a.text, &options, &bar())?;
     tell_unusable("skipped", &skipped);
+    tell_notes(&reader);
     tell_truncated(found.truncated.into(), 1, model.caption_limits());
     if a.json {
         let mut value = serde_json::to_value(&found)?;
-        let (members, truncated) = (images.skipped_members().len(), usize::from(found.truncated));
+        let all = images.skipped_members();
+        let (members, truncated) = (members(all).len(), usize::from(found.truncated));
+        value["unread_files"] = json!(all.len() - members);
         value["skipped"] = json!(skipped.len());
         value["skipped_members"] = json!(members);
         value["truncated_texts"] = json!(truncated);
@@ -91,8 +109,9 @@ pub fn search(a: &SearchArguments) -> Result<ExitStatus> {
 }
 
 pub fn match_pair(a: &MatchArguments) -> Result<ExitStatus> {
-    let image = open_image(&a.image)?;
-    let model = open_model(a.model.as_deref(), &a.device.open()?)?;
+    let (device, reader) = (a.device.open()?, a.images.own());
+    let image = open_image(&a.image, &reader)?;
+    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
     tell_truncated(model.caption(&a.text).truncated.into(), 1, model.caption_limits());
     let found = model.match_text(&[image], &a.text)?;
     let Some(found) = found.first() else { bail!("the model gave no score") };

@@ -1,6 +1,8 @@
 //! What was not used as given: named and counted on standard error.
 
-use albef::{Skipped, Truncation};
+use albef::{ImageReader, Skipped, Truncation};
+use albef_data::dataset::unread_formats;
+use albef_data::error::ImageErrorKind;
 
 /// Unusable images that are named one by one.
 pub const SHOWN: usize = 10;
@@ -19,12 +21,28 @@ pub fn tell_unusable(what: &str, skipped: &[Skipped]) {
     tell_first(what, lines(skipped));
 }
 
-/// Counts the members of archives that form no sample, and names the first.
+/// Counts the files of formats that are not read and the members of archives that form no sample, and names the
+/// first of these.
 pub fn tell_left_out(source: &str, skipped: &[Skipped]) {
-    if !skipped.is_empty() {
-        tracing::warn!("{source}: {} members form no sample and are skipped", skipped.len());
-        tell_first("skipped member", lines(skipped));
+    if let Some(line) = unread_formats(skipped) {
+        tracing::warn!("{source}: {line}");
     }
+    let members = members(skipped);
+    if !members.is_empty() {
+        tracing::warn!("{source}: {} members form no sample and are skipped", members.len());
+        tell_first("skipped member", lines(&members));
+    }
+}
+
+/// The members of archives that form no sample, among what a source leaves out.
+pub fn members(skipped: &[Skipped]) -> Vec<Skipped> {
+    let is_member = |s: &&Skipped| !matches!(s.error.kind, ImageErrorKind::Unsupported(_));
+    skipped.iter().filter(is_member).cloned().collect()
+}
+
+/// Counts images with an orientation, with transparency and with several frames.
+pub fn tell_notes(reader: &ImageReader) {
+    reader.lines().iter().for_each(|line| tracing::info!("{line}"));
 }
 
 fn lines(skipped: &[Skipped]) -> impl ExactSizeIterator<Item = String> {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use albef_data::dataset::{Dataset, LoaderOptions, SkipReport, SourceSpec, TrainLoader};
 use albef_data::image::{
-    DecodeOptions, Normalization, RandAugment, ReferenceQuirks, TrainTransform,
+    ImageReader, Normalization, RandAugment, ReferenceQuirks, ResizeOrder, TrainTransform,
 };
 use albef_data::text::{Tokenizer, Vocabulary};
 
@@ -41,10 +41,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 flip: true,
                 rand_augment: Some(RandAugment { n: 2, m: 7.0 }),
                 quirks: ReferenceQuirks::default(),
+                resize_order: ResizeOrder::default(),
             },
             flip_sided: true,
             normalization: Normalization::default(),
-            decode: DecodeOptions::default(),
+            reader: ImageReader::default(),
             max_skipped: None,
         };
         let mut loader =

@@ -20,6 +20,8 @@ pub enum ImageErrorKind {
     Corrupt,
     /// Not a picture of a known format.
     UnknownFormat,
+    /// A picture of this format, which is not read, or not in this form.
+    Unsupported(&'static str),
     /// More pixels than allowed.
     TooLarge,
     /// Another picture stands in its place.
@@ -38,6 +40,7 @@ impl ImageErrorKind {
             Self::Truncated => "truncated",
             Self::Corrupt => "corrupt",
             Self::UnknownFormat => "unknown-format",
+            Self::Unsupported(_) => "unsupported",
             Self::TooLarge => "too-large",
             Self::Repeated => "repeated",
             Self::Io => "io",

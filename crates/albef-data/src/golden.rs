@@ -9,12 +9,15 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{DataError, Result};
 use crate::image::{
-    DecodeOptions, Normalization, Op, ReferenceQuirks, RgbImage, apply, crop, flip_horizontal,
-    open, random_resized_crop_box, resize_bicubic, signed,
+    DecodeOptions, Normalization, Op, ReferenceQuirks, ResizeOrder, RgbImage, apply, crop,
+    flip_horizontal, open, random_resized_crop_box, resize_bicubic, signed,
 };
 use crate::text::{Tokenizer, Vocabulary, pre_caption, pre_question};
 
 type Replay = fn(&mut Check<'_>) -> Result<()>;
+
+/// What resized images of a set were made with.
+const RESIZE_ORDER: ResizeOrder = ResizeOrder::Pillow13;
 
 /// The kinds that belong to this crate.
 const KINDS: [(&str, Replay); 5] = [
@@ -168,7 +171,7 @@ fn images(c: &mut Check<'_>) -> Result<()> {
         let tolerance = lossy["abs"].as_f64();
         for (i, resized) in c.entries(case, "resized").enumerate() {
             let side = side(&resized["size"])?;
-            let got = resize_bicubic(&image, side, side);
+            let got = resize_bicubic(&image, side, side, RESIZE_ORDER);
             let label = format!("{name} at {side}");
             match tolerance {
                 None => {
@@ -250,7 +253,7 @@ fn crops(c: &mut Check<'_>) -> Result<()> {
         let s = |key: &str| size(&case[key]);
         let cut = crop(&image, s("top"), s("left"), s("height"), s("width"));
         let side = side(&case["size"])?;
-        let mut got = resize_bicubic(&cut, side, side);
+        let mut got = resize_bicubic(&cut, side, side, RESIZE_ORDER);
         if case["flip"].as_bool() == Some(true) {
             got = flip_horizontal(&got);
         }

@@ -185,10 +185,12 @@ pub enum Error {
         expected: usize,
     },
     /// A source without images.
-    #[error("there is no image in {source_path}")]
+    #[error("there is no image in {source_path}{hint}")]
     NoImages {
         /// The folder, archive or list.
         source_path: String,
+        /// What is there instead, ready to follow the path.
+        hint: String,
     },
     /// Images of which none can be decoded.
     #[error("none of the {images} images{place} can be used{hint}")]

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use albef_data::dataset::{
     Contents, Dataset, Location, Sample, Skipped, SourceSpec, load_images, read_source,
+    unread_formats,
 };
-use albef_data::image::{DecodeOptions, Normalization};
+use albef_data::image::{ImageReader, Normalization};
 use burn::tensor::{Device, Tensor};
 
 use crate::error::{Error, Result};
@@ -29,7 +30,10 @@ impl ImageSet {
     pub fn open(source: &str, image_root: Option<&Path>) -> Result<Self> {
         let contents = read_source(&SourceSpec::new(source, image_root))?;
         if contents.samples.is_empty() {
-            return Err(Error::NoImages { source_path: source.to_owned() });
+            let hint = unread_formats(&contents.left_out);
+            let hint =
+                hint.map_or(String::new(), |line| format!(": {line}; convert them to JPEG or PNG"));
+            return Err(Error::NoImages { source_path: source.to_owned(), hint });
         }
         Ok(Self { source: source.to_owned(), ..Self::from_contents(contents) })
     }
@@ -97,12 +101,13 @@ impl ImageSet {
         &self,
         which: &[usize],
         image_res: usize,
+        reader: &ImageReader,
         device: &Device,
     ) -> (Tensor<4>, Vec<(usize, Skipped)>) {
         let workers = rayon::current_num_threads();
-        let (normalization, options) = (Normalization::default(), DecodeOptions::default());
+        let normalization = Normalization::default();
         let (pixels, failed) =
-            load_images(&self.data, which, image_res, normalization, &options, workers);
+            load_images(&self.data, which, image_res, normalization, reader, workers);
         (from_vec(pixels, [which.len(), 3, image_res, image_res], device), failed)
     }
 

@@ -43,7 +43,9 @@ pub mod train;
 mod write_folder;
 
 pub use albef_data::dataset::{Sample, Skipped};
-pub use albef_data::image::{DecodeOptions, RgbImage as Image, open as open_image};
+pub use albef_data::image::{
+    Background, DecodeOptions, ImageReader, ResizeOrder, RgbImage as Image, open as open_image,
+};
 pub use albef_data::text::Truncation;
 
 pub use control::{Control, Progress};

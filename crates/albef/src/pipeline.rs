@@ -29,7 +29,7 @@
 
 use std::path::Path;
 
-use albef_data::image::{Normalization, RgbImage, resize_bicubic};
+use albef_data::image::{ImageReader, Normalization, RgbImage, resize_bicubic};
 use albef_data::text::{Encoded, TextProcessing, Tokenizer, Truncation, Vocabulary};
 use burn::tensor::{Device, Tensor};
 
@@ -53,6 +53,7 @@ pub struct Pipeline {
     interpolated: Option<(usize, usize)>,
     has_contrast: bool,
     vocabulary: String,
+    reader: ImageReader,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -97,7 +98,7 @@ impl Pipeline {
         let mut out = Self::new(loaded.albef()?, loaded.online.clone(), &loaded.vocabulary)?;
         out.interpolated = loaded.report.resized;
         out.has_contrast = loaded.has_contrast;
-        Ok(out)
+        Ok(out.with_reader(loaded.reader.clone()))
     }
 
     /// A model at hand with its weights and word pieces, one per line.
@@ -108,7 +109,23 @@ impl Pipeline {
         let tokenizer = Tokenizer::new(Vocabulary::from_text(vocabulary)?)
             .processed(model.config.text.processing);
         let vocabulary = vocabulary.to_owned();
-        Ok(Self { model, params, tokenizer, interpolated: None, has_contrast: true, vocabulary })
+        let reader = ImageReader::default();
+        let (interpolated, has_contrast) = (None, true);
+        Ok(Self { model, params, tokenizer, interpolated, has_contrast, vocabulary, reader })
+    }
+
+    /// Reads images of sets by `reader`; the default is the official code's way. Its order of resizing also
+    /// holds for images at hand.
+    #[must_use]
+    pub fn with_reader(mut self, reader: ImageReader) -> Self {
+        self.reader = reader;
+        self
+    }
+
+    /// How images are read, with what was noted of those that were read.
+    #[must_use]
+    pub fn reader(&self) -> &ImageReader {
+        &self.reader
     }
 
     /// The model on frozen weights.
@@ -265,10 +282,11 @@ impl Pipeline {
     /// Normalized pixels `[n, 3, S, S]`, each image squeezed to the model's square as in evaluation.
     pub(crate) fn pixels(&self, images: &[RgbImage]) -> Tensor<4> {
         let size = self.image_res();
-        let plane = 3 * size * size;
+        let (plane, order) = (3 * size * size, self.reader.options.resize_order);
         let mut pixels = vec![0.0; images.len() * plane];
         for (image, out) in images.iter().zip(pixels.chunks_mut(plane.max(1))) {
-            Normalization::default().to_chw(&resize_bicubic(image, size, size), out);
+            let image = resize_bicubic(image, size, size, order);
+            Normalization::default().to_chw(&image, out);
         }
         from_vec(pixels, [images.len(), 3, size, size], self.device())
     }

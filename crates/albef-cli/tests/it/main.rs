@@ -12,6 +12,7 @@ mod disk;
 mod doctor;
 mod evaluate;
 mod finite;
+mod images;
 mod kill;
 mod lock;
 mod messages;

@@ -6,8 +6,9 @@ use std::sync::{Mutex, PoisonError};
 
 use super::source::{Contents, Sample, Skipped, SourceSpec, read_source};
 use super::tasks::TaskFields;
+use super::unread::unread_formats;
 use crate::error::{ImageErrorKind, Result};
-use crate::image::DecodeOptions;
+use crate::image::{DecodeOptions, ImageReader, NoteCounts};
 
 /// How a source is checked.
 #[derive(Clone, Debug)]
@@ -51,6 +52,12 @@ pub struct CheckReport {
     pub repeated_captions: usize,
     /// Members of archives that form no sample.
     pub left_out: usize,
+    /// Files of a folder that are images of formats that are not read.
+    pub unread: usize,
+    /// These by format, in a sentence.
+    pub unread_formats: Option<String>,
+    /// What is to be noted of the images that were decoded.
+    pub notes: NoteCounts,
     /// The first problems, in order of the source; what forms no sample comes last.
     pub problems: Vec<String>,
 }
@@ -61,7 +68,7 @@ impl CheckReport {
     pub fn is_clean(&self) -> bool {
         self.samples > 0
             && self.missing + self.unusable + self.blank_captions + self.without_captions == 0
-            && self.repeated_samples + self.repeated_captions + self.left_out == 0
+            && self.repeated_samples + self.repeated_captions + self.left_out + self.unread == 0
     }
 }
 
@@ -81,9 +88,18 @@ pub fn check_samples(
     left_out: &[Skipped],
     options: &CheckOptions,
 ) -> CheckReport {
-    let faults = picture_faults(samples, options);
-    let mut report =
-        CheckReport { samples: samples.len(), left_out: left_out.len(), ..CheckReport::default() };
+    let reader = ImageReader::new(options.options);
+    let faults = picture_faults(samples, options, &reader);
+    let is_unread = |s: &&Skipped| matches!(s.error.kind, ImageErrorKind::Unsupported(_));
+    let unread = left_out.iter().filter(is_unread).count();
+    let mut report = CheckReport {
+        samples: samples.len(),
+        left_out: left_out.len() - unread,
+        unread,
+        unread_formats: unread_formats(left_out),
+        notes: reader.counts(),
+        ..CheckReport::default()
+    };
     if samples.is_empty() {
         report.problems.push("it holds no sample".into());
     }
@@ -131,7 +147,11 @@ pub fn check_samples(
 }
 
 /// Of each sample the pictures that cannot be used, as one entry.
-fn picture_faults(samples: &[Sample], options: &CheckOptions) -> Vec<Option<Skipped>> {
+fn picture_faults(
+    samples: &[Sample],
+    options: &CheckOptions,
+    reader: &ImageReader,
+) -> Vec<Option<Skipped>> {
     let next = AtomicUsize::new(0);
     let faults = Mutex::new(vec![None; samples.len()]);
     std::thread::scope(|scope| {
@@ -141,7 +161,7 @@ fn picture_faults(samples: &[Sample], options: &CheckOptions) -> Vec<Option<Skip
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     let Some(sample) = samples.get(i) else { return };
                     let fault = sample.all_views(sample.views(), |view| match options.decode {
-                        true => sample.decode_view(view, &options.options).map(drop),
+                        true => sample.read_view(view, reader).map(drop),
                         false => sample.present_view(view),
                     });
                     if let Err(fault) = fault {

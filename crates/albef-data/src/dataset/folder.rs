@@ -10,6 +10,7 @@ use super::annotation::{captions, image_key, missing, text_of};
 use super::shard;
 use super::source::{Contents, Location, Sample, Skipped, place_key};
 use super::tasks::TaskFields;
+use super::unread::{Looks, looks, refusal};
 use crate::error::{DataError, ImageError, ImageErrorKind, Result};
 
 /// How the names of pictures end.
@@ -26,10 +27,14 @@ pub(super) fn read(folder: &Path) -> Result<Contents> {
     if list.is_file() {
         return captions_csv(&list, folder).map(Contents::from);
     }
-    let (mut files, left_out) = pictures(folder)?;
+    let (mut files, mut left_out) = pictures(folder)?;
     files.sort();
-    if files.is_empty() && left_out.is_empty() {
-        return shards(folder);
+    left_out.sort_by(|a, b| a.name.cmp(&b.name));
+    let is_unread = |s: &Skipped| matches!(s.error.kind, ImageErrorKind::Unsupported(_));
+    if files.is_empty() && left_out.iter().all(is_unread) {
+        let mut all = shards(folder)?;
+        all.left_out.extend(left_out);
+        return Ok(all);
     }
     let samples: Result<Vec<Sample>> =
         files.into_iter().map(|path| picture(path, folder)).collect();
@@ -73,7 +78,7 @@ fn shards(folder: &Path) -> Result<Contents> {
     Ok(all)
 }
 
-/// The pictures below a folder, and the folders below it that cannot be read. Folders that links lead to are
+/// The pictures below a folder, and what below it cannot be read: folders, and pictures of other formats. Folders that links lead to are
 /// walked after all others, and none twice: a link may lead back up.
 fn pictures(top: &Path) -> Result<(Vec<PathBuf>, Vec<Skipped>)> {
     let (mut files, mut left_out, mut walked) = (Vec::new(), Vec::new(), HashSet::new());
@@ -107,8 +112,15 @@ fn pictures(top: &Path) -> Result<(Vec<PathBuf>, Vec<Skipped>)> {
                 open.push(path);
             } else if path.is_dir() {
                 links.insert(path);
-            } else if is_picture(&path) {
-                files.push(path);
+            } else {
+                match looks(&path) {
+                    Looks::Image => files.push(path),
+                    Looks::Unread(format) => {
+                        let name = path.strip_prefix(top).unwrap_or(&path).display().to_string();
+                        left_out.push(Skipped { name, error: refusal(format) });
+                    }
+                    Looks::Other => {}
+                }
             }
         }
     }

@@ -17,7 +17,7 @@ use super::mixgen::{MixGen, MixMode};
 use super::order::epoch_order;
 use super::source::{Dataset, Sample, Skipped};
 use crate::error::{DataError, ImageError, Result};
-use crate::image::{DecodeOptions, Normalization, RgbImage, TrainTransform, resize_bicubic};
+use crate::image::{ImageReader, Normalization, RgbImage, TrainTransform, resize_bicubic};
 use crate::random::Stream;
 use crate::text::{TokenBatch, Tokenizer};
 
@@ -72,8 +72,8 @@ pub struct LoaderOptions {
     pub flip_sided: bool,
     /// Mean and deviation.
     pub normalization: Normalization,
-    /// Decoder settings.
-    pub decode: DecodeOptions,
+    /// How images are read.
+    pub reader: ImageReader,
     /// Different pictures that may be skipped before the run stops; `None`: 1 % of the samples, at
     /// least 10.
     pub max_skipped: Option<usize>,
@@ -125,13 +125,13 @@ impl SkipReport {
         data: &Dataset,
         index: usize,
         view: usize,
-        options: &DecodeOptions,
+        reader: &ImageReader,
     ) -> Result<Arc<RgbImage>, ImageError> {
         let lock = || self.pixels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(image) = lock().get(&(index, view)) {
             return Ok(image.clone());
         }
-        let image = Arc::new(data.samples()[index].decode_view(view, options)?);
+        let image = Arc::new(data.samples()[index].read_view(view, reader)?);
         let size = image.pixels.len();
         if self.cached.fetch_add(size, Ordering::Relaxed) + size <= CACHE {
             lock().insert((index, view), image.clone());
@@ -173,7 +173,7 @@ impl Work {
             let decoded = if known_bad {
                 None
             } else {
-                let view = |v| self.report.decoded(&self.data, index, v, &o.decode);
+                let view = |v| self.report.decoded(&self.data, index, v, &o.reader);
                 Some(sample.all_views(images.len(), view))
             };
             match decoded {
@@ -414,10 +414,10 @@ pub fn load_images(
     which: &[usize],
     size: usize,
     normalization: Normalization,
-    decode: &DecodeOptions,
+    reader: &ImageReader,
     workers: usize,
 ) -> (Vec<f32>, Vec<(usize, Skipped)>) {
-    load_views(data, which, 0, size, normalization, decode, workers)
+    load_views(data, which, 0, size, normalization, reader, workers)
 }
 
 /// The same of the first (0) or second (1) picture of each sample.
@@ -428,10 +428,10 @@ pub fn load_views(
     view: usize,
     size: usize,
     normalization: Normalization,
-    decode: &DecodeOptions,
+    reader: &ImageReader,
     workers: usize,
 ) -> (Vec<f32>, Vec<(usize, Skipped)>) {
-    load_range(data, which, view..view + 1, size, normalization, decode, workers)
+    load_range(data, which, view..view + 1, size, normalization, reader, workers)
 }
 
 /// The same of the first `views` pictures of each sample: all first ones, then all second ones. A
@@ -443,10 +443,10 @@ pub fn load_samples(
     views: usize,
     size: usize,
     normalization: Normalization,
-    decode: &DecodeOptions,
+    reader: &ImageReader,
     workers: usize,
 ) -> (Vec<f32>, Vec<(usize, Skipped)>) {
-    load_range(data, which, 0..views, size, normalization, decode, workers)
+    load_range(data, which, 0..views, size, normalization, reader, workers)
 }
 
 fn load_range(
@@ -455,7 +455,7 @@ fn load_range(
     views: Range<usize>,
     size: usize,
     normalization: Normalization,
-    decode: &DecodeOptions,
+    reader: &ImageReader,
     workers: usize,
 ) -> (Vec<f32>, Vec<(usize, Skipped)>) {
     let plane = 3 * size * size;
@@ -471,9 +471,11 @@ fn load_range(
             scope.spawn(move || {
                 for ((view, index), out) in places.iter().zip(pixels.chunks_mut(plane)) {
                     let sample = &data.samples()[*index];
-                    match sample.decode_view(*view, decode) {
+                    match sample.read_view(*view, reader) {
                         Ok(image) => {
-                            normalization.to_chw(&resize_bicubic(&image, size, size), out);
+                            let image =
+                                resize_bicubic(&image, size, size, reader.options.resize_order);
+                            normalization.to_chw(&image, out);
                         }
                         Err(error) => {
                             let skipped = Skipped { name: sample.view_name(*view), error };

@@ -11,6 +11,7 @@ mod order;
 mod shard;
 mod source;
 mod tasks;
+mod unread;
 
 pub use batch::{Answers, Batch};
 pub use check::{CheckOptions, CheckReport, check, check_samples};
@@ -27,3 +28,4 @@ pub use tasks::{
     EntryContext, ImageRoots, ReadEntry, Target, TaskFields, number_field, read_entries, read_list,
     repeated_ids, text_field,
 };
+pub use unread::unread_formats;

@@ -6,9 +6,12 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::tasks::TaskFields;
+use super::unread::{Looks, looks, refusal, unread_formats};
 use super::{annotation, folder, shard};
 use crate::error::{DataError, ImageError, ImageErrorKind as Kind, Result};
-use crate::image::{DecodeOptions, RgbImage, crop, decode, fail, plain_file, read_picture};
+use crate::image::{
+    DecodeOptions, ImageReader, RgbImage, crop, decode_noted, fail, plain_file, read_picture,
+};
 
 /// Where the bytes of an image lie.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -193,7 +196,17 @@ impl Sample {
         view: usize,
         options: &DecodeOptions,
     ) -> Result<RgbImage, ImageError> {
-        let image = decode(&self.at(view).bytes()?, options)?;
+        self.read_view(view, &ImageReader::new(*options))
+    }
+
+    /// [`Sample::decode_view`] by a reader that counts what is to be noted of the image.
+    ///
+    /// # Errors
+    /// Says which class of error it is.
+    pub fn read_view(&self, view: usize, reader: &ImageReader) -> Result<RgbImage, ImageError> {
+        let location = self.at(view);
+        let (image, notes) = decode_noted(&location.bytes()?, &reader.options)?;
+        reader.note(location, notes);
         let Some([left, top, right, bottom]) = self.task.crops.map(|c| c[view.min(1)]) else {
             return Ok(image);
         };
@@ -279,12 +292,19 @@ pub fn read_source(spec: &SourceSpec) -> Result<Contents> {
     if lower.ends_with(".csv") {
         return folder::captions_csv(path, folder_of()).map(Contents::from);
     }
-    if folder::is_picture(path) {
-        plain_file(path).map_err(|error| DataError::Image { name: spec.path.clone(), error })?;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        return Ok(vec![folder::picture(path.to_owned(), folder)?].into());
+    let unusable = |error| DataError::Image { name: spec.path.clone(), error };
+    match looks(path) {
+        Looks::Image => {
+            plain_file(path).map_err(unusable)?;
+            let folder = path.parent().unwrap_or(Path::new("."));
+            Ok(vec![folder::picture(path.to_owned(), folder)?].into())
+        }
+        Looks::Unread(format) => {
+            plain_file(path).map_err(unusable)?;
+            Err(unusable(refusal(format)))
+        }
+        Looks::Other => annotation::read(path, root).map(Contents::from),
     }
-    annotation::read(path, root).map(Contents::from)
 }
 
 /// An index of samples from several sources.
@@ -328,6 +348,10 @@ impl Dataset {
                 (0, None) => {
                     "no image was found: a data set needs pictures with captions".to_owned()
                 }
+                (0, Some(_)) if unread_formats(&left_out).is_some() => format!(
+                    "no image was found: {}; convert them to JPEG or PNG",
+                    unread_formats(&left_out).unwrap_or_default()
+                ),
                 (0, Some(first)) => format!(
                     "no image was found: {} members were left out, first {}: {}",
                     left_out.len(),

@@ -9,7 +9,10 @@ use image::{
     DynamicImage, ImageDecoder, ImageError as Fault, ImageFormat, ImageReader, Limits, RgbaImage,
 };
 
-use super::RgbImage;
+use super::background::Background;
+use super::header::{self, Header};
+use super::sniff::{self, Format};
+use super::{ResizeOrder, RgbImage, to_rgb};
 use crate::error::{DataError, ImageError, ImageErrorKind as Kind};
 
 /// What becomes of 16-bit grey.
@@ -22,20 +25,63 @@ pub enum Gray16 {
     Scale,
 }
 
-/// How to decode.
+/// How an image file becomes pixels. The default is the official code's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeOptions {
-    /// Whether the EXIF orientation is applied. The official code does not.
-    pub apply_exif: bool,
-    /// Pixels above which a picture is refused, checked before anything of that size is allocated.
+    /// Whether images are turned upright as their Exif orientation says. The official code does not.
+    pub exif_orientation: bool,
+    /// What is behind transparent pixels.
+    pub background: Background,
+    /// Pixels above which an image is refused, checked before anything of that size is allocated.
     pub max_pixels: u64,
     /// What becomes of 16-bit grey.
     pub gray16: Gray16,
+    /// The order of the passes of resizing, where the image is resized as well.
+    pub resize_order: ResizeOrder,
+}
+
+impl DecodeOptions {
+    /// The most pixels of an image by default, those at which Pillow refuses it.
+    pub const MAX_PIXELS: u64 = 178_956_970;
+
+    /// The longest side of an image, whatever its pixels: a longer one is nothing but a line.
+    pub const MAX_SIDE: u64 = 1_000_000;
+
+    /// What people expect of their own images: upright, and transparent ones on white.
+    #[must_use]
+    pub fn own_images() -> Self {
+        Self { exif_orientation: true, background: Background::WHITE, ..Self::default() }
+    }
 }
 
 impl Default for DecodeOptions {
     fn default() -> Self {
-        Self { apply_exif: false, max_pixels: 178_956_970, gray16: Gray16::Clip }
+        Self {
+            exif_orientation: false,
+            background: Background::Official,
+            max_pixels: Self::MAX_PIXELS,
+            gray16: Gray16::Clip,
+            resize_order: ResizeOrder::default(),
+        }
+    }
+}
+
+/// What a user may want to know of an image that was decoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImageNotes {
+    /// Its metadata say that it must be turned to be upright.
+    pub oriented: bool,
+    /// Some of its pixels are transparent.
+    pub transparent: bool,
+    /// It has more frames than the first one.
+    pub animated: bool,
+}
+
+impl ImageNotes {
+    /// Whether there is nothing to say.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
     }
 }
 
@@ -43,13 +89,13 @@ fn error(kind: Kind, detail: impl Into<String>) -> ImageError {
     ImageError { kind, detail: detail.into() }
 }
 
-fn classify(fault: &Fault) -> ImageError {
+fn classify(fault: &Fault, format: Format) -> ImageError {
     let text = fault.to_string();
     let lower = text.to_lowercase();
     let cut = ["unexpected eof", "end of file", "failed to fill", "unexpected end", "truncated"];
     let kind = match fault {
         Fault::Limits(_) => Kind::TooLarge,
-        Fault::Unsupported(_) => Kind::UnknownFormat,
+        Fault::Unsupported(_) => Kind::Unsupported(format.name()),
         _ if cut.iter().any(|c| lower.contains(c)) => Kind::Truncated,
         Fault::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Kind::Truncated,
         _ => Kind::Corrupt,
@@ -62,7 +108,21 @@ fn classify(fault: &Fault) -> ImageError {
 /// # Errors
 /// Says which class of error it is; never panics, whatever the bytes.
 pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, ImageError> {
-    picture(bytes, options).map(|picture| to_rgb(picture, options.gray16))
+    decode_noted(bytes, options).map(|(image, _)| image)
+}
+
+/// [`decode`], with what a user may want to know of the image.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_noted(
+    bytes: &[u8],
+    options: &DecodeOptions,
+) -> Result<(RgbImage, ImageNotes), ImageError> {
+    let (picture, mut notes, gray16) = picture(bytes, options)?;
+    let (image, transparent) = to_rgb::to_rgb(picture, gray16, options.background);
+    notes.transparent = transparent;
+    Ok((image, notes))
 }
 
 /// The same with transparency kept, for cut-outs.
@@ -70,7 +130,7 @@ pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, ImageEr
 /// # Errors
 /// As [`decode`].
 pub fn decode_rgba(bytes: &[u8], options: &DecodeOptions) -> Result<RgbaImage, ImageError> {
-    picture(bytes, options).map(DynamicImage::into_rgba8)
+    picture(bytes, options).map(|(picture, ..)| picture.into_rgba8())
 }
 
 /// Bytes of a pixel of four channels of 16 bits, the widest there is.
@@ -78,82 +138,97 @@ const WIDEST_PIXEL: u64 = 8;
 /// Room for what a file holds beside its pixels, such as a colour profile.
 const EXTRAS: u64 = 64 << 20;
 
-fn limited_to(bytes: u64) -> Limits {
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(bytes);
-    limits
-}
-
-fn picture(bytes: &[u8], options: &DecodeOptions) -> Result<DynamicImage, ImageError> {
-    if bytes.is_empty() {
-        return Err(error(Kind::Empty, "the file has no bytes"));
-    }
+fn picture(
+    bytes: &[u8],
+    options: &DecodeOptions,
+) -> Result<(DynamicImage, ImageNotes, Gray16), ImageError> {
+    let format = sniff::format(bytes)?;
     // Decoders are other people's code and see hostile bytes: a panic there is a broken picture.
-    catch_unwind(AssertUnwindSafe(|| known_picture(bytes, options)))
+    catch_unwind(AssertUnwindSafe(|| known_picture(format, bytes, options)))
         .unwrap_or_else(|_| Err(error(Kind::Corrupt, "the decoder gave up")))
 }
 
-fn known_picture(bytes: &[u8], options: &DecodeOptions) -> Result<DynamicImage, ImageError> {
-    let format = image::guess_format(bytes)
-        .map_err(|_| error(Kind::UnknownFormat, "not JPEG, PNG, WebP, GIF or BMP"))?;
-    if !format.reading_enabled() {
-        return Err(error(Kind::UnknownFormat, format!("{format:?} is not supported")));
-    }
-    if format == ImageFormat::Jpeg && !bytes.windows(2).rev().any(|w| w == [0xff, 0xd9]) {
-        return Err(error(Kind::Truncated, "a JPEG without its end"));
-    }
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader
-        .limits(limited_to(options.max_pixels.saturating_mul(WIDEST_PIXEL).saturating_add(EXTRAS)));
-    let mut decoder = reader.into_decoder().map_err(|e| classify(&e))?;
-    let (width, height) = decoder.dimensions();
-    let pixels = u64::from(width) * u64::from(height);
-    if pixels == 0 {
-        return Err(error(Kind::Corrupt, format!("{width} x {height} pixels")));
-    }
-    if pixels > options.max_pixels {
-        let limit = options.max_pixels;
-        return Err(error(Kind::TooLarge, format!("{width} x {height} pixels, limit {limit}")));
-    }
-    if format == ImageFormat::Gif {
-        // A frame may be larger than the screen that was checked.
-        let frame =
-            options.max_pixels.saturating_mul(decoder.color_type().bytes_per_pixel().into());
-        decoder.set_limits(limited_to(frame)).map_err(|e| classify(&e))?;
-    }
-    let orientation = if options.apply_exif {
-        decoder.orientation().unwrap_or(Orientation::NoTransforms)
-    } else {
-        Orientation::NoTransforms
+fn known_picture(
+    format: Format,
+    bytes: &[u8],
+    options: &DecodeOptions,
+) -> Result<(DynamicImage, ImageNotes, Gray16), ImageError> {
+    let header = header::read(format, bytes)?;
+    check_size(header.width, header.height, options)?;
+    let mut picture = match format {
+        Format::Gif => super::gif::first_frame(&header)?,
+        Format::Png => super::png::decode(&header, decoder_limit(options))?,
+        Format::Jpeg => decoded(ImageFormat::Jpeg, format, &header, options)?,
+        Format::WebP => decoded(ImageFormat::WebP, format, &header, options)?,
+        Format::Bmp => decoded(ImageFormat::Bmp, format, &header, options)?,
     };
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| classify(&e))?;
-    picture.apply_orientation(orientation);
-    Ok(picture)
+    let orientation = header.orientation.unwrap_or(Orientation::NoTransforms);
+    if options.exif_orientation {
+        picture.apply_orientation(orientation);
+    }
+    let notes = ImageNotes {
+        oriented: orientation != Orientation::NoTransforms,
+        transparent: false,
+        animated: header.animated,
+    };
+    // Gray with an alpha channel keeps its high byte in Pillow, whatever becomes of plain gray.
+    let gray16 = if header.gray_alpha16 { Gray16::Scale } else { options.gray16 };
+    Ok((picture, notes, gray16))
 }
 
-/// Alpha is dropped, not blended; wide channels keep their high byte, wide grey as asked.
-fn to_rgb(picture: DynamicImage, gray16: Gray16) -> RgbImage {
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
-    let grey = |v: u16| match gray16 {
-        Gray16::Clip => v.min(255) as u8,
-        Gray16::Scale => (v >> 8) as u8,
-    };
-    let pixels = match picture {
-        DynamicImage::ImageRgb8(p) => p.into_raw(),
-        DynamicImage::ImageLuma8(p) => p.into_raw().iter().flat_map(|v| [*v; 3]).collect(),
-        DynamicImage::ImageLumaA8(p) => p.pixels().flat_map(|v| [v.0[0]; 3]).collect(),
-        DynamicImage::ImageRgba8(p) => p.pixels().flat_map(|v| [v.0[0], v.0[1], v.0[2]]).collect(),
-        DynamicImage::ImageLuma16(p) => p.pixels().flat_map(|v| [grey(v.0[0]); 3]).collect(),
-        DynamicImage::ImageLumaA16(p) => p.pixels().flat_map(|v| [grey(v.0[0]); 3]).collect(),
-        DynamicImage::ImageRgb16(p) => {
-            p.pixels().flat_map(|v| v.0.map(|c| (c >> 8) as u8)).collect()
+/// Refuses images of more pixels than are allowed.
+fn check_size(width: u64, height: u64, options: &DecodeOptions) -> Result<(), ImageError> {
+    let size = format!("{width} x {height} pixels");
+    if width == 0 || height == 0 {
+        return Err(error(Kind::Corrupt, size));
+    }
+    if width.saturating_mul(height) > options.max_pixels {
+        return Err(error(Kind::TooLarge, format!("{size}, limit {}", options.max_pixels)));
+    }
+    if width.max(height) > DecodeOptions::MAX_SIDE {
+        return Err(error(
+            Kind::TooLarge,
+            format!("{size}, limit of a side {}", DecodeOptions::MAX_SIDE),
+        ));
+    }
+    Ok(())
+}
+
+/// Bytes that a decoder may take.
+fn decoder_limit(options: &DecodeOptions) -> u64 {
+    options.max_pixels.saturating_mul(WIDEST_PIXEL).saturating_add(EXTRAS)
+}
+
+fn decoded(
+    by: ImageFormat,
+    format: Format,
+    header: &Header<'_>,
+    options: &DecodeOptions,
+) -> Result<DynamicImage, ImageError> {
+    let mut reader = ImageReader::with_format(Cursor::new(&header.bytes), by);
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(decoder_limit(options));
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(|e| classify(&e, format))?;
+    let (width, height) = decoder.dimensions();
+    check_size(width.into(), height.into(), options)?;
+    let image = DynamicImage::from_decoder(decoder).map_err(|e| classify(&e, format))?;
+    match header.frame {
+        Some([left, top])
+            if (u64::from(width), u64::from(height)) != (header.width, header.height) =>
+        {
+            Ok(on_canvas(image, header, left, top))
         }
-        DynamicImage::ImageRgba16(p) => {
-            p.pixels().flat_map(|v| [v.0[0], v.0[1], v.0[2]].map(|c| (c >> 8) as u8)).collect()
-        }
-        other => other.to_rgb8().into_raw(),
-    };
-    RgbImage { width, height, pixels }
+        _ => Ok(image),
+    }
+}
+
+/// A frame on its canvas, which is transparent black.
+fn on_canvas(frame: DynamicImage, header: &Header<'_>, left: usize, top: usize) -> DynamicImage {
+    let (width, height) = (header.width as u32, header.height as u32);
+    let mut canvas = RgbaImage::new(width, height);
+    image::imageops::replace(&mut canvas, &frame.into_rgba8(), left as i64, top as i64);
+    DynamicImage::ImageRgba8(canvas)
 }
 
 /// Why a picture cannot be read.
@@ -185,8 +260,19 @@ pub(crate) fn read_picture(path: &Path) -> Result<Vec<u8>, ImageError> {
 /// # Errors
 /// Names the file and the class of the error.
 pub fn open(path: &Path, options: &DecodeOptions) -> Result<RgbImage, DataError> {
+    open_noted(path, options).map(|(image, _)| image)
+}
+
+/// [`open`], with what a user may want to know of the image.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_noted(
+    path: &Path,
+    options: &DecodeOptions,
+) -> Result<(RgbImage, ImageNotes), DataError> {
     read_picture(path)
-        .and_then(|bytes| decode(&bytes, options))
+        .and_then(|bytes| decode_noted(&bytes, options))
         .map_err(|error| DataError::Image { name: path.display().to_string(), error })
 }
 
@@ -211,8 +297,9 @@ mod tests {
     #[test]
     fn a_frame_larger_than_its_screen_counts_against_the_limit() {
         let limited = |max_pixels| DecodeOptions { max_pixels, ..DecodeOptions::default() };
+        // As in Pillow, the screen grows with it.
         let decoded = decode(&gif(4, 20), &limited(400)).unwrap();
-        assert_eq!((decoded.width, decoded.height, decoded.pixels.len()), (4, 4, 48));
+        assert_eq!((decoded.width, decoded.height, decoded.pixels.len()), (20, 20, 1200));
         assert_eq!(decode(&gif(4, 20), &limited(399)).unwrap_err().kind, Kind::TooLarge);
         let mut hostile = gif(4, 20);
         let frame = hostile.windows(5).position(|w| w == [0x2c, 0, 0, 0, 0]).unwrap();

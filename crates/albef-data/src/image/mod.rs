@@ -1,14 +1,26 @@
 //! Pixels: decoding, resizing, augmentation, normalisation (spec `data` section 5).
 
 mod augment;
+mod background;
 mod decode;
+mod gif;
+mod header;
+mod png;
+mod reader;
 mod resize;
+mod sniff;
+mod to_rgb;
 mod transform;
 
 pub use augment::{Op, ReferenceQuirks, apply, signed};
-pub use decode::{DecodeOptions, Gray16, decode, decode_rgba, open};
+pub use background::Background;
+pub use decode::{
+    DecodeOptions, Gray16, ImageNotes, decode, decode_noted, decode_rgba, open, open_noted,
+};
 pub(crate) use decode::{fail, plain_file, read_picture};
-pub use resize::resize_bicubic;
+pub use reader::{ImageReader, NoteCounts};
+pub use resize::{ResizeOrder, resize_bicubic};
+pub(crate) use sniff::{Content, HEAD, content, unread};
 pub use transform::{
     CropDraws, Normalization, RandAugment, TrainTransform, crop, flip_horizontal,
     random_resized_crop_box,
@@ -73,19 +85,23 @@ mod tests {
             ]) {
                 assert_eq!(apply(op, &empty, 7.0, true, ReferenceQuirks::default()), empty);
             }
-            assert_eq!(resize_bicubic(&empty, 4, 2), RgbImage::filled(4, 2, [0; 3]));
+            assert_eq!(
+                resize_bicubic(&empty, 4, 2, ResizeOrder::default()),
+                RgbImage::filled(4, 2, [0; 3])
+            );
             assert!(crop(&empty, 1, 1, 2, 2).pixels.is_empty());
             let mut stream = Stream::new(1, "crop", &[]);
             let whole = random_resized_crop_box(width, height, (0.2, 1.0), (0.7, 1.4), &mut stream);
             assert_eq!(whole, [0, 0, height, width]);
             let full = RgbImage::filled(4, 2, [7; 3]);
-            assert!(resize_bicubic(&full, width, height).pixels.is_empty());
+            assert!(resize_bicubic(&full, width, height, ResizeOrder::default()).pixels.is_empty());
             let transform = TrainTransform {
                 size: 4,
                 crop_scale: (0.2, 1.0),
                 flip: true,
                 rand_augment: Some(RandAugment { n: 8, m: 7.0 }),
                 quirks: ReferenceQuirks::default(),
+                resize_order: ResizeOrder::default(),
             };
             assert_eq!(transform.apply(&empty, &mut stream).pixels.len(), 48);
             let none = TrainTransform { size: 0, ..transform };

@@ -1,7 +1,7 @@
 //! The transforms of training and evaluation (spec `data` section 5).
 
 use super::augment::{Op, ReferenceQuirks, apply, signed};
-use super::{RgbImage, resize_bicubic};
+use super::{ResizeOrder, RgbImage, resize_bicubic};
 use crate::random::Stream;
 
 /// Mean and deviation per channel.
@@ -142,6 +142,8 @@ pub struct TrainTransform {
     pub rand_augment: Option<RandAugment>,
     /// Overflows to reproduce.
     pub quirks: ReferenceQuirks,
+    /// The order of the passes of resizing.
+    pub resize_order: ResizeOrder,
 }
 
 impl TrainTransform {
@@ -149,12 +151,17 @@ impl TrainTransform {
     #[must_use]
     pub fn apply(&self, image: &RgbImage, stream: &mut Stream) -> RgbImage {
         let mut out = if self.crop_scale.0 >= 1.0 {
-            resize_bicubic(image, self.size, self.size)
+            resize_bicubic(image, self.size, self.size, self.resize_order)
         } else {
             let ratio = (3.0 / 4.0, 4.0 / 3.0);
             let [top, left, height, width] =
                 random_resized_crop_box(image.width, image.height, self.crop_scale, ratio, stream);
-            resize_bicubic(&crop(image, top, left, height, width), self.size, self.size)
+            resize_bicubic(
+                &crop(image, top, left, height, width),
+                self.size,
+                self.size,
+                self.resize_order,
+            )
         };
         if self.flip && stream.uniform() < 0.5 {
             out = flip_horizontal(&out);

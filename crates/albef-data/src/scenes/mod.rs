@@ -21,7 +21,7 @@ use image::ImageFormat;
 use serde_json::{Value, json};
 
 use crate::error::{DataError, Result};
-use crate::image::{RgbImage, resize_bicubic};
+use crate::image::{ResizeOrder, RgbImage, resize_bicubic};
 use crate::random::Stream;
 
 /// Sizes of the corpus.
@@ -125,7 +125,7 @@ pub fn build(options: &CorpusOptions) -> Result<Corpus> {
 /// Share of pictures whose nearest training picture, in plain pixels at 24 x 24, has the same id.
 #[must_use]
 pub fn pixel_baseline(train: &[Pair], val: &[Pair]) -> f64 {
-    let small = |p: &Pair| resize_bicubic(&p.image, 24, 24).pixels;
+    let small = |p: &Pair| resize_bicubic(&p.image, 24, 24, ResizeOrder::default()).pixels;
     let shelf: Vec<(Vec<u8>, &str)> = train.iter().map(|p| (small(p), p.id.as_str())).collect();
     let hits = val
         .iter()

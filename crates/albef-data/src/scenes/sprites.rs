@@ -8,7 +8,7 @@ use image::{ImageFormat, RgbaImage, imageops};
 use serde_json::Value;
 
 use crate::error::{DataError, Result};
-use crate::image::{DecodeOptions, RgbImage, decode_rgba, resize_bicubic};
+use crate::image::{DecodeOptions, ResizeOrder, RgbImage, decode_rgba, resize_bicubic};
 use crate::random::Stream;
 
 const TRAINED: [(&str, &[u8]); 3] = [
@@ -54,7 +54,7 @@ impl CutOut {
     }
 
     fn resized(&self, side: usize) -> Self {
-        let resize = |picture| resize_bicubic(picture, side, side);
+        let resize = |picture| resize_bicubic(picture, side, side, ResizeOrder::default());
         Self { colours: resize(&self.colours), cover: resize(&self.cover) }
     }
 }
@@ -289,7 +289,10 @@ fn read_style(folder: &Path, left_out: &mut LeftOut) -> Result<BTreeMap<String, 
         let name = stem.replace(['_', '-'], " ").trim().to_lowercase();
         let shown = path.display();
         let bytes = fs::read(&path).map_err(DataError::io(&path))?;
-        match decode_rgba(&bytes, &DecodeOptions { apply_exif: true, ..DecodeOptions::default() }) {
+        match decode_rgba(
+            &bytes,
+            &DecodeOptions { exif_orientation: true, ..DecodeOptions::default() },
+        ) {
             Err(e) => left_out.push(format!("{shown}: {e}")),
             Ok(_) if name.is_empty() => left_out.push(format!("{shown}: no name")),
             Ok(picture) if picture.pixels().all(|p| p.0[3] == 255) => {

@@ -14,7 +14,8 @@ use albef_data::dataset::{
 };
 use albef_data::error::{DataError, ImageErrorKind};
 use albef_data::image::{
-    DecodeOptions, Normalization, RandAugment, ReferenceQuirks, RgbImage, TrainTransform,
+    DecodeOptions, ImageReader, Normalization, RandAugment, ReferenceQuirks, ResizeOrder, RgbImage,
+    TrainTransform,
 };
 use albef_data::scenes::png;
 use albef_data::text::{Tokenizer, Vocabulary};
@@ -104,10 +105,11 @@ fn options(batch_size: usize, workers: usize) -> LoaderOptions {
             flip: true,
             rand_augment: Some(RandAugment { n: 2, m: 7.0 }),
             quirks: ReferenceQuirks::default(),
+            resize_order: ResizeOrder::default(),
         },
         flip_sided: true,
         normalization: Normalization::default(),
-        decode: DecodeOptions::default(),
+        reader: ImageReader::default(),
         max_skipped: None,
     }
 }
@@ -421,8 +423,8 @@ fn evaluation_keeps_order_and_names_what_it_could_not_read() {
     let (_dir, data) = numbered(7, &[4]);
     let which: Vec<usize> = (0..7).collect();
     let load = |which: &[usize], workers| {
-        let decode = DecodeOptions::default();
-        load_images(&data, which, 8, Normalization::default(), &decode, workers)
+        let reader = ImageReader::default();
+        load_images(&data, which, 8, Normalization::default(), &reader, workers)
     };
     let (pixels, failed) = load(&which, 3);
     assert_eq!(failed.iter().map(|(i, s)| (*i, &*s.name)).collect::<Vec<_>>(), [(4, "4.png")]);
@@ -468,18 +470,18 @@ fn names(failed: &[(usize, Skipped)]) -> Vec<(usize, &str)> {
 fn a_second_picture_is_reported_under_its_own_name() {
     let pairs = [("a.png", "gone.png"), ("bad.png", "gone.png"), ("bad.png", "bad.png")];
     let (_dir, data) = statements(&pairs);
-    let decode = DecodeOptions::default();
-    let load = |view| load_views(&data, &[0, 1, 2], view, 8, Normalization::default(), &decode, 2);
+    let reader = ImageReader::default();
+    let load = |view| load_views(&data, &[0, 1, 2], view, 8, Normalization::default(), &reader, 2);
     assert_eq!(names(&load(0).1), [(1, "p/bad.png"), (2, "p/bad.png")]);
     assert_eq!(names(&load(1).1), [(0, "p/gone.png"), (1, "p/gone.png"), (2, "p/bad.png")]);
     let which = [0, 1, 2, 1];
-    let (pixels, failed) = load_samples(&data, &which, 2, 8, Normalization::default(), &decode, 3);
+    let (pixels, failed) = load_samples(&data, &which, 2, 8, Normalization::default(), &reader, 3);
     let expected = [(0, "p/gone.png"), (1, "p/bad.png and p/gone.png"), (2, "p/bad.png")];
     assert_eq!(names(&failed), expected);
     let said = failed[1].1.error.to_string();
     assert!(said.contains("unknown-format") && said.contains("p/gone.png: not-found"), "{said}");
-    let first = load_views(&data, &which, 0, 8, Normalization::default(), &decode, 1).0;
-    let second = load_views(&data, &which, 1, 8, Normalization::default(), &decode, 1).0;
+    let first = load_views(&data, &which, 0, 8, Normalization::default(), &reader, 1).0;
+    let second = load_views(&data, &which, 1, 8, Normalization::default(), &reader, 1).0;
     assert_eq!(pixels, [first, second].concat());
 }
 
@@ -587,8 +589,8 @@ fn what_an_archive_leaves_out_is_listed_but_does_not_end_a_run() {
 #[test]
 fn pictures_of_no_pixels_are_refused_or_give_nothing() {
     let (_dir, data) = numbered(3, &[1]);
-    let decode = DecodeOptions::default();
-    let loaded = load_images(&data, &[0, 1, 2], 0, Normalization::default(), &decode, 2);
+    let reader = ImageReader::default();
+    let loaded = load_images(&data, &[0, 1, 2], 0, Normalization::default(), &reader, 2);
     assert_eq!(loaded, (Vec::new(), Vec::new()));
     let (data, mut options) = (Arc::new(data), options(1, 1));
     options.transform.size = 0;

@@ -10,7 +10,7 @@ use albef_data::dataset::{
     Batch, Dataset, LoaderOptions, SkipReport, SourceSpec, TrainLoader, open_source, read_source,
 };
 use albef_data::image::{
-    DecodeOptions, Normalization, RandAugment, ReferenceQuirks, RgbImage, TrainTransform,
+    ImageReader, Normalization, RandAugment, ReferenceQuirks, ResizeOrder, RgbImage, TrainTransform,
 };
 use albef_data::scenes::png;
 use albef_data::text::{Tokenizer, Vocabulary};
@@ -133,10 +133,11 @@ fn batches(data: &Arc<Dataset>, workers: usize, start: usize) -> Vec<Batch> {
             flip: true,
             rand_augment: Some(RandAugment { n: 2, m: 7.0 }),
             quirks: ReferenceQuirks::default(),
+            resize_order: ResizeOrder::default(),
         },
         flip_sided: true,
         normalization: Normalization::default(),
-        decode: DecodeOptions::default(),
+        reader: ImageReader::default(),
         max_skipped: None,
     };
     let report = SkipReport::default();

@@ -5,6 +5,8 @@
 mod broken;
 mod dataset_promises;
 mod datasets;
+mod formats;
+mod forms;
 mod golden;
 mod properties;
 mod shards;

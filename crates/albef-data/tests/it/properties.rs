@@ -87,7 +87,7 @@ fn decoding_gives_a_whole_picture_or_an_error() {
             if name.ends_with("png") && round % 4 != 0 {
                 with_checksums(&mut bytes);
             }
-            let options = DecodeOptions { apply_exif: round % 2 == 0, ..options };
+            let options = DecodeOptions { exif_orientation: round % 2 == 0, ..options };
             let Ok(picture) = decode(&bytes, &options) else { continue };
             decoded += 1;
             let pixels = picture.width * picture.height;

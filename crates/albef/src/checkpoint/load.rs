@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use albef_data::image::ImageReader;
 use albef_kernels::largest;
 use albef_weights::{
     HostTensor, KeyReport, Placement, Schema, StateDict, plan, queue_tensors, resize_tables,
@@ -52,6 +53,8 @@ pub struct LoadedModel {
     pub config_inferred: bool,
     /// The folder of the weights file.
     pub folder: PathBuf,
+    /// How the model reads images: by the defaults, unless it is told otherwise.
+    pub reader: ImageReader,
 }
 
 impl Checkpoint {
@@ -206,6 +209,7 @@ impl LoadedModel {
             report,
             config_inferred,
             folder,
+            reader: ImageReader::default(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! The sections that several tasks share. The keys of a single task are in its file.
 
 use albef_data::dataset::MAX_WORKERS;
+use albef_data::image::{Background, DecodeOptions, ResizeOrder};
 use serde::{Deserialize, Serialize};
 
 use super::section::{Section, SectionDoc, doc, rule, section};
@@ -103,6 +104,15 @@ section! {
     pub struct ImageConfig: "Images" {
         /// side in pixels; that of the preset or checkpoint if not given
         image_res: Option<usize> = None;
+        /// `horizontal_first`, as Pillow up to 12, with which the published figures were measured, or
+        /// `pillow_13`: which pass of resizing comes first
+        resize_order: ResizeOrder = ResizeOrder::default();
+        /// images are turned upright as their Exif orientation says
+        exif_orientation: bool = false;
+        /// what is behind transparent pixels: `official` ignores transparency; or `white`, `black`, `"#rrggbb"`
+        background: Background = Background::default();
+        /// pixels above which an image is refused, by its header
+        max_image_pixels: u64 = DecodeOptions::MAX_PIXELS, if rule::at_least_1;
         /// smallest and largest area of the random crop
         crop_scale: (f64, f64) = (0.2, 1.0), if |v: &(f64, f64)| {
             let fine = v.0 > 0.0 && v.0 <= v.1 && v.1 <= 1.0;
@@ -120,6 +130,20 @@ section! {
         /// forms of its operations
         [nested]
         augment: AugmentConfig = AugmentConfig::default();
+    }
+}
+
+impl ImageConfig {
+    /// How images are read.
+    #[must_use]
+    pub fn decode_options(&self) -> DecodeOptions {
+        DecodeOptions {
+            exif_orientation: self.exif_orientation,
+            background: self.background,
+            max_pixels: self.max_image_pixels,
+            resize_order: self.resize_order,
+            ..DecodeOptions::default()
+        }
     }
 }
 

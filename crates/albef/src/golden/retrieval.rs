@@ -1,6 +1,6 @@
 //! Fixtures of retrieval evaluation.
 
-use albef_data::image::{DecodeOptions, open, resize_bicubic};
+use albef_data::image::{DecodeOptions, ResizeOrder, open, resize_bicubic};
 use albef_data::text::{Tokenizer, Vocabulary, pre_caption};
 use serde_json::{Value, json};
 
@@ -120,7 +120,7 @@ pub(super) fn evaluation(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         let mut pixels = vec![0.0; which.len() * 3 * res * res];
         for (i, out) in which.iter().zip(pixels.chunks_mut(3 * res * res)) {
             let image = open(&folder.join(&names[*i]), &DecodeOptions::default())?;
-            let image = resize_bicubic(&image, res, res);
+            let image = resize_bicubic(&image, res, res, ResizeOrder::default());
             normalization.to_chw(&image, out);
         }
         Ok(from_vec(pixels, [which.len(), 3, res, res], set.device()))

@@ -53,7 +53,8 @@ impl Pipeline {
         let mut out = ImageFeatures { width: self.embed_dim(), ..ImageFeatures::default() };
         for part in all.chunks(BATCH) {
             control.check()?;
-            let (pixels, failed) = images.load(part, self.image_res(), self.device());
+            let (pixels, failed) =
+                images.load(part, self.image_res(), self.reader(), self.device());
             let rows = self.embed_pixels(pixels)?;
             for (i, row) in part.iter().zip(rows.chunks(out.width)) {
                 if !failed.iter().any(|(f, _)| f == i) {

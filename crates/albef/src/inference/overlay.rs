@@ -1,6 +1,6 @@
 //! An attention map over its image, as in the official demonstration.
 
-use albef_data::image::{RgbImage, resize_bicubic};
+use albef_data::image::{ResizeOrder, RgbImage, resize_bicubic};
 use albef_data::scenes::png;
 
 use super::ground::Grounding;
@@ -45,7 +45,10 @@ fn enlarged(image: &RgbImage) -> (RgbImage, usize) {
     let factor = LEGIBLE.div_ceil(image.width.max(image.height).max(1)).max(1);
     match factor {
         1 => (image.clone(), 1),
-        _ => (resize_bicubic(image, image.width * factor, image.height * factor), factor),
+        _ => {
+            let (width, height) = (image.width * factor, image.height * factor);
+            (resize_bicubic(image, width, height, ResizeOrder::default()), factor)
+        }
     }
 }
 

@@ -158,7 +158,8 @@ impl Pipeline {
             for part in hits.chunks_mut(FUSED) {
                 control.check()?;
                 let which: Vec<usize> = part.iter().map(|h| h.index).collect();
-                let (pixels, _) = images.load(&which, self.image_res(), self.device());
+                let (pixels, _) =
+                    images.load(&which, self.image_res(), self.reader(), self.device());
                 let (_, logits) = self.match_pixels(pixels, &texts)?;
                 for (hit, logits) in part.iter_mut().zip(logits) {
                     hit.probability = Some(match_probability(logits));

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use albef_data::dataset::{
     Batch, Dataset, EntryContext, ImageRoots, ReadEntry, Sample, SourceSpec, Target, TaskFields,
-    read_list, read_source, text_field,
+    read_list, read_source, text_field, unread_formats,
 };
 use albef_data::text::TokenBatch;
 use albef_report::{Kind, bootstrap_interval};
@@ -326,7 +326,11 @@ fn image_folder(root: &Path) -> Result<Vec<Sample>> {
     let mut samples = Vec::new();
     for folder in folders {
         let label = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        for sample in read_source(&SourceSpec::new(&folder.display().to_string(), None))?.samples {
+        let found = read_source(&SourceSpec::new(&folder.display().to_string(), None))?;
+        if let Some(line) = unread_formats(&found.left_out) {
+            tracing::warn!("{}: {line}", folder.display());
+        }
+        for sample in found.samples {
             let name = format!("{label}/{}", sample.name);
             let (task, captions) = (fields(&[&label]), vec![String::new()]);
             samples.push(Sample { key: name.clone(), name, captions, task, ..sample });

@@ -1,6 +1,7 @@
 //! Measuring a model on the lists of a task.
 
-use albef_data::dataset::{Sample, Skipped};
+use albef_data::dataset::{Sample, Skipped, unread_formats};
+use albef_data::error::ImageErrorKind;
 use albef_report::Outcomes;
 use serde_json::Value;
 
@@ -69,13 +70,19 @@ pub(crate) fn first_of(
     out
 }
 
-/// Counts the members of archives that form no sample, and names the first.
+/// Counts the files of formats that are not read and the members of archives that form no sample, and names
+/// the first of these.
 pub(crate) fn left_out(skipped: &[Skipped]) -> Vec<String> {
-    if skipped.is_empty() {
-        return Vec::new();
+    let mut out = Vec::from_iter(unread_formats(skipped));
+    let members: Vec<&Skipped> = skipped
+        .iter()
+        .filter(|s| !matches!(s.error.kind, ImageErrorKind::Unsupported(_)))
+        .collect();
+    if members.is_empty() {
+        return out;
     }
-    let mut out = vec![format!("{} members form no sample and are skipped", skipped.len())];
-    let lines = skipped.iter().map(|s| format!("{}: {}", s.name, s.error));
+    out.push(format!("{} members form no sample and are skipped", members.len()));
+    let lines = members.iter().map(|s| format!("{}: {}", s.name, s.error));
     out.extend(first_of("skipped member", lines));
     out
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use albef_data::dataset::{
     Dataset, ImageRoots, Location, Sample, Skipped, Target, TaskFields, load_samples,
 };
-use albef_data::image::{DecodeOptions, Normalization};
+use albef_data::image::Normalization;
 use albef_data::text::{TextProcessing, TokenBatch, Tokenizer, Truncation, Vocabulary};
 use albef_report::{Kind, bootstrap_interval};
 use burn::tensor::{Tensor, activation};
@@ -93,7 +93,7 @@ pub(super) fn images(
         views,
         size,
         Normalization::default(),
-        &DecodeOptions::default(),
+        &model.reader,
         rayon::current_num_threads(),
     );
     (from_vec(pixels, [which.len() * views, 3, size, size], model.online.device()), failed)

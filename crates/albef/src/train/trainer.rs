@@ -9,9 +9,7 @@ use std::time::Instant;
 use albef_data::dataset::{
     Batch, Dataset, LoaderOptions, SkipReport, Skipped, TrainLoader, batches_per_epoch,
 };
-use albef_data::image::{
-    DecodeOptions, Normalization, RandAugment, ReferenceQuirks, TrainTransform,
-};
+use albef_data::image::{ImageReader, Normalization, RandAugment, ReferenceQuirks, TrainTransform};
 use albef_data::text::{Tokenizer, Vocabulary};
 use albef_weights::{KeepAs, KeyReport};
 use burn::tensor::Device;
@@ -70,6 +68,7 @@ pub struct Trainer {
     device: Device,
     output: PathBuf,
     report: SkipReport,
+    reader: ImageReader,
     pause: u64,
     start_notes: Vec<String>,
     /// What to say of the word pieces when the run goes on.
@@ -148,6 +147,7 @@ impl Trainer {
                     .processed(model.text.processing),
             ),
             data: Arc::new(data),
+            reader: ImageReader::new(config.train().image.decode_options()),
             config,
             model,
             vocabulary,
@@ -248,6 +248,12 @@ impl Trainer {
         self.data.left_out()
     }
 
+    /// How training and evaluation read images, with what was noted of those that were read.
+    #[must_use]
+    pub fn reader(&self) -> &ImageReader {
+        &self.reader
+    }
+
     /// Batches of an epoch.
     #[must_use]
     pub fn epoch_batches(&self) -> usize {
@@ -296,10 +302,11 @@ impl Trainer {
                     autocontrast: augment.autocontrast == AugmentForm::Reference,
                     sharpness: augment.sharpness == AugmentForm::Reference,
                 },
+                resize_order: c.image.resize_order,
             },
             flip_sided: c.image.flip_with_side_words,
             normalization: Normalization::default(),
-            decode: DecodeOptions::default(),
+            reader: self.reader.clone(),
             max_skipped: usize::try_from(c.data.max_skipped).ok(),
         };
         let (data, tokenizer) = (self.data.clone(), self.tokenizer.clone());
@@ -458,6 +465,7 @@ impl Trainer {
             report: KeyReport::default(),
             config_inferred: false,
             folder: self.output.clone(),
+            reader: self.reader.clone(),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Accuracy of boxes chosen by attention maps, beside a random box and the one nearest to the center.
 
 use albef_data::dataset::Skipped;
-use albef_data::image::DecodeOptions;
 use albef_report::{Kind, Outcomes, bootstrap_interval};
 use serde_json::{Value, json};
 
@@ -122,7 +121,7 @@ pub fn measure(
     let all: Vec<usize> = (0..samples.len()).collect();
     for part in all.chunks(BATCH) {
         control.check()?;
-        let (pixels, failed) = images.load(part, model.image_res(), model.device());
+        let (pixels, failed) = images.load(part, model.image_res(), model.reader(), model.device());
         let phrases = part.iter().map(|i| model.phrase(&samples[*i].captions[0]));
         let (texts, cut): (Vec<Vec<u32>>, Vec<bool>) =
             phrases.map(|p| (p.ids, p.truncated)).unzip();
@@ -138,7 +137,7 @@ pub fn measure(
                 (Some(skipped), _) => Err(skipped),
                 (None, Some(size)) => Ok(size),
                 (None, None) => samples[*i]
-                    .decode(&DecodeOptions::default())
+                    .read_view(0, model.reader())
                     .map(|image| (image.height, image.width))
                     .map_err(|error| Skipped { name: samples[*i].name.clone(), error }),
             };

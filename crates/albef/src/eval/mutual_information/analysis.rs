@@ -147,7 +147,7 @@ pub fn measure(
 ) -> Result<Analysis> {
     options.check()?;
     let config = &loaded.config;
-    let model = Pipeline::new(loaded.albef()?, loaded.online.clone(), &loaded.vocabulary)?;
+    let model = Pipeline::from_loaded(loaded)?;
     let has_momentum = !loaded.momentum.entries().is_empty();
     let teacher = has_momentum
         .then(|| momentum_encoders(&loaded.momentum, config, Precision::F32))
@@ -197,7 +197,8 @@ pub fn measure(
             break;
         }
         let which = &order[at..at + batch];
-        let (pixels, failed) = images.load(which, model.image_res(), model.device());
+        let (pixels, failed) =
+            images.load(which, model.image_res(), model.reader(), model.device());
         if failed.is_empty() {
             add(pixels, which)?;
             at += batch;

@@ -176,7 +176,8 @@ pub fn measure(
     };
     let skipped = RefCell::new(BTreeMap::new());
     let load = |which: &[usize]| -> Result<_> {
-        let (pixels, failed) = images.load(which, model.image_res(), model.device());
+        let (pixels, failed) =
+            images.load(which, model.image_res(), model.reader(), model.device());
         skipped.borrow_mut().extend(failed);
         Ok(pixels)
     };

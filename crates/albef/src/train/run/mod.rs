@@ -222,6 +222,7 @@ impl Session<'_> {
         if !listed {
             report_skipped(&self.trainer.skipped());
         }
+        self.trainer.reader().lines().iter().for_each(|line| tracing::info!("{line}"));
         let ended = ended?;
         finished?;
         if ended == RunOutcome::Done {
@@ -308,7 +309,8 @@ fn tested(
 fn best_model(trainer: &Trainer, output: &Path) -> Result<LoadedModel> {
     let accepted = [trainer.config().task()];
     let device = trainer.state.online.device();
-    Checkpoint::open(&output.join(BEST))?.load(&accepted, device, Parts::Inference)
+    let model = Checkpoint::open(&output.join(BEST))?.load(&accepted, device, Parts::Inference)?;
+    Ok(LoadedModel { reader: trainer.reader().clone(), ..model })
 }
 
 fn write_answers(path: &Path, answers: &[Value]) -> Result<()> {

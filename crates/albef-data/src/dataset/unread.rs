@@ -1,0 +1,101 @@
+//! Files that are images, or look like some, by content where the name does not tell.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::folder::is_picture;
+use super::source::Skipped;
+use crate::error::{ImageError, ImageErrorKind as Kind};
+use crate::image::{Content, HEAD, content, unread};
+
+/// Endings of files that lie beside images and are none, so that they need not be opened.
+const OTHERS: [&str; 20] = [
+    "txt",
+    "json",
+    "jsonl",
+    "csv",
+    "tsv",
+    "md",
+    "tar",
+    "zip",
+    "gz",
+    "yaml",
+    "yml",
+    "xml",
+    "html",
+    "py",
+    "log",
+    "npy",
+    "npz",
+    "pt",
+    "pth",
+    "safetensors",
+];
+
+/// What a file is to a reader of images.
+pub(super) enum Looks {
+    /// An image of a format that is read.
+    Image,
+    /// An image of this format, which is not read.
+    Unread(&'static str),
+    /// No image.
+    Other,
+}
+
+/// Looks at the name, and at the first bytes where it does not tell.
+pub(super) fn looks(path: &Path) -> Looks {
+    if is_picture(path) {
+        return Looks::Image;
+    }
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    if OTHERS.iter().any(|e| extension.eq_ignore_ascii_case(e)) {
+        return Looks::Other;
+    }
+    match (head(path).map(|h| content(&h)), unread(extension)) {
+        (Some(Content::Image(_)), _) => Looks::Image,
+        // Most raw formats are TIFF inside.
+        (Some(Content::Unread("TIFF")), Some("RAW")) => Looks::Unread("RAW"),
+        (Some(Content::Unread(format)), _) | (_, Some(format)) => Looks::Unread(format),
+        _ => Looks::Other,
+    }
+}
+
+/// The first bytes of a plain file.
+fn head(path: &Path) -> Option<Vec<u8>> {
+    // Opening a pipe would wait for its writer.
+    if !path.metadata().is_ok_and(|m| m.is_file()) {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(HEAD as u64).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// The error about an image of a format that is not read.
+pub(super) fn refusal(format: &'static str) -> ImageError {
+    let detail = format!("{format} is not supported; convert it to JPEG or PNG");
+    ImageError { kind: Kind::Unsupported(format), detail }
+}
+
+/// Counts by format the files of a folder that are images of a kind that is not read; `None` without any.
+#[must_use]
+pub fn unread_formats(skipped: &[Skipped]) -> Option<String> {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for skipped in skipped {
+        let Kind::Unsupported(format) = skipped.error.kind else { continue };
+        match counts.iter_mut().find(|(name, _)| *name == format) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((format, 1)),
+        }
+    }
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let all: usize = counts.iter().map(|(_, count)| count).sum();
+    let list: Vec<String> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    let files = match all {
+        0 => return None,
+        1 => "1 file that looks like an image is".to_owned(),
+        n => format!("{n} files that look like images are"),
+    };
+    Some(format!("{files} of a kind that is not read ({})", list.join(", ")))
+}

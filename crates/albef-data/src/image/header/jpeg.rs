@@ -1,0 +1,130 @@
+//! The markers of a JPEG.
+
+use std::borrow::Cow;
+
+use super::{Header, be16, corrupt, exif, truncated};
+use crate::error::ImageError;
+
+const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
+
+/// Walks from marker to marker to the end marker of the image itself: thumbnails in segments and images that
+/// follow do not count. As in libjpeg, bytes between segments are passed over, and data of a scan that stop
+/// early are no error as long as the markers go on.
+pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
+    let end = || truncated("the JPEG has no end marker");
+    let mut header = Header::default();
+    let (mut frame, mut jfif) = (None, false);
+    // Places of the color transform in Adobe markers.
+    let mut adobe = Vec::new();
+    let (mut exif, mut xmp) = (None, None);
+    let mut whole_scan = false;
+    let mut at = 2;
+    let end_at = loop {
+        let (marker, after) = next_marker(bytes, at).ok_or_else(end)?;
+        at = after;
+        match marker {
+            0xd9 => break at,
+            0xd8 => return Err(truncated("another JPEG begins before the end of this one")),
+            // Without a length: TEM, and restarts of a scan.
+            0x01 | 0xd0..=0xd7 => continue,
+            0x02..=0xbf => {
+                return Err(corrupt(format!(
+                    "unknown JPEG marker FF {marker:02X} at byte {}",
+                    at - 2
+                )));
+            }
+            0xda if whole_scan => {
+                return Err(corrupt(format!(
+                    "a second scan of a finished JPEG at byte {}",
+                    at - 2
+                )));
+            }
+            _ => {}
+        }
+        let length = be16(bytes, at).ok_or_else(end)? as usize;
+        // What a reader need not know may have no length at all.
+        if length < 2 && !matches!(marker, 0xe0..=0xef | 0xfe) {
+            return Err(corrupt(format!("JPEG segment FF {marker:02X} of length {length}")));
+        }
+        let length = length.max(2);
+        let body = bytes.get(at + 2..at + length).ok_or_else(end)?;
+        match marker {
+            0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
+                let (Some(height), Some(width), Some(components)) =
+                    (be16(body, 1), be16(body, 3), body.get(5))
+                else {
+                    return Err(corrupt("a JPEG frame header without size"));
+                };
+                if frame.replace((marker, *components)).is_some() {
+                    return Err(corrupt("a JPEG with two frame headers"));
+                }
+                (header.width, header.height) = (width, height);
+            }
+            0xda => {
+                let Some((kind, components)) = frame else {
+                    return Err(corrupt("a JPEG scan before the frame header"));
+                };
+                let progressive = matches!(kind, 0xc2 | 0xc6 | 0xca | 0xce);
+                if progressive && !progressive_scan(body) {
+                    let place = at - 2;
+                    return Err(corrupt(format!(
+                        "impossible progression of the JPEG scan at byte {place}"
+                    )));
+                }
+                whole_scan = !progressive && body.first().is_some_and(|n| *n >= components);
+            }
+            0xe0 if body.starts_with(b"JFIF\0") && body.len() >= 14 => jfif = true,
+            0xe1 if body.starts_with(b"Exif\0\0") => {
+                exif = exif.or_else(|| exif::orientation(body))
+            }
+            0xe1 if body.starts_with(XMP) => xmp = xmp.or_else(|| exif::xmp_orientation(body)),
+            0xee if body.starts_with(b"Adobe") && body.len() >= 12 => adobe.push(at + 2 + 11),
+            _ => {}
+        }
+        at += length;
+    };
+    header.orientation = exif.or(xmp);
+    header.bytes = Cow::Borrowed(&bytes[..end_at]);
+    // The decoder takes fewer color transforms than libjpeg, and the marker against JFIF.
+    let transform = |given: u8, components: u8| match components {
+        3 => u8::from(jfif || given != 0),
+        4 if given != 0 => 2,
+        4 => 0,
+        _ => given.min(2),
+    };
+    if let Some((_, components)) = frame {
+        for place in adobe {
+            let given = bytes[place];
+            let meant = transform(given, components);
+            if meant != given {
+                header.bytes.to_mut()[place] = meant;
+            }
+        }
+    }
+    Ok(header)
+}
+
+/// Whether coefficients and bits of a progressive scan are possible ones.
+fn progressive_scan(body: &[u8]) -> bool {
+    let components = body.first().map_or(0, |n| usize::from(*n));
+    let Some(&[first, last, bits]) = body.get(1 + 2 * components..4 + 2 * components) else {
+        return false;
+    };
+    let (high, low) = (bits >> 4, bits & 15);
+    let range = match first {
+        0 => last == 0,
+        _ => first <= last && last < 64 && components == 1,
+    };
+    range && (high == 0 || low == high - 1) && low <= 13
+}
+
+/// The next marker from `at` on, and the place behind it. In a scan `FF 00` is data.
+fn next_marker(bytes: &[u8], mut at: usize) -> Option<(u8, usize)> {
+    loop {
+        at += bytes.get(at..)?.iter().position(|b| *b == 0xff)?;
+        at += bytes[at..].iter().position(|b| *b != 0xff)?;
+        if bytes[at] != 0 {
+            return Some((bytes[at], at + 1));
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What the structure of an encoded image says, read without decoding it: format, size, orientation, frames,
+//! and whether the file ends before the image does.
+
+mod bmp;
+mod exif;
+mod gif;
+mod jpeg;
+mod png;
+mod webp;
+
+use std::borrow::Cow;
+
+use image::metadata::Orientation;
+
+use super::sniff::Format;
+use crate::error::{ImageError, ImageErrorKind as Kind};
+
+/// What the structure of a file says.
+#[derive(Debug, Default)]
+pub(super) struct Header<'a> {
+    pub width: u64,
+    pub height: u64,
+    /// How the image must be turned to be upright, if its metadata say so.
+    pub orientation: Option<Orientation>,
+    /// More than one frame; the first one is read.
+    pub animated: bool,
+    /// Gray with alpha of 16 bits each.
+    pub gray_alpha16: bool,
+    /// The bytes for the decoder, up to the end of the image.
+    pub bytes: Cow<'a, [u8]>,
+    /// Where on its canvas the bytes' image belongs, if not at the top left corner or not all of it.
+    pub frame: Option<[usize; 2]>,
+}
+
+/// Reads the structure of a file.
+pub(super) fn read(format: Format, bytes: &[u8]) -> Result<Header<'_>, ImageError> {
+    match format {
+        Format::Jpeg => jpeg::read(bytes),
+        Format::Png => png::read(bytes),
+        Format::WebP => webp::read(bytes),
+        Format::Gif => gif::read(bytes),
+        Format::Bmp => bmp::read(bytes),
+    }
+}
+
+fn truncated(detail: impl Into<String>) -> ImageError {
+    ImageError { kind: Kind::Truncated, detail: detail.into() }
+}
+
+fn corrupt(detail: impl Into<String>) -> ImageError {
+    ImageError { kind: Kind::Corrupt, detail: detail.into() }
+}
+
+/// `bytes[at..at + N]`.
+fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at.checked_add(N)?)?.try_into().ok()
+}
+
+fn le16(bytes: &[u8], at: usize) -> Option<u64> {
+    array(bytes, at).map(|b| u16::from_le_bytes(b).into())
+}
+
+fn le24(bytes: &[u8], at: usize) -> Option<u64> {
+    array::<3>(bytes, at).map(|[a, b, c]| u32::from_le_bytes([a, b, c, 0]).into())
+}
+
+fn le32(bytes: &[u8], at: usize) -> Option<u64> {
+    array(bytes, at).map(|b| u32::from_le_bytes(b).into())
+}
+
+fn be16(bytes: &[u8], at: usize) -> Option<u64> {
+    array(bytes, at).map(|b| u16::from_be_bytes(b).into())
+}
+
+fn be32(bytes: &[u8], at: usize) -> Option<u64> {
+    array(bytes, at).map(|b| u32::from_be_bytes(b).into())
+}

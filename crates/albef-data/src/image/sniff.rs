@@ -1,0 +1,223 @@
+//! What a file is, by its first bytes.
+
+use crate::error::{ImageError, ImageErrorKind as Kind};
+
+/// Formats that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// JPEG.
+    Jpeg,
+    /// PNG and APNG.
+    Png,
+    /// WebP.
+    WebP,
+    /// GIF.
+    Gif,
+    /// BMP.
+    Bmp,
+}
+
+impl Format {
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Jpeg => "JPEG",
+            Self::Png => "PNG",
+            Self::WebP => "WebP",
+            Self::Gif => "GIF",
+            Self::Bmp => "BMP",
+        }
+    }
+}
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// An image of a format that is read.
+    Image(Format),
+    /// An image of a format that is not read, by its name.
+    Unread(&'static str),
+    /// Anything else.
+    Other,
+}
+
+/// How the names of images end that are not read, and what they are.
+const UNREAD: [(&str, &[&str]); 15] = [
+    ("HEIC", &["heic", "heif", "hif"]),
+    ("TIFF", &["tif", "tiff"]),
+    ("AVIF", &["avif"]),
+    ("JPEG XL", &["jxl"]),
+    ("JPEG 2000", &["jp2", "j2k", "jpx", "jpf"]),
+    (
+        "RAW",
+        &[
+            "cr2", "cr3", "crw", "nef", "nrw", "arw", "srf", "sr2", "dng", "orf", "rw2", "raf",
+            "pef", "srw", "3fr", "erf", "kdc", "mrw", "x3f",
+        ],
+    ),
+    ("PSD", &["psd", "psb"]),
+    ("SVG", &["svg", "svgz"]),
+    ("ICO", &["ico", "cur"]),
+    ("TGA", &["tga"]),
+    ("PNM", &["ppm", "pgm", "pbm", "pnm"]),
+    ("QOI", &["qoi"]),
+    ("OpenEXR", &["exr"]),
+    ("HDR", &["hdr"]),
+    ("DDS", &["dds"]),
+];
+
+/// Bytes that tell what a file is.
+pub(crate) const HEAD: usize = 512;
+
+/// What begins with these bytes.
+pub(crate) fn content(head: &[u8]) -> Content {
+    use Content::{Image, Unread};
+    let at = |place: usize, bytes: &[u8]| head.get(place..).is_some_and(|h| h.starts_with(bytes));
+    let starts = |bytes: &[u8]| at(0, bytes);
+    match () {
+        () if starts(&[0xff, 0xd8, 0xff]) => Image(Format::Jpeg),
+        () if starts(b"\x89PNG\r\n\x1a\n") => Image(Format::Png),
+        () if starts(b"RIFF") && at(8, b"WEBP") => Image(Format::WebP),
+        () if starts(b"GIF87a") || starts(b"GIF89a") => Image(Format::Gif),
+        // The header that follows has one of a few sizes: two letters alone begin many a text.
+        () if starts(b"BM") && at(15, &[0, 0, 0]) => Image(Format::Bmp),
+        () if at(4, b"ftyp") => media(head).map_or(Content::Other, Unread),
+        () if starts(b"II*\0") && at(8, b"CR") => Unread("RAW"),
+        () if [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"].iter().any(|m| starts(*m)) => Unread("TIFF"),
+        () if starts(&[0xff, 0x0a]) || at(4, b"JXL \r\n\x87\n") => Unread("JPEG XL"),
+        () if at(4, b"jP  \r\n\x87\n") || starts(&[0xff, 0x4f, 0xff, 0x51]) => Unread("JPEG 2000"),
+        () if starts(b"FUJIFILMCCD-RAW") || starts(b"IIRO") || starts(b"IIU\0") => Unread("RAW"),
+        () if starts(b"8BPS") => Unread("PSD"),
+        () if starts(b"qoif") => Unread("QOI"),
+        () if starts(b"\x76\x2f\x31\x01") => Unread("OpenEXR"),
+        () if starts(b"DDS ") => Unread("DDS"),
+        () if starts(b"#?RADIANCE") => Unread("HDR"),
+        () if is_svg(head) => Unread("SVG"),
+        () => Content::Other,
+    }
+}
+
+/// The image format of an ISO media file; `None` for videos and others.
+fn media(head: &[u8]) -> Option<&'static str> {
+    let size = u32::from_be_bytes(head.get(..4)?.try_into().ok()?) as usize;
+    let brands = head.get(8..size.clamp(12, head.len().max(12)))?;
+    let has = |brand: &[u8]| brands.chunks(4).any(|b| b == brand);
+    match &brands[..4] {
+        b"avif" | b"avis" => Some("AVIF"),
+        b"crx " => Some("RAW"),
+        b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" => Some("HEIC"),
+        b"mif1" | b"msf1" if has(b"avif") => Some("AVIF"),
+        b"mif1" | b"msf1" => Some("HEIC"),
+        _ => None,
+    }
+}
+
+fn is_svg(head: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(head).to_lowercase();
+    let text = text.trim_start_matches('\u{feff}').trim_start();
+    text.starts_with("<svg") || (text.starts_with("<?xml") && text.contains("<svg"))
+}
+
+/// The format of images whose names end so, if it is not read.
+pub(crate) fn unread(extension: &str) -> Option<&'static str> {
+    let has = |names: &[&str]| names.iter().any(|e| extension.eq_ignore_ascii_case(e));
+    UNREAD.iter().find(|(_, names)| has(names)).map(|(name, _)| *name)
+}
+
+/// The format of a file that is read, or what the file is instead.
+pub(super) fn format(bytes: &[u8]) -> Result<Format, ImageError> {
+    let error = |kind, detail| Err(ImageError { kind, detail });
+    if bytes.is_empty() {
+        return error(Kind::Empty, "the file has no bytes".into());
+    }
+    match content(&bytes[..bytes.len().min(HEAD)]) {
+        Content::Image(format) => Ok(format),
+        Content::Unread("SVG") => {
+            error(Kind::UnknownFormat, "an SVG drawing; only images of pixels are read".into())
+        }
+        Content::Unread(name) => error(
+            Kind::Unsupported(name),
+            format!("{name} is not supported; convert it to JPEG or PNG"),
+        ),
+        Content::Other => error(Kind::UnknownFormat, other(bytes)),
+    }
+}
+
+/// What a file is that is no image.
+fn other(bytes: &[u8]) -> String {
+    const POINTER: &str = "version https://git-lfs.github.com/spec/";
+    let head = String::from_utf8_lossy(&bytes[..bytes.len().min(HEAD)]);
+    let text = head.trim_start_matches('\u{feff}').trim_start();
+    if text.starts_with(POINTER) {
+        let size = text.lines().find_map(|line| line.strip_prefix("size "));
+        let size = size.map_or(String::new(), |n| format!(" to a file of {} bytes", n.trim()));
+        return format!("a Git LFS pointer{size}, not the image; run `git lfs pull`");
+    }
+    let lower = text.to_lowercase();
+    let page = ["<!doctype html", "<html", "<head", "<body"].iter().any(|t| lower.starts_with(t));
+    if page || (lower.starts_with("<?xml") && lower.contains("<html")) {
+        return "an HTML page, not an image; download the file again".into();
+    }
+    if lower.starts_with("<?xml") {
+        return "an XML text, not an image; the server may have refused the download".into();
+    }
+    if bytes.iter().all(|b| *b == 0) {
+        return "all bytes are zero; download the file again".into();
+    }
+    "not JPEG, PNG, WebP, GIF or BMP".into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_that_are_not_read_are_named() {
+        for (head, name) in [
+            (&b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"[..], "HEIC"),
+            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC"),
+            (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf", "AVIF"),
+            (b"\0\0\0\x18ftypavif\0\0\0\0mif1avif", "AVIF"),
+            (b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom", "RAW"),
+            (b"II*\0\x10\0\0\0CR\x02\0", "RAW"),
+            (b"II*\0\x08\0\0\0\0\0\0\0", "TIFF"),
+            (b"MM\0*\0\0\0\x08", "TIFF"),
+            (b"\xff\x0a\xfa\x1f", "JPEG XL"),
+            (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+            (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+            (b"8BPS\0\x01", "PSD"),
+        ] {
+            assert_eq!(content(head), Content::Unread(name));
+            let refused = format(head).unwrap_err();
+            assert_eq!(refused.kind, Kind::Unsupported(name));
+            assert!(refused.detail.starts_with(&format!("{name} is not supported")), "{refused}");
+        }
+        for head in
+            [&b"\0\0\0\x18ftypisom\0\0\0\0"[..], b"\0\0\0\x08ftyp", b"BMW drives", b"", b"\xff"]
+        {
+            assert_eq!(content(head), Content::Other, "{}", head.escape_ascii());
+        }
+        assert_eq!(
+            (unread("HEIC"), unread("Tif"), unread("png")),
+            (Some("HEIC"), Some("TIFF"), None)
+        );
+    }
+
+    #[test]
+    fn what_was_downloaded_in_place_of_an_image_is_named() {
+        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+        for (bytes, kind, part) in [
+            (&pointer[..], Kind::UnknownFormat, "a Git LFS pointer to a file of 12345 bytes"),
+            (b"\n<!DOCTYPE html><title>404", Kind::UnknownFormat, "an HTML page"),
+            (b"<?xml version=\"1.0\"?><html xmlns=\"x\">", Kind::UnknownFormat, "an HTML page"),
+            (b"<?xml version=\"1.0\"?><Error>AccessDenied", Kind::UnknownFormat, "an XML text"),
+            (b"<svg xmlns=\"x\">", Kind::UnknownFormat, "an SVG drawing"),
+            (b"", Kind::Empty, "no bytes"),
+            (&[0; 64], Kind::UnknownFormat, "all bytes are zero"),
+        ] {
+            let refused = format(bytes).unwrap_err();
+            assert_eq!(refused.kind, kind, "{refused}");
+            assert!(refused.detail.contains(part), "{refused}");
+        }
+    }
+}
