@@ -6,7 +6,7 @@ use albef::task::{ListFault, TASKS, TaskRef, read_annotations};
 use albef::train::corpus_vocabulary;
 use albef::write_folder::write_folder;
 use albef_data::dataset::{
-    CheckOptions, CheckReport, Contents, ImageRoots, SourceSpec, check_samples, read_source,
+    CheckOptions, CheckReport, ImageRoots, SourceSpec, check_contents, read_source,
 };
 use albef_data::scenes::{Sprites, TaskCorpus, build_tasks, write_tasks};
 use anyhow::{Context, Result, bail};
@@ -99,17 +99,17 @@ fn check_source(a: &CheckArguments) -> Result<ExitStatus> {
         Some(task) => {
             let root = || a.image_root.clone().unwrap_or_default();
             let roots = ImageRoots { image_root: root(), vqa_root: root(), vg_root: root() };
-            let samples = read_annotations(task, list, &roots)?;
-            Contents { samples, left_out: Vec::new() }
+            read_annotations(task, list, &roots)?
         }
     };
     let options = CheckOptions {
         decode: !a.quick,
         max_problems: a.show,
         workers: rayon::current_num_threads(),
+        texts_are_captions: a.task.0.is_none(),
         ..CheckOptions::default()
     };
-    let mut report = check_samples(&contents.samples, &contents.left_out, &options);
+    let mut report = check_contents(&contents, &options);
     let mut faults = Vec::new();
     if let Some(task) = a.task.0 {
         // An image with several questions, or a question asked of several, is no repetition.
@@ -127,7 +127,8 @@ fn check_source(a: &CheckArguments) -> Result<ExitStatus> {
             "without_captions": report.without_captions,
             "repeated_samples": report.repeated_samples,
             "repeated_captions": report.repeated_captions, "left_out": report.left_out,
-            "problems": report.problems, "clean": clean
+            "caption_faults": report.caption_faults, "sharing_a_caption": report.sharing_a_caption,
+            "problems": report.problems, "hints": report.hints, "clean": clean
         });
         for fault in &faults {
             value[fault.key] = json!(fault.count);
@@ -153,13 +154,16 @@ fn print_report(report: &CheckReport, faults: &[ListFault]) -> Result<()> {
         (report.blank_captions, "blank texts"),
         (report.repeated_samples, "samples that repeat an earlier one"),
         (report.repeated_captions, "captions repeated within a sample"),
-        (report.left_out, "members of archives that form no sample"),
+        (report.caption_faults, "captions that cannot be used, or not as they are written"),
+        (report.sharing_a_caption, "images that share one caption"),
+        (report.left_out, "entries or members of archives that form no sample"),
     ];
     let own = faults.iter().map(|f| (f.count, f.about));
     for (count, what) in counts.into_iter().chain(own).filter(|(count, _)| *count > 0) {
         say!("{count} {what}")?;
     }
-    report.problems.iter().try_for_each(|problem| say!("  {problem}"))
+    report.problems.iter().try_for_each(|problem| say!("  {problem}"))?;
+    report.hints.iter().try_for_each(|hint| say!("hint: {hint}"))
 }
 
 /// The concepts to train on, and those that are held out.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use albef::Pipeline;
 use albef::inference::write_npy;
+use albef_data::input::text_of_file;
+use albef_data::names;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
@@ -56,7 +58,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         let features = model.embed_set(&images, &bar())?;
         tell_unusable("skipped", &features.skipped);
         skipped = features.skipped.len();
-        let name = |i: &usize| ("image", images.samples()[*i].name.clone());
+        let name = |i: &usize| ("image", images.full_name(*i));
         rows.names.extend(features.images.iter().map(name));
         rows.values = features.values;
     }
@@ -75,7 +77,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         }
         None => {
             for ((kind, name), feature) in rows.names.iter().zip(rows.values.chunks(width)) {
-                say!("{}", json!({*kind: name, "feature": feature}))?;
+                say!("{}", json!({*kind: names::readable(name), "feature": feature}))?;
             }
         }
     }
@@ -86,8 +88,9 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
 fn texts(a: &Arguments) -> Result<Vec<String>> {
     let mut texts = a.text.clone();
     if let Some(file) = &a.texts {
-        let lines = std::fs::read_to_string(file)
-            .with_context(|| format!("cannot read {}", file.display()))?;
+        let bytes =
+            std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let lines = text_of_file(file, &bytes)?;
         texts.extend(lines.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned));
     }
     if let Some(file) = a.texts.as_ref().filter(|_| a.images.is_none() && texts.is_empty()) {

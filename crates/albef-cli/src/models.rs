@@ -50,10 +50,11 @@ pub fn open_task_model(
     Ok(model)
 }
 
-/// Opens images of a folder, an archive or a list, and counts the members that form no sample.
+/// Opens images of a folder, an archive or a list, and counts what forms no sample.
 pub fn open_images(source: &str, image_root: Option<&Path>) -> Result<ImageSet> {
     let images = ImageSet::open(source, image_root)?;
     tell_left_out(source, images.skipped_members());
+    images.notes().iter().for_each(|note| tracing::info!("{note}"));
     Ok(images)
 }
 

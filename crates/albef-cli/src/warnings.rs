@@ -1,6 +1,7 @@
 //! What was not used as given: named and counted on standard error.
 
 use albef::{Skipped, Truncation};
+use albef_data::error::ImageErrorKind;
 
 /// Unusable images that are named one by one.
 pub const SHOWN: usize = 10;
@@ -22,8 +23,13 @@ pub fn tell_unusable(what: &str, skipped: &[Skipped]) {
 /// Counts the members of archives that form no sample, and names the first.
 pub fn tell_left_out(source: &str, skipped: &[Skipped]) {
     if !skipped.is_empty() {
-        tracing::warn!("{source}: {} members form no sample and are skipped", skipped.len());
-        tell_first("skipped member", lines(skipped));
+        let entries = skipped.iter().any(|s| s.error.kind == ImageErrorKind::Entry);
+        let (what, one) = match entries {
+            true => ("entries or members form", "skipped"),
+            false => ("members form", "skipped member"),
+        };
+        tracing::warn!("{source}: {} {what} no sample and are skipped", skipped.len());
+        tell_first(one, lines(skipped));
     }
 }
 

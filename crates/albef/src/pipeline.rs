@@ -39,7 +39,7 @@ use crate::error::{Error, Result};
 use crate::eval::retrieval::{embed_texts, similarities, top_k};
 use crate::model::Albef;
 use crate::model_path::note_inferred;
-use crate::params::{Params, from_vec, to_vec};
+use crate::params::{Params, from_vec, outputs, to_vec};
 use crate::task::TaskRef;
 
 /// Images that are encoded at a time.
@@ -221,7 +221,7 @@ impl Pipeline {
     /// Features `[n, embed_dim]` of normalized pixels `[n, 3, S, S]`.
     pub(crate) fn embed_pixels(&self, pixels: Tensor<4>) -> Result<Vec<f32>> {
         let states = self.model.encoders.visual_encoder.forward(pixels)?;
-        Ok(to_vec(self.model.encoders.image_feat(&states)))
+        outputs(self.model.encoders.image_feat(&states), "image features")
     }
 
     /// The `k` features with the largest cosine to a text, best first, ties to the lower index.

@@ -399,7 +399,7 @@ fn run(work: &Work, sender: &SyncSender<Message>) {
 /// If there is none.
 pub fn batches_per_epoch(samples: usize, batch: usize) -> Result<usize> {
     if batch == 0 || samples < batch {
-        return Err(DataError::SmallerThanBatch { samples, batch });
+        return Err(DataError::SmallerThanBatch { samples, batch, key: "batch_size" });
     }
     Ok(samples / batch)
 }

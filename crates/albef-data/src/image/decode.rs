@@ -131,6 +131,17 @@ fn known_picture(bytes: &[u8], options: &DecodeOptions) -> Result<DynamicImage, 
     Ok(picture)
 }
 
+/// Height and width of an encoded image, from its header.
+pub(crate) fn image_size(bytes: &[u8]) -> Result<(usize, usize), ImageError> {
+    let format = image::guess_format(bytes)
+        .map_err(|_| error(Kind::UnknownFormat, "not JPEG, PNG, WebP, GIF or BMP"))?;
+    let read = || ImageReader::with_format(Cursor::new(bytes), format).into_dimensions();
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(size) => size.map(|(w, h)| (h as usize, w as usize)).map_err(|e| classify(&e)),
+        Err(_) => Err(error(Kind::Corrupt, "the decoder gave up")),
+    }
+}
+
 /// Alpha is dropped, not blended; wide channels keep their high byte, wide grey as asked.
 fn to_rgb(picture: DynamicImage, gray16: Gray16) -> RgbImage {
     let (width, height) = (picture.width() as usize, picture.height() as usize);

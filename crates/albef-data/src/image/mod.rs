@@ -7,7 +7,7 @@ mod transform;
 
 pub use augment::{Op, ReferenceQuirks, apply, signed};
 pub use decode::{DecodeOptions, Gray16, decode, decode_rgba, open};
-pub(crate) use decode::{fail, plain_file, read_picture};
+pub(crate) use decode::{fail, image_size, plain_file, read_picture};
 pub use resize::resize_bicubic;
 pub use transform::{
     CropDraws, Normalization, RandAugment, TrainTransform, crop, flip_horizontal,

@@ -6,5 +6,6 @@ mod broken;
 mod dataset_promises;
 mod datasets;
 mod golden;
+mod odd_samples;
 mod properties;
 mod shards;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use albef_data::input::read_text;
 use albef_data::text::Vocabulary;
 use albef_weights::{StateDict, with_official_names};
 
@@ -160,7 +161,7 @@ fn refuse_unfinished_run(path: &Path) -> Result<()> {
 }
 
 fn read_config(path: &Path) -> Result<ModelConfig> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let text = read_text(path)?;
     let config: ModelConfig = serde_json::from_str(&text)
         .map_err(|e| Error::Format { path: path.to_owned(), detail: e.to_string() })?;
     config.check()?;

@@ -219,6 +219,15 @@ impl ModelConfig {
                 (v.image_res / v.patch).max(1) * v.patch
             ));
         }
+        if v.grid() > MAX_GRID {
+            return fail(format!(
+                "`image_res` {} and `patch` {} make {grid} x {grid} patches, and attention takes time and \
+                 memory by the square of their number; at most {MAX_GRID} x {MAX_GRID} are possible",
+                v.image_res,
+                v.patch,
+                grid = v.grid()
+            ));
+        }
         let table = v.tokens() * v.width;
         if table > MAX_POSITION_VALUES {
             return fail(format!(
@@ -288,6 +297,8 @@ impl ModelConfig {
 
 /// Pixels along the side of an image.
 const MAX_IMAGE_RES: usize = 4096;
+/// Patches along a side: 1536 pixels in patches of 16.
+const MAX_GRID: usize = 96;
 /// Blocks of an encoder.
 const MAX_LAYERS: usize = 256;
 /// Widths, and rows of the smaller tables.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::model::{DropoutRng, ImageStates, TokenBatch, VqaModel};
 use crate::ops::index;
-use crate::params::to_vec;
+use crate::params::outputs;
 
 /// How a candidate is scored (quirk Q19).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,7 +107,7 @@ pub fn rank(
     let own: Vec<usize> = (0..questions.len()).collect();
     let starts = TokenBatch::packed(&vec![[candidates.tokens[0][0]]; questions.len()]);
     let first = model.decode(&starts, questions, states.clone(), &own, none)?;
-    let p = to_vec(activation::softmax(model.head.forward(first), 1));
+    let p = outputs(activation::softmax(model.head.forward(first), 1), "probabilities")?;
     let vocabulary = p.len() / questions.len().max(1);
 
     let mut rankings = Vec::with_capacity(questions.len());
@@ -164,7 +164,8 @@ fn sequence_scores(
     }
     let logits = model.head.forward(decoded.clone().select(0, index(&rows, &decoded.device())));
     let log_p = activation::log_softmax(logits, 1);
-    let tokens = to_vec(crate::objectives::classify::gather_labels(log_p, &labels));
+    let chosen = crate::objectives::classify::gather_labels(log_p, &labels);
+    let tokens = outputs(chosen, "probabilities")?;
     let mut at = 0;
     Ok(texts
         .iter()

@@ -1,6 +1,9 @@
 //! Measuring a model on the lists of a task.
 
-use albef_data::dataset::{Sample, Skipped};
+use std::collections::HashMap;
+
+use albef_data::dataset::{Contents, Sample, Skipped, other_root};
+use albef_data::error::ImageErrorKind as Kind;
 use albef_report::Outcomes;
 use serde_json::Value;
 
@@ -74,9 +77,46 @@ pub(crate) fn left_out(skipped: &[Skipped]) -> Vec<String> {
     if skipped.is_empty() {
         return Vec::new();
     }
-    let mut out = vec![format!("{} members form no sample and are skipped", skipped.len())];
     let lines = skipped.iter().map(|s| format!("{}: {}", s.name, s.error));
-    out.extend(first_of("skipped member", lines));
+    if skipped.iter().all(|s| s.error.kind != Kind::Entry && s.error.kind != Kind::Caption) {
+        let mut out = vec![format!("{} members form no sample and are skipped", skipped.len())];
+        out.extend(first_of("skipped member", lines));
+        return out;
+    }
+    let faults = skipped.iter().filter(|s| s.error.kind == Kind::Caption).count();
+    let mut out = Vec::new();
+    if skipped.len() > faults {
+        let n = skipped.len() - faults;
+        out.push(format!("{n} entries or members form no sample and are skipped"));
+    }
+    if faults > 0 {
+        out.push(format!("{faults} captions cannot be used, or not as they are written"));
+    }
+    out.extend(first_of("not used as given", lines));
+    out
+}
+
+/// What of a list was not used as given, and which of its entries repeat an earlier one.
+pub(crate) fn list_warnings(contents: &Contents) -> Vec<String> {
+    let mut out = left_out(&contents.left_out);
+    out.extend(left_out(&contents.faults));
+    let mut first = HashMap::new();
+    let mut repeated = Vec::new();
+    for (i, s) in contents.samples.iter().enumerate() {
+        let of = (&s.location, &s.task.second, s.task.crops, &s.captions);
+        match first.insert(of, i) {
+            Some(_) => repeated.push(i),
+            None => {}
+        }
+    }
+    if let Some(at) = repeated.first() {
+        let name = &contents.samples[*at].name;
+        out.push(format!(
+            "{} entries repeat the image and text of an earlier one, such as sample {at} ({name}); each is \
+             counted",
+            repeated.len()
+        ));
+    }
     out
 }
 
@@ -105,13 +145,16 @@ pub(crate) fn refuse_if_none(usable: usize, samples: usize, skipped: &[Skipped])
 pub(crate) fn some_present(samples: &[Sample], key: &str, root: &str) -> Result<()> {
     let Some(first) = samples.first() else { return Ok(()) };
     match first.present() {
-        Err(error) if samples.iter().all(|s| s.present().is_err()) => Err(Error::Config(format!(
-            "`{key}`: none of the {} images can be found, the first is {} ({}); is `{root}` the right \
-             folder?",
-            samples.len(),
-            first.name,
-            error.detail
-        ))),
+        Err(error) if samples.iter().all(|s| s.present().is_err()) => {
+            let hint = other_root(samples).map_or(String::new(), |hint| format!("; hint: {hint}"));
+            Err(Error::Config(format!(
+                "`{key}`: none of the {} images can be found, the first is {} ({}); is `{root}` the right \
+                 folder?{hint}",
+                samples.len(),
+                first.name,
+                error.detail
+            )))
+        }
         _ => Ok(()),
     }
 }

@@ -59,7 +59,7 @@ pub(super) fn read(task: &str, json: &str) -> crate::Result<Vec<Sample>> {
     let path = dir.path().join("list.json");
     fs::write(&path, json).unwrap();
     let roots = ImageRoots { image_root: "r".into(), ..ImageRoots::default() };
-    read_annotations(TaskRef::named(task).unwrap(), &path, &roots)
+    read_annotations(TaskRef::named(task).unwrap(), &path, &roots).map(|found| found.samples)
 }
 
 /// The error of an entry that is not read.
@@ -294,8 +294,10 @@ fn damaged_lists_give_samples_or_an_error_that_names_the_file() {
         for _ in 0..800 {
             fs::write(&path, mutated(whole.as_bytes(), &mut s)).unwrap();
             match read_annotations(task, &path, &ImageRoots::default()) {
-                Ok(samples) => {
-                    assert!(samples.iter().all(|s| s.views() == 1 || !s.view_name(1).is_empty()));
+                Ok(found) => {
+                    assert!(
+                        found.samples.iter().all(|s| s.views() == 1 || !s.view_name(1).is_empty())
+                    );
                     read += 1;
                 }
                 Err(e) => {

@@ -159,8 +159,15 @@ fn logits(model: &LoadedModel) -> Result<Box<Logits<'_>>> {
 }
 
 /// An entry of the official lists.
-fn sentence(entry: &Value, context: EntryContext<'_>) -> Result<Sample, String> {
+fn sentence(entry: &Value, context: EntryContext<'_>) -> Result<Option<Sample>, String> {
+    if entry.get("gold_label").is_some() {
+        return sentence(&as_official(entry), context);
+    }
     let label = entry["label"].as_str();
+    // SNLI's mark where annotators did not agree.
+    if label == Some("-") {
+        return Ok(None);
+    }
     let Some(label) = CLASSES.iter().position(|class| Some(*class) == label) else {
         return Err(format!(
             "`label` is {}; it must be entailment, neutral or contradiction",
@@ -176,7 +183,17 @@ fn sentence(entry: &Value, context: EntryContext<'_>) -> Result<Sample, String> 
         image.push_str(".jpg");
     }
     let task = TaskFields { target: Target::Label(label), ..TaskFields::default() };
-    Ok(context.sample(&context.roots.image_root, image, text_field(entry, "sentence")?, task))
+    let text = text_field(entry, "sentence")?;
+    Ok(Some(context.sample(&context.roots.image_root, image, text, task)))
+}
+
+/// An entry of SNLI-VE's own files in the form of the official lists.
+fn as_official(entry: &Value) -> Value {
+    json!({
+        "image": entry["Flickr30K_ID"],
+        "sentence": entry["sentence2"],
+        "label": entry["gold_label"],
+    })
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use albef_data::dataset::Sample;
+use albef_data::dataset::{Sample, read_entries};
 use albef_data::image::DecodeOptions;
+use albef_data::input::{parse_json, read_text};
 use rayon::prelude::*;
 use serde_json::Value;
 
@@ -48,8 +49,7 @@ impl Proposals {
     /// If the file cannot be read, or a box has no area or is outside the image.
     pub fn read(path: &Path, size: (usize, usize)) -> Result<Self> {
         let wrong = |detail: String| Error::Format { path: path.to_owned(), detail };
-        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        let list: Vec<Value> = serde_json::from_str(&text)
+        let list: Vec<Value> = parse_json(&read_text(path)?)
             .map_err(|e| wrong(format!("must hold a list of [left, top, width, height]: {e}")))?;
         let (mut boxes, mut clipped) = (Vec::with_capacity(list.len()), 0);
         for (i, given) in list.iter().enumerate() {
@@ -105,11 +105,5 @@ pub fn box_faults(list: &Path, samples: &[Sample], decode: bool) -> Result<Vec<S
 }
 
 pub(super) fn entries_of(path: &Path) -> Result<Vec<Value>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    // Some editors put a byte order mark first.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    serde_json::from_str(text).map_err(|e| Error::Format {
-        path: path.to_owned(),
-        detail: format!("must be a JSON list: {e}"),
-    })
+    Ok(read_entries(path)?)
 }
