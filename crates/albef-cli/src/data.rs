@@ -1,6 +1,6 @@
 //! `albef data`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use albef::task::{ListFault, TASKS, TaskRef, read_annotations};
 use albef::train::corpus_vocabulary;
@@ -8,12 +8,14 @@ use albef::write_folder::write_folder;
 use albef_data::dataset::{
     CheckOptions, CheckReport, ImageRoots, SourceSpec, check_contents, read_source,
 };
+use albef_data::names::path_of;
 use albef_data::scenes::{Sprites, TaskCorpus, build_tasks, write_tasks};
 use anyhow::{Context, Result, bail};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde_json::{Value, json};
 
 use crate::ExitStatus;
+use crate::arguments::source;
 use crate::output::say;
 use crate::warnings::tell_first;
 
@@ -58,6 +60,7 @@ const CAPTIONS: &str = "captions";
 #[derive(clap::Args)]
 pub struct CheckArguments {
     /// Annotation list, folder, or tar shards (`train-{000..012}.tar`).
+    #[arg(value_parser = source())]
     source: String,
     /// Joined before the image paths of a list.
     #[arg(long)]
@@ -93,7 +96,7 @@ fn list_tasks() -> impl TypedValueParser<Value = ListTask> {
 }
 
 fn check_source(a: &CheckArguments) -> Result<ExitStatus> {
-    let list = Path::new(&a.source);
+    let list = &*path_of(&a.source);
     let contents = match a.task.0 {
         None => read_source(&SourceSpec::new(&a.source, a.image_root.as_deref()))?,
         Some(task) => {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::ExitStatus;
-use crate::arguments::{place, words};
+use crate::arguments::{place, source, words};
 use crate::device::DeviceArg;
 use crate::models::{open_images, open_model};
 use crate::output::say;
@@ -20,6 +20,7 @@ use crate::warnings::{tell_truncated, tell_unusable};
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Folder, tar shards or annotation list of images.
+    #[arg(value_parser = source())]
     images: Option<String>,
     /// A text; may be given several times.
     #[arg(long, value_parser = words)]

@@ -1,5 +1,6 @@
 //! `albef ask`, `entail` and `reason`, and `albef predict` for a model of any task.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use albef::Error;
@@ -7,6 +8,7 @@ use albef::checkpoint::{Checkpoint, LoadedModel, Parts};
 use albef::eval::answers::RankRule;
 use albef::model_path::note_inferred;
 use albef::task::{Prediction, Query, TaskRef, answer_list};
+use albef_data::names::{readable, text_of_path};
 use anyhow::{Context, Result};
 
 use crate::ExitStatus;
@@ -86,7 +88,7 @@ pub struct PredictArguments {
     /// The image, or several, and then the text (question, statement or sentence) if the model reads
     /// one. A model for statements about two images takes images in pairs.
     #[arg(required = true, value_name = "IMAGE [TEXT]")]
-    inputs: Vec<String>,
+    inputs: Vec<OsString>,
     /// Candidate answers of a question: a JSON list, or answers separated by commas.
     #[arg(long, default_value = "", hide_default_value = true)]
     answers: String,
@@ -144,10 +146,11 @@ pub fn reason(a: &ReasonArguments) -> Result<ExitStatus> {
 }
 
 /// Images and text: a last argument that names no file is the text.
-fn images_and_text(inputs: &[String]) -> (Vec<PathBuf>, &str) {
-    let (images, text) = match inputs.split_last() {
-        Some((last, images)) if !images.is_empty() && !Path::new(last).is_file() => {
-            (images, &**last)
+fn images_and_text(inputs: &[OsString]) -> (Vec<PathBuf>, &str) {
+    let text = inputs.last().and_then(|last| last.to_str());
+    let (images, text) = match (inputs.split_last(), text) {
+        (Some((last, images)), Some(text)) if !images.is_empty() && !Path::new(last).is_file() => {
+            (images, text)
         }
         _ => (inputs, ""),
     };
@@ -173,7 +176,7 @@ pub fn predict(a: &PredictArguments) -> Result<ExitStatus> {
     let model = checkpoint.load(&[task], &a.model.device.open()?, Parts::Inference)?;
     for group in images.chunks(each) {
         let query = Query { images: group.to_vec(), ..query.clone() };
-        let names: Vec<String> = group.iter().map(|p| Path::display(p).to_string()).collect();
+        let names: Vec<String> = group.iter().map(|p| readable(&text_of_path(p))).collect();
         let mut found = task.predict(&model, &query).with_context(|| names.join(" and "))?;
         if images.len() > each && a.model.json {
             found.value["images"] = serde_json::json!(names);

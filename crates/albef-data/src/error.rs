@@ -120,7 +120,7 @@ pub enum DataError {
         list: String,
     },
     /// Several files of a source cannot be used.
-    #[error("{count} of {of} files cannot be used:\n{list}")]
+    #[error("{count} of {of} files are missing, damaged or cut:\n{list}")]
     Files {
         /// How many.
         count: usize,

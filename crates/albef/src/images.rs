@@ -134,6 +134,12 @@ impl ImageSet {
         (from_vec(pixels, [which.len(), 3, image_res, image_res], device), failed)
     }
 
+    /// The archive that an image is a member of.
+    #[must_use]
+    pub fn archive(&self, index: usize) -> Option<&Path> {
+        archive(&self.samples()[index])
+    }
+
     /// The name of an image, with that of its archive: shards number their members alike. Different images
     /// have different names.
     #[must_use]

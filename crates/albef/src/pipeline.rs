@@ -280,6 +280,33 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn outputs_that_are_not_finite_are_errors_everywhere() {
+        let config = ModelConfig::nano();
+        let schema = TaskRef::pretrain().schema(&config);
+        let mut params = fresh_params(&schema, 0.07, 3, &cpu()).unwrap();
+        for name in ["text_proj.weight", "vision_proj.weight", "itm_head.weight"] {
+            let shape = params.get(name).unwrap().shape.clone();
+            params.insert(name, &shape, vec![3e38; shape.iter().product()]).unwrap();
+        }
+        let model = Albef::new(&config, &params.frozen(Ops::for_device(&cpu()))).unwrap();
+        let vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\ndog\n";
+        let model = Pipeline::new(model, params, vocabulary).unwrap();
+        let image = RgbImage::filled(30, 20, [10, 200, 90]);
+        let images = std::slice::from_ref(&image);
+        let labels = ["dog".to_owned()];
+        let found = [
+            model.embed_text("a dog").err(),
+            model.embed_images(images).err(),
+            model.match_text(images, "a dog").err(),
+            model.classify(&image, &labels, &Default::default()).err(),
+            model.ground(&image, "a dog", &Default::default()).err(),
+        ];
+        for (i, error) in found.into_iter().enumerate() {
+            assert!(matches!(error, Some(Error::OutputNotFinite { .. })), "{i}: {error:?}");
+        }
+    }
+
+    #[test]
     fn an_empty_text_and_features_of_another_model_are_errors() {
         let model = nano();
         for text in ["", "  \n"] {

@@ -14,6 +14,7 @@ mod finite;
 mod kill;
 mod lock;
 mod messages;
+mod odd_data;
 mod official_files;
 mod output;
 mod readme;

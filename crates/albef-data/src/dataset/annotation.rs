@@ -72,10 +72,13 @@ pub(super) fn image_key(entry: &Value) -> Option<String> {
     id_text(entry.get("image_id")?).filter(|id| !id.is_empty())
 }
 
-/// Where an image of a list is without a root: as it stands, else beside the list.
+/// Where an image of a list is without a root: as it stands if it is there, else beside the list.
 pub(super) fn found(image: &str, list: &Path) -> PathBuf {
-    let (stands, beside) = (names::path_of(image), list.with_file_name(names::path_of(image)));
-    if stands.is_relative() && !stands.exists() && beside.exists() { beside } else { stands }
+    let stands = names::path_of(image);
+    match stands.is_relative() && !stands.exists() {
+        true => list.with_file_name(stands),
+        false => stands,
+    }
 }
 
 /// How the images of a list are found.

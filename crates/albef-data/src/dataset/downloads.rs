@@ -1,22 +1,25 @@
-//! Files that data sets publish as one JSON object, as entries of a list: captions of COCO
-//! (`captions_*.json`) and Karpathy's splits (`dataset.json`).
+//! Files in the form of data sets' own downloads, as entries of a list: captions of COCO
+//! (`captions_*.json`), Karpathy's splits (`dataset.json`), questions and annotations of VQAv2, expressions
+//! of RefCOCO (`refs(unc).p`).
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use albef_weights::read_plain_pickle;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::entries::Entry;
 use crate::error::{DataError, Result};
-use crate::input::{decode_text, parse_json};
+use crate::input::{decode_text, id_text, parse_json};
 
 /// A file of COCO or of Karpathy's splits; other fields are passed over.
 #[derive(Deserialize)]
 struct Whole {
     images: Option<Vec<Image>>,
     annotations: Option<Vec<Annotation>>,
-    questions: Option<Vec<Value>>,
+    questions: Option<Vec<Question>>,
+    data_subtype: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -39,6 +42,20 @@ struct Sentence {
 struct Annotation {
     image_id: Option<Value>,
     caption: Option<String>,
+    question_id: Option<Value>,
+    answers: Option<Vec<Answer>>,
+}
+
+#[derive(Deserialize)]
+struct Question {
+    image_id: Option<i64>,
+    question: Option<String>,
+    question_id: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    answer: Value,
 }
 
 /// Whether an object is a whole file and not the entry of a line.
@@ -49,26 +66,33 @@ pub(super) fn is_whole(object: &Value) -> bool {
         && lists.iter().any(|key| object[*key].is_array())
 }
 
+fn whole(path: &Path, bytes: &[u8]) -> Result<Whole> {
+    let text = decode_text(bytes).map(|(text, _)| text);
+    let none = || DataError::annotation(path, String::new(), "it is no text in UTF-8");
+    parse_json(&text.ok_or_else(none)?).map_err(|e| {
+        let detail = format!("not a JSON list of objects: {e}");
+        DataError::annotation(path, format!(", line {}", e.line()), detail)
+    })
+}
+
 /// The entries of a file that is one object.
 pub(super) fn each_entry(
     path: &Path,
     bytes: &[u8],
     take: &mut dyn FnMut(Entry) -> Result<()>,
 ) -> Result<()> {
-    let fail = |detail: String| DataError::annotation(path, String::new(), detail);
-    let (text, _) = decode_text(bytes).ok_or_else(|| fail("it is no text in UTF-8".into()))?;
-    let whole: Whole = parse_json(&text).map_err(|e| {
-        let detail = format!("not a JSON list of objects: {e}");
-        DataError::annotation(path, format!(", line {}", e.line()), detail)
-    })?;
     let mut give =
         |place: String, value: Result<Value, String>| take(Entry { place, value, mended: None });
-    match whole {
-        Whole { questions: Some(_), .. } => Err(fail(
-            "it holds the questions of VQAv2 in the form of its download; the list of ALBEF is a JSON \
-             list of `question_id`, `question`, `image` and `answer`"
-                .into(),
-        )),
+    match whole(path, bytes)? {
+        Whole { questions: Some(questions), data_subtype, .. } => {
+            // A test list has no annotations.
+            let annotations =
+                match beside(path, |n| n.replace("OpenEnded_", ""), "questions", "annotations") {
+                    Some(path) => read_whole(&path)?.annotations.unwrap_or_default(),
+                    None => Vec::new(),
+                };
+            vqa(questions, data_subtype.as_deref(), annotations, &mut give)
+        }
         Whole { images: Some(images), .. } if images.iter().any(|i| i.sentences.is_some()) => {
             karpathy(images, &mut give)
         }
@@ -77,12 +101,100 @@ pub(super) fn each_entry(
         {
             coco(images, annotations, &mut give)
         }
-        _ => Err(fail(
-            "the file must hold a JSON list of objects, one object a line, the captions of COCO or \
-             Karpathy's splits"
-                .into(),
+        Whole { annotations: Some(annotations), data_subtype, .. }
+            if annotations.iter().any(|a| a.answers.is_some()) =>
+        {
+            let open = |name: &str| name.replace("_mscoco_", "_OpenEnded_mscoco_");
+            let Some(found) = beside(path, open, "annotations", "questions") else {
+                let detail = "it holds the annotations of VQAv2; their questions \
+                              (`v2_OpenEnded_mscoco_*_questions.json`) must be in the same folder";
+                return Err(DataError::annotation(path, String::new(), detail));
+            };
+            let Whole { questions, data_subtype: of, .. } = read_whole(&found)?;
+            let subtype = of.or(data_subtype);
+            vqa(questions.unwrap_or_default(), subtype.as_deref(), annotations, &mut give)
+        }
+        _ => Err(DataError::annotation(
+            path,
+            String::new(),
+            "the file must hold a JSON list of objects, one object a line, captions of COCO, Karpathy's \
+             splits, or questions of VQAv2",
         )),
     }
+}
+
+/// A file beside another, by what their names differ in.
+fn beside(path: &Path, change: impl Fn(&str) -> String, from: &str, to: &str) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?.replace(from, to);
+    [change(&name), name]
+        .into_iter()
+        .map(|n| path.with_file_name(n))
+        .find(|p| p != path && p.is_file())
+}
+
+fn read_whole(path: &Path) -> Result<Whole> {
+    whole(path, &std::fs::read(path).map_err(DataError::io(path))?)
+}
+
+/// Questions with the answers of their annotators; images are named as COCO names them, below a folder for
+/// each of its parts.
+fn vqa(
+    questions: Vec<Question>,
+    subtype: Option<&str>,
+    annotations: Vec<Annotation>,
+    give: Give<'_>,
+) -> Result<()> {
+    // The images of `test-dev2015` are those of the whole test.
+    let part = subtype.unwrap_or("train2014").replace("test-dev", "test");
+    let mut answers: HashMap<String, Vec<Value>> = HashMap::new();
+    for a in annotations {
+        if let (Some(id), Some(all)) = (a.question_id.as_ref().and_then(id_text), a.answers) {
+            answers.insert(id, all.into_iter().map(|a| a.answer).collect());
+        }
+    }
+    for (i, q) in questions.into_iter().enumerate() {
+        let own = q.question_id.as_ref().and_then(id_text).and_then(|id| answers.remove(&id));
+        let value = match q.image_id {
+            Some(id) => Ok(json!({
+                "dataset": "vqa",
+                "image": format!("{part}/COCO_{part}_{id:012}.jpg"),
+                "question": q.question,
+                "question_id": q.question_id,
+                "answer": own,
+            })),
+            None => Err("there is no number under `image_id`".to_owned()),
+        };
+        give(format!(", question {i}"), value)?;
+    }
+    Ok(())
+}
+
+/// The expressions of RefCOCO, one entry each. The names of its images carry the number of an annotation, so
+/// they are made from the numbers of the images.
+pub(super) fn refs(path: &Path, take: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
+    let fail = |detail: String| DataError::annotation(path, String::new(), detail);
+    let list = read_plain_pickle(path).map_err(|e| fail(e.to_string()))?;
+    let list = list.as_array().ok_or_else(|| fail("it holds no list of expressions".into()))?;
+    for (i, entry) in list.iter().enumerate() {
+        let place = format!(", entry {i}");
+        let (Some(image), Some(sentences)) =
+            (entry["image_id"].as_i64(), entry["sentences"].as_array())
+        else {
+            let value = Err("there is no `image_id` or no list of `sentences`".to_owned());
+            take(Entry { place, value, mended: None })?;
+            continue;
+        };
+        for sentence in sentences {
+            let value = Ok(json!({
+                "image": format!("train2014/COCO_train2014_{image:012}.jpg"),
+                "text": sentence["sent"],
+                "ref_id": entry["ref_id"],
+                "split": entry["split"],
+            }));
+            take(Entry { place: place.clone(), value, mended: None })?;
+        }
+    }
+    Ok(())
 }
 
 type Give<'a> = &'a mut dyn FnMut(String, Result<Value, String>) -> Result<()>;

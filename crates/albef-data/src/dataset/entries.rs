@@ -72,6 +72,9 @@ const LONGEST: usize = 1 << 26;
 /// Gives the entries of a list in order. Only what leaves the rest of the file without meaning is an error.
 pub(super) fn each_entry(path: &Path, take: Take<'_>) -> Result<()> {
     let fail = |detail: String| DataError::annotation(path, String::new(), detail);
+    if path.extension().is_some_and(|e| e == "p" || e == "pkl") {
+        return downloads::refs(path, take);
+    }
     let file = File::open(path).map_err(DataError::io(path))?;
     let mut reader: Box<dyn BufRead> = Box::new(BufReader::with_capacity(1 << 16, file));
     let first = reader.fill_buf().map_err(DataError::io(path))?;

@@ -114,25 +114,33 @@ fn cut(name: &str) -> (&str, &str) {
 /// # Errors
 /// If some cannot be read, which are all named.
 pub(super) fn read_all(paths: &[PathBuf]) -> Result<Contents> {
+    const SHOWN: usize = 20;
     let mut all = Contents::default();
-    let mut failed = Vec::new();
+    let (mut failed, mut lines) = (Vec::new(), Vec::new());
     for path in paths {
         match read(path) {
-            Ok(contents) => all.extend(contents),
-            Err(error) => failed.push(error),
+            Ok(contents) => {
+                // Faults of a whole archive that can be read all the same.
+                let name = names::text_of_path(path);
+                let whole = contents.left_out.iter().filter(|s| s.name == name);
+                lines.extend(whole.map(|s| format!("  {name}: {}", s.error)));
+                all.extend(contents);
+            }
+            Err(error) => {
+                lines.push(format!("  {error}"));
+                failed.push(error);
+            }
         }
     }
-    match failed.len() {
-        0 => Ok(all),
-        1 => Err(failed.remove(0)),
-        count => {
-            const SHOWN: usize = 20;
-            let mut list: Vec<String> =
-                failed.iter().take(SHOWN).map(|error| format!("  {error}")).collect();
+    match (failed.pop(), lines.len()) {
+        (None, _) => Ok(all),
+        (Some(error), 1) => Err(error),
+        (Some(_), count) => {
             if count > SHOWN {
-                list.push(format!("  and {} more", count - SHOWN));
+                lines.truncate(SHOWN);
+                lines.push(format!("  and {} more", count - SHOWN));
             }
-            Err(DataError::Files { count, of: paths.len(), list: list.join("\n") })
+            Err(DataError::Files { count, of: paths.len(), list: lines.join("\n") })
         }
     }
 }
@@ -156,7 +164,7 @@ fn read(path: &Path) -> Result<Contents> {
     file.seek(SeekFrom::Start(0)).map_err(DataError::io(path))?;
     let mut archive = tar::Archive::new(file);
     let mut shard = Shard { path, parts: HashMap::new(), order: Vec::new(), left_out: Vec::new() };
-    let mut at = 0;
+    let (mut at, mut end) = (0, 0);
     for entry in archive.entries_with_seek().map_err(|e| damaged(path, 0, &e))? {
         let mut entry = entry.map_err(|e| damaged(path, at, &e))?;
         let kind = entry.header().entry_type();
@@ -168,7 +176,9 @@ fn read(path: &Path) -> Result<Contents> {
             continue;
         }
         // Members are padded to whole blocks; seeking would not notice a cut in the padding.
-        if !link && offset.saturating_add(len).div_ceil(512).saturating_mul(512) > size {
+        let bytes = if link { 0 } else { len };
+        end = offset.saturating_add(bytes).div_ceil(512).saturating_mul(512);
+        if end > size {
             return Err(damaged(path, offset, &format!("it ends inside `{name}`")));
         }
         if name.rsplit('/').next().is_some_and(|n| n.starts_with('.')) {
@@ -180,6 +190,10 @@ fn read(path: &Path) -> Result<Contents> {
         } else {
             shard.take(member, &mut entry)?;
         }
+    }
+    if end >= size {
+        let detail = "the archive has no end mark, so it is cut; get it again";
+        shard.left_out.push(Skipped::new(names::text_of_path(path), Kind::Entry, detail));
     }
     Ok(shard.contents())
 }
@@ -275,7 +289,7 @@ impl Shard<'_> {
                 |(name, fault)| Skipped::new(format!("{archive}: {name}"), Kind::Caption, fault);
             faults.extend(of.into_iter().map(named));
         }
-        if samples.is_empty() && self.left_out.is_empty() {
+        if samples.is_empty() && self.left_out.iter().all(|s| s.name == archive) {
             let detail = "the archive holds no sample";
             self.left_out.push(Skipped::new(archive, Kind::Entry, detail));
         }

@@ -10,6 +10,7 @@ use super::annotation::found;
 use super::entries::{Splits, each_entry};
 use super::source::{Contents, Location, Sample, Skipped};
 use crate::error::{DataError, ImageErrorKind as Kind, Result};
+use crate::input::id_text;
 use crate::names;
 
 /// What a sample asks a model for, besides its text.
@@ -154,8 +155,8 @@ pub fn text_field(entry: &Value, key: &str) -> Result<String, String> {
 pub fn number_field(entry: &Value, key: &str) -> Result<Option<i64>, String> {
     match &entry[key] {
         Value::Null => Ok(None),
-        given => given
-            .as_i64()
+        given => id_text(given)
+            .and_then(|id| id.trim().parse().ok())
             .map(Some)
             .ok_or_else(|| format!("`{key}` is {given}; it must be a whole number")),
     }

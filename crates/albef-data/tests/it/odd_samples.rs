@@ -243,8 +243,18 @@ fn all_faults_of_a_range_of_shards_are_named_at_once() {
     let whole = tar_of(&[("0.png", &picture(0)), ("0.txt", b"zero"), ("1.png", &[7; 3000])]);
     put(&dir, "s-0.tar", &whole);
     put(&dir, "s-3.tar", &whole[..whole.len() - 3000]);
-    let said = refusal(open_source(&spec(dir.path().join("s-{0..3}.tar"))));
-    let parts = ["3 of 4 files", "s-1.tar", "s-2.tar", "s-3.tar, byte", "damaged"];
+    put(&dir, "s-4.tar", &whole[..whole.len() - 1024]);
+    let cut = read_source(&spec(dir.path().join("s-4.tar"))).unwrap();
+    assert_eq!((cut.samples.len(), cut.left_out.len()), (2, 1));
+    let said = refusal(open_source(&spec(dir.path().join("s-{0..4}.tar"))));
+    let parts = [
+        "4 of 5 files",
+        "s-1.tar",
+        "s-2.tar",
+        "s-3.tar, byte",
+        "damaged",
+        "s-4.tar: the archive has no end mark",
+    ];
     assert!(parts.iter().all(|p| said.contains(p)), "{said}");
 
     put(&dir, "e-0.tar", &whole);
@@ -336,4 +346,39 @@ fn one_caption_over_most_images_is_a_fault() {
     assert_eq!(clean(12, 40).0, 12);
     assert_eq!(clean(3, 40).0, 0);
     assert_eq!(clean(1, 1).0, 0);
+}
+
+#[test]
+fn downloads_of_vqa_and_refcoco_are_lists_of_tasks() {
+    let dir = tempdir().unwrap();
+    let questions = r#"{"info": {}, "data_subtype": "val2014", "questions": [
+        {"image_id": 42, "question": "Is it?", "question_id": 420001},
+        {"question": "Lost?", "question_id": 1}]}"#;
+    let annotations = r#"{"annotations": [{"question_id": 420001, "image_id": 42, "question_type": "is it",
+        "answers": [{"answer": "yes", "answer_id": 1}, {"answer": "no", "answer_id": 2}]}]}"#;
+    let asked = "v2_OpenEnded_mscoco_val2014_questions.json";
+    let answered = "v2_mscoco_val2014_annotations.json";
+    put(&dir, asked, questions);
+    let at = |name: &str| dir.path().join(name);
+    let first = |name: &str| albef_data::dataset::first_entry(&at(name)).unwrap();
+    assert_eq!(first(asked)["answer"], serde_json::Value::Null);
+    put(&dir, answered, annotations);
+    for name in [asked, answered] {
+        let entry = first(name);
+        assert_eq!(entry["image"], "val2014/COCO_val2014_000000000042.jpg");
+        assert_eq!(entry["answer"], serde_json::json!(["yes", "no"]));
+        let refused = albef_data::dataset::read_entries(&at(name)).unwrap_err().to_string();
+        assert!(refused.contains("question 1") && refused.contains("`image_id`"), "{refused}");
+    }
+    fs::remove_file(at(asked)).unwrap();
+    let refused = albef_data::dataset::read_entries(&at(answered)).unwrap_err().to_string();
+    assert!(refused.contains("v2_OpenEnded_mscoco_*_questions.json"), "{refused}");
+
+    let refs = b"(lp0\n(dp1\nS'ref_id'\nI42\nsS'image_id'\nI9\nsS'split'\nS'val'\nsS'sentences'\n\
+        (l(dS'sent'\nS'man in red'\nsa(dS'sent'\nS'left man'\nsasa.";
+    put(&dir, "refs(unc).p", refs);
+    let entries = albef_data::dataset::read_entries(&at("refs(unc).p")).unwrap();
+    assert_eq!(entries.len(), 2);
+    assert_eq!((&entries[1]["text"], &entries[1]["ref_id"]), (&"left man".into(), &42.into()));
+    assert_eq!(entries[0]["image"], "train2014/COCO_train2014_000000000009.jpg");
 }

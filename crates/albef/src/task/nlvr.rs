@@ -432,6 +432,20 @@ mod tests {
     }
 
     #[test]
+    fn nlvr2_s_own_entries_are_read() {
+        let of = |id: &str, more: &str| {
+            format!(r#"{{"identifier": "{id}", "sentence": "s", "label": "True"{more}}}"#)
+        };
+        let lines = [of("train-10-0-1", r#", "directory": 11"#), of("dev-850-2-0", "")].join("\n");
+        let samples = read("nlvr", &lines).unwrap();
+        let names = |i: usize| (samples[i].name.clone(), samples[i].view_name(1));
+        let pair = |of: &str| (format!("{of}-img0.png"), format!("{of}-img1.png"));
+        assert_eq!(names(0), pair("images/train/11/train-10-0"));
+        assert_eq!(names(1), pair("dev/dev-850-2"));
+        assert!(unread("nlvr", &of("dev", "")).contains("`identifier` is dev"));
+    }
+
+    #[test]
     fn odd_images_and_crops_are_refused_by_entry() {
         let list = |images: &str, crops: &str| {
             let good = r#"{"images": ["a", "b"], "sentence": "s", "label": "True"}"#;

@@ -214,6 +214,26 @@ mod tests {
     }
 
     #[test]
+    fn snli_ve_s_own_entries_are_read_and_those_without_a_gold_label_left_out() {
+        let of = |label: &str| {
+            format!(
+                r#"{{"Flickr30K_ID": "12", "pairID": "12.jpg#1r1n", "sentence1": "a", "sentence2": "s",
+                    "gold_label": "{label}"}}"#
+            )
+            .replace('\n', "")
+        };
+        let lines = [of("neutral"), of("-"), of("entailment")].join("\n");
+        let samples = read("ve", &lines).unwrap();
+        let labels: Vec<_> = samples.iter().map(|s| s.task.target.clone()).collect();
+        assert_eq!(labels, [Target::Label(1), Target::Label(2)]);
+        assert_eq!(
+            (samples[0].name.as_str(), &samples[0].captions[..]),
+            ("12.jpg", &["s".into()][..])
+        );
+        assert!(unread("ve", &of("x")).contains("line 1: `label` is \"x\""));
+    }
+
+    #[test]
     fn odd_entries_are_refused_by_entry() {
         for (entry, part) in [
             (r#"{"image": "1", "sentence": "s", "label": "x"}"#, "entailment, neutral or"),
