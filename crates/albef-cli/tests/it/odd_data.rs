@@ -138,7 +138,9 @@ fn a_step_without_a_masked_token_is_made_and_reported() {
         ),
     ] {
         let mut command = pretrain(&list, dir.path(), &dir.path().join("none"));
-        losses.iter().for_each(|setting| drop(command.args(["--set", setting])));
+        for setting in losses {
+            command.args(["--set", setting]);
+        }
         let refused = command.output().unwrap();
         assert_eq!(refused.status.code(), Some(2));
         assert!(stderr(&refused).contains(part), "{}", stderr(&refused));
@@ -158,7 +160,9 @@ fn a_fine_tuning_names_the_keys_that_count_there() {
         let checkpoint = format!("checkpoint={}", model.display());
         let list = format!("train_file=[{}]", dir.path().join("list.json").display());
         command.args(["--set", &checkpoint, "--set", &list]);
-        settings.iter().for_each(|setting| drop(command.args(["--set", setting])));
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
         let refused = command.output().unwrap();
         assert_eq!(refused.status.code(), Some(2));
         stderr(&refused)
@@ -177,7 +181,9 @@ fn a_run_that_goes_on_for_longer_says_how_its_rate_jumps() {
     let go = |steps: u64, more: &[&str]| {
         let mut command = pretrain(&list, dir.path(), &output);
         command.args(["--set", &format!("max_steps={steps}"), "--resume"]);
-        more.iter().for_each(|setting| drop(command.args(["--set", setting])));
+        for setting in more {
+            command.args(["--set", setting]);
+        }
         command.output().unwrap()
     };
     assert!(go(6, &[]).status.success());
