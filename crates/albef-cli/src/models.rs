@@ -6,7 +6,8 @@ use albef::checkpoint::LoadedModel;
 use albef::model_path::note_inferred;
 use albef::task::TaskRef;
 use albef::{Device, Image, ImageSet, Pipeline, default_model};
-use anyhow::{Context, Result};
+use albef_data::dataset::similar_file;
+use anyhow::{Context, Result, anyhow};
 
 use crate::warnings::tell_left_out;
 
@@ -60,5 +61,12 @@ pub fn open_images(source: &str, image_root: Option<&Path>) -> Result<ImageSet> 
 
 /// The one image.
 pub fn open_image(path: &Path) -> Result<Image> {
-    Ok(albef::open_image(path, &albef::DecodeOptions::default())?)
+    albef::open_image(path, &albef::DecodeOptions::default()).map_err(|error| {
+        // A similar name is worth a word only where there is no file.
+        let near = (!path.exists()).then(|| similar_file(path)).flatten();
+        match near {
+            Some(near) => anyhow!("{error}; {near}"),
+            None => error.into(),
+        }
+    })
 }

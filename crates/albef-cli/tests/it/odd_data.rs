@@ -218,3 +218,38 @@ fn lists_whose_ids_clash_are_named_and_train() {
     let printed = stderr(&ended);
     assert!(printed.contains("4 ids are told apart"), "{printed}");
 }
+
+#[test]
+fn a_run_whose_folder_is_removed_under_it_ends_with_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = data(dir.path(), 12);
+    let output = dir.path().join("run");
+    let mut command = pretrain(&list, dir.path(), &output);
+    command.args(["--set", "max_steps=100000", "--set", "schedular.epochs=100000"]);
+    let running = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let log = output.join("log.jsonl");
+    while fs::metadata(&log).map_or(0, |m| m.len()) == 0 {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    // A file may appear while the folder is removed.
+    while output.exists() && fs::remove_dir_all(&output).is_err() {}
+    let ended = running.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(2), "{}", stderr(&ended));
+}
+
+#[test]
+fn a_list_whose_folder_is_a_level_off_is_answered_with_the_right_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = data(dir.path(), 3);
+    let elsewhere = dir.path().join("deep");
+    fs::create_dir(&elsewhere).unwrap();
+    let root = elsewhere.to_str().unwrap();
+    let checked = albef().args(["data", "check", &list, "--image-root", root]).output().unwrap();
+    let printed = said(&checked);
+    assert!(
+        printed.contains("hint: with the image root") && printed.contains("3 of 3"),
+        "{printed}"
+    );
+    let gone = albef().args(["match", "0.PNG", "red"]).current_dir(dir.path()).output().unwrap();
+    assert!(stderr(&gone).contains("upper and lower case"), "{}", stderr(&gone));
+}

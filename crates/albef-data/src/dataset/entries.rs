@@ -66,8 +66,10 @@ impl<'a> Splits<'a> {
 
 type Take<'a> = &'a mut dyn FnMut(Entry) -> Result<()>;
 
-/// A whole list of 16 GiB is read by pieces; one entry of it must fit in this.
+/// Bytes of one entry of a list, which is read entry by entry whatever its length.
 const LONGEST: usize = 1 << 26;
+/// Bytes of a line, or of a file that is one object: the largest that data sets publish have a tenth of it.
+const LONGEST_LINE: u64 = 1 << 30;
 
 /// Gives the entries of a list in order. Only what leaves the rest of the file without meaning is an error.
 pub(super) fn each_entry(path: &Path, take: Take<'_>) -> Result<()> {
@@ -240,7 +242,17 @@ fn objects(path: &Path, reader: &mut dyn BufRead, before: usize, take: Take<'_>)
     let mut line = Vec::new();
     let mut number = before;
     let one_a_line = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("jsonl"));
-    while reader.read_until(b'\n', &mut line).map_err(DataError::io(path))? > 0 {
+    let read = |reader: &mut dyn BufRead, line: &mut Vec<u8>| {
+        let read = reader.take(LONGEST_LINE).read_until(b'\n', line);
+        read.map_err(DataError::io(path)).and_then(|n| match n as u64 {
+            LONGEST_LINE => {
+                let detail = format!("a line is longer than {} MiB", LONGEST_LINE >> 20);
+                Err(DataError::annotation(path, String::new(), detail))
+            }
+            n => Ok(n),
+        })
+    };
+    while read(reader, &mut line)? > 0 {
         number += 1;
         if number == before + 1 && !one_a_line {
             let (first, _) = value(&line);
@@ -249,7 +261,8 @@ fn objects(path: &Path, reader: &mut dyn BufRead, before: usize, take: Take<'_>)
                 let next: &[u8] = rest.split(|b| *b == b'\n').next().unwrap_or_default();
                 // A faulty first line is one if the second is an object.
                 if first.is_ok() || value(next).0.is_err() {
-                    reader.read_to_end(&mut line).map_err(DataError::io(path))?;
+                    let rest = reader.take(LONGEST_LINE).read_to_end(&mut line);
+                    rest.map_err(DataError::io(path))?;
                     return downloads::each_entry(path, &line, take);
                 }
             }

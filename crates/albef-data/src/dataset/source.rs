@@ -474,12 +474,12 @@ impl Dataset {
     }
 
     fn numbered(samples: Vec<Sample>, sources: Vec<(usize, f64)>) -> Self {
-        let mut numbers = HashMap::new();
+        let mut numbers: HashMap<&str, u32> = HashMap::new();
         let image_ids = samples
             .iter()
             .map(|s| {
                 let next = numbers.len() as u32;
-                *numbers.entry(s.key.clone()).or_insert(next)
+                *numbers.entry(&s.key).or_insert(next)
             })
             .collect();
         let (left_out, notes) = (Vec::new(), Vec::new());

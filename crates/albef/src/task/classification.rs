@@ -511,7 +511,7 @@ impl Evaluator for LabelsEvaluator {
         let found =
             labels::probabilities(model, &self.samples, 1, self.batch, &*head, activate, control)?;
         let usable = found.rows.iter().filter(|row| !row.is_empty()).count();
-        refuse_if_none(usable, self.samples.len(), &found.skipped)?;
+        refuse_if_none(usable, &self.samples, &found.skipped)?;
         let given: Vec<Vec<usize>> = found.rows.iter().map(|row| decided(row, multi)).collect();
         let scores: Vec<f64> = wanted
             .iter()

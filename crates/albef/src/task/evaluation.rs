@@ -104,9 +104,8 @@ pub(crate) fn list_warnings(contents: &Contents) -> Vec<String> {
     let mut repeated = Vec::new();
     for (i, s) in contents.samples.iter().enumerate() {
         let of = (&s.location, &s.task.second, s.task.crops, &s.captions);
-        match first.insert(of, i) {
-            Some(_) => repeated.push(i),
-            None => {}
+        if first.insert(of, i).is_some() {
+            repeated.push(i);
         }
     }
     if let Some(at) = repeated.first() {
@@ -129,12 +128,15 @@ pub(crate) fn unusable(skipped: &[Skipped]) -> Vec<String> {
 }
 
 /// An error if not one sample could be used: a wrong folder, most likely.
-pub(crate) fn refuse_if_none(usable: usize, samples: usize, skipped: &[Skipped]) -> Result<()> {
+pub(crate) fn refuse_if_none(usable: usize, samples: &[Sample], skipped: &[Skipped]) -> Result<()> {
+    let hint = || other_root(samples).map_or(String::new(), |hint| format!("; hint: {hint}"));
     match skipped.first() {
         Some(first) if usable == 0 => Err(Error::Argument(format!(
-            "none of the images of {samples} samples can be used ({}: {}); is the image root the right \
-             folder?",
-            first.name, first.error
+            "none of the images of {} samples can be used ({}: {}); is the image root the right folder?{}",
+            samples.len(),
+            first.name,
+            first.error,
+            hint()
         ))),
         _ => Ok(()),
     }

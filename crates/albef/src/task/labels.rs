@@ -290,7 +290,7 @@ impl Evaluator for LabelEvaluator {
             control,
         )?;
         let usable = found.rows.iter().filter(|r| !r.is_empty()).count();
-        refuse_if_none(usable, self.contents.samples.len(), &found.skipped)?;
+        refuse_if_none(usable, &self.contents.samples, &found.skipped)?;
         let right = |(row, label): (&Vec<f32>, &usize)| {
             if best(row) == Some(*label) { 100.0 } else { 0.0 }
         };

@@ -414,7 +414,7 @@ impl Evaluator for RetrievalEvaluator {
         let pipeline = Pipeline::from_loaded(model)?;
         let found = measure(&pipeline, &self.images, &self.options, self.by_id, control)?;
         let usable = self.images.len() - found.skipped.len();
-        refuse_if_none(usable, self.images.len(), &found.skipped)?;
+        refuse_if_none(usable, self.images.samples(), &found.skipped)?;
         let mut report = found.to_json(self.resamples, self.protocol.map(|p| p.name));
         let score = match self.options.k {
             0 => found.evaluation.itc.r_mean,

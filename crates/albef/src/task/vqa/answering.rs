@@ -235,7 +235,7 @@ impl Evaluator for VqaEvaluator {
             answering.answers(&self.contents.samples, self.k, self.rule, 1, self.batch, control)?;
         refuse_if_none(
             found.rows.iter().flatten().count(),
-            self.contents.samples.len(),
+            &self.contents.samples,
             &found.skipped,
         )?;
         let (mut scores, mut answers) = (Vec::new(), Vec::new());
