@@ -134,7 +134,7 @@ fn escaped(text: &str, also: impl Fn(char) -> bool) -> String {
             c if stands_for(c).is_some() => {
                 write!(out, "\\x{:02x}", stands_for(c).unwrap_or_default())
             }
-            c if steers(c) => write!(out, "\\u{:04x}", u32::from(c)),
+            c if steers(c) => write!(out, "{}", c.escape_unicode()),
             c => write!(out, "{c}"),
         };
     }
@@ -175,9 +175,9 @@ mod tests {
             ("tab\t.jpg", "tab\\t.jpg"),
             ("tab\\t.jpg", "tab\\\\t.jpg"),
             ("a\nb", "a\\nb"),
-            ("\u{1b}[31m", "\\u001b[31m"),
-            ("\u{9b}1m", "\\u009b1m"),
-            ("\u{202e}gpj", "\\u202egpj"),
+            ("\u{1b}[31m", "\\u{1b}[31m"),
+            ("\u{9b}1m", "\\u{9b}1m"),
+            ("\u{202e}gpj", "\\u{202e}gpj"),
             ("Bär 犬.jpg", "Bär 犬.jpg"),
         ];
         for (name, line) in shown_as {
@@ -190,6 +190,6 @@ mod tests {
     #[test]
     fn a_message_keeps_its_lines_and_steers_no_terminal() {
         let message = format!("a\u{1b}]0;b\u{7}\n\tc\\d {}", text_of(b"\xff"));
-        assert_eq!(harmless(&message), "a\\u001b]0;b\\u0007\n\tc\\d \\xff");
+        assert_eq!(harmless(&message), "a\\u{1b}]0;b\\u{7}\n\tc\\d \\xff");
     }
 }

@@ -219,6 +219,14 @@ impl ModelConfig {
                 (v.image_res / v.patch).max(1) * v.patch
             ));
         }
+        let table = v.tokens() * v.width;
+        if table > MAX_POSITION_VALUES {
+            return fail(format!(
+                "`image_res` {}, `patch` {} and `vision.width` {} make a position table of {table} \
+                 values; at most {MAX_POSITION_VALUES} are possible",
+                v.image_res, v.patch, v.width
+            ));
+        }
         if v.grid() > MAX_GRID {
             return fail(format!(
                 "`image_res` {} and `patch` {} make {grid} x {grid} patches, and attention takes time and \
@@ -226,14 +234,6 @@ impl ModelConfig {
                 v.image_res,
                 v.patch,
                 grid = v.grid()
-            ));
-        }
-        let table = v.tokens() * v.width;
-        if table > MAX_POSITION_VALUES {
-            return fail(format!(
-                "`image_res` {}, `patch` {} and `vision.width` {} make a position table of {table} \
-                 values; at most {MAX_POSITION_VALUES} are possible",
-                v.image_res, v.patch, v.width
             ));
         }
         if !v.width.is_multiple_of(v.heads) {
@@ -327,7 +327,7 @@ mod tests {
         for config in [ModelConfig::base(), ModelConfig::mini(), ModelConfig::nano()] {
             assert!(config.check().is_ok());
         }
-        assert_eq!(problem(|c| c.vision.image_res = 4096), "");
+        assert_eq!(problem(|c| c.vision.image_res = 1536), "");
         assert_eq!(problem(|c| c.text.dropout = 0.0), "");
     }
 

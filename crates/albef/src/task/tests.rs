@@ -231,7 +231,7 @@ fn a_list_of_another_task_is_named_with_the_commands_that_read_it() {
 #[test]
 fn a_file_that_is_no_list_of_objects_is_refused_by_name() {
     for task in TASKS.iter().filter(|task| task.annotations().is_some()) {
-        for text in ["", "{}", "[1", "\"a\"", "[{]"] {
+        for text in ["", "[1", "\"a\"", "[{]"] {
             let error = unread(task.name(), text);
             assert!(error.contains("list.json") && error.contains("list of objects"), "{error}");
         }
@@ -239,6 +239,9 @@ fn a_file_that_is_no_list_of_objects_is_refused_by_name() {
             let error = unread(task.name(), text);
             assert!(error.contains("list.json, entry 0"), "{error}");
         }
+        // One object a line.
+        let error = unread(task.name(), "{}");
+        assert!(error.contains("list.json, line 1"), "{error}");
     }
 }
 
