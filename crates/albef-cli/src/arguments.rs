@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use albef_data::names::text_of_os;
 use albef_weights::replaceable;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use serde::de::DeserializeOwned;
 use serde::de::value::StrDeserializer;
 
@@ -21,6 +23,11 @@ pub fn words(text: &str) -> Result<String, String> {
         return Err("it is empty, which says nothing about an image; write some words".into());
     }
     Ok(text.to_owned())
+}
+
+/// A source of images as the text of its path, which need not be UTF-8.
+pub fn source() -> impl TypedValueParser<Value = String> {
+    OsStringValueParser::new().map(|path| text_of_os(&path))
 }
 
 /// A share from 0 to 1.

@@ -1,19 +1,21 @@
 //! `albef data`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use albef::DecodeOptions;
 use albef::task::{ListFault, TASKS, TaskRef, read_annotations};
 use albef_data::dataset::{
-    CheckOptions, CheckReport, Contents, ImageRoots, SourceSpec, check_samples, read_source,
+    CheckOptions, CheckReport, ImageRoots, Skipped, SourceSpec, check_contents, read_source,
 };
 use albef_data::error::ImageErrorKind;
+use albef_data::names::path_of;
 use albef_demo::{SceneOptions, write_scenes};
 use anyhow::Result;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde_json::json;
 
 use crate::ExitStatus;
+use crate::arguments::source;
 use crate::output::say;
 use crate::warnings::tell_first;
 
@@ -58,6 +60,7 @@ const CAPTIONS: &str = "captions";
 #[derive(clap::Args)]
 pub struct CheckArguments {
     /// Annotation list, folder, or tar shards (`train-{000..012}.tar`).
+    #[arg(value_parser = source())]
     source: String,
     /// Joined before the image paths of a list.
     #[arg(long)]
@@ -96,18 +99,21 @@ fn list_tasks() -> impl TypedValueParser<Value = ListTask> {
 }
 
 fn check_source(a: &CheckArguments) -> Result<ExitStatus> {
-    let list = Path::new(&a.source);
+    let list = &*path_of(&a.source);
     let contents = match a.task.0 {
         None => read_source(&SourceSpec::new(&a.source, a.image_root.as_deref()))?,
         Some(task) => {
             let root = || a.image_root.clone().unwrap_or_default();
             let roots = ImageRoots { image_root: root(), vqa_root: root(), vg_root: root() };
-            let samples = read_annotations(task, list, &roots)?;
-            // A folder of images for each label has no list that names them all.
-            let folder = list.is_dir().then(|| read_source(&SourceSpec::new(&a.source, None)));
-            let mut left_out = folder.transpose()?.unwrap_or_default().left_out;
-            left_out.retain(|s| matches!(s.error.kind, ImageErrorKind::Unsupported(_)));
-            Contents { samples, left_out }
+            let mut contents = read_annotations(task, list, &roots)?;
+            if list.is_dir() {
+                // A folder of images for each label has no list that names them all.
+                let folder = read_source(&SourceSpec::new(&a.source, None))?;
+                let unread = |s: &Skipped| matches!(s.error.kind, ImageErrorKind::Unsupported(_));
+                contents.left_out.retain(|s| !unread(s));
+                contents.left_out.extend(folder.left_out.into_iter().filter(unread));
+            }
+            contents
         }
     };
     let options = CheckOptions {
@@ -115,8 +121,9 @@ fn check_source(a: &CheckArguments) -> Result<ExitStatus> {
         max_problems: a.show,
         workers: rayon::current_num_threads(),
         options: DecodeOptions { max_pixels: a.max_image_pixels, ..DecodeOptions::default() },
+        texts_are_captions: a.task.0.is_none(),
     };
-    let mut report = check_samples(&contents.samples, &contents.left_out, &options);
+    let mut report = check_contents(&contents, &options);
     let mut faults = Vec::new();
     if let Some(task) = a.task.0 {
         // An image with several questions, or a question asked of several, is no repetition.
@@ -136,7 +143,8 @@ fn check_source(a: &CheckArguments) -> Result<ExitStatus> {
             "repeated_captions": report.repeated_captions, "left_out": report.left_out,
             "unread_files": report.unread, "oriented": report.notes.oriented,
             "transparent": report.notes.transparent, "animated": report.notes.animated,
-            "problems": report.problems, "clean": clean
+            "caption_faults": report.caption_faults, "sharing_a_caption": report.sharing_a_caption,
+            "problems": report.problems, "hints": report.hints, "clean": clean
         });
         for fault in &faults {
             value[fault.key] = json!(fault.count);
@@ -162,7 +170,9 @@ fn print_report(report: &CheckReport, faults: &[ListFault]) -> Result<()> {
         (report.blank_captions, "blank texts"),
         (report.repeated_samples, "samples that repeat an earlier one"),
         (report.repeated_captions, "captions repeated within a sample"),
-        (report.left_out, "members of archives that form no sample"),
+        (report.caption_faults, "captions that cannot be used, or not as they are written"),
+        (report.sharing_a_caption, "images that share one caption"),
+        (report.left_out, "entries or members of archives that form no sample"),
         (
             report.notes.oriented,
             "images carry an Exif orientation, which training applies on request only",
@@ -175,7 +185,8 @@ fn print_report(report: &CheckReport, faults: &[ListFault]) -> Result<()> {
         say!("{count} {what}")?;
     }
     report.unread_formats.iter().try_for_each(|line| say!("{line}"))?;
-    report.problems.iter().try_for_each(|problem| say!("  {problem}"))
+    report.problems.iter().try_for_each(|problem| say!("  {problem}"))?;
+    report.hints.iter().try_for_each(|hint| say!("hint: {hint}"))
 }
 
 fn scenes(a: &ScenesArguments) -> Result<ExitStatus> {

@@ -2,6 +2,7 @@
 
 use std::fmt::{Debug, Write};
 
+use albef_data::names::harmless;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
@@ -53,7 +54,7 @@ impl Subscriber for Stderr {
         };
         let mut line = Line(String::new());
         event.record(&mut line);
-        eprintln!("{name}: {}", line.0);
+        eprintln!("{name}: {}", harmless(&line.0));
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

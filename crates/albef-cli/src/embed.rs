@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use albef::inference::write_npy;
+use albef_data::input::text_of_file;
+use albef_data::names;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::ExitStatus;
-use crate::arguments::{place, words};
+use crate::arguments::{place, source, words};
 use crate::device::DeviceArg;
 use crate::image_options::ImageOptions;
 use crate::models::{open_images, open_model};
@@ -18,6 +20,7 @@ use crate::warnings::{tell_notes, tell_truncated, tell_unusable};
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Folder, tar shards or annotation list of images.
+    #[arg(value_parser = source())]
     images: Option<String>,
     /// A text; may be given several times.
     #[arg(long, value_parser = words)]
@@ -65,7 +68,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         tell_unusable("skipped", &features.skipped);
         tell_notes(&reader);
         skipped = features.skipped.len();
-        let name = |i: &usize| ("image", images.samples()[*i].name.clone());
+        let name = |i: &usize| ("image", images.full_name(*i));
         rows.names.extend(features.images.iter().map(name));
         rows.values = features.values;
     }
@@ -84,7 +87,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         }
         None => {
             for ((kind, name), feature) in rows.names.iter().zip(rows.values.chunks(width)) {
-                say!("{}", json!({*kind: name, "feature": feature}))?;
+                say!("{}", json!({*kind: names::readable(name), "feature": feature}))?;
             }
         }
     }
@@ -95,8 +98,9 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
 fn texts(a: &Arguments) -> Result<Vec<String>> {
     let mut texts = a.text.clone();
     if let Some(file) = &a.texts {
-        let lines = std::fs::read_to_string(file)
-            .with_context(|| format!("cannot read {}", file.display()))?;
+        let bytes =
+            std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let lines = text_of_file(file, &bytes)?;
         texts.extend(lines.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned));
     }
     if let Some(file) = a.texts.as_ref().filter(|_| a.images.is_none() && texts.is_empty()) {

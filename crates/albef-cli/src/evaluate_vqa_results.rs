@@ -27,6 +27,9 @@ pub struct Arguments {
     /// Official questions, to check that they are the same ones.
     #[arg(long)]
     questions: Option<PathBuf>,
+    /// Score the questions that are answered, where others are not.
+    #[arg(long)]
+    partial: bool,
     /// By the current rules of the challenge instead of those of the method's tool.
     #[arg(long)]
     challenge_rules: bool,
@@ -40,9 +43,16 @@ pub struct Arguments {
 
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let rule = if a.challenge_rules { ScoreRule::Challenge } else { ScoreRule::Official };
-    let out = score_results(&a.results, &a.annotations, a.questions.as_deref(), rule)?;
+    let out = score_results(&a.results, &a.annotations, a.questions.as_deref(), rule, a.partial)?;
     if out.repeated > 0 {
         eprintln!("{} answers repeat a question; the last one counts", out.repeated);
+    }
+    if out.unanswered > 0 {
+        let all = out.unanswered + out.questions.len();
+        eprintln!("{} of {all} questions are not answered and not scored", out.unanswered);
+    }
+    if out.untyped > 0 {
+        eprintln!("{} questions have no `question_type` or `answer_type`", out.untyped);
     }
     let scores: Vec<f64> = out.questions.iter().map(|(_, s)| *s).collect();
     let (low, high) = bootstrap_interval(&scores, a.resamples, 42);
@@ -51,6 +61,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         say!(
             "{}",
             json!({"accuracy": t.overall, "interval": [low, high], "questions": scores.len(),
+                   "unanswered": out.unanswered,
                    "per_answer_type": t.per_answer_type, "per_question_type": t.per_question_type})
         )?;
         return Ok(ExitStatus::Yes);

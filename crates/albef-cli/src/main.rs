@@ -191,7 +191,7 @@ fn main() -> ExitCode {
         Ok(ExitStatus::Yes) => ExitCode::SUCCESS,
         Ok(ExitStatus::No) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", albef_data::names::harmless(&format!("{error:#}")));
             ExitCode::from(2)
         }
     }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use albef::checkpoint::LoadedModel;
 use albef::task::TaskRef;
 use albef::{Device, Image, ImageReader, ImageSet, Pipeline, default_model, note_inferred};
-use anyhow::{Context, Result};
+use albef_data::dataset::similar_file;
+use anyhow::{Context, Result, anyhow};
 
 use crate::warnings::{tell_left_out, tell_notes};
 
@@ -53,22 +54,31 @@ pub fn open_task_model(
     Ok(model)
 }
 
-/// Opens images of a folder, an archive or a list, and counts the members that form no sample.
+/// Opens images of a folder, an archive or a list, and counts what forms no sample.
 pub fn open_images(source: &str, image_root: Option<&Path>) -> Result<ImageSet> {
     let images = ImageSet::open(source, image_root)?;
     tell_left_out(source, images.skipped_members());
+    images.notes().iter().for_each(|note| tracing::info!("{note}"));
     Ok(images)
 }
 
 /// The one image.
 pub fn open_image(path: &Path, reader: &ImageReader) -> Result<Image> {
-    let image = reader.open(path)?;
+    let image = reader.open(path).map_err(|error| with_similar(path, error.into()))?;
     tell_notes(reader);
     Ok(image)
 }
 
 /// Refuses an image that cannot be read, before the time that a model takes to load is spent.
 pub fn check_image(path: &Path, reader: &ImageReader) -> Result<()> {
-    albef::open_image(path, &reader.options)?;
+    albef::open_image(path, &reader.options).map_err(|error| with_similar(path, error.into()))?;
     Ok(())
+}
+
+/// The error with a file of a similar name, if there is none at `path`.
+fn with_similar(path: &Path, error: anyhow::Error) -> anyhow::Error {
+    match (!path.exists()).then(|| similar_file(path)).flatten() {
+        Some(near) => anyhow!("{error}; {near}"),
+        None => error,
+    }
 }

@@ -1,11 +1,13 @@
 //! `albef ask`, `entail` and `reason`, and `albef predict` for a model of any task.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use albef::checkpoint::{Checkpoint, LoadedModel, Parts};
 use albef::eval::answers::RankRule;
 use albef::task::{Prediction, Query, TaskRef, answer_list};
 use albef::{Error, note_inferred};
+use albef_data::names::{readable, text_of_path};
 use anyhow::{Context, Result};
 
 use crate::ExitStatus;
@@ -93,7 +95,7 @@ pub struct PredictArguments {
     /// The image, or several, and then the text (question, statement or sentence) if the model reads
     /// one. A model for statements about two images takes images in pairs.
     #[arg(required = true, value_name = "IMAGE [TEXT]")]
-    inputs: Vec<String>,
+    inputs: Vec<OsString>,
     /// Candidate answers of a question: a JSON list, or answers separated by commas.
     #[arg(long, default_value = "", hide_default_value = true)]
     answers: String,
@@ -162,10 +164,11 @@ pub fn reason(a: &ReasonArguments) -> Result<ExitStatus> {
 }
 
 /// Images and text: a last argument that names no file is the text.
-fn images_and_text(inputs: &[String]) -> (Vec<PathBuf>, &str) {
-    let (images, text) = match inputs.split_last() {
-        Some((last, images)) if !images.is_empty() && !Path::new(last).is_file() => {
-            (images, &**last)
+fn images_and_text(inputs: &[OsString]) -> (Vec<PathBuf>, &str) {
+    let text = inputs.last().and_then(|last| last.to_str());
+    let (images, text) = match (inputs.split_last(), text) {
+        (Some((last, images)), Some(text)) if !images.is_empty() && !Path::new(last).is_file() => {
+            (images, text)
         }
         _ => (inputs, ""),
     };
@@ -195,7 +198,7 @@ pub fn predict(a: &PredictArguments) -> Result<ExitStatus> {
     let model = LoadedModel { reader, ..model };
     for group in images.chunks(each) {
         let query = Query { images: group.to_vec(), ..query.clone() };
-        let names: Vec<String> = group.iter().map(|p| Path::display(p).to_string()).collect();
+        let names: Vec<String> = group.iter().map(|p| readable(&text_of_path(p))).collect();
         let mut found = task.predict(&model, &query).with_context(|| names.join(" and "))?;
         if images.len() > each && a.model.json {
             found.value["images"] = serde_json::json!(names);

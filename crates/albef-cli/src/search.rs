@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use serde_json::json;
 
 use crate::ExitStatus;
-use crate::arguments::{named, words};
+use crate::arguments::{named, source, words};
 use crate::device::DeviceArg;
 use crate::image_options::ImageOptions;
 use crate::models::{open_image, open_images, open_model};
@@ -22,6 +22,7 @@ pub struct SearchArguments {
     #[arg(value_parser = words)]
     text: String,
     /// Folder, tar shards, annotation list or an image.
+    #[arg(value_parser = source())]
     path: String,
     /// Joined before the image paths of a list.
     #[arg(long)]

@@ -8,6 +8,7 @@ use albef::Control;
 use albef::config::Source;
 use albef::task::{PRETRAIN, TASKS, TaskRef};
 use albef::train::{RunEvent, RunOptions, RunOutcome, RunReport, Summary, run};
+use albef_data::input::text_of_file;
 use anyhow::{Context, Result};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -67,8 +68,9 @@ pub fn finetune(a: &FinetuneArguments) -> Result<ExitStatus> {
 }
 
 fn train(task: TaskRef, a: &RunArguments) -> Result<ExitStatus> {
-    let text = std::fs::read_to_string(&a.config)
+    let bytes = std::fs::read(&a.config)
         .with_context(|| format!("cannot read the configuration {}", a.config.display()))?;
+    let text = text_of_file(&a.config, &bytes)?;
     let config = task.configure(Source { text: &text, settings: &a.set, file: Some(&a.config) })?;
     let options = RunOptions::new(&a.output).resume(a.resume).control(interruptible());
     let mut progress = Progress::new(&a.output, &a.device.device);

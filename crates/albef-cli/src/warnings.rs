@@ -29,8 +29,13 @@ pub fn tell_left_out(source: &str, skipped: &[Skipped]) {
     }
     let members = members(skipped);
     if !members.is_empty() {
-        tracing::warn!("{source}: {} members form no sample and are skipped", members.len());
-        tell_first("skipped member", lines(&members));
+        let entries = members.iter().any(|s| s.error.kind == ImageErrorKind::Entry);
+        let (what, one) = match entries {
+            true => ("entries or members form", "skipped"),
+            false => ("members form", "skipped member"),
+        };
+        tracing::warn!("{source}: {} {what} no sample and are skipped", members.len());
+        tell_first(one, lines(&members));
     }
 }
 

@@ -26,6 +26,10 @@ pub enum ImageErrorKind {
     TooLarge,
     /// Another picture stands in its place.
     Repeated,
+    /// Its caption cannot be used, or only in part.
+    Caption,
+    /// An entry of a list that gives no image.
+    Entry,
     /// The system failed to read it.
     Io,
 }
@@ -43,6 +47,8 @@ impl ImageErrorKind {
             Self::Unsupported(_) => "unsupported",
             Self::TooLarge => "too-large",
             Self::Repeated => "repeated",
+            Self::Caption => "caption",
+            Self::Entry => "entry",
             Self::Io => "io",
         }
     }
@@ -59,7 +65,10 @@ pub struct ImageError {
 
 impl fmt::Display for ImageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} image: {}", self.kind.name(), self.detail)
+        match self.kind {
+            ImageErrorKind::Caption | ImageErrorKind::Entry => f.write_str(&self.detail),
+            kind => write!(f, "{} image: {}", kind.name(), self.detail),
+        }
     }
 }
 
@@ -113,15 +122,27 @@ pub enum DataError {
         /// Names and reasons.
         list: String,
     },
+    /// Several files of a source cannot be used.
+    #[error("{count} of {of} files are missing, damaged or cut:\n{list}")]
+    Files {
+        /// How many.
+        count: usize,
+        /// Files of the source.
+        of: usize,
+        /// Names and reasons, one a line.
+        list: String,
+    },
     /// Fewer samples than a batch.
     #[error(
-        "the data has {samples} usable samples but a batch takes {batch}; set `batch_size` to at most {samples} or add data"
+        "the data has {samples} usable samples but a batch takes {batch}; set `{key}` to at most {samples} or add data"
     )]
     SmallerThanBatch {
         /// Samples.
         samples: usize,
         /// Batch size.
         batch: usize,
+        /// The key of the configuration that gives it.
+        key: &'static str,
     },
     /// A choice that cannot be met.
     #[error("{0}")]

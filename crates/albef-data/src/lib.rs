@@ -7,6 +7,8 @@ pub mod dataset;
 pub mod error;
 pub mod golden;
 pub mod image;
+pub mod input;
+pub mod names;
 pub mod random;
 pub mod scenes;
 pub mod text;

@@ -124,11 +124,12 @@ fn read(plan: &Plan, entry: &FileEntry, state: &mut FileState) -> Result<(), Str
     };
     let task = |name: &str| {
         let read = TaskRef::named(name).and_then(|task| read_annotations(task, &path, &roots()));
+        let read = read.map(|found| found.samples);
         read.map_err(|e| e.to_string())
     };
     let samples = match entry.form {
         Form::Captions => {
-            let spec = SourceSpec::new(&path.display().to_string(), Some(&root(0)));
+            let spec = SourceSpec::of(&path, Some(&root(0)));
             open_source(&spec).map_err(|e| e.to_string())?
         }
         Form::Vqa => task("vqa")?,

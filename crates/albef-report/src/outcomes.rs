@@ -194,7 +194,7 @@ impl Outcomes {
         let text = std::fs::read_to_string(path)
             .map_err(|cause| OutcomesError::Io { path: path.to_owned(), cause })?;
         let fail = |detail| OutcomesError::Format { path: path.to_owned(), detail };
-        let out: Self = serde_json::from_str(&text).map_err(|e| {
+        let out: Self = serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| {
             fail(format!("not a file of outcomes, as `albef evaluate … --save` writes it: {e}"))
         })?;
         if out.format != FORMAT {

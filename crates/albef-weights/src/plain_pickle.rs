@@ -1,5 +1,6 @@
 //! Pickles of plain values: the form in which RefCOCO+ ships its expressions.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use serde_json::{Map, Value as Json};
@@ -20,11 +21,32 @@ const PER_BYTE: usize = 16;
 /// # Errors
 /// If the file cannot be read, is damaged, or grows out of proportion when written out.
 pub fn read_plain_pickle(path: &Path) -> Result<Json> {
-    let bytes = mapped(path)?;
-    let damaged = |detail: String| WeightsError::damaged(path, detail);
+    let file = mapped(path)?;
+    let mut bytes = Cow::Borrowed(&file[..]);
+    // The text protocols escape carriage returns, so before each line feed they are a change of line ends.
+    let changed = has_changed_line_ends(&bytes);
+    if changed && bytes.first() != Some(&0x80) {
+        let unchanged: Vec<u8> = bytes.split(|b| *b == b'\r').flatten().copied().collect();
+        if pickle::load(&unchanged).is_ok() {
+            bytes = Cow::Owned(unchanged);
+        }
+    }
+    let damaged = |detail: String| {
+        let hint = match changed {
+            true => "; its line ends were changed to CRLF: unpack it again in binary mode",
+            false => "",
+        };
+        WeightsError::damaged(path, detail + hint)
+    };
     let value = pickle::load(&bytes).map_err(damaged)?.value;
     let mut budget = bytes.len().saturating_mul(PER_BYTE);
     plain(&value, DEPTH, &mut budget).map_err(|e| WeightsError::damaged(path, e))
+}
+
+/// Whether there are line feeds, each after a carriage return.
+fn has_changed_line_ends(bytes: &[u8]) -> bool {
+    let mut feeds = bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').peekable();
+    feeds.peek().is_some() && feeds.all(|(i, _)| i > 0 && bytes[i - 1] == b'\r')
 }
 
 fn plain(value: &Value, depth: usize, budget: &mut usize) -> Result<Json, &'static str> {
@@ -70,6 +92,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn line_ends_that_were_changed_are_read_or_named() {
+        let text = b"(lp0\n(dp1\nS'ref_id'\nI42\nsS'split'\nVtest\\u000d\nsa.";
+        let crlf: Vec<u8> = text
+            .split_inclusive(|b| *b == b'\n')
+            .flat_map(|line| match line.split_last() {
+                Some((b'\n', rest)) => [rest, b"\r\n"].concat(),
+                _ => line.to_vec(),
+            })
+            .collect();
+        let expected = json!([{"ref_id": 42, "split": "test\r"}]);
+        assert_eq!(read(text).unwrap(), expected);
+        assert_eq!(read(&crlf).unwrap(), expected);
+        // A binary protocol holds a line feed as a length, which nothing tells from a changed one.
+        let binary = b"\x80\x02U\x0d\x0aten letters";
+        let said = read(binary).unwrap_err().to_string();
+        assert!(said.contains("CRLF") && said.contains("binary mode"), "{said}");
+    }
 
     fn read(bytes: &[u8]) -> Result<Json> {
         let dir = tempfile::tempdir().unwrap();

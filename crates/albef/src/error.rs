@@ -133,6 +133,15 @@ pub enum Error {
         /// The way out.
         hint: &'static str,
     },
+    /// What a model gives is not finite.
+    #[error(
+        "the model gives {what} that are not finite numbers; hint: its weights are damaged or too large, \
+         take an earlier checkpoint or another file"
+    )]
+    OutputNotFinite {
+        /// What it gives.
+        what: &'static str,
+    },
     /// A file could not be read or written.
     #[error("{path}: {cause}")]
     Io {

@@ -1,5 +1,6 @@
 //! Images of a folder, of tar shards, of an annotation list, or a single file.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use albef_data::dataset::{
     unread_formats,
 };
 use albef_data::image::{ImageReader, Normalization};
+use albef_data::names;
 use burn::tensor::{Device, Tensor};
 
 use crate::error::{Error, Result};
@@ -19,11 +21,14 @@ pub struct ImageSet {
     data: Arc<Dataset>,
     source: String,
     skipped_members: Vec<Skipped>,
+    /// Whether archives are named by their whole paths, since two have one file name.
+    whole_paths: bool,
 }
 
 impl ImageSet {
     /// Opens a folder, tar shards (`a-{000..012}.tar`), an annotation list or an image file.
-    /// `image_root` is joined before the relative paths of a list.
+    /// `image_root` is joined before the relative paths of a list. Entries of one image are one image with
+    /// the captions of all.
     ///
     /// # Errors
     /// If the source cannot be read or has no images.
@@ -38,18 +43,29 @@ impl ImageSet {
         Ok(Self { source: source.to_owned(), ..Self::from_contents(contents) })
     }
 
-    /// The samples that a source holds.
+    /// The samples that a source holds, those of one image as one.
     #[must_use]
     pub fn from_contents(contents: Contents) -> Self {
-        let Contents { samples, left_out } = contents;
-        Self { skipped_members: left_out, ..Self::from_samples(samples) }
+        let Contents { samples, mut left_out, faults, notes } = contents.joined();
+        let skipped_members = left_out.clone();
+        left_out.extend(faults);
+        let data =
+            Dataset::from_contents(Contents { samples, left_out, notes, ..Contents::default() });
+        Self { skipped_members, ..Self::of_data(data) }
     }
 
     /// Samples at hand.
     #[must_use]
     pub fn from_samples(samples: Vec<Sample>) -> Self {
-        let data = Arc::new(Dataset::from_samples(samples));
-        Self { data, source: String::new(), skipped_members: Vec::new() }
+        Self::of_data(Dataset::from_samples(samples))
+    }
+
+    fn of_data(data: Dataset) -> Self {
+        let archives: BTreeSet<&Path> = data.samples().iter().filter_map(archive).collect();
+        let names: BTreeSet<_> = archives.iter().filter_map(|path| path.file_name()).collect();
+        let whole_paths = names.len() < archives.len();
+        let (source, skipped_members) = (String::new(), Vec::new());
+        Self { data: Arc::new(data), source, skipped_members, whole_paths }
     }
 
     /// The source as it was given; empty for samples at hand.
@@ -82,10 +98,22 @@ impl ImageSet {
         self.data.image_ids()
     }
 
-    /// Members of archives that form no sample, with the reason.
+    /// Members of archives and entries of lists that form no sample, with the reason.
     #[must_use]
     pub fn skipped_members(&self) -> &[Skipped] {
         &self.skipped_members
+    }
+
+    /// Captions that cannot be used, or were not read as they are written.
+    #[must_use]
+    pub fn caption_faults(&self) -> &[Skipped] {
+        &self.data.left_out()[self.skipped_members.len()..]
+    }
+
+    /// What a user should know about the source.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        self.data.notes()
     }
 
     /// The data set behind the images.
@@ -111,26 +139,39 @@ impl ImageSet {
         (from_vec(pixels, [which.len(), 3, image_res, image_res], device), failed)
     }
 
-    /// The name of an image in one line, with that of its archive: shards number their members alike.
+    /// The archive that an image is a member of.
+    #[must_use]
+    pub fn archive(&self, index: usize) -> Option<&Path> {
+        archive(&self.samples()[index])
+    }
+
+    /// The name of an image, with that of its archive: shards number their members alike. Different images
+    /// have different names.
+    #[must_use]
+    pub fn full_name(&self, index: usize) -> String {
+        let sample = &self.samples()[index];
+        match archive(sample) {
+            None => sample.name.clone(),
+            Some(path) if self.whole_paths => {
+                format!("{}:{}", names::text_of_path(path), sample.name)
+            }
+            Some(path) => {
+                let archive = names::text_of_os(path.file_name().unwrap_or_default());
+                format!("{archive}:{}", sample.name)
+            }
+        }
+    }
+
+    /// The same in one line, with control characters and backslashes escaped.
     #[must_use]
     pub fn name(&self, index: usize) -> String {
-        let Sample { location, name, .. } = &self.samples()[index];
-        match location {
-            Location::Member { archive, .. } => {
-                let archive = archive.file_name().unwrap_or_default().to_string_lossy();
-                single_line(&format!("{archive}:{name}"))
-            }
-            Location::File(_) => single_line(name),
-        }
+        names::shown(&self.full_name(index))
     }
 }
 
-/// A name without line ends and other control characters, which would break a table.
-#[must_use]
-pub fn single_line(name: &str) -> String {
-    let shown = |c: char| match c.is_control() {
-        true => c.escape_default().to_string(),
-        false => c.to_string(),
-    };
-    name.chars().map(shown).collect()
+fn archive(sample: &Sample) -> Option<&Path> {
+    match &sample.location {
+        Location::Member { archive, .. } => Some(archive),
+        Location::File(_) => None,
+    }
 }

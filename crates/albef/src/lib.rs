@@ -27,7 +27,6 @@ mod gradcam;
 mod images;
 pub mod inference;
 mod init;
-mod input;
 pub mod inspect;
 mod model;
 mod model_path;

@@ -155,6 +155,18 @@ pub fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec::<f32>().expect("the model computes in f32")
 }
 
+/// The values of what a model gives, `what` in words.
+///
+/// # Errors
+/// [`Error::OutputNotFinite`] if some are not finite: nothing that is made of them means anything.
+pub fn outputs<const D: usize>(tensor: Tensor<D>, what: &'static str) -> Result<Vec<f32>> {
+    let values = to_vec(tensor);
+    match values.iter().all(|v| v.is_finite()) {
+        true => Ok(values),
+        false => Err(Error::OutputNotFinite { what }),
+    }
+}
+
 /// A tensor of the given values.
 #[must_use]
 pub fn from_vec<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Device) -> Tensor<D> {

@@ -39,7 +39,7 @@ use crate::error::{Error, Result};
 use crate::eval::retrieval::{embed_texts, similarities, top_k};
 use crate::model::Albef;
 use crate::model_path::note_inferred;
-use crate::params::{Params, from_vec, to_vec};
+use crate::params::{Params, from_vec, outputs, to_vec};
 use crate::task::TaskRef;
 
 /// Images that are encoded at a time.
@@ -256,7 +256,7 @@ impl Pipeline {
     pub(crate) fn embed_pixels(&self, pixels: Tensor<4>) -> Result<Vec<f32>> {
         self.needs_contrast()?;
         let states = self.model.encoders.visual_encoder.forward(pixels)?;
-        Ok(to_vec(self.model.encoders.image_feat(&states)))
+        outputs(self.model.encoders.image_feat(&states), "image features")
     }
 
     /// The `k` features with the largest cosine to a text, best first, ties to the lower index.
@@ -313,6 +313,33 @@ pub(crate) mod tests {
     fn threads_can_share_a_pipeline() {
         fn shared<T: Send + Sync>() {}
         shared::<Pipeline>();
+    }
+
+    #[test]
+    fn outputs_that_are_not_finite_are_errors_everywhere() {
+        let config = ModelConfig::nano();
+        let schema = TaskRef::pretrain().schema(&config);
+        let mut params = fresh_params(&schema, 0.07, 3, &cpu()).unwrap();
+        for name in ["text_proj.weight", "vision_proj.weight", "itm_head.weight"] {
+            let shape = params.get(name).unwrap().shape.clone();
+            params.insert(name, &shape, vec![3e38; shape.iter().product()]).unwrap();
+        }
+        let model = Albef::new(&config, &params.frozen(Ops::for_device(&cpu()))).unwrap();
+        let vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\ndog\n";
+        let model = Pipeline::new(model, params, vocabulary).unwrap();
+        let image = RgbImage::filled(30, 20, [10, 200, 90]);
+        let images = std::slice::from_ref(&image);
+        let labels = ["dog".to_owned()];
+        let found = [
+            model.embed_text("a dog").err(),
+            model.embed_images(images).err(),
+            model.match_text(images, "a dog").err(),
+            model.classify(&image, &labels, &Default::default()).err(),
+            model.ground(&image, "a dog", &Default::default()).err(),
+        ];
+        for (i, error) in found.into_iter().enumerate() {
+            assert!(matches!(error, Some(Error::OutputNotFinite { .. })), "{i}: {error:?}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod images;
 mod kill;
 mod lock;
 mod messages;
+mod odd_data;
 mod official_files;
 mod output;
 mod readme;

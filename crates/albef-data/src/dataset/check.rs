@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::source::{Contents, Sample, Skipped, SourceSpec, read_source};
+use super::near::{other_root, similar_file};
+use super::source::{Contents, Location, Sample, Skipped, SourceSpec, read_source};
 use super::tasks::TaskFields;
 use super::unread::unread_formats;
 use crate::error::{ImageErrorKind, Result};
@@ -21,11 +22,19 @@ pub struct CheckOptions {
     pub max_problems: usize,
     /// Threads.
     pub workers: usize,
+    /// Whether texts are captions, which should tell images apart, and not questions or labels.
+    pub texts_are_captions: bool,
 }
 
 impl Default for CheckOptions {
     fn default() -> Self {
-        Self { decode: true, options: DecodeOptions::default(), max_problems: 20, workers: 1 }
+        Self {
+            decode: true,
+            options: DecodeOptions::default(),
+            max_problems: 20,
+            workers: 1,
+            texts_are_captions: true,
+        }
     }
 }
 
@@ -50,7 +59,12 @@ pub struct CheckReport {
     pub repeated_samples: usize,
     /// Captions that a sample lists twice.
     pub repeated_captions: usize,
-    /// Members of archives that form no sample.
+    /// Captions that cannot be used, or are not read as they are written.
+    pub caption_faults: usize,
+    /// Images with the caption that most images have, if that says nothing about them: more than one, and
+    /// at least a tenth of all.
+    pub sharing_a_caption: usize,
+    /// Members of archives and entries of lists that form no sample.
     pub left_out: usize,
     /// Files of a folder that are images of formats that are not read.
     pub unread: usize,
@@ -60,6 +74,8 @@ pub struct CheckReport {
     pub notes: NoteCounts,
     /// The first problems, in order of the source; what forms no sample comes last.
     pub problems: Vec<String>,
+    /// What may help, and what a user should know about the source.
+    pub hints: Vec<String>,
 }
 
 impl CheckReport {
@@ -69,6 +85,7 @@ impl CheckReport {
         self.samples > 0
             && self.missing + self.unusable + self.blank_captions + self.without_captions == 0
             && self.repeated_samples + self.repeated_captions + self.left_out + self.unread == 0
+            && self.caption_faults + self.sharing_a_caption == 0
     }
 }
 
@@ -77,17 +94,13 @@ impl CheckReport {
 /// # Errors
 /// If the source cannot be read at all, or an annotation in it is malformed.
 pub fn check(spec: &SourceSpec, options: &CheckOptions) -> Result<CheckReport> {
-    let Contents { samples, left_out } = read_source(spec)?;
-    Ok(check_samples(&samples, &left_out, options))
+    Ok(check_contents(&read_source(spec)?, options))
 }
 
-/// The same for samples that were read already, of any task, and what formed no sample.
+/// The same for what was read already, of any task.
 #[must_use]
-pub fn check_samples(
-    samples: &[Sample],
-    left_out: &[Skipped],
-    options: &CheckOptions,
-) -> CheckReport {
+pub fn check_contents(contents: &Contents, options: &CheckOptions) -> CheckReport {
+    let Contents { samples, left_out, faults: captions, notes } = contents;
     let reader = ImageReader::new(options.options);
     let faults = picture_faults(samples, options, &reader);
     let is_unread = |s: &&Skipped| matches!(s.error.kind, ImageErrorKind::Unsupported(_));
@@ -98,6 +111,7 @@ pub fn check_samples(
         unread,
         unread_formats: unread_formats(left_out),
         notes: reader.counts(),
+        caption_faults: captions.len(),
         ..CheckReport::default()
     };
     if samples.is_empty() {
@@ -113,7 +127,15 @@ pub fn check_samples(
                 ImageErrorKind::NotFound => report.missing += 1,
                 _ => report.unusable += 1,
             }
-            problems.push(format!("{name}: {error}"));
+            let room = options.max_problems > report.problems.len();
+            let near = match &sample.location {
+                Location::File(path) if room && error.kind == ImageErrorKind::NotFound => {
+                    similar_file(path)
+                }
+                _ => None,
+            };
+            let near = near.map_or(String::new(), |near| format!("; {near}"));
+            problems.push(format!("{name}: {error}{near}"));
         }
         let blank = sample.captions.iter().filter(|c| c.trim().is_empty()).count();
         report.captions += sample.captions.len() - blank;
@@ -140,10 +162,41 @@ pub fn check_samples(
         report.problems.extend(problems.into_iter().take(room));
     }
     let room = options.max_problems.saturating_sub(report.problems.len());
-    let named = left_out.iter().map(|s| format!("{}: {}", s.name, s.error));
+    let named = captions.iter().chain(left_out).map(|s| format!("{}: {}", s.name, s.error));
     report.problems.extend(named.take(room));
     report.distinct_images = keys.len();
+    if options.texts_are_captions {
+        share_of_one_caption(samples, &mut report, options);
+    }
+    report.hints = notes.clone();
+    if report.missing > 0 {
+        report.hints.extend(other_root(samples));
+    }
     report
+}
+
+/// Counts the images with the most frequent caption where it says nothing about them: all have it, or at
+/// least ten and a fifth of all.
+fn share_of_one_caption(samples: &[Sample], report: &mut CheckReport, options: &CheckOptions) {
+    let mut pairs: Vec<(&str, &str)> = samples
+        .iter()
+        .flat_map(|s| s.captions.iter().map(|c| (c.trim(), s.key.as_str())))
+        .filter(|(caption, _)| !caption.is_empty())
+        .collect();
+    pairs.sort_unstable();
+    pairs.dedup();
+    let most = pairs.chunk_by(|a, b| a.0 == b.0).max_by_key(|same| same.len());
+    let Some(same) = most else { return };
+    let (n, images) = (same.len(), report.distinct_images);
+    if n > 1 && (n == images || n >= 10 && n * 5 >= images) {
+        report.sharing_a_caption = n;
+        if report.problems.len() < options.max_problems {
+            let caption: String = same[0].0.chars().take(60).collect();
+            report.problems.push(format!(
+                "{n} of {images} images share the caption `{caption}`, by which nothing tells them apart"
+            ));
+        }
+    }
 }
 
 /// Of each sample the pictures that cannot be used, as one entry.

@@ -4,14 +4,14 @@ use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
-use super::annotation::{captions, image_key, missing, text_of};
+use super::annotation::{self, Root};
 use super::shard;
 use super::source::{Contents, Location, Sample, Skipped, place_key};
 use super::tasks::TaskFields;
 use super::unread::{Looks, looks, refusal};
 use crate::error::{DataError, ImageError, ImageErrorKind, Result};
+use crate::input::{Encoding, decode_text};
+use crate::names;
 
 /// How the names of pictures end.
 pub(super) const ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "jfif"];
@@ -19,13 +19,11 @@ pub(super) const ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "webp", "gif", "bmp
 /// Reads `captions.jsonl`, `captions.csv` or the `.txt` beside each picture; a picture without
 /// captions is kept, for searching. A folder of nothing but archives gives their samples.
 pub(super) fn read(folder: &Path) -> Result<Contents> {
-    let list = folder.join("captions.jsonl");
-    if list.is_file() {
-        return captions_jsonl(&list, folder).map(Contents::from);
-    }
-    let list = folder.join("captions.csv");
-    if list.is_file() {
-        return captions_csv(&list, folder).map(Contents::from);
+    for list in ["captions.jsonl", "captions.csv", "captions.tsv"] {
+        let list = folder.join(list);
+        if list.is_file() {
+            return annotation::read(&list, None, Root::Folder(folder));
+        }
     }
     let (mut files, mut left_out) = pictures(folder)?;
     files.sort();
@@ -36,24 +34,45 @@ pub(super) fn read(folder: &Path) -> Result<Contents> {
         all.left_out.extend(left_out);
         return Ok(all);
     }
-    let samples: Result<Vec<Sample>> =
-        files.into_iter().map(|path| picture(path, folder)).collect();
-    Ok(Contents { samples: samples?, left_out })
+    Ok(Contents { left_out, ..contents_of(files, folder) })
 }
 
-/// A picture below `folder`, with the captions of the `.txt` beside it.
-pub(super) fn picture(path: PathBuf, folder: &Path) -> Result<Sample> {
-    let text = path.with_extension("txt");
-    let captions = if text.is_file() {
-        let text = text_of(&text)?;
-        text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect()
-    } else {
-        Vec::new()
+/// Pictures below `folder`, each with the captions of the `.txt` beside it. A caption file that cannot be
+/// used costs its picture the captions only.
+pub(super) fn contents_of(pictures: Vec<PathBuf>, folder: &Path) -> Contents {
+    let mut out = Contents::default();
+    for path in pictures {
+        let text = path.with_extension("txt");
+        let mut captions = Vec::new();
+        if text.is_file() {
+            let fault = match fs::read(&text) {
+                Ok(bytes) => {
+                    let (found, fault) = lines(&bytes);
+                    captions = found;
+                    fault
+                }
+                Err(cause) => Some(cause.to_string()),
+            };
+            let name = || names::text_of_path(text.strip_prefix(folder).unwrap_or(&text));
+            out.faults.extend(fault.map(|f| Skipped::new(name(), ImageErrorKind::Caption, f)));
+        }
+        let name = names::text_of_path(path.strip_prefix(folder).unwrap_or(&path));
+        let location = Location::File(path);
+        let (key, task) = (place_key(&location, &name), TaskFields::default());
+        out.samples.push(Sample { key, location, name, captions, task });
+    }
+    out
+}
+
+/// The captions of a text, one a line, and what is wrong with it.
+pub(super) fn lines(bytes: &[u8]) -> (Vec<String>, Option<String>) {
+    let Some((text, encoding)) = decode_text(bytes) else {
+        return (Vec::new(), Some("the caption is no text in UTF-8".into()));
     };
-    let name = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
-    let location = Location::File(path);
-    let (key, task) = (place_key(&location, &name), TaskFields::default());
-    Ok(Sample { key, location, name, captions, task })
+    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
+    let fault = (encoding != Encoding::Utf8)
+        .then(|| format!("the caption is no UTF-8 and is read as {}", encoding.name()));
+    (lines.map(str::to_owned).collect(), fault)
 }
 
 /// Whether a name ends as those of pictures do.
@@ -71,11 +90,7 @@ fn shards(folder: &Path) -> Result<Contents> {
         }
     }
     archives.sort();
-    let mut all = Contents::default();
-    for archive in archives {
-        all.extend(shard::read(&archive)?);
-    }
-    Ok(all)
+    shard::read_all(&archives)
 }
 
 /// The pictures below a folder, and what below it cannot be read: folders, and pictures of other formats. Folders that links lead to are
@@ -125,60 +140,4 @@ fn pictures(top: &Path) -> Result<(Vec<PathBuf>, Vec<Skipped>)> {
         }
     }
     Ok((files, left_out))
-}
-
-fn sample(root: &Path, image: &str, captions: Vec<String>, key: Option<String>) -> Sample {
-    let location = Location::File(root.join(image));
-    let key = key.unwrap_or_else(|| place_key(&location, image));
-    Sample { location, name: image.to_owned(), captions, key, task: TaskFields::default() }
-}
-
-pub(super) fn captions_jsonl(path: &Path, root: &Path) -> Result<Vec<Sample>> {
-    let text = text_of(path)?;
-    text.lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-        .map(|(i, line)| {
-            let fail =
-                |detail: String| DataError::annotation(path, format!(", line {}", i + 1), detail);
-            let entry: Value =
-                serde_json::from_str(line).map_err(|e| fail(format!("not JSON: {e}")))?;
-            let image = entry.get("image").and_then(Value::as_str);
-            let image = image.ok_or_else(|| fail(missing("image", &entry)))?;
-            let captions = captions(&entry).map_err(fail)?;
-            Ok(sample(root, image, captions, image_key(&entry)))
-        })
-        .collect()
-}
-
-/// Rows of one image are its captions.
-pub(super) fn captions_csv(path: &Path, root: &Path) -> Result<Vec<Sample>> {
-    let fail = |place: String, detail: String| DataError::annotation(path, place, detail);
-    let mut reader =
-        csv::Reader::from_path(path).map_err(|e| fail(String::new(), e.to_string()))?;
-    let header = reader.headers().map_err(|e| fail(", line 1".into(), e.to_string()))?.clone();
-    let column = |name: &str| header.iter().position(|h| h.trim() == name);
-    let (Some(image), Some(caption)) = (column("image"), column("caption")) else {
-        let found = header.iter().collect::<Vec<_>>().join(", ");
-        let detail = format!("the header must name `image` and `caption`; it has: {found}");
-        return Err(fail(", line 1".into(), detail));
-    };
-    let id = column("image_id");
-    let mut samples: Vec<Sample> = Vec::new();
-    let mut place = std::collections::HashMap::new();
-    for row in reader.records() {
-        let row = row.map_err(|e| {
-            let line = e.position().map_or(0, csv::Position::line);
-            fail(format!(", line {line}"), e.to_string())
-        })?;
-        let field = |i: usize| row.get(i).unwrap_or_default().to_owned();
-        let name = field(image);
-        let at = *place.entry(name.clone()).or_insert_with(|| {
-            let id = id.map(field).filter(|id| !id.is_empty());
-            samples.push(sample(root, &name, Vec::new(), id));
-            samples.len() - 1
-        });
-        samples[at].captions.push(field(caption));
-    }
-    Ok(samples)
 }

@@ -14,6 +14,7 @@ use std::thread::{Builder, JoinHandle};
 
 use super::batch::{Answers, Batch};
 use super::mixgen::{MixGen, MixMode};
+use super::near::other_root;
 use super::order::epoch_order;
 use super::source::{Dataset, Sample, Skipped};
 use crate::error::{DataError, ImageError, Result};
@@ -208,7 +209,10 @@ impl Work {
                 }
                 let lines: Vec<String> =
                     list.iter().map(|s| format!("  {}: {}", s.name, s.error)).collect();
-                let list = lines.join("\n");
+                let mut list = lines.join("\n");
+                if let Some(hint) = other_root(self.data.samples()) {
+                    list.push_str(&format!("\n  {hint}"));
+                }
                 return Err(DataError::TooManySkipped { count, limit: self.limit, list });
             }
             index = substitutes.below(self.data.len());
@@ -400,7 +404,7 @@ fn run(work: &Work, sender: &SyncSender<Message>) {
 /// If there is none.
 pub fn batches_per_epoch(samples: usize, batch: usize) -> Result<usize> {
     if batch == 0 || samples < batch {
-        return Err(DataError::SmallerThanBatch { samples, batch });
+        return Err(DataError::SmallerThanBatch { samples, batch, key: "batch_size" });
     }
     Ok(samples / batch)
 }

@@ -4,9 +4,12 @@
 mod annotation;
 mod batch;
 mod check;
+mod downloads;
+mod entries;
 mod folder;
 mod loader;
 mod mixgen;
+mod near;
 mod order;
 mod shard;
 mod source;
@@ -14,18 +17,19 @@ mod tasks;
 mod unread;
 
 pub use batch::{Answers, Batch};
-pub use check::{CheckOptions, CheckReport, check, check_samples};
+pub use check::{CheckOptions, CheckReport, check, check_contents};
 pub use loader::{
     LoaderOptions, MAX_WORKERS, SkipReport, TextRule, TrainLoader, batches_per_epoch, load_images,
     load_samples, load_views,
 };
 pub use mixgen::{Lambda, MixGen, MixMode, Mixed};
+pub use near::{other_root, similar_file};
 pub use order::epoch_order;
 pub use source::{
     Contents, Dataset, Location, Sample, Skipped, SourceSpec, open_source, read_source,
 };
 pub use tasks::{
-    EntryContext, ImageRoots, ReadEntry, Target, TaskFields, number_field, read_entries, read_list,
-    repeated_ids, text_field,
+    EntryContext, ImageRoots, ReadEntry, Target, TaskFields, first_entry, number_field,
+    read_entries, read_list, repeated_ids, text_field,
 };
 pub use unread::unread_formats;

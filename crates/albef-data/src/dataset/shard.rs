@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::annotation::{captions, image_key};
-use super::folder::ENDINGS;
+use super::folder::{ENDINGS, lines};
 use super::source::{Contents, Location, Sample, Skipped, place_key};
 use super::tasks::TaskFields;
-use crate::error::{DataError, ImageError, ImageErrorKind as Kind, Result};
+use crate::error::{DataError, ImageErrorKind as Kind, Result};
+use crate::input::{Encoding, decode_text, has_lone_surrogate, packed, parse_json};
+use crate::names;
 
 /// Shards of a pattern with braces; more are a slip of the pen.
 const MOST: usize = 1_000_000;
@@ -55,14 +57,14 @@ fn expand_into(given: &str, pattern: &str, room: usize) -> Result<Vec<PathBuf>> 
         }
         return Ok(all);
     }
-    let path = Path::new(pattern);
-    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-    let Some((before, after)) = name.split_once('*') else { return Ok(vec![path.to_owned()]) };
+    let path = names::path_of(pattern);
+    let name = path.file_name().map(names::text_of_os).unwrap_or_default();
+    let Some((before, after)) = name.split_once('*') else { return Ok(vec![path]) };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(DataError::io(folder))? {
         let entry = entry.map_err(DataError::io(folder))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
+        let name = names::text_of_os(&entry.file_name());
         let long = name.len() >= before.len() + after.len();
         if long && name.starts_with(before) && name.ends_with(after) {
             found.push(entry.path());
@@ -79,8 +81,11 @@ fn expand_into(given: &str, pattern: &str, room: usize) -> Result<Vec<PathBuf>> 
 #[derive(Default)]
 struct Parts {
     picture: Option<Member>,
-    json: Option<Value>,
+    /// `None` inside where it is no JSON.
+    json: Option<Option<Value>>,
     text: Option<Vec<String>>,
+    /// What is wrong with the members of captions, with the name of each.
+    faults: Vec<(String, String)>,
     /// The first member that is neither picture nor captions.
     other: Option<String>,
     /// The first member that only points to a file.
@@ -104,27 +109,76 @@ fn cut(name: &str) -> (&str, &str) {
     }
 }
 
+/// The samples of several shards.
+///
+/// # Errors
+/// If some cannot be read, which are all named.
+pub(super) fn read_all(paths: &[PathBuf]) -> Result<Contents> {
+    const SHOWN: usize = 20;
+    let mut all = Contents::default();
+    let (mut failed, mut lines) = (Vec::new(), Vec::new());
+    for path in paths {
+        match read(path) {
+            Ok(contents) => {
+                // Faults of a whole archive that can be read all the same.
+                let name = names::text_of_path(path);
+                let whole = contents.left_out.iter().filter(|s| s.name == name);
+                lines.extend(whole.map(|s| format!("  {name}: {}", s.error)));
+                all.extend(contents);
+            }
+            Err(error) => {
+                lines.push(format!("  {error}"));
+                failed.push(error);
+            }
+        }
+    }
+    match (failed.pop(), lines.len()) {
+        (None, _) => Ok(all),
+        (Some(error), 1) => Err(error),
+        (Some(_), count) => {
+            if count > SHOWN {
+                lines.truncate(SHOWN);
+                lines.push(format!("  and {} more", count - SHOWN));
+            }
+            Err(DataError::Files { count, of: paths.len(), list: lines.join("\n") })
+        }
+    }
+}
+
 /// The samples of one shard, in order of first appearance, and the members that form none. Headers
 /// are read once; pictures stay where they are. The first member of a kind counts; captions of a
 /// `.json` go before those of a `.txt`; fields of other kinds beside a picture are passed over.
-pub(super) fn read(path: &Path) -> Result<Contents> {
-    let file = File::open(path).map_err(DataError::io(path))?;
+fn read(path: &Path) -> Result<Contents> {
+    let mut file = File::open(path).map_err(DataError::io(path))?;
     let size = file.metadata().map_err(DataError::io(path))?.len();
+    let mut first = Vec::new();
+    (&mut file).take(512).read_to_end(&mut first).map_err(DataError::io(path))?;
+    if first.is_empty() {
+        let name = names::text_of_path(path);
+        let empty = Skipped::new(name, Kind::Entry, "the archive is empty");
+        return Ok(Contents { left_out: vec![empty], ..Contents::default() });
+    }
+    if let Some(detail) = packed(&first) {
+        return Err(DataError::annotation(path, String::new(), detail));
+    }
+    file.seek(SeekFrom::Start(0)).map_err(DataError::io(path))?;
     let mut archive = tar::Archive::new(file);
     let mut shard = Shard { path, parts: HashMap::new(), order: Vec::new(), left_out: Vec::new() };
-    let mut at = 0;
+    let (mut at, mut end) = (0, 0);
     for entry in archive.entries_with_seek().map_err(|e| damaged(path, 0, &e))? {
         let mut entry = entry.map_err(|e| damaged(path, at, &e))?;
         let kind = entry.header().entry_type();
         let (offset, len) = (entry.raw_file_position(), entry.size());
         at = offset;
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let name = names::text_of(&entry.path_bytes());
         let link = kind.is_hard_link() || kind.is_symlink();
         if !kind.is_file() && !link {
             continue;
         }
         // Members are padded to whole blocks; seeking would not notice a cut in the padding.
-        if !link && offset.saturating_add(len).div_ceil(512).saturating_mul(512) > size {
+        let bytes = if link { 0 } else { len };
+        end = offset.saturating_add(bytes).div_ceil(512).saturating_mul(512);
+        if end > size {
             return Err(damaged(path, offset, &format!("it ends inside `{name}`")));
         }
         if name.rsplit('/').next().is_some_and(|n| n.starts_with('.')) {
@@ -137,7 +191,11 @@ pub(super) fn read(path: &Path) -> Result<Contents> {
             shard.take(member, &mut entry)?;
         }
     }
-    shard.contents()
+    if end >= size {
+        let detail = "the archive has no end mark, so it is cut; get it again";
+        shard.left_out.push(Skipped::new(names::text_of_path(path), Kind::Entry, detail));
+    }
+    Ok(shard.contents())
 }
 
 fn damaged(path: &Path, at: u64, e: &dyn std::fmt::Display) -> DataError {
@@ -163,8 +221,8 @@ impl Shard<'_> {
     }
 
     fn leave_out(&mut self, name: &str, kind: Kind, detail: String) {
-        let name = format!("{}: {name}", self.path.display());
-        self.left_out.push(Skipped { name, error: ImageError { kind, detail } });
+        let name = format!("{}: {name}", names::text_of_path(self.path));
+        self.left_out.push(Skipped::new(name, kind, detail));
     }
 
     fn take(&mut self, member: Member, bytes: &mut impl Read) -> Result<()> {
@@ -190,26 +248,52 @@ impl Shard<'_> {
             self.leave_out(&member.name, Kind::Repeated, detail);
             return Ok(());
         }
-        match field.as_str() {
-            "json" => parts.json = Some(json(path, &member, bytes)?),
-            "txt" => parts.text = Some(lines(path, &member, bytes)?),
-            _ => parts.picture = Some(member),
+        if !matches!(field.as_str(), "json" | "txt") {
+            parts.picture = Some(member);
+            return Ok(());
         }
+        let mut content = Vec::new();
+        let read = bytes.take(LONGEST + 1).read_to_end(&mut content);
+        read.map_err(|e| damaged(path, member.offset, &e))?;
+        let fault = match (field.as_str(), content.len() as u64 > LONGEST) {
+            (_, true) => Some(format!("it is longer than {} MiB", LONGEST >> 20)),
+            ("json", _) => {
+                let (value, fault) = json(&content);
+                parts.json = Some(value);
+                fault
+            }
+            _ => {
+                let (texts, fault) = lines(&content);
+                parts.text = Some(texts);
+                fault
+            }
+        };
+        parts.faults.extend(fault.map(|fault| (member.name, fault)));
         Ok(())
     }
 
-    fn contents(mut self) -> Result<Contents> {
-        let mut samples = Vec::new();
+    fn contents(mut self) -> Contents {
+        let (mut samples, mut faults) = (Vec::new(), Vec::new());
+        let archive = names::text_of_path(self.path);
         for key in std::mem::take(&mut self.order) {
-            let Some(parts) = self.parts.remove(&key) else { continue };
-            match parts {
-                Parts { picture: Some(picture), json, text, .. } => {
-                    samples.push(sample(self.path, &key, picture, json.as_ref(), text)?);
-                }
-                parts => self.without_picture(&key, &parts),
-            }
+            let Some(mut parts) = self.parts.remove(&key) else { continue };
+            let Some(picture) = parts.picture.take() else {
+                self.without_picture(&key, &parts);
+                continue;
+            };
+            let of = std::mem::take(&mut parts.faults);
+            samples.push(sample(self.path, picture, parts, &mut |name, fault| {
+                faults.push(Skipped::new(format!("{archive}: {name}"), Kind::Caption, fault));
+            }));
+            let named =
+                |(name, fault)| Skipped::new(format!("{archive}: {name}"), Kind::Caption, fault);
+            faults.extend(of.into_iter().map(named));
         }
-        Ok(Contents { samples, left_out: self.left_out })
+        if samples.is_empty() && self.left_out.iter().all(|s| s.name == archive) {
+            let detail = "the archive holds no sample";
+            self.left_out.push(Skipped::new(archive, Kind::Entry, detail));
+        }
+        Contents { samples, left_out: self.left_out, faults, notes: Vec::new() }
     }
 
     fn without_picture(&mut self, key: &str, parts: &Parts) {
@@ -235,41 +319,47 @@ impl Shard<'_> {
     }
 }
 
-fn text_of(path: &Path, member: &Member, bytes: &mut impl Read) -> Result<String> {
-    let mut text = String::new();
-    bytes.read_to_string(&mut text).map_err(|e| damaged(path, member.offset, &e))?;
-    Ok(text)
-}
+/// Bytes of a member of captions; more are no captions.
+const LONGEST: u64 = 1 << 26;
 
-fn json(path: &Path, member: &Member, bytes: &mut impl Read) -> Result<Value> {
-    serde_json::from_str(&text_of(path, member, bytes)?).map_err(|e| {
-        let detail = format!("member `{}`: {e}", member.name);
-        DataError::annotation(path, format!(", byte {}", member.offset), detail)
-    })
-}
-
-fn lines(path: &Path, member: &Member, bytes: &mut impl Read) -> Result<Vec<String>> {
-    let text = text_of(path, member, bytes)?;
-    Ok(text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect())
+fn json(bytes: &[u8]) -> (Option<Value>, Option<String>) {
+    let Some((text, encoding)) = decode_text(bytes) else {
+        return (None, Some("it is no text in UTF-8".into()));
+    };
+    match parse_json(&text) {
+        Err(error) => (None, Some(format!("it is not JSON: {error}"))),
+        Ok(value) if encoding == Encoding::Windows1252 => {
+            (Some(value), Some(format!("it is no UTF-8 and is read as {}", encoding.name())))
+        }
+        Ok(value) if has_lone_surrogate(&text) => {
+            (Some(value), Some("a lone surrogate is read as U+FFFD".into()))
+        }
+        Ok(value) => (Some(value), None),
+    }
 }
 
 fn sample(
     path: &Path,
-    key: &str,
     picture: Member,
-    json: Option<&Value>,
-    text: Option<Vec<String>>,
-) -> Result<Sample> {
-    let says = |v: &&Value| v.get("caption").or_else(|| v.get("text")).is_some();
-    let captions = match (json.filter(says).or(json.filter(|_| text.is_none())), text) {
-        (Some(words), _) => captions(words)
-            .map_err(|e| DataError::annotation(path, format!(", sample `{key}`"), e))?,
-        (None, text) => text.unwrap_or_default(),
-    };
+    parts: Parts,
+    fault: &mut dyn FnMut(&str, String),
+) -> Sample {
+    let json = parts.json.flatten();
+    let (mut captions, odd) = json.as_ref().map(captions).unwrap_or_default();
     let Member { name, offset, len } = picture;
+    let beside = parts.text.filter(|texts| !texts.is_empty());
+    match odd {
+        // Where the object has none of its own, those of the text serve.
+        Some(_) if captions.is_empty() && beside.is_some() => {}
+        Some(odd) => fault(&name, odd),
+        None => {}
+    }
+    if captions.is_empty() {
+        captions = beside.unwrap_or_default();
+    }
     let location = Location::Member { archive: path.to_owned(), offset, len };
-    let key = json.and_then(image_key).unwrap_or_else(|| place_key(&location, &name));
-    Ok(Sample { location, name, captions, key, task: TaskFields::default() })
+    let key = json.as_ref().and_then(image_key).unwrap_or_else(|| place_key(&location, &name));
+    Sample { location, name, captions, key, task: TaskFields::default() }
 }
 
 #[cfg(test)]

@@ -1,17 +1,19 @@
 //! Samples wherever they lie.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::tasks::TaskFields;
 use super::unread::{Looks, looks, refusal, unread_formats};
-use super::{annotation, folder, shard};
+use super::{annotation, entries, folder, shard};
 use crate::error::{DataError, ImageError, ImageErrorKind as Kind, Result};
 use crate::image::{
-    DecodeOptions, ImageReader, RgbImage, crop, decode_noted, fail, plain_file, read_picture,
+    DecodeOptions, ImageReader, RgbImage, crop, decode_noted, fail, image_size, plain_file,
+    read_picture,
 };
+use crate::names;
 
 /// Where the bytes of an image lie.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +56,10 @@ pub struct Skipped {
 }
 
 impl Skipped {
+    pub(super) fn new(name: String, kind: Kind, detail: impl Into<String>) -> Self {
+        Self { name, error: ImageError { kind, detail: detail.into() } }
+    }
+
     /// One entry for the pictures of one sample; a picture that failed twice is named once.
     pub(super) fn together(failures: Vec<Self>) -> Option<Self> {
         let mut failures = failures.into_iter();
@@ -72,20 +78,53 @@ impl Skipped {
 pub struct Contents {
     /// Its samples.
     pub samples: Vec<Sample>,
-    /// Members of its archives that should belong to a sample and could not be used.
+    /// Members of its archives and entries of its lists that form no sample.
     pub left_out: Vec<Skipped>,
+    /// Captions of its samples that cannot be used, or were not read as they are written.
+    pub faults: Vec<Skipped>,
+    /// What a user should know about the source.
+    pub notes: Vec<String>,
 }
 
 impl Contents {
-    pub(super) fn extend(&mut self, other: Self) {
+    /// Adds what another source holds.
+    pub fn extend(&mut self, other: Self) {
         self.samples.extend(other.samples);
         self.left_out.extend(other.left_out);
+        self.faults.extend(other.faults);
+        self.notes.extend(other.notes);
+    }
+
+    /// Samples of one image become one with the captions of all, in the place of the first, as an image
+    /// with a list of captions has them. Its key is that of the first.
+    #[must_use]
+    pub fn joined(mut self) -> Self {
+        let mut place = HashMap::new();
+        let (mut kept, mut joined) = (Vec::<Sample>::with_capacity(self.samples.len()), 0);
+        for sample in self.samples {
+            let of = (sample.location.clone(), sample.task.second.clone(), sample.task.crops);
+            let at = *place.entry(of).or_insert(kept.len());
+            match kept.get_mut(at) {
+                Some(first) => {
+                    first.captions.extend(sample.captions);
+                    joined += 1;
+                }
+                None => kept.push(sample),
+            }
+        }
+        if joined > 0 {
+            let (entries, images) = (kept.len() + joined, kept.len());
+            self.notes.push(format!(
+                "{entries} entries are of {images} images; the captions of each are joined"
+            ));
+        }
+        Self { samples: kept, ..self }
     }
 }
 
 impl From<Vec<Sample>> for Contents {
     fn from(samples: Vec<Sample>) -> Self {
-        Self { samples, left_out: Vec::new() }
+        Self { samples, ..Self::default() }
     }
 }
 
@@ -93,8 +132,8 @@ impl From<Vec<Sample>> for Contents {
 /// the name alone does not do.
 pub(super) fn place_key(location: &Location, name: &str) -> String {
     match location {
-        Location::File(path) => path.display().to_string(),
-        Location::Member { archive, .. } => format!("{}:{name}", archive.display()),
+        Location::File(path) => names::text_of_path(path),
+        Location::Member { archive, .. } => format!("{}:{name}", names::text_of_path(archive)),
     }
 }
 
@@ -130,6 +169,14 @@ impl Sample {
         self.location.bytes()
     }
 
+    /// Height and width of the first image in pixels, from its header alone.
+    ///
+    /// # Errors
+    /// Which class of error it is.
+    pub fn size(&self) -> Result<(usize, usize), ImageError> {
+        image_size(&self.bytes()?)
+    }
+
     /// Reads and decodes the picture.
     ///
     /// # Errors
@@ -158,17 +205,17 @@ impl Sample {
         let path = match second {
             Location::File(path) => path,
             Location::Member { archive, offset, .. } => {
-                return format!("{}, byte {offset}", archive.display());
+                return format!("{}, byte {offset}", names::text_of_path(archive));
             }
         };
-        let name = Path::new(&self.name);
+        let name = &names::path_of(&self.name);
         let root = match &self.location {
             Location::File(first) if first.ends_with(name) => {
                 first.ancestors().nth(name.components().count())
             }
             _ => None,
         };
-        root.and_then(|r| path.strip_prefix(r).ok()).unwrap_or(path).display().to_string()
+        names::text_of_path(root.and_then(|r| path.strip_prefix(r).ok()).unwrap_or(path))
     }
 
     /// The picture of every one of `views`, or one entry that names those which cannot be used.
@@ -252,17 +299,23 @@ pub struct SourceSpec {
 }
 
 impl SourceSpec {
-    /// A source with weight 1.
+    /// [`SourceSpec::new`] of a path.
+    #[must_use]
+    pub fn of(path: &Path, image_root: Option<&Path>) -> Self {
+        Self::new(&names::text_of_path(path), image_root)
+    }
+
+    /// A source with weight 1. `path`: its text by [`crate::names`].
     #[must_use]
     pub fn new(path: &str, image_root: Option<&Path>) -> Self {
         Self { path: path.to_owned(), image_root: image_root.map(Path::to_owned), weight: 1.0 }
     }
 }
 
-/// Reads the samples of a source, told apart by what lies at the path.
+/// Reads the samples of a source, told apart by what is at the path.
 ///
 /// # Errors
-/// If nothing is there, or an annotation or archive is damaged.
+/// If nothing is there, or a list or archive is damaged as a whole.
 pub fn open_source(spec: &SourceSpec) -> Result<Vec<Sample>> {
     Ok(read_source(spec)?.samples)
 }
@@ -272,39 +325,41 @@ pub fn open_source(spec: &SourceSpec) -> Result<Vec<Sample>> {
 /// # Errors
 /// As [`open_source`].
 pub fn read_source(spec: &SourceSpec) -> Result<Contents> {
-    let path = Path::new(&spec.path);
+    let path = &*names::path_of(&spec.path);
     let root = spec.image_root.as_deref();
     if path.is_dir() {
         return folder::read(path);
     }
     let lower = spec.path.to_lowercase();
     if lower.ends_with(".tar") {
-        let mut all = Contents::default();
-        for archive in shard::expand(&spec.path)? {
-            all.extend(shard::read(&archive)?);
-        }
-        return Ok(all);
-    }
-    let folder_of = || root.or(path.parent()).unwrap_or(Path::new("."));
-    if lower.ends_with(".jsonl") {
-        return folder::captions_jsonl(path, folder_of()).map(Contents::from);
-    }
-    if lower.ends_with(".csv") {
-        return folder::captions_csv(path, folder_of()).map(Contents::from);
+        return shard::read_all(&shard::expand(&spec.path)?);
     }
     let unusable = |error| DataError::Image { name: spec.path.clone(), error };
     match looks(path) {
         Looks::Image => {
             plain_file(path).map_err(unusable)?;
             let folder = path.parent().unwrap_or(Path::new("."));
-            Ok(vec![folder::picture(path.to_owned(), folder)?].into())
+            return Ok(folder::contents_of(vec![path.to_owned()], folder));
         }
         Looks::Unread(format) => {
             plain_file(path).map_err(unusable)?;
-            Err(unusable(refusal(format)))
+            return Err(unusable(refusal(format)));
         }
-        Looks::Other => annotation::read(path, root).map(Contents::from),
+        Looks::Other => {}
     }
+    // A split of a list that holds several, as in `dataset_coco.json#test`.
+    let (list, split) = match spec.path.rsplit_once('#') {
+        Some((list, split)) if !path.exists() => (names::path_of(list), Some(split)),
+        _ => (path.to_owned(), None),
+    };
+    // Paths of a JSON list are taken as they stand, as in the official code.
+    let lines = lower.ends_with(".jsonl") || entries::is_table(&list);
+    let root = match (root, lines) {
+        (Some(root), _) => annotation::Root::Folder(root),
+        (None, true) => annotation::Root::Folder(list.parent().unwrap_or(Path::new("."))),
+        (None, false) => annotation::Root::Given,
+    };
+    annotation::read(&list, split, root)
 }
 
 /// An index of samples from several sources.
@@ -315,11 +370,13 @@ pub struct Dataset {
     sources: Vec<(usize, f64)>,
     wordless: usize,
     left_out: Vec<Skipped>,
+    notes: Vec<String>,
 }
 
 impl Dataset {
-    /// Opens sources for training and numbers their images: equal keys get one number, in order of
-    /// first appearance. Blank captions, and images with no others, are left out.
+    /// Opens sources for training and numbers their images: equal keys of one source get one number, in
+    /// order of first appearance; those of several only where they are of one image. Blank captions, and
+    /// images with no others, are left out.
     ///
     /// # Errors
     /// If a source cannot be read, or no image with a caption is in any.
@@ -327,14 +384,17 @@ impl Dataset {
         let mut samples = Vec::new();
         let mut sources = Vec::new();
         let mut wordless = 0;
-        let mut left_out = Vec::new();
+        let (mut left_out, mut notes) = (Vec::new(), Vec::new());
         for spec in specs {
             if !(spec.weight.is_finite() && spec.weight > 0.0) {
                 let detail = format!("weight {} must be above 0", spec.weight);
                 return Err(DataError::annotation(Path::new(&spec.path), String::new(), detail));
             }
-            let Contents { samples: mut part, left_out: lost } = read_source(spec)?;
+            let Contents { samples: mut part, left_out: lost, faults, notes: said } =
+                read_source(spec)?;
             left_out.extend(lost);
+            left_out.extend(faults);
+            notes.extend(said);
             let images = part.len();
             part.iter_mut().for_each(|s| s.captions.retain(|c| !c.trim().is_empty()));
             part.retain(|s| !s.captions.is_empty());
@@ -343,29 +403,87 @@ impl Dataset {
             samples.extend(part);
         }
         if samples.is_empty() {
-            let path = specs.first().map_or("(no source)", |s| s.path.as_str());
-            let detail = match (wordless, left_out.first()) {
-                (0, None) => {
-                    "no image was found: a data set needs pictures with captions".to_owned()
-                }
-                (0, Some(_)) if unread_formats(&left_out).is_some() => format!(
-                    "no image was found: {}; convert them to JPEG or PNG",
-                    unread_formats(&left_out).unwrap_or_default()
-                ),
-                (0, Some(first)) => format!(
-                    "no image was found: {} members were left out, first {}: {}",
-                    left_out.len(),
-                    first.name,
-                    first.error
-                ),
-                (n, _) => format!(
-                    "none of its {n} images has a caption; hint: put `captions.jsonl`, \
-                              `captions.csv` or a `.txt` beside each picture"
-                ),
-            };
-            return Err(DataError::annotation(Path::new(path), String::new(), detail));
+            return Err(nothing(specs, wordless, &left_out));
         }
-        Ok(Self { wordless, left_out, ..Self::numbered(samples, sources) })
+        let mut all = Self { wordless, left_out, ..Self::numbered(samples, sources) };
+        let paths: Vec<&str> = specs.iter().map(|s| s.path.as_str()).collect();
+        notes.extend(all.tell_apart(&paths));
+        all.notes = notes;
+        Ok(all)
+    }
+
+    /// Gives images of their own numbers to keys that another source has for other images; a line for each
+    /// pair of sources.
+    fn tell_apart(&mut self, paths: &[&str]) -> Vec<String> {
+        let mut notes = BTreeMap::new();
+        let mut next = self.image_ids.iter().max().map_or(0, |n| n + 1);
+        let ranges = self.sources.iter().scan(0, |at, (n, _)| {
+            *at += n;
+            Some(*at - n..*at)
+        });
+        let ranges: Vec<_> = ranges.collect();
+        // Few numbers are of several sources; places are compared for those only.
+        let mut first_source = vec![usize::MAX; next as usize];
+        let mut shared = HashSet::new();
+        for (source, range) in ranges.iter().enumerate() {
+            for number in &self.image_ids[range.clone()] {
+                let first = &mut first_source[*number as usize];
+                if *first == usize::MAX {
+                    *first = source;
+                } else if *first != source {
+                    shared.insert(*number);
+                }
+            }
+        }
+        // Of each shared number the groups of images that have one of their own.
+        let mut groups: HashMap<u32, Vec<(usize, u32, HashSet<Location>)>> = HashMap::new();
+        for (source, range) in ranges.into_iter().enumerate() {
+            let mut places: BTreeMap<u32, (usize, HashSet<Location>)> = BTreeMap::new();
+            for i in range.clone().filter(|i| shared.contains(&self.image_ids[*i])) {
+                let (_, seen) = places.entry(self.image_ids[i]).or_insert((i, HashSet::new()));
+                seen.insert(self.samples[i].location.clone());
+            }
+            let mut renumbered = HashMap::new();
+            for (number, (first, places)) in places {
+                let known = groups.entry(number).or_default();
+                if let Some((_, own, seen)) =
+                    known.iter_mut().find(|(_, _, seen)| !seen.is_disjoint(&places))
+                {
+                    renumbered.insert(number, *own);
+                    seen.extend(places);
+                    continue;
+                }
+                let own = match known.first() {
+                    None => number,
+                    Some((other, _, _)) => {
+                        let key = self.samples[first].key.clone();
+                        notes.entry((*other, source)).or_insert((key, 0)).1 += 1;
+                        next += 1;
+                        next - 1
+                    }
+                };
+                renumbered.insert(number, own);
+                known.push((source, own, places));
+            }
+            for number in &mut self.image_ids[range] {
+                *number = renumbered.get(number).copied().unwrap_or(*number);
+            }
+        }
+        let line = |((a, b), (key, n)): ((usize, usize), (String, usize))| {
+            format!(
+                "{} and {} both have `image_id` {key} for different images: {n} ids are told apart",
+                paths[a], paths[b]
+            )
+        };
+        notes.into_iter().map(line).collect()
+    }
+
+    /// A data set of what was read already.
+    #[must_use]
+    pub fn from_contents(contents: Contents) -> Self {
+        let Contents { samples, mut left_out, faults, notes } = contents;
+        left_out.extend(faults);
+        Self { left_out, notes, ..Self::from_samples(samples) }
     }
 
     /// A data set of samples at hand.
@@ -376,15 +494,16 @@ impl Dataset {
     }
 
     fn numbered(samples: Vec<Sample>, sources: Vec<(usize, f64)>) -> Self {
-        let mut numbers = HashMap::new();
+        let mut numbers: HashMap<&str, u32> = HashMap::new();
         let image_ids = samples
             .iter()
             .map(|s| {
                 let next = numbers.len() as u32;
-                *numbers.entry(s.key.clone()).or_insert(next)
+                *numbers.entry(&s.key).or_insert(next)
             })
             .collect();
-        Self { samples, image_ids, sources, wordless: 0, left_out: Vec::new() }
+        let (left_out, notes) = (Vec::new(), Vec::new());
+        Self { samples, image_ids, sources, wordless: 0, left_out, notes }
     }
 
     /// The samples.
@@ -411,10 +530,17 @@ impl Dataset {
         self.wordless
     }
 
-    /// Members of archives that [`Dataset::open`] left out because they form no sample.
+    /// What [`Dataset::open`] could not use: members of archives and entries of lists that form no sample,
+    /// and faulty captions.
     #[must_use]
     pub fn left_out(&self) -> &[Skipped] {
         &self.left_out
+    }
+
+    /// What a user should know about the sources.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Number of samples.
@@ -428,4 +554,33 @@ impl Dataset {
     pub fn is_empty(&self) -> bool {
         self.samples.is_empty()
     }
+}
+
+/// The error about sources without an image that has a caption.
+fn nothing(specs: &[SourceSpec], wordless: usize, left_out: &[Skipped]) -> DataError {
+    let path = specs.first().map_or("(no source)", |s| s.path.as_str());
+    let detail = match (wordless, left_out.first()) {
+        (0, None) => "no image was found: a data set needs images with captions".to_owned(),
+        (0, Some(_)) if unread_formats(left_out).is_some() => format!(
+            "no image was found: {}; convert them to JPEG or PNG",
+            unread_formats(left_out).unwrap_or_default()
+        ),
+        (0, Some(first)) => format!(
+            "no image was found: {} members were left out, first {}: {}",
+            left_out.len(),
+            first.name,
+            first.error
+        ),
+        (n, Some(first)) => {
+            format!(
+                "none of its {n} images has a caption; the first: {}: {}",
+                first.name, first.error
+            )
+        }
+        (n, None) => format!(
+            "none of its {n} images has a caption; hint: put `captions.jsonl`, `captions.csv` or a \
+             `.txt` beside each picture"
+        ),
+    };
+    DataError::annotation(Path::new(path), String::new(), detail)
 }

@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::annotation::{found, text_of};
-use super::source::{Location, Sample};
-use crate::error::{DataError, Result};
+use super::annotation::found;
+use super::entries::{Splits, each_entry};
+use super::source::{Contents, Location, Sample, Skipped};
+use crate::error::{DataError, ImageErrorKind as Kind, Result};
+use crate::input::id_text;
+use crate::names;
 
 /// What a sample asks a model for, besides its text.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -58,50 +61,69 @@ pub struct EntryContext<'a> {
     pub list: &'a Path,
 }
 
-/// How an entry of a task's list becomes a sample; else what is wrong with it.
-pub type ReadEntry = fn(&Value, EntryContext<'_>) -> Result<Sample, String>;
+/// How an entry of a task's list becomes a sample; `None` for one that is no sample by the rules of its
+/// data set, such as one without a gold label. Else what is wrong with it.
+pub type ReadEntry = fn(&Value, EntryContext<'_>) -> Result<Option<Sample>, String>;
 
-/// The entries of a JSON list of objects, or of a CSV file, whose rows become objects of texts by the
-/// names in its first line.
+/// The entries of a list, in any of the forms that lists have: a JSON list of objects, one object a line,
+/// or a table, whose rows become objects of texts by the names in its first line.
 ///
 /// # Errors
-/// Names the file, the line and what is wrong with it.
+/// Names the file, the place and what is wrong with it.
 pub fn read_entries(path: &Path) -> Result<Vec<Value>> {
-    let text = text_of(path)?;
-    if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("csv")) {
-        return read_rows(path, &text);
-    }
-    serde_json::from_str(&text).map_err(|e| {
-        let detail = format!("not a JSON list of objects: {e}");
-        DataError::annotation(path, format!(", line {}", e.line()), detail)
-    })
+    let mut all = Vec::new();
+    each_entry(path, &mut |entry| {
+        all.push(entry.value.map_err(|e| DataError::annotation(path, entry.place, e))?);
+        Ok(())
+    })?;
+    Ok(all)
 }
 
-fn read_rows(path: &Path, text: &str) -> Result<Vec<Value>> {
-    let fail = |e: csv::Error| {
-        let line = e.position().map_or(1, csv::Position::line);
-        DataError::annotation(path, format!(", line {line}"), format!("not a row of CSV: {e}"))
-    };
-    let mut reader = csv::Reader::from_reader(text.as_bytes());
-    let names = reader.headers().map_err(fail)?.clone();
-    let object = |row: csv::StringRecord| {
-        let fields = names.iter().zip(row.iter());
-        fields.map(|(name, field)| (name.trim().to_owned(), Value::from(field))).collect()
-    };
-    reader.records().map(|row| row.map(object).map(Value::Object).map_err(fail)).collect()
+/// The first entry of a list, if it can be read.
+#[must_use]
+pub fn first_entry(path: &Path) -> Option<Value> {
+    let mut first = None;
+    // Any error ends the reading.
+    let _ = each_entry(path, &mut |entry| {
+        first = entry.value.ok();
+        Err(DataError::Argument(String::new()))
+    });
+    first
 }
 
-/// Reads a list by a task's reader of entries.
+/// Reads a list by a task's reader of entries. A list of several splits (`refs(unc).p#val`) may name one.
 ///
 /// # Errors
 /// Names the file, the entry and what is wrong with it.
-pub fn read_list(path: &Path, roots: &ImageRoots, read: ReadEntry) -> Result<Vec<Sample>> {
-    let context = EntryContext { roots, list: path };
-    let one = |(i, entry): (usize, &Value)| {
-        read(entry, context)
-            .map_err(|detail| DataError::annotation(path, format!(", entry {i}"), detail))
+pub fn read_list(path: &Path, roots: &ImageRoots, read: ReadEntry) -> Result<Contents> {
+    let given = names::text_of_path(path);
+    let (list, split) = match given.rsplit_once('#') {
+        Some((list, split)) if !path.exists() => (names::path_of(list), Some(split)),
+        _ => (path.to_owned(), None),
     };
-    read_entries(path)?.iter().enumerate().map(one).collect()
+    let path = &*list;
+    let context = EntryContext { roots, list: path };
+    let mut out = Contents::default();
+    let mut splits = Splits::new(split);
+    each_entry(path, &mut |entry| {
+        let fail = |detail: String| DataError::annotation(path, entry.place.clone(), detail);
+        let value = entry.value.map_err(fail)?;
+        if !splits.takes(&value) {
+            return Ok(());
+        }
+        let name = || format!("{}{}", path.display(), entry.place);
+        match read(&value, context).map_err(fail)? {
+            Some(sample) => out.samples.push(sample),
+            None => {
+                let detail = "it has no gold label and is left out";
+                out.left_out.push(Skipped::new(name(), Kind::Entry, detail));
+            }
+        }
+        out.faults.extend(entry.mended.map(|detail| Skipped::new(name(), Kind::Caption, detail)));
+        Ok(())
+    })?;
+    out.notes.extend(splits.end(path, out.samples.is_empty())?);
+    Ok(out)
 }
 
 /// Entries whose number (`question_id`, `ref_id`) an earlier one has, each with the first that has it.
@@ -133,8 +155,8 @@ pub fn text_field(entry: &Value, key: &str) -> Result<String, String> {
 pub fn number_field(entry: &Value, key: &str) -> Result<Option<i64>, String> {
     match &entry[key] {
         Value::Null => Ok(None),
-        given => given
-            .as_i64()
+        given => id_text(given)
+            .and_then(|id| id.trim().parse().ok())
             .map(Some)
             .ok_or_else(|| format!("`{key}` is {given}; it must be a whole number")),
     }
@@ -145,7 +167,8 @@ impl EntryContext<'_> {
     #[must_use]
     pub fn location(&self, root: &Path, image: &str) -> Location {
         let bare = root.as_os_str().is_empty();
-        Location::File(if bare { found(image, self.list) } else { root.join(image) })
+        let below = || root.join(names::path_of(image));
+        Location::File(if bare { found(image, self.list) } else { below() })
     }
 
     /// A sample of one text.

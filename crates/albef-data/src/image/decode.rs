@@ -176,6 +176,15 @@ fn known_picture(
     Ok((picture, notes, gray16))
 }
 
+/// Height and width of an encoded image, from its header.
+pub(crate) fn image_size(bytes: &[u8]) -> Result<(usize, usize), ImageError> {
+    let header = header::read(sniff::format(bytes)?, bytes)?;
+    let side = |pixels: u64| {
+        usize::try_from(pixels).map_err(|_| error(Kind::TooLarge, format!("{pixels} pixels")))
+    };
+    Ok((side(header.height)?, side(header.width)?))
+}
+
 /// Refuses images of more pixels than are allowed.
 fn check_size(width: u64, height: u64, options: &DecodeOptions) -> Result<(), ImageError> {
     let size = format!("{width} x {height} pixels");

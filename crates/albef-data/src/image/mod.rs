@@ -17,7 +17,7 @@ pub use background::Background;
 pub use decode::{
     DecodeOptions, Gray16, ImageNotes, decode, decode_noted, decode_rgba, open, open_noted,
 };
-pub(crate) use decode::{fail, plain_file, read_picture};
+pub(crate) use decode::{fail, image_size, plain_file, read_picture};
 pub use reader::{ImageReader, NoteCounts};
 pub use resize::{ResizeOrder, resize_bicubic};
 pub(crate) use sniff::{Content, HEAD, content, unread};

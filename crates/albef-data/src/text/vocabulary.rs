@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use crate::error::{DataError, Result};
+use crate::input::read_text;
 
 /// Word pieces and the special ids among them.
 #[derive(Clone, Debug)]
@@ -36,7 +37,7 @@ impl Vocabulary {
     /// # Errors
     /// As [`Vocabulary::from_file`].
     pub fn read(path: &Path) -> Result<(Self, String)> {
-        let text = std::fs::read_to_string(path).map_err(DataError::io(path))?;
+        let text = read_text(path)?;
         Ok((Self::parse(&text, path)?, text))
     }
 

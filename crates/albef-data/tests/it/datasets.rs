@@ -56,8 +56,9 @@ fn folders_give_their_captions_in_any_of_three_forms() {
     fs::write(at("captions.jsonl"), "{\"image\": \"b.png\", \"caption\": \"late\"}\n").unwrap();
     assert_eq!(read(dir.path()), [("b.png".to_owned(), vec!["late".to_owned()])]);
     fs::write(at("captions.jsonl"), "{\"image\": \"b.png\", \"capt\": 1}\n").unwrap();
-    let error = open_source(&SourceSpec::new(&dir.path().display().to_string(), None));
+    let error = Dataset::open(&[SourceSpec::new(&dir.path().display().to_string(), None)]);
     assert!(error.unwrap_err().to_string().contains("line 1"));
+    assert_eq!(read(dir.path()), [("b.png".to_owned(), vec![])]);
 }
 
 #[cfg(unix)]

@@ -8,5 +8,6 @@ mod datasets;
 mod formats;
 mod forms;
 mod golden;
+mod odd_samples;
 mod properties;
 mod shards;

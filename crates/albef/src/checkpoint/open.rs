@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use albef_data::input::{read_json, read_text};
 use albef_data::text::{TextProcessing, Vocabulary};
 use albef_weights::{StateDict, read_model, weights_file};
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::input::{read_json, read_text};
 use crate::task::TaskRef;
 use crate::train::checkpoint as run_checkpoint;
 
@@ -174,7 +174,7 @@ fn refuse_unfinished_run(path: &Path) -> Result<()> {
 }
 
 fn read_config(path: &Path) -> Result<ModelConfig> {
-    let config: ModelConfig = read_json(path, "not a configuration of ALBEF")?;
+    let config: ModelConfig = read_json(path, "a configuration of ALBEF")?;
     config.check()?;
     Ok(config)
 }

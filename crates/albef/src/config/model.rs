@@ -236,6 +236,15 @@ impl ModelConfig {
                 v.image_res, v.patch, v.width
             ));
         }
+        if v.grid() > MAX_GRID {
+            return fail(format!(
+                "`image_res` {} and `patch` {} make {grid} x {grid} patches, and attention takes time and \
+                 memory by the square of their number; at most {MAX_GRID} x {MAX_GRID} are possible",
+                v.image_res,
+                v.patch,
+                grid = v.grid()
+            ));
+        }
         if !v.width.is_multiple_of(v.heads) {
             return fail(format!("vision width {} is no multiple of {} heads", v.width, v.heads));
         }
@@ -297,6 +306,8 @@ impl ModelConfig {
 
 /// Pixels along the side of an image.
 const MAX_IMAGE_RES: usize = 4096;
+/// Patches along a side: 1536 pixels in patches of 16.
+const MAX_GRID: usize = 96;
 /// Blocks of an encoder.
 const MAX_LAYERS: usize = 256;
 /// Widths, and rows of the smaller tables.
@@ -325,7 +336,7 @@ mod tests {
         for config in [ModelConfig::base(), ModelConfig::mini(), ModelConfig::nano()] {
             assert!(config.check().is_ok());
         }
-        assert_eq!(problem(|c| c.vision.image_res = 4096), "");
+        assert_eq!(problem(|c| c.vision.image_res = 1536), "");
         assert_eq!(problem(|c| c.text.dropout = 0.0), "");
     }
 

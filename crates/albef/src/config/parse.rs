@@ -103,11 +103,39 @@ fn detail(error: &Error) -> String {
 /// text belongs to, if any.
 fn yaml(text: &str, above: &str) -> Result<Value> {
     let text = text.trim_start_matches('\u{feff}');
+    if nested(text) > DEEPEST {
+        return Err(Error::Config(format!(
+            "more than {DEEPEST} lists or maps are within each other, and no key has such a value"
+        )));
+    }
     let value: serde_norway::Value = serde_norway::from_str(text).map_err(|e| config(&e))?;
     if let Some(key) = not_finite(&value, above) {
         return Err(Error::Config(format!("`{key}` is not a finite number")));
     }
     serde_json::to_value(value).map_err(|e| config(&e))
+}
+
+/// Lists and maps within each other; the parser takes time by the square of their number.
+const DEEPEST: usize = 32;
+
+/// The most brackets that are open at a time, or dashes of lists in a line.
+fn nested(text: &str) -> usize {
+    let (mut open, mut deepest) = (0_usize, 0);
+    for line in text.lines() {
+        let rest = line.trim_start_matches([' ', '\t']);
+        let marks =
+            rest.bytes().take_while(|b| b" \t-?:".contains(b)).filter(|b| b"-?:".contains(b));
+        deepest = deepest.max(marks.count());
+        for byte in line.bytes() {
+            match byte {
+                b'[' | b'{' => open += 1,
+                b']' | b'}' => open = open.saturating_sub(1),
+                _ => {}
+            }
+            deepest = deepest.max(open);
+        }
+    }
+    deepest
 }
 
 /// The dotted key of the first number that is infinite or NaN.

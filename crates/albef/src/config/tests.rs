@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{RENAMED, Source};
+use super::{ModelConfig, RENAMED, Source};
 use crate::task::{TASKS, TaskConfig, TaskRef};
 
 fn configure(task: &str, text: &str, settings: &[&str]) -> crate::Result<Box<dyn TaskConfig>> {
@@ -322,4 +322,21 @@ fn keys_without_effect_are_noted() {
 fn sizes_are_those_of_the_checkpoint_and_not_of_a_preset() {
     let config = configured("retrieval", "vision_width: 384", &["image_res=72"]);
     assert_eq!(config.train().image.image_res, Some(72));
+}
+
+#[test]
+fn values_of_many_levels_are_refused_at_once() {
+    for text in ["seed: [[[", "- - - "].map(|part| part.repeat(50_000)) {
+        let source = Source { text: &text, settings: &[], file: None };
+        let error = TaskRef::pretrain().configure(source).unwrap_err().to_string();
+        assert!(error.contains("within each other"), "{error}");
+    }
+}
+
+#[test]
+fn a_resolution_out_of_proportion_is_refused() {
+    let mut model = ModelConfig::nano();
+    model.vision.image_res = 4096 / model.vision.patch * model.vision.patch;
+    let error = model.check().unwrap_err().to_string();
+    assert!(error.contains("patches") && error.contains("96 x 96"), "{error}");
 }

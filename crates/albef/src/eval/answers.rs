@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::model::{DropoutRng, ImageStates, TokenBatch, VqaModel};
 use crate::ops::index;
-use crate::params::to_vec;
+use crate::params::outputs;
 
 /// How a candidate is scored (quirk Q19).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,7 +112,7 @@ pub fn rank(
     let own: Vec<usize> = (0..questions.len()).collect();
     let starts = TokenBatch::packed(&vec![[candidates.tokens[0][0]]; questions.len()]);
     let first = model.decode(&starts, questions, states.clone(), &own, none)?;
-    let p = to_vec(activation::softmax(model.head.forward(first), 1));
+    let p = outputs(activation::softmax(model.head.forward(first), 1), "probabilities")?;
     let vocabulary = p.len() / questions.len().max(1);
 
     let mut rankings = Vec::with_capacity(questions.len());
@@ -174,11 +174,11 @@ fn sequence_scores(
     let logits = model.head.forward(decoded.clone().select(0, index(&rows, &decoded.device())));
     let log_p = activation::log_softmax(logits, 1);
     let mean = (smoothing > 0.0).then(|| log_p.clone().mean_dim(1).reshape([labels.len()]));
-    let mut own = crate::objectives::labels::gather_labels(log_p, &labels);
+    let mut chosen = crate::objectives::labels::gather_labels(log_p, &labels);
     if let Some(mean) = mean {
-        own = own * (1.0 - smoothing) + mean * smoothing;
+        chosen = chosen * (1.0 - smoothing) + mean * smoothing;
     }
-    let tokens = to_vec(own);
+    let tokens = outputs(chosen, "probabilities")?;
     let mut at = 0;
     Ok(texts
         .iter()

@@ -2,13 +2,17 @@
 
 use std::path::Path;
 
+use std::collections::BTreeSet;
+
 use albef_data::dataset::{Location, Sample};
+use albef_data::names;
 use albef_report::{Kind, OutcomeSet, Outcomes};
 use albef_weights::write_atomic;
 
 use super::metrics::MISSED;
 use super::retrieval::Evaluation;
 use crate::error::{Error, Result};
+use crate::images::ImageSet;
 
 /// The file of outcomes in a run's folder.
 pub const FILE: &str = "outcomes.json";
@@ -28,10 +32,10 @@ fn key(sample: &Sample) -> String {
     let text = sample.captions.first().map_or("", String::as_str);
     match &sample.task.second {
         Some(Location::File(path)) => {
-            let second = path.file_name().unwrap_or_default().to_string_lossy();
-            format!("{}, {second}: {text}", sample.name)
+            let second = names::text_of_os(path.file_name().unwrap_or_default());
+            names::readable(&format!("{}, {second}: {text}", sample.name))
         }
-        _ => format!("{}: {text}", sample.name),
+        _ => names::readable(&format!("{}: {text}", sample.name)),
     }
 }
 
@@ -44,19 +48,16 @@ pub fn scores<'a>(
     scores: &[f64],
 ) -> Outcomes {
     let mut set = OutcomeSet::new(task, &[("accuracy", kind)]);
-    set.extend(samples.zip(scores).map(|(s, v)| (key(s), s.name.clone(), vec![Some(*v)])));
+    set.extend(
+        samples.zip(scores).map(|(s, v)| (key(s), names::readable(&s.name), vec![Some(*v)])),
+    );
     Outcomes::new(task, vec![set])
 }
 
 /// Ranks of every image and of every text: those of the cosine (`itc`) and, with re-ranking, those by
 /// `score`.
 #[must_use]
-pub fn retrieval(
-    samples: &[Sample],
-    out: &Evaluation,
-    score: Option<&str>,
-    by_id: bool,
-) -> Outcomes {
+pub fn retrieval(set: &ImageSet, out: &Evaluation, score: Option<&str>, by_id: bool) -> Outcomes {
     let mut columns = vec![("itc", Kind::Rank)];
     let mut stages = vec![&out.itc_ranks];
     if let Some(score) = score {
@@ -67,15 +68,18 @@ pub fn retrieval(
         stages.iter().map(|s| Some(s[side][i]).filter(|r| *r != MISSED).map(|r| r as f64)).collect()
     };
     let mut images = OutcomeSet::new("txt", &columns);
-    images.extend(
-        samples.iter().enumerate().map(|(i, s)| (s.name.clone(), s.name.clone(), ranks(0, i))),
-    );
-    let captions = samples.iter().flat_map(|s| s.captions.iter().map(move |c| (s, c)));
+    // Shards number their members alike.
+    let archives: BTreeSet<_> = (0..set.len()).filter_map(|i| set.archive(i)).collect();
+    let name = |i: usize| match archives.len() {
+        0 | 1 => names::readable(&set.samples()[i].name),
+        _ => names::readable(&set.full_name(i)),
+    };
+    images.extend((0..set.len()).map(|i| (name(i), name(i), ranks(0, i))));
+    let captions =
+        set.samples().iter().enumerate().flat_map(|(i, s)| s.captions.iter().map(move |c| (i, c)));
     let mut texts = OutcomeSet::new("img", &columns);
     texts.extend(
-        captions
-            .enumerate()
-            .map(|(t, (s, c))| (format!("{}: {c}", s.name), s.name.clone(), ranks(1, t))),
+        captions.enumerate().map(|(t, (i, c))| (format!("{}: {c}", name(i)), name(i), ranks(1, t))),
     );
     let task = if by_id { "retrieval by image_id" } else { "retrieval" };
     Outcomes::new(task, vec![images, texts])

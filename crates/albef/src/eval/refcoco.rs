@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use albef_data::image::DecodeOptions;
+use albef_data::input::read_json;
 use albef_weights::read_plain_pickle;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -11,7 +13,6 @@ use serde_json::Value;
 
 use super::grounding::PixelBox;
 use crate::error::{Error, Result};
-use crate::input::read_json;
 
 /// The splits that are reported, under the names of the files.
 pub const SPLITS: [&str; 3] = ["val", "testA", "testB"];
@@ -44,19 +45,54 @@ struct Instances {
 
 #[derive(Deserialize)]
 struct Picture {
-    id: i64,
-    height: usize,
-    width: usize,
+    id: Value,
+    height: Value,
+    width: Value,
 }
 
 #[derive(Deserialize)]
 struct Annotation {
-    id: i64,
+    id: Value,
     bbox: PixelBox,
 }
 
 fn json<T: DeserializeOwned>(path: &Path, wanted: &str) -> Result<T> {
-    read_json(path, wanted)
+    Ok(read_json(path, wanted)?)
+}
+
+/// A whole number, or one written as a fraction or text.
+fn whole(value: &Value) -> Option<i64> {
+    let fraction = |v: f64| (v.fract() == 0.0 && v.abs() < 9e15).then_some(v as i64);
+    match value {
+        Value::Number(n) => n.as_i64().or_else(|| n.as_f64().and_then(fraction)),
+        Value::String(s) => s.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+/// Pixels along a side that an image can have: those of a JPEG.
+const LONGEST_SIDE: i64 = 65_535;
+
+/// Number, height and width of an image. An attention map takes memory by them, so they must be possible.
+fn size(at: usize, picture: &Picture) -> Result<(i64, (usize, usize)), String> {
+    let id = whole(&picture.id).ok_or_else(|| format!("`images`, entry {at}: no number `id`"))?;
+    let side = |name: &str, value: &Value| {
+        let possible = whole(value).filter(|v| (1..=LONGEST_SIDE).contains(v));
+        possible.and_then(|v| usize::try_from(v).ok()).ok_or_else(|| {
+            format!(
+                "`images`, entry {at} (id {id}): `{name}` is {value}; it must be a number of pixels from \
+                 1 to {LONGEST_SIDE}"
+            )
+        })
+    };
+    let (height, width) = (side("height", &picture.height)?, side("width", &picture.width)?);
+    let most = DecodeOptions::default().max_pixels;
+    if height as u64 * width as u64 > most {
+        return Err(format!(
+            "`images`, entry {at} (id {id}): {width} x {height} pixels, and images have {most} at most"
+        ));
+    }
+    Ok((id, (height, width)))
 }
 
 /// The folder with `refs(unc).p` and `instances.json`: `refcoco+` below the configured one, or that
@@ -87,10 +123,19 @@ impl RefCoco {
         let folder = folder(refcoco_data);
         let Instances { images, annotations } =
             json(&folder.join(INSTANCES), "`images` and `annotations` are needed")?;
-        let sizes: HashMap<i64, (usize, usize)> =
-            images.into_iter().map(|p| (p.id, (p.height, p.width))).collect();
-        let boxes: HashMap<i64, PixelBox> =
-            annotations.into_iter().map(|a| (a.id, a.bbox)).collect();
+        let wrong = |detail: String| Error::Format { path: folder.join(INSTANCES), detail };
+        let sizes = images.iter().enumerate().map(|(at, p)| size(at, p));
+        let sizes: HashMap<i64, (usize, usize)> = sizes.collect::<Result<_, _>>().map_err(wrong)?;
+        let annotated = |(at, a): (usize, &Annotation)| match whole(&a.id) {
+            Some(id) => Ok((id, a.bbox)),
+            None => Err(format!("`annotations`, entry {at}: no number `id`")),
+        };
+        let boxes: HashMap<i64, PixelBox> = annotations
+            .iter()
+            .enumerate()
+            .map(annotated)
+            .collect::<Result<_, _>>()
+            .map_err(wrong)?;
         let referents = referents(&folder.join(REFS), &boxes, &sizes)?;
         let lists: HashMap<String, Vec<Vec<f64>>> =
             json(det_file, "lists of boxes by number of the picture are needed")?;
@@ -150,7 +195,7 @@ fn referents(
     let mut out = HashMap::with_capacity(list.len());
     for (i, entry) in list.iter().enumerate() {
         let number = |key: &str| {
-            entry[key].as_i64().ok_or_else(|| fail(format!("entry {i} has no number `{key}`")))
+            whole(&entry[key]).ok_or_else(|| fail(format!("entry {i} has no number `{key}`")))
         };
         let (ref_id, ann_id, image_id) =
             (number("ref_id")?, number("ann_id")?, number("image_id")?);
@@ -203,6 +248,33 @@ mod tests {
         assert!(data.proposals(8).is_empty() && data.referent(1).is_none());
         let inner = dir.path().join("refcoco+");
         assert_eq!(RefCoco::open(&inner, &dir.path().join("dets.json")).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn sizes_that_no_image_has_are_refused_by_entry() {
+        let with = |height: &str| BOXES.replace("\"height\": 30", &format!("\"height\": {height}"));
+        for height in [
+            "2147483648",
+            "0",
+            "-1",
+            "1e300",
+            "18446744073709551616",
+            "null",
+            "65535",
+            "NaN",
+            "30.5",
+        ] {
+            let instances = with(height).replace("\"width\": 40", "\"width\": 60000");
+            let (_dir, read) = files(PICKLE, &instances, "{}");
+            let error = read.unwrap_err().to_string();
+            assert!(error.contains(INSTANCES) && error.contains("entry 0 (id 9)"), "{error}");
+        }
+        for height in ["30.0", "\"30\""] {
+            let (_dir, read) = files(PICKLE, &with(height), "{}");
+            assert_eq!(read.unwrap().referent(42).unwrap().size, (30, 40));
+        }
+        let (_dir, read) = files(PICKLE, &format!("\u{feff}{BOXES}"), "\u{feff}{}");
+        assert_eq!(read.unwrap().len(), 1);
     }
 
     #[test]

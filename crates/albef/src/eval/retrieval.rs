@@ -21,7 +21,7 @@ use crate::model::{
     Albef, DropoutRng, ImageContext, ImageStates, OutputRows, Sequence, TokenBatch,
 };
 use crate::ops::index;
-use crate::params::to_vec;
+use crate::params::{outputs, to_vec};
 
 /// Images and texts to be matched.
 #[derive(Clone, Copy, Debug)]
@@ -174,7 +174,8 @@ pub fn embed_texts(model: &Albef, texts: &[Vec<u32>], batch: usize) -> Result<Ve
     let mut feats = Vec::with_capacity(texts.len() * model.config.embed_dim);
     for part in texts.chunks(batch.max(1)) {
         let tokens = TokenBatch::packed(part);
-        feats.extend(to_vec(model.encoders.embed_text(&tokens, &mut DropoutRng::none())?));
+        let found = model.encoders.embed_text(&tokens, &mut DropoutRng::none())?;
+        feats.extend(outputs(found, "text features")?);
     }
     Ok(feats)
 }
@@ -196,7 +197,7 @@ pub fn evaluate(
     for part in all.chunks(options.image_batch.max(1)) {
         control.check()?;
         let states = model.encoders.visual_encoder.forward(load(part)?)?;
-        image_feats.extend(to_vec(model.encoders.image_feat(&states)));
+        image_feats.extend(outputs(model.encoders.image_feat(&states), "image features")?);
         control.advance("images", image_feats.len() / width, gallery.images);
     }
     let text_feats = embed_texts(model, gallery.texts, options.text_batch)?;
@@ -344,7 +345,7 @@ pub fn score_pairs(
         let states = states.clone().select(0, index(&rows, &states.device()));
         let image_of: Vec<usize> = part.iter().map(|(i, _)| *i).collect();
         let context = ImageContext { states: images, image_of: &image_of, visible: None };
-        let found = to_vec(model.match_texts(states, &tokens, context)?);
+        let found = outputs(model.match_texts(states, &tokens, context)?, "matching logits")?;
         logits.extend_from_slice(found.as_chunks::<2>().0);
     }
     Ok(logits)

@@ -4,24 +4,33 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use serde::Deserialize;
+use albef_data::input::{id_text, read_json};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use super::vqa_score::{ScoreRule, Totals, accuracy, totals};
 use crate::error::{Error, Result};
-use crate::input::read_json;
 
 /// What annotators said to a question.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Annotated {
-    /// Number of the question.
-    pub question_id: i64,
+    /// The question; a number may be given as a text.
+    #[serde(deserialize_with = "id")]
+    pub question_id: String,
     /// Its type, by its first words.
-    pub question_type: String,
+    pub question_type: Option<String>,
     /// `yes/no`, `number` or `other`.
-    pub answer_type: String,
+    pub answer_type: Option<String>,
     /// Ten answers.
     pub answers: Vec<AnnotatorAnswer>,
+}
+
+/// The text of an identity: 7, "7" and 7.0 are one.
+fn id<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let value = Value::deserialize(from)?;
+    id_text(&value)
+        .ok_or_else(|| serde::de::Error::custom("null, where a text or number is needed"))
 }
 
 /// The answer of one annotator.
@@ -34,9 +43,11 @@ pub struct AnnotatorAnswer {
 /// An answer to be scored, in the form that the evaluation server takes.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Given {
-    /// Number of the question.
-    pub question_id: i64,
-    /// The answer.
+    /// The question; a number may be given as a text.
+    #[serde(deserialize_with = "id")]
+    pub question_id: String,
+    /// The answer; a number may be given as one.
+    #[serde(deserialize_with = "id")]
     pub answer: String,
 }
 
@@ -52,26 +63,32 @@ struct QuestionFile {
 
 #[derive(Deserialize)]
 struct Question {
-    question_id: i64,
+    #[serde(deserialize_with = "id")]
+    question_id: String,
 }
 
 /// Scores of a file of results.
 #[derive(Clone, Debug)]
 pub struct Scored {
-    /// Number of each question and its accuracy in per cent, in the order of the annotations.
-    pub questions: Vec<(i64, f64)>,
+    /// Each question that was scored and its accuracy in percent, in the order of the annotations.
+    pub questions: Vec<(String, f64)>,
     /// Means over all and by type.
     pub totals: Totals,
     /// Results that repeat a question; the last one counts.
     pub repeated: usize,
+    /// Annotated questions without a result, which are not scored.
+    pub unanswered: usize,
+    /// Questions without a type.
+    pub untyped: usize,
 }
 
 fn read<T: DeserializeOwned>(path: &Path, wanted: &str) -> Result<T> {
-    read_json(path, &format!("{wanted} is needed"))
+    Ok(read_json(path, wanted)?)
 }
 
 /// Scores `results` against `annotations`. As in the official tool both must be of the same questions,
-/// and those of `questions` if that file is given.
+/// and those of `questions` if that file is given; with `partial` there may be fewer results, and only
+/// those are scored.
 ///
 /// # Errors
 /// If a file is missing or of another form, a question has no answers, or the questions differ; the
@@ -81,6 +98,7 @@ pub fn score_results(
     annotations: &Path,
     questions: Option<&Path>,
     rule: ScoreRule,
+    partial: bool,
 ) -> Result<Scored> {
     let given: Vec<Given> = read(results, "a list of `question_id` and `answer`")?;
     let truth: AnnotationFile = read(annotations, "`annotations` of VQAv2")?;
@@ -89,43 +107,65 @@ pub fn score_results(
         let detail = "there is no question in it, so there is nothing to measure".into();
         return Err(Error::Format { path: annotations.to_owned(), detail });
     }
-    let asked: BTreeSet<i64> = truth.iter().map(|a| a.question_id).collect();
+    let asked: BTreeSet<&str> = truth.iter().map(|a| a.question_id.as_str()).collect();
     let count = given.len();
-    let given: BTreeMap<i64, String> =
-        given.into_iter().map(|g| (g.question_id, g.answer)).collect();
-    let answered: BTreeSet<i64> = given.keys().copied().collect();
-    same(results, &answered, annotations, &asked)?;
+    let given: BTreeMap<&str, &str> =
+        given.iter().map(|g| (g.question_id.as_str(), g.answer.as_str())).collect();
+    let answered: BTreeSet<&str> = given.keys().copied().collect();
+    let some = partial && !answered.is_empty();
+    same(results, &answered, annotations, &asked, some)?;
     if let Some(path) = questions {
         let file: QuestionFile = read(path, "`questions` of VQAv2")?;
-        let ids = file.questions.iter().map(|q| q.question_id).collect();
-        same(path, &ids, annotations, &asked)?;
+        let ids = file.questions.iter().map(|q| q.question_id.as_str()).collect();
+        same(path, &ids, annotations, &asked, false)?;
     }
-    let mut scores = Vec::with_capacity(truth.len());
+    let mut questions = Vec::with_capacity(truth.len());
+    let mut typed = Vec::with_capacity(truth.len());
+    let (mut unanswered, mut untyped) = (0, 0);
     for a in &truth {
         if a.answers.is_empty() {
             let detail = format!("question {} has no answers", a.question_id);
             return Err(Error::Format { path: annotations.to_owned(), detail });
         }
+        let Some(answer) = given.get(a.question_id.as_str()) else {
+            unanswered += 1;
+            continue;
+        };
         let annotators: Vec<String> = a.answers.iter().map(|one| one.answer.clone()).collect();
-        let answer = given.get(&a.question_id).map_or("", String::as_str);
-        scores.push(accuracy(answer, &annotators, rule));
+        let score = accuracy(answer, &annotators, rule);
+        let [question, answer] = [&a.question_type, &a.answer_type].map(Option::as_deref);
+        untyped += usize::from(question.is_none() || answer.is_none());
+        typed.push((score, question.unwrap_or(NO_TYPE), answer.unwrap_or(NO_TYPE)));
+        questions.push((a.question_id.clone(), score));
     }
-    let typed = truth.iter().zip(&scores);
-    let totals = totals(typed.map(|(a, s)| (*s, a.question_type.as_str(), a.answer_type.as_str())));
-    let questions = truth.iter().map(|a| a.question_id).zip(scores).collect();
-    Ok(Scored { questions, totals, repeated: count - given.len() })
+    let totals = totals(typed.into_iter());
+    Ok(Scored { questions, totals, repeated: count - given.len(), unanswered, untyped })
 }
 
-fn same(path: &Path, ids: &BTreeSet<i64>, other: &Path, wanted: &BTreeSet<i64>) -> Result<()> {
-    let first = |set: Vec<&i64>| (set.len(), set.first().map_or(String::new(), |i| i.to_string()));
+/// The type of a question that has none.
+const NO_TYPE: &str = "without a type";
+
+/// `partial`: questions may be missing.
+fn same(
+    path: &Path,
+    ids: &BTreeSet<&str>,
+    other: &Path,
+    wanted: &BTreeSet<&str>,
+    partial: bool,
+) -> Result<()> {
+    let first =
+        |set: Vec<&&str>| (set.len(), set.first().map_or(String::new(), |i| (**i).to_owned()));
     let (lacking, one) = first(wanted.difference(ids).collect());
     let (strange, other_one) = first(ids.difference(wanted).collect());
+    let lacking = if partial { 0 } else { lacking };
     if lacking + strange == 0 {
         return Ok(());
     }
     let mut parts = Vec::new();
     if lacking > 0 {
-        parts.push(format!("{lacking} questions of it are missing (such as {one})"));
+        parts.push(format!(
+            "{lacking} questions of it are missing (such as {one}; `--partial` scores the others)"
+        ));
     }
     if strange > 0 {
         parts.push(format!("{strange} questions are not in it (such as {other_one})"));
@@ -145,7 +185,7 @@ mod tests {
     use std::fs;
     use std::path::PathBuf;
 
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -171,7 +211,7 @@ mod tests {
         };
         let (r, a) = (write("r.json", results), write("a.json", &annotations()));
         let q = questions.map(|q| write("q.json", &q));
-        score_results(&r, &a, q.as_deref(), ScoreRule::Official)
+        score_results(&r, &a, q.as_deref(), ScoreRule::Official, false)
     }
 
     #[test]
@@ -197,5 +237,36 @@ mod tests {
         let error = error.unwrap_err().to_string();
         assert!(error.contains("such as 2") && error.contains("such as 9"), "{error}");
         assert!(score(&json!({"answers": []}), None).is_err());
+    }
+
+    #[test]
+    fn ids_may_be_texts_and_types_absent_and_a_part_is_scored_on_demand() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str, value: &Value| {
+            let path = dir.path().join(name);
+            fs::write(&path, format!("\u{feff}{value}")).unwrap();
+            path
+        };
+        let of = |results: &Value, truth: &Value, partial| {
+            let (r, a) = (at("r.json", results), at("a.json", truth));
+            score_results(&r, &a, None, ScoreRule::Official, partial)
+        };
+        let whole = json!([{"question_id": "1", "answer": "dark red"}, {"question_id": 2.0, "answer": "yes"}]);
+        let out = of(&whole, &annotations(), false).unwrap();
+        assert_eq!((out.questions.len(), out.untyped, out.unanswered), (2, 0, 0));
+        let mut untyped = annotations();
+        for a in untyped["annotations"].as_array_mut().unwrap() {
+            a.as_object_mut().unwrap().remove("question_type");
+        }
+        let out = of(&whole, &untyped, false).unwrap();
+        assert_eq!((out.untyped, out.totals.per_question_type.len()), (2, 1));
+        let part = json!([{"question_id": 2, "answer": "yes"}]);
+        let said = of(&part, &annotations(), false).unwrap_err().to_string();
+        assert!(said.contains("--partial"), "{said}");
+        let out = of(&part, &annotations(), true).unwrap();
+        assert!(out.unanswered == 1 && out.totals.overall > 99.99);
+        assert!(of(&json!([]), &annotations(), true).is_err());
+        let strange = json!([{"question_id": 9, "answer": "x"}]);
+        assert!(of(&strange, &annotations(), true).unwrap_err().to_string().contains("such as 9"));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use albef_data::image::Normalization;
+use albef_data::input::without_bom;
 use albef_data::text::TextProcessing;
 use albef_weights::{HostTensor, StateDict};
 use burn::tensor::{Device, Tensor};
@@ -379,7 +380,7 @@ pub(super) fn parameter(params: &Params, name: &str) -> Option<Vec<f32>> {
 /// Reads a JSON file.
 pub(super) fn read_json(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    serde_json::from_str(&text)
+    serde_json::from_str(without_bom(&text))
         .map_err(|e| Error::Format { path: path.to_owned(), detail: e.to_string() })
 }
 

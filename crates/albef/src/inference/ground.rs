@@ -218,12 +218,17 @@ impl Pipeline {
         mode: GroundingMode,
         layer: usize,
     ) -> Result<AttentionMaps> {
-        match mode {
+        let maps = match mode {
             GroundingMode::Itm => matching_maps(self.config(), self.params(), pixels, texts, layer),
             GroundingMode::Itc => {
                 contrastive_maps(self.config(), self.params(), pixels, texts, layer)
             }
+        }?;
+        let all = [&maps.scores, &maps.attention, &maps.gradient];
+        if all.into_iter().flatten().any(|v| !v.is_finite()) {
+            return Err(Error::OutputNotFinite { what: "attention maps" });
         }
+        Ok(maps)
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::eval::retrieval::{score_pairs, similarities};
-use crate::params::to_vec;
+use crate::params::outputs;
 use crate::pipeline::{BATCH, Pipeline};
 
 /// How well a text fits an image.
@@ -55,7 +55,7 @@ impl Pipeline {
     ) -> Result<(Vec<f32>, Vec<[f32; 2]>)> {
         let images = pixels.dims()[0];
         let states = self.model().encoders.visual_encoder.forward(pixels)?;
-        let features = to_vec(self.model().encoders.image_feat(&states));
+        let features = outputs(self.model().encoders.image_feat(&states), "image features")?;
         let pairs: Vec<(usize, usize)> =
             (0..images).flat_map(|i| (0..texts.len()).map(move |t| (i, t))).collect();
         Ok((features, score_pairs(self.model(), texts, &pairs, 1, &states)?))

@@ -1,6 +1,7 @@
 //! Text-to-image search: rank by cosine, then re-rank the best candidates by the matching head.
 
 use albef_data::dataset::{Location, Skipped};
+use albef_data::names;
 use serde::Serialize;
 
 use super::features::ImageFeatures;
@@ -68,6 +69,9 @@ pub enum Place {
     File {
         /// Its path.
         path: String,
+        /// Its bytes, where they are no UTF-8.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path_bytes: Option<Vec<u8>>,
     },
     /// A member of a tar archive.
     Member {
@@ -75,6 +79,9 @@ pub enum Place {
         archive: String,
         /// Name in the archive.
         member: String,
+        /// Its bytes, where they are no UTF-8.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        member_bytes: Option<Vec<u8>>,
     },
 }
 
@@ -182,12 +189,17 @@ impl Pipeline {
 fn hit(images: &ImageSet, index: usize, cosine: f32) -> Hit {
     let sample = &images.samples()[index];
     let place = match &sample.location {
-        Location::File(path) => Place::File { path: path.display().to_string() },
-        Location::Member { archive, .. } => {
-            Place::Member { archive: archive.display().to_string(), member: sample.name.clone() }
+        Location::File(path) => {
+            let text = names::text_of_path(path);
+            Place::File { path: names::readable(&text), path_bytes: names::odd_bytes(&text) }
         }
+        Location::Member { archive, .. } => Place::Member {
+            archive: names::readable(&names::text_of_path(archive)),
+            member: names::readable(&sample.name),
+            member_bytes: names::odd_bytes(&sample.name),
+        },
     };
-    let image = sample.name.clone();
+    let image = names::readable(&sample.name);
     Hit { index, image, cosine, probability: None, score: cosine, place }
 }
 

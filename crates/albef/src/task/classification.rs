@@ -12,9 +12,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use albef_data::dataset::{
-    Batch, Dataset, EntryContext, ImageRoots, ReadEntry, Sample, SourceSpec, Target, TaskFields,
-    read_list, read_source, text_field, unread_formats,
+    Batch, Contents, Dataset, EntryContext, ImageRoots, ReadEntry, Sample, SourceSpec, Target,
+    TaskFields, read_list, read_source, text_field,
 };
+use albef_data::names::text_of_os;
 use albef_data::text::TokenBatch;
 use albef_report::{Kind, bootstrap_interval};
 use albef_weights::{Schema, StateDict};
@@ -84,8 +85,11 @@ impl Task for Classification {
         Some(entry)
     }
 
-    fn read_list(&self, path: &Path, roots: &ImageRoots) -> Result<Vec<Sample>> {
-        if path.is_dir() { image_folder(path) } else { Ok(read_list(path, roots, entry)?) }
+    fn read_list(&self, path: &Path, roots: &ImageRoots) -> Result<Contents> {
+        match path.is_dir() {
+            true => image_folder(path),
+            false => Ok(read_list(path, roots, entry)?),
+        }
     }
 
     fn configuration(&self) -> Configuration {
@@ -286,12 +290,12 @@ impl TaskConfig for ClassificationConfig {
 /// Reads a list or folder.
 fn read(path: &Path, image_root: &Path) -> Result<Vec<Sample>> {
     let roots = ImageRoots { image_root: image_root.to_owned(), ..ImageRoots::default() };
-    super::read_annotations(TaskRef::of(&Classification), path, &roots)
+    Ok(super::read_annotations(TaskRef::of(&Classification), path, &roots)?.samples)
 }
 
 /// An entry of a list: `image`, `label` (a text, several separated by `|`, or a list of texts) and
 /// perhaps `text`. The labels stay names until those of the model are known.
-fn entry(entry: &Value, context: EntryContext<'_>) -> Result<Sample, String> {
+fn entry(entry: &Value, context: EntryContext<'_>) -> Result<Option<Sample>, String> {
     let names: Option<Vec<&str>> = match &entry["label"] {
         Value::String(text) => Some(text.split('|').collect()),
         Value::Array(list) => list.iter().map(Value::as_str).collect(),
@@ -305,7 +309,7 @@ fn entry(entry: &Value, context: EntryContext<'_>) -> Result<Sample, String> {
         _ => text_field(entry, "text")?,
     };
     let image = text_field(entry, "image")?;
-    Ok(context.sample(&context.roots.image_root, image, text, fields(&names)))
+    Ok(Some(context.sample(&context.roots.image_root, image, text, fields(&names))))
 }
 
 fn fields(names: &[&str]) -> TaskFields {
@@ -315,7 +319,7 @@ fn fields(names: &[&str]) -> TaskFields {
 }
 
 /// A folder that has a folder of images for each label.
-fn image_folder(root: &Path) -> Result<Vec<Sample>> {
+fn image_folder(root: &Path) -> Result<Contents> {
     let mut folders: Vec<PathBuf> = std::fs::read_dir(root)
         .map_err(Error::io(root))?
         .map(|entry| entry.map(|e| e.path()))
@@ -323,24 +327,22 @@ fn image_folder(root: &Path) -> Result<Vec<Sample>> {
         .map_err(Error::io(root))?;
     folders.retain(|path| path.is_dir());
     folders.sort();
-    let mut samples = Vec::new();
+    let mut out = Contents::default();
     for folder in folders {
-        let label = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let found = read_source(&SourceSpec::new(&folder.display().to_string(), None))?;
-        if let Some(line) = unread_formats(&found.left_out) {
-            tracing::warn!("{}: {line}", folder.display());
-        }
+        let label = text_of_os(folder.file_name().unwrap_or_default());
+        let found = read_source(&SourceSpec::of(&folder, None))?;
+        out.left_out.extend(found.left_out);
         for sample in found.samples {
             let name = format!("{label}/{}", sample.name);
             let (task, captions) = (fields(&[&label]), vec![String::new()]);
-            samples.push(Sample { key: name.clone(), name, captions, task, ..sample });
+            out.samples.push(Sample { key: name.clone(), name, captions, task, ..sample });
         }
     }
-    if samples.is_empty() {
+    if out.samples.is_empty() {
         let detail = "there are no images; classification needs a folder of images for each label";
         return Err(Error::Format { path: root.to_owned(), detail: detail.into() });
     }
-    Ok(samples)
+    Ok(out)
 }
 
 /// The labels of a sample by name.
@@ -509,7 +511,7 @@ impl Evaluator for LabelsEvaluator {
         let found =
             labels::probabilities(model, &self.samples, 1, self.batch, &*head, activate, control)?;
         let usable = found.rows.iter().filter(|row| !row.is_empty()).count();
-        refuse_if_none(usable, self.samples.len(), &found.skipped)?;
+        refuse_if_none(usable, &self.samples, &found.skipped)?;
         let given: Vec<Vec<usize>> = found.rows.iter().map(|row| decided(row, multi)).collect();
         let scores: Vec<f64> = wanted
             .iter()

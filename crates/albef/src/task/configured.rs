@@ -226,6 +226,9 @@ pub(super) trait ReadConfig: TaskConfig + Default + 'static {
     fn read(source: Source<'_>) -> Result<Self> {
         let mut config = Self::parse(source, Self::default().task())?;
         if let Some(size) = config.start().and_then(|start| start.batch_size_train) {
+            if size == 0 {
+                return Err(Error::Config("`batch_size_train` is 0; it must be at least 1".into()));
+            }
             config.train_mut().optim.batch_size = size;
         }
         if config.start().is_some_and(|start| start.checkpoint.is_empty()) {

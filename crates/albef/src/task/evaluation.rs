@@ -1,7 +1,9 @@
 //! Measuring a model on the lists of a task.
 
-use albef_data::dataset::{Sample, Skipped, unread_formats};
-use albef_data::error::ImageErrorKind;
+use std::collections::HashMap;
+
+use albef_data::dataset::{Contents, Sample, Skipped, other_root, unread_formats};
+use albef_data::error::ImageErrorKind as Kind;
 use albef_report::Outcomes;
 use serde_json::Value;
 
@@ -74,16 +76,49 @@ pub(crate) fn first_of(
 /// the first of these.
 pub(crate) fn left_out(skipped: &[Skipped]) -> Vec<String> {
     let mut out = Vec::from_iter(unread_formats(skipped));
-    let members: Vec<&Skipped> = skipped
-        .iter()
-        .filter(|s| !matches!(s.error.kind, ImageErrorKind::Unsupported(_)))
-        .collect();
+    let members: Vec<&Skipped> =
+        skipped.iter().filter(|s| !matches!(s.error.kind, Kind::Unsupported(_))).collect();
     if members.is_empty() {
         return out;
     }
-    out.push(format!("{} members form no sample and are skipped", members.len()));
     let lines = members.iter().map(|s| format!("{}: {}", s.name, s.error));
-    out.extend(first_of("skipped member", lines));
+    if members.iter().all(|s| s.error.kind != Kind::Entry && s.error.kind != Kind::Caption) {
+        out.push(format!("{} members form no sample and are skipped", members.len()));
+        out.extend(first_of("skipped member", lines));
+        return out;
+    }
+    let faults = members.iter().filter(|s| s.error.kind == Kind::Caption).count();
+    if members.len() > faults {
+        let n = members.len() - faults;
+        out.push(format!("{n} entries or members form no sample and are skipped"));
+    }
+    if faults > 0 {
+        out.push(format!("{faults} captions cannot be used, or not as they are written"));
+    }
+    out.extend(first_of("not used as given", lines));
+    out
+}
+
+/// What of a list was not used as given, and which of its entries repeat an earlier one.
+pub(crate) fn list_warnings(contents: &Contents) -> Vec<String> {
+    let mut out = left_out(&contents.left_out);
+    out.extend(left_out(&contents.faults));
+    let mut first = HashMap::new();
+    let mut repeated = Vec::new();
+    for (i, s) in contents.samples.iter().enumerate() {
+        let of = (&s.location, &s.task.second, s.task.crops, &s.captions);
+        if first.insert(of, i).is_some() {
+            repeated.push(i);
+        }
+    }
+    if let Some(at) = repeated.first() {
+        let name = &contents.samples[*at].name;
+        out.push(format!(
+            "{} entries repeat the image and text of an earlier one, such as sample {at} ({name}); each is \
+             counted",
+            repeated.len()
+        ));
+    }
     out
 }
 
@@ -96,12 +131,15 @@ pub(crate) fn unusable(skipped: &[Skipped]) -> Vec<String> {
 }
 
 /// An error if not one sample could be used: a wrong folder, most likely.
-pub(crate) fn refuse_if_none(usable: usize, samples: usize, skipped: &[Skipped]) -> Result<()> {
+pub(crate) fn refuse_if_none(usable: usize, samples: &[Sample], skipped: &[Skipped]) -> Result<()> {
+    let hint = || other_root(samples).map_or(String::new(), |hint| format!("; hint: {hint}"));
     match skipped.first() {
         Some(first) if usable == 0 => Err(Error::Argument(format!(
-            "none of the images of {samples} samples can be used ({}: {}); is the image root the right \
-             folder?",
-            first.name, first.error
+            "none of the images of {} samples can be used ({}: {}); is the image root the right folder?{}",
+            samples.len(),
+            first.name,
+            first.error,
+            hint()
         ))),
         _ => Ok(()),
     }
@@ -112,13 +150,16 @@ pub(crate) fn refuse_if_none(usable: usize, samples: usize, skipped: &[Skipped])
 pub(crate) fn some_present(samples: &[Sample], key: &str, root: &str) -> Result<()> {
     let Some(first) = samples.first() else { return Ok(()) };
     match first.present() {
-        Err(error) if samples.iter().all(|s| s.present().is_err()) => Err(Error::Config(format!(
-            "`{key}`: none of the {} images can be found, the first is {} ({}); is `{root}` the right \
-             folder?",
-            samples.len(),
-            first.name,
-            error.detail
-        ))),
+        Err(error) if samples.iter().all(|s| s.present().is_err()) => {
+            let hint = other_root(samples).map_or(String::new(), |hint| format!("; hint: {hint}"));
+            Err(Error::Config(format!(
+                "`{key}`: none of the {} images can be found, the first is {} ({}); is `{root}` the right \
+                 folder?{hint}",
+                samples.len(),
+                first.name,
+                error.detail
+            )))
+        }
         _ => Ok(()),
     }
 }

@@ -145,7 +145,7 @@ impl TaskConfig for GroundingConfig {
     accessors!(Grounding, start);
 
     fn check(&self) -> Result<()> {
-        retrieval::check_pairs(&self.pairs)?;
+        retrieval::check_pairs(&self.pairs, false)?;
         if self.pairs.mixgen.is_active() {
             return Err(Error::Config(
                 "`mixgen` mixes image-text pairs: it serves pre-training and retrieval only".into(),
@@ -284,6 +284,8 @@ impl Evaluator for GroundingEvaluator {
         let mut warnings = unusable(&found.skipped);
         let outside = found.gt_outside_image.iter().cloned();
         warnings.extend(first_of("its `box` is outside the image, counted as wrong", outside));
+        let others = found.other_sizes.iter().cloned();
+        warnings.extend(first_of("not of the stated size, to which its boxes refer", others));
         if found.proposals_outside > 0 {
             let n = found.proposals_outside;
             warnings.push(format!("{n} proposals are outside their images and are never chosen"));
@@ -311,12 +313,12 @@ impl Evaluator for GroundingEvaluator {
 }
 
 /// An entry of the official lists; all expressions of an image file are positives of each other.
-fn expression(entry: &Value, context: EntryContext<'_>) -> Result<Sample, String> {
+fn expression(entry: &Value, context: EntryContext<'_>) -> Result<Option<Sample>, String> {
     let task = TaskFields { id: number_field(entry, "ref_id")?, ..TaskFields::default() };
     let (image, text) = (text_field(entry, "image")?, text_field(entry, "text")?);
     let mut sample = context.sample(&context.roots.image_root, image, text, task);
     sample.key = sample.name.rsplit('/').next().unwrap_or_default().to_owned();
-    Ok(sample)
+    Ok(Some(sample))
 }
 
 #[cfg(test)]

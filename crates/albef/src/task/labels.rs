@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use albef_data::dataset::{
-    Dataset, ImageRoots, Location, Sample, Skipped, Target, TaskFields, load_samples,
+    Contents, Dataset, ImageRoots, Location, Sample, Skipped, Target, TaskFields, load_samples,
 };
 use albef_data::image::Normalization;
 use albef_data::text::{TextProcessing, TokenBatch, Tokenizer, Truncation, Vocabulary};
@@ -12,7 +12,7 @@ use albef_report::{Kind, bootstrap_interval};
 use burn::tensor::{Tensor, activation};
 use serde_json::{Value, json};
 
-use super::evaluation::{refuse_if_none, some_present, unusable};
+use super::evaluation::{list_warnings, refuse_if_none, some_present, unusable};
 use super::{
     EvalKey, Evaluation, Evaluator, Query, RESAMPLES, TaskConfig, TaskRef, read_annotations,
 };
@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::eval::outcomes;
 use crate::eval::text_baseline::{self, TextBaseline};
 use crate::eval::vqa_score::ScoreRule;
-use crate::params::{from_vec, to_vec};
+use crate::params::{from_vec, outputs, to_vec};
 
 /// Words of a sentence that are kept in evaluation, as in the official code.
 const SENTENCE_WORDS: usize = 30;
@@ -131,6 +131,7 @@ pub(super) fn probabilities(
         out.truncated += truncated;
         let logits = logits(images, &tokens)?;
         let classes = logits.dims()[1];
+        outputs(logits.clone(), "logits")?;
         out.rows.extend(to_vec(activate(logits)).chunks(classes).map(<[f32]>::to_vec));
         for (i, skipped) in failed {
             out.rows[i].clear();
@@ -157,7 +158,7 @@ pub(super) type Build = fn(&LoadedModel) -> Result<Box<Logits<'_>>>;
 /// Accuracy on a list whose samples have one label each.
 pub(super) struct LabelEvaluator {
     pub task: TaskRef,
-    pub samples: Vec<Sample>,
+    pub contents: Contents,
     /// Images of a sample.
     pub views: usize,
     pub batch: usize,
@@ -176,14 +177,14 @@ impl LabelEvaluator {
         options: &ListOptions,
     ) -> Result<Self> {
         let roots = ImageRoots { image_root: options.image_root.clone(), ..ImageRoots::default() };
-        let samples = read_annotations(task, &options.annotations, &roots)?;
-        if samples.is_empty() {
+        let contents = read_annotations(task, &options.annotations, &roots)?;
+        if contents.samples.is_empty() {
             let list = options.annotations.display();
             return Err(Error::Argument(format!("{list} has nothing to measure")));
         }
         let baseline = baseline(task, &options.text_baseline)?;
         let resamples = options.resamples;
-        Ok(Self { task, samples, views, batch: BATCH, build, baseline, resamples })
+        Ok(Self { task, contents, views, batch: BATCH, build, baseline, resamples })
     }
 
     /// The lists of a run.
@@ -200,14 +201,14 @@ impl LabelEvaluator {
         let (task, train) = (config.task(), config.train());
         let image_root = train.data.image_root.clone().into();
         let roots = ImageRoots { image_root, ..ImageRoots::default() };
-        let samples = read_all(task, key, &files, &roots)?;
-        some_present(&samples, key.name(), "image_root")?;
+        let contents = read_all(task, key, &files, &roots)?;
+        some_present(&contents.samples, key.name(), "image_root")?;
         let baseline = match key {
             EvalKey::Test => baseline(task, &train_lists(config))?,
             EvalKey::Val => None,
         };
         let batch = config.start().map_or(BATCH, |s| s.batch_size_test);
-        Ok(Some(Self { task, samples, views, batch, build, baseline, resamples: RESAMPLES }))
+        Ok(Some(Self { task, contents, views, batch, build, baseline, resamples: RESAMPLES }))
     }
 }
 
@@ -219,12 +220,12 @@ pub(super) fn train_data(config: &dyn TaskConfig) -> Result<Dataset> {
         return Err(super::configured::no_train_file());
     }
     let roots = ImageRoots { image_root: data.image_root.clone().into(), ..ImageRoots::default() };
-    let mut samples = Vec::new();
+    let mut contents = Contents::default();
     for file in &files {
         let part = read_annotations(config.task(), file.as_ref(), &roots);
-        samples.extend(part.map_err(Error::of_key("train_file"))?);
+        contents.extend(part.map_err(Error::of_key("train_file"))?);
     }
-    Ok(Dataset::from_samples(samples))
+    Ok(Dataset::from_contents(contents))
 }
 
 /// The evaluator of a run.
@@ -249,16 +250,16 @@ pub(super) fn read_all(
     key: EvalKey,
     files: &[String],
     roots: &ImageRoots,
-) -> Result<Vec<Sample>> {
-    let mut samples = Vec::new();
+) -> Result<Contents> {
+    let mut contents = Contents::default();
     for file in files {
-        samples.extend(read_annotations(task, file.as_ref(), roots)?);
+        contents.extend(read_annotations(task, file.as_ref(), roots)?);
     }
-    if samples.is_empty() {
+    if contents.samples.is_empty() {
         let (key, files) = (key.name(), files.join(", "));
         return Err(Error::Config(format!("`{key}`: {files} has nothing to measure")));
     }
-    Ok(samples)
+    Ok(contents)
 }
 
 /// What the texts of training lists give away; `None` if no list is named.
@@ -269,7 +270,7 @@ pub(super) fn baseline(task: TaskRef, lists: &[PathBuf]) -> Result<Option<TextBa
     let mut samples = Vec::new();
     for list in lists {
         // Images are never opened, so their folder does not matter.
-        samples.extend(read_annotations(task, list, &ImageRoots::default())?);
+        samples.extend(read_annotations(task, list, &ImageRoots::default())?.samples);
     }
     TextBaseline::fit(&samples).map(Some)
 }
@@ -285,11 +286,11 @@ fn labels(samples: &[Sample]) -> Result<Vec<usize>> {
 
 impl Evaluator for LabelEvaluator {
     fn evaluate(&self, model: &LoadedModel, control: &Control) -> Result<Evaluation> {
-        let labels = labels(&self.samples)?;
+        let labels = labels(&self.contents.samples)?;
         let logits = (self.build)(model)?;
         let found = probabilities(
             model,
-            &self.samples,
+            &self.contents.samples,
             self.views,
             self.batch,
             &*logits,
@@ -297,7 +298,7 @@ impl Evaluator for LabelEvaluator {
             control,
         )?;
         let usable = found.rows.iter().filter(|r| !r.is_empty()).count();
-        refuse_if_none(usable, self.samples.len(), &found.skipped)?;
+        refuse_if_none(usable, &self.contents.samples, &found.skipped)?;
         let right = |(row, label): (&Vec<f32>, &usize)| {
             if best(row) == Some(*label) { 100.0 } else { 0.0 }
         };
@@ -313,12 +314,14 @@ impl Evaluator for LabelEvaluator {
             resamples: self.resamples,
         };
         let mut out =
-            summary.evaluation(&self.samples, self.baseline.as_ref(), ScoreRule::Official);
+            summary.evaluation(&self.contents.samples, self.baseline.as_ref(), ScoreRule::Official);
         let name = self.task.name();
-        out.outcomes = Some(outcomes::scores(name, Kind::Hit, self.samples.iter(), &scores));
+        out.outcomes =
+            Some(outcomes::scores(name, Kind::Hit, self.contents.samples.iter(), &scores));
+        out.warnings.extend(list_warnings(&self.contents));
         out.warnings.extend(truncated_warning(
             found.truncated,
-            self.samples.len(),
+            self.contents.samples.len(),
             truncation(model, SENTENCE_WORDS, LAVIS_SENTENCE_IDS),
         ));
         Ok(out)

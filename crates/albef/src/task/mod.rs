@@ -22,7 +22,9 @@ use std::fmt;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use albef_data::dataset::{ImageRoots, ReadEntry, Sample, SourceSpec, open_source, read_list};
+use albef_data::dataset::{
+    Contents, ImageRoots, ReadEntry, Sample, SourceSpec, read_list, read_source,
+};
 use albef_weights::{Schema, StateDict, layer_of};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -110,12 +112,12 @@ pub trait Task: Send + Sync {
     ///
     /// # Errors
     /// Names the file, the entry and what is wrong with it.
-    fn read_list(&self, path: &Path, roots: &ImageRoots) -> Result<Vec<Sample>> {
+    fn read_list(&self, path: &Path, roots: &ImageRoots) -> Result<Contents> {
         match self.annotations() {
             Some(read) => Ok(read_list(path, roots, read)?),
             None => {
                 let root = Some(roots.image_root.as_path()).filter(|r| !r.as_os_str().is_empty());
-                Ok(open_source(&SourceSpec::new(&path.display().to_string(), root))?)
+                Ok(read_source(&SourceSpec::of(path, root))?)
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use albef_data::dataset::{
-    Dataset, EntryContext, ReadEntry, Sample, Target, TaskFields, text_field,
+    Dataset, EntryContext, Location, ReadEntry, Sample, Target, TaskFields, text_field,
 };
 use albef_weights::{Schema, StateDict};
 use burn::tensor::{Device, Tensor};
@@ -268,7 +268,12 @@ fn crops(given: &Value) -> Option<[[usize; 4]; 2]> {
 }
 
 /// An entry of the official lists.
-fn statement(entry: &Value, context: EntryContext<'_>) -> Result<Sample, String> {
+fn statement(entry: &Value, context: EntryContext<'_>) -> Result<Option<Sample>, String> {
+    if let (None, Some(id)) = (entry.get("images"), entry["identifier"].as_str()) {
+        let mut official = entry.clone();
+        official["images"] = json!(images_of(id, entry, context)?);
+        return statement(&official, context);
+    }
     let images: Option<Vec<&str>> =
         entry["images"].as_array().and_then(|list| list.iter().map(Value::as_str).collect());
     let Some([first, second]) = images.as_deref() else {
@@ -296,7 +301,31 @@ fn statement(entry: &Value, context: EntryContext<'_>) -> Result<Sample, String>
         target: Target::Label(label),
         id: None,
     };
-    Ok(context.sample(root, (*first).to_owned(), text_field(entry, "sentence")?, task))
+    let text = text_field(entry, "sentence")?;
+    Ok(Some(context.sample(root, (*first).to_owned(), text, task)))
+}
+
+/// The images of an entry of NLVR2's own files, `SPLIT-SET-PAIR-SENTENCE`: those of `train` in numbered
+/// folders. Of the places that the data set's own layouts give, the first where there is an image.
+fn images_of(id: &str, entry: &Value, context: EntryContext<'_>) -> Result<[String; 2], String> {
+    let wrong = || format!("`identifier` is {id}; it must be such as `dev-850-0-1`");
+    let (pair, _) = id.rsplit_once('-').ok_or_else(wrong)?;
+    let (split, _) = pair.split_once('-').ok_or_else(wrong)?;
+    let below = match entry["directory"].as_u64() {
+        Some(number) => format!("{split}/{number}/"),
+        None => format!("{split}/"),
+    };
+    let official = if split == "train" { format!("images/{below}") } else { below.clone() };
+    let named = |folder: &str| [0, 1].map(|i| format!("{folder}{pair}-img{i}.png"));
+    let folders = [official.clone(), below.clone(), format!("images/{below}"), String::new()];
+    let there = |folder: &&String| {
+        let first = &named(folder)[0];
+        match context.location(&context.roots.image_root, first) {
+            Location::File(path) => path.is_file(),
+            Location::Member { .. } => false,
+        }
+    };
+    Ok(named(folders.iter().find(there).unwrap_or(&official)))
 }
 
 #[cfg(test)]
@@ -400,6 +429,20 @@ mod tests {
         }
         let list = r#"[{"images": ["a", "b"], "sentence": "s", "label": "yes"}]"#;
         assert!(unread("nlvr", list).contains("`label` is \"yes\""));
+    }
+
+    #[test]
+    fn nlvr2_s_own_entries_are_read() {
+        let of = |id: &str, more: &str| {
+            format!(r#"{{"identifier": "{id}", "sentence": "s", "label": "True"{more}}}"#)
+        };
+        let lines = [of("train-10-0-1", r#", "directory": 11"#), of("dev-850-2-0", "")].join("\n");
+        let samples = read("nlvr", &lines).unwrap();
+        let names = |i: usize| (samples[i].name.clone(), samples[i].view_name(1));
+        let pair = |of: &str| (format!("{of}-img0.png"), format!("{of}-img1.png"));
+        assert_eq!(names(0), pair("images/train/11/train-10-0"));
+        assert_eq!(names(1), pair("dev/dev-850-2"));
+        assert!(unread("nlvr", &of("dev", "")).contains("`identifier` is dev"));
     }
 
     #[test]

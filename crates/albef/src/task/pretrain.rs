@@ -216,7 +216,14 @@ impl TaskConfig for PretrainConfig {
     accessors!(Pretrain);
 
     fn check(&self) -> Result<()> {
-        check_pairs(&self.pairs)?;
+        check_pairs(&self.pairs, true)?;
+        let losses = &self.pairs.losses;
+        if self.mlm.mlm_probability == 0.0 && !losses.ita && !losses.itm {
+            return Err(Error::Config(
+                "`mlm_probability` is 0, so no token is masked, and `losses` has nothing else to learn"
+                    .into(),
+            ));
+        }
         if self.mlm.itc_only_steps > 0 && !self.pairs.losses.ita {
             return Err(Error::Config("`itc_only_steps` needs the loss `ita`".into()));
         }

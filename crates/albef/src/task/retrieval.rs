@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use albef_data::dataset::{Contents, Dataset, SourceSpec, read_source};
+use albef_data::names::text_of_path;
 use albef_weights::{Schema, StateDict};
 use burn::tensor::Device;
 use serde_json::{Value, json};
@@ -147,12 +148,19 @@ impl Default for RetrievalConfig {
     }
 }
 
-/// Checks what contrast and matching need.
-pub(super) fn check_pairs(pairs: &PairsConfig) -> Result<()> {
-    if pairs.losses.ita || pairs.losses.itm || pairs.losses.mlm {
+/// An error if no loss is active. `mlm`: whether the task has masked language modeling.
+pub(super) fn check_pairs(pairs: &PairsConfig, mlm: bool) -> Result<()> {
+    let losses = &pairs.losses;
+    if losses.ita || losses.itm || losses.mlm && mlm {
         return Ok(());
     }
-    Err(Error::Config("`losses`: at least one of ita, itm and mlm must be active".into()))
+    Err(Error::Config(match mlm {
+        true => "`losses`: at least one of ita, itm and mlm must be active".into(),
+        false => {
+            "`losses`: at least one of ita and itm must be active; mlm is of pre-training only"
+                .into()
+        }
+    }))
 }
 
 /// Contrast and matching without masked language modeling.
@@ -192,7 +200,7 @@ impl TaskConfig for RetrievalConfig {
     accessors!(Retrieval, start);
 
     fn check(&self) -> Result<()> {
-        check_pairs(&self.pairs)
+        check_pairs(&self.pairs, false)
     }
 
     fn momentum(&self) -> Option<&MomentumConfig> {
@@ -262,7 +270,7 @@ impl RetrievalEvaluator {
     fn from_options(o: &RetrievalOptions) -> Result<Self> {
         let protocol = o.protocol.as_deref().map(Protocol::named).transpose()?;
         let k = o.rerank_k.or(protocol.map(|p| p.k)).unwrap_or(128);
-        let images = ImageSet::open(&o.annotations.display().to_string(), o.image_root.as_deref())?;
+        let images = ImageSet::open(&text_of_path(&o.annotations), o.image_root.as_deref())?;
         let options = Options { k, score: o.score, ..Options::default() };
         let (by_id, resamples) = (o.by_id, o.resamples);
         Ok(Self { images, options, protocol, by_id, resamples, of_run: false })
@@ -345,7 +353,7 @@ impl RetrievalEvaluator {
     }
 
     fn notes(&self, model: &Pipeline) -> Vec<String> {
-        let mut out = Vec::new();
+        let mut out = self.images.notes().to_vec();
         let k = self.options.k;
         let distinct: std::collections::BTreeSet<u32> =
             self.images.image_ids().iter().copied().collect();
@@ -379,6 +387,7 @@ impl RetrievalEvaluator {
             }
         }
         out.extend(left_out(&found.skipped_members));
+        out.extend(left_out(self.images.caption_faults()));
         out.extend(first_of(
             "not usable, counted as missed",
             found.skipped.iter().map(|s| format!("{}: {}", s.name, s.error)),
@@ -406,7 +415,7 @@ impl Evaluator for RetrievalEvaluator {
         pipeline.needs_contrast()?;
         let found = measure(&pipeline, &self.images, &self.options, self.by_id, control)?;
         let usable = self.images.len() - found.skipped.len();
-        refuse_if_none(usable, self.images.len(), &found.skipped)?;
+        refuse_if_none(usable, self.images.samples(), &found.skipped)?;
         let mut report = found.to_json(self.resamples, self.protocol.map(|p| p.name));
         let score = match self.options.k {
             0 => found.evaluation.itc.r_mean,

@@ -60,7 +60,7 @@ pub(super) fn read(task: &str, json: &str) -> crate::Result<Vec<Sample>> {
     let path = dir.path().join("list.json");
     fs::write(&path, json).unwrap();
     let roots = ImageRoots { image_root: "r".into(), ..ImageRoots::default() };
-    read_annotations(TaskRef::named(task).unwrap(), &path, &roots)
+    read_annotations(TaskRef::named(task).unwrap(), &path, &roots).map(|found| found.samples)
 }
 
 /// The error of an entry that is not read.
@@ -255,7 +255,7 @@ fn a_list_of_another_task_is_named_with_the_commands_that_read_it() {
 #[test]
 fn a_file_that_is_no_list_of_objects_is_refused_by_name() {
     for task in TASKS.iter().filter(|task| task.annotations().is_some()) {
-        for text in ["", "{}", "[1", "\"a\"", "[{]"] {
+        for text in ["", "[1", "\"a\"", "[{]"] {
             let error = unread(task.name(), text);
             assert!(error.contains("list.json") && error.contains("list of objects"), "{error}");
         }
@@ -263,6 +263,9 @@ fn a_file_that_is_no_list_of_objects_is_refused_by_name() {
             let error = unread(task.name(), text);
             assert!(error.contains("list.json, entry 0"), "{error}");
         }
+        // One object a line.
+        let error = unread(task.name(), "{}");
+        assert!(error.contains("list.json, line 1"), "{error}");
     }
 }
 
@@ -318,8 +321,10 @@ fn damaged_lists_give_samples_or_an_error_that_names_the_file() {
         for _ in 0..800 {
             fs::write(&path, mutated(whole.as_bytes(), &mut s)).unwrap();
             match read_annotations(task, &path, &ImageRoots::default()) {
-                Ok(samples) => {
-                    assert!(samples.iter().all(|s| s.views() == 1 || !s.view_name(1).is_empty()));
+                Ok(found) => {
+                    assert!(
+                        found.samples.iter().all(|s| s.views() == 1 || !s.view_name(1).is_empty())
+                    );
                     read += 1;
                 }
                 Err(e) => {

@@ -159,8 +159,15 @@ fn logits(model: &LoadedModel) -> Result<Box<Logits<'_>>> {
 }
 
 /// An entry of the official lists.
-fn sentence(entry: &Value, context: EntryContext<'_>) -> Result<Sample, String> {
+fn sentence(entry: &Value, context: EntryContext<'_>) -> Result<Option<Sample>, String> {
+    if entry.get("gold_label").is_some() {
+        return sentence(&as_official(entry), context);
+    }
     let label = entry["label"].as_str();
+    // SNLI's mark where annotators did not agree.
+    if label == Some("-") {
+        return Ok(None);
+    }
     let Some(label) = CLASSES.iter().position(|class| Some(*class) == label) else {
         return Err(format!(
             "`label` is {}; it must be entailment, neutral or contradiction",
@@ -176,7 +183,17 @@ fn sentence(entry: &Value, context: EntryContext<'_>) -> Result<Sample, String> 
         image.push_str(".jpg");
     }
     let task = TaskFields { target: Target::Label(label), ..TaskFields::default() };
-    Ok(context.sample(&context.roots.image_root, image, text_field(entry, "sentence")?, task))
+    let text = text_field(entry, "sentence")?;
+    Ok(Some(context.sample(&context.roots.image_root, image, text, task)))
+}
+
+/// An entry of SNLI-VE's own files in the form of the official lists.
+fn as_official(entry: &Value) -> Value {
+    json!({
+        "image": entry["Flickr30K_ID"],
+        "sentence": entry["sentence2"],
+        "label": entry["gold_label"],
+    })
 }
 
 #[cfg(test)]
@@ -194,6 +211,26 @@ mod tests {
             assert_eq!(sample.task.target, Target::Label(class));
             assert_eq!((sample.name.as_str(), &sample.captions[..]), ("12.jpg", &["s".into()][..]));
         }
+    }
+
+    #[test]
+    fn snli_ve_s_own_entries_are_read_and_those_without_a_gold_label_left_out() {
+        let of = |label: &str| {
+            format!(
+                r#"{{"Flickr30K_ID": "12", "pairID": "12.jpg#1r1n", "sentence1": "a", "sentence2": "s",
+                    "gold_label": "{label}"}}"#
+            )
+            .replace('\n', "")
+        };
+        let lines = [of("neutral"), of("-"), of("entailment")].join("\n");
+        let samples = read("ve", &lines).unwrap();
+        let labels: Vec<_> = samples.iter().map(|s| s.task.target.clone()).collect();
+        assert_eq!(labels, [Target::Label(1), Target::Label(2)]);
+        assert_eq!(
+            (samples[0].name.as_str(), &samples[0].captions[..]),
+            ("12.jpg", &["s".into()][..])
+        );
+        assert!(unread("ve", &of("x")).contains("line 1: `label` is \"x\""));
     }
 
     #[test]

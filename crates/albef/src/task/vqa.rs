@@ -7,7 +7,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use albef_data::dataset::{
-    Dataset, EntryContext, ImageRoots, ReadEntry, Sample, Target, TaskFields, TextRule,
+    Contents, Dataset, EntryContext, ImageRoots, ReadEntry, Sample, Target, TaskFields, TextRule,
     number_field, repeated_ids, text_field,
 };
 use albef_weights::{Bert, Schema, StateDict, layer_of};
@@ -253,14 +253,14 @@ impl TaskConfig for VqaConfig {
         if files.is_empty() {
             return Err(no_train_file());
         }
-        let mut samples = Vec::new();
+        let mut contents = Contents::default();
         for file in &files {
             let part = read_annotations(self.task(), Path::new(file), &self.roots())
                 .map_err(Error::of_key("train_file"))?;
-            all_answered(file, &part)?;
-            samples.extend(part);
+            all_answered(file, &part.samples)?;
+            contents.extend(part);
         }
-        Ok(Dataset::from_samples(samples))
+        Ok(Dataset::from_contents(contents))
     }
 
     fn initialize(&self, _data: &Dataset, device: &Device) -> Result<Start> {
@@ -272,9 +272,10 @@ impl TaskConfig for VqaConfig {
         if files.is_empty() {
             return Ok(None);
         }
-        let samples = read_all(self.task(), key, &files, &self.roots())?;
-        check_questions(&samples, key, &files.join(", "))?;
-        some_present(&samples, key.name(), "vqa_root")?;
+        let contents = read_all(self.task(), key, &files, &self.roots())?;
+        let samples = &contents.samples;
+        check_questions(samples, key, &files.join(", "))?;
+        some_present(samples, key.name(), "vqa_root")?;
         let answers = answer_list(&self.vqa.answer_list)?;
         if answers.is_empty() {
             return Err(Error::Config(format!(
@@ -287,7 +288,7 @@ impl TaskConfig for VqaConfig {
         let texts = if key == EvalKey::Test && known { train_lists(self) } else { Vec::new() };
         Ok(Some(Box::new(VqaEvaluator {
             baseline: baseline(self.task(), &texts)?,
-            samples,
+            contents,
             answers,
             batch: self.start.batch_size_test,
             k: self.vqa.k_test,
@@ -322,7 +323,7 @@ fn shares(answers: &[String]) -> Vec<(String, f32)> {
 }
 
 /// A question of VQAv2 or Visual Genome.
-fn question(entry: &Value, context: EntryContext<'_>) -> Result<Sample, String> {
+fn question(entry: &Value, context: EntryContext<'_>) -> Result<Option<Sample>, String> {
     let roots = context.roots;
     let (set, root) = match &entry["dataset"] {
         Value::Null => ("vqa", &roots.vqa_root),
@@ -345,7 +346,7 @@ fn question(entry: &Value, context: EntryContext<'_>) -> Result<Sample, String> 
     let id = number_field(entry, "question_id")?;
     let task = TaskFields { target, id, ..TaskFields::default() };
     let (image, text) = (text_field(entry, "image")?, text_field(entry, "question")?);
-    Ok(context.sample(root, image, text, task))
+    Ok(Some(context.sample(root, image, text, task)))
 }
 
 fn answered(sample: &Sample) -> bool {

@@ -138,9 +138,14 @@ pub fn train_step(
         check_finite(&forward.losses, &progress, batch)?;
         probe.forward(&forward.losses, forward.trace);
         sum.features.extend(forward.features);
-        sum.metrics.add(&forward.metrics);
         sum.add_losses(&forward.losses);
-        sum.add_gradients(gradients(&state.online, weights, forward.losses, settings.train_temp)?);
+        let found = gradients(&state.online, weights, forward.losses, settings.train_temp)?;
+        let mut metrics = forward.metrics;
+        if found.is_none() {
+            metrics.push((WITHOUT_GRADIENT, 1.0));
+        }
+        sum.metrics.add(&metrics);
+        sum.add_gradients(found.unwrap_or_else(|| vec![None; state.online.entries().len()]));
     }
     if averaged && injected(Fault::MomentumAfterForward) {
         update_average(settings.momentum, &mut state.momentum, &mut state.online);
@@ -232,22 +237,30 @@ impl Pass<'_> {
     }
 }
 
-/// The gradients of the sum of the losses, in the order of `online`; `None` where a weight takes no part.
+/// The share of a step's batches whose losses depend on no weight, such as masked language modeling
+/// without a masked token.
+pub(super) const WITHOUT_GRADIENT: &str = "batches_without_gradient";
+
+/// The gradients of the sum of the losses, in the order of `online`; `None` where a weight takes no part,
+/// and for all if none does.
 fn gradients(
     online: &Params,
     weights: Weights,
     losses: Losses,
     train_temp: bool,
-) -> Result<Vec<Option<Tensor<1>>>> {
+) -> Result<Option<Vec<Option<Tensor<1>>>>> {
     let total = losses.total().ok_or_else(|| Error::Config("no loss".into()))?;
     drop(losses);
+    if !total.is_tracked() {
+        return Ok(None);
+    }
     let mut all = total.backward();
     let train_temp = train_temp && !injected(Fault::TemperatureGradientDropped);
     let gradient = |name: &str| {
         let leaf = weights.leaf(name).filter(|_| train_temp || name != "temp")?;
         leaf.value.grad_remove(&mut all)
     };
-    Ok(online.entries().iter().map(|p| p.name.as_str()).map(gradient).collect())
+    Ok(Some(online.entries().iter().map(|p| p.name.as_str()).map(gradient).collect()))
 }
 
 /// What the batches of a step add up to: losses and gradients are means over batches.

@@ -9,6 +9,7 @@ use std::time::Instant;
 use albef_data::dataset::{
     Batch, Dataset, LoaderOptions, SkipReport, Skipped, TrainLoader, batches_per_epoch,
 };
+use albef_data::error::DataError;
 use albef_data::image::{ImageReader, Normalization, RandAugment, ReferenceQuirks, TrainTransform};
 use albef_data::text::{Tokenizer, Vocabulary};
 use albef_weights::{KeepAs, KeyReport};
@@ -21,9 +22,9 @@ use super::report::Pace;
 use super::report::{Event, RunOutcome, StepReport};
 use super::schedule::Schedule;
 use super::start::Start;
-use super::step::{StepSettings, check_finite_losses, train_step};
+use super::step::{StepSettings, WITHOUT_GRADIENT, check_finite_losses, train_step};
 use crate::checkpoint::{LoadedModel, save_model_folder};
-use crate::config::{AugmentForm, MixGen, ModelConfig};
+use crate::config::{AugmentForm, MixGen, ModelConfig, TrainConfig};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::objectives::Objective;
@@ -76,6 +77,8 @@ pub struct Trainer {
     data_hash: String,
     /// Step of the newest checkpoint.
     saved: Option<u64>,
+    /// Steps of this session with batches whose losses depend on no weight.
+    without_gradient: u64,
     /// A batch of the last step, for [`check_finite_losses`].
     last: Option<Batch>,
     /// Everything that training changes.
@@ -123,7 +126,14 @@ impl Trainer {
         device: &Device,
         kept: Option<ResumeMeta>,
     ) -> Result<Self> {
-        batches_per_epoch(data.len(), config.train().optim.batch_size)?;
+        batches_per_epoch(data.len(), config.train().optim.batch_size).map_err(|e| match e {
+            DataError::SmallerThanBatch { samples, batch, .. } => {
+                let official = config.start().is_some_and(|s| s.batch_size_train.is_some());
+                let key = if official { "batch_size_train" } else { "batch_size" };
+                DataError::SmallerThanBatch { samples, batch, key }
+            }
+            other => other,
+        })?;
         let (start, vocabulary_note) = match kept {
             Some(kept) => {
                 let mut start = Start::kept(config.train(), kept, device)?;
@@ -158,6 +168,7 @@ impl Trainer {
             start_notes,
             vocabulary_note,
             saved: None,
+            without_gradient: 0,
             last: None,
             state,
         })
@@ -254,6 +265,18 @@ impl Trainer {
         &self.reader
     }
 
+    /// What a user should know about the sources of the data.
+    #[must_use]
+    pub fn data_notes(&self) -> &[String] {
+        self.data.notes()
+    }
+
+    /// Steps of this session with batches whose losses depend on no weight.
+    #[must_use]
+    pub fn steps_without_gradient(&self) -> u64 {
+        self.without_gradient
+    }
+
     /// Batches of an epoch.
     #[must_use]
     pub fn epoch_batches(&self) -> usize {
@@ -263,7 +286,11 @@ impl Trainer {
     /// Optimizer steps of the whole run.
     #[must_use]
     pub fn total_steps(&self) -> u64 {
-        let optim = &self.config.train().optim;
+        self.steps_of(self.config.train())
+    }
+
+    fn steps_of(&self, config: &TrainConfig) -> u64 {
+        let optim = &config.optim;
         let per_epoch = self.epoch_batches().div_ceil(optim.grad_accum_steps) as u64;
         let all = per_epoch * optim.schedular.epochs;
         match optim.max_steps {
@@ -314,13 +341,17 @@ impl Trainer {
     }
 
     fn step_settings(&self) -> StepSettings {
-        let c = self.config.train();
+        self.settings_of(self.config.train())
+    }
+
+    fn settings_of(&self, c: &TrainConfig) -> StepSettings {
         let v = self.tokenizer.vocabulary();
         let cosine = c.schedule();
         let schedule = match c.optim.schedular.sched.as_str() {
             "per_step" => {
                 let warmup_steps = c.optim.schedular.warmup_steps;
-                Schedule::PerStep { cosine, warmup_steps, total_steps: self.total_steps() }
+                let total_steps = self.steps_of(c);
+                Schedule::PerStep { cosine, warmup_steps, total_steps }
             }
             _ => Schedule::Official(cosine),
         };
@@ -393,6 +424,16 @@ impl Trainer {
         let (settings, objective) = (self.step_settings(), self.objective.as_ref());
         let report = train_step(&mut self.state, objective, &batches, &settings, &mut ());
         let report = report.map_err(|e| self.with_names(e))?;
+        if report.metrics.contains_key(WITHOUT_GRADIENT) {
+            if self.without_gradient == 0 {
+                tracing::warn!(
+                    "step {}: no loss depends on the weights, which it leaves as they are; with masked \
+                     language modeling alone this is a batch without a masked token",
+                    report.step
+                );
+            }
+            self.without_gradient += 1;
+        }
         let pairs = batches.len() * self.config.train().optim.batch_size;
         self.last = batches.into_iter().next();
         Ok((report, pairs))

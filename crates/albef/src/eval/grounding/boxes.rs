@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use albef_data::dataset::Sample;
+use albef_data::dataset::{Sample, read_entries};
 use albef_data::image::DecodeOptions;
+use albef_data::input::read_json;
 use rayon::prelude::*;
 use serde_json::Value;
 
 use super::{PixelBox, cut_to, within};
 use crate::error::{Error, Result};
-use crate::input::read_json;
 
 /// `[left, top, width, height]`; a score may follow, as in files of proposals.
 #[must_use]
@@ -49,7 +49,7 @@ impl Proposals {
     /// If the file cannot be read, or a box has no area or is outside the image.
     pub fn read(path: &Path, size: (usize, usize)) -> Result<Self> {
         let wrong = |detail: String| Error::Format { path: path.to_owned(), detail };
-        let list: Vec<Value> = read_json(path, "must hold a list of [left, top, width, height]")?;
+        let list: Vec<Value> = read_json(path, "a list of [left, top, width, height]")?;
         let (mut boxes, mut clipped) = (Vec::with_capacity(list.len()), 0);
         for (i, given) in list.iter().enumerate() {
             let b = pixel_box(given).ok_or_else(|| {
@@ -104,5 +104,5 @@ pub fn box_faults(list: &Path, samples: &[Sample], decode: bool) -> Result<Vec<S
 }
 
 pub(super) fn entries_of(path: &Path) -> Result<Vec<Value>> {
-    read_json(path, "must be a JSON list")
+    Ok(read_entries(path)?)
 }

@@ -135,7 +135,7 @@ impl Cases {
 
 fn samples(list: &Path, image_root: &Path) -> Result<Vec<Sample>> {
     let roots = ImageRoots { image_root: image_root.to_owned(), ..ImageRoots::default() };
-    let samples = read_annotations(TaskRef::named("grounding")?, list, &roots)?;
+    let samples = read_annotations(TaskRef::named("grounding")?, list, &roots)?.samples;
     if samples.is_empty() {
         return Err(Error::Format { path: list.to_owned(), detail: "the list is empty".into() });
     }

@@ -42,6 +42,8 @@ pub struct GroundingReport {
     pub gt_outside_image: Vec<String>,
     /// Proposals outside their images, which are never chosen.
     pub proposals_outside: usize,
+    /// Images whose size is not the one that the data set's files state, to which its boxes refer.
+    pub other_sizes: Vec<String>,
     /// Expressions about images that cannot be used; they count as wrong.
     pub skipped: Vec<Skipped>,
 }
@@ -70,7 +72,8 @@ impl GroundingReport {
             "no_box_scored": unscored, "undecided": unscored, "skipped": self.skipped.len(),
             "truncated_texts": self.truncated_texts, "cut_texts": self.truncated_texts,
             "gt_outside_image": outside, "outside": outside,
-            "proposals_outside": self.proposals_outside});
+            "proposals_outside": self.proposals_outside,
+            "other_sizes": self.other_sizes.len()});
         for split in SPLITS {
             let which: Vec<usize> = (0..self.scores.len())
                 .filter(|i| self.splits[*i].as_deref() == Some(split))
@@ -141,6 +144,15 @@ pub fn measure(
                     .map(|image| (image.height, image.width))
                     .map_err(|error| Skipped { name: samples[*i].name.clone(), error }),
             };
+            if let (Some((height, width)), Ok((own_height, own_width))) =
+                (cases[*i].size, samples[*i].size())
+                && (height, width) != (own_height, own_width)
+            {
+                out.other_sizes.push(format!(
+                    "{}: {width} x {height} pixels are stated, and it has {own_width} x {own_height}",
+                    samples[*i].name
+                ));
+            }
             let map = |size| resize_map(&maps.sentence(at, longest), (maps.grid, maps.grid), size);
             let name = || format!("{}, `{}`", samples[*i].name, samples[*i].captions[0]);
             judge(&mut out, &cases[*i], size, map, name);

@@ -102,7 +102,7 @@ impl RetrievalReport {
     /// Ranks of every image and of every text, for paired comparisons.
     #[must_use]
     pub fn outcomes(&self, images: &ImageSet) -> Outcomes {
-        outcomes::retrieval(images.samples(), &self.evaluation, self.score(), self.by_id)
+        outcomes::retrieval(images, &self.evaluation, self.score(), self.by_id)
     }
 }
 

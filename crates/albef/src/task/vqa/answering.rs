@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use albef_data::dataset::{Dataset, ImageRoots, Sample, Target, repeated_ids};
+use albef_data::dataset::{Contents, Dataset, ImageRoots, Sample, Target, repeated_ids};
+use albef_data::input::read_json;
 use albef_data::text::TextProcessing;
 use albef_report::Kind;
 use serde_json::json;
@@ -17,10 +18,9 @@ use crate::eval::answers::{Candidates, RankRule, rank};
 use crate::eval::outcomes;
 use crate::eval::text_baseline::TextBaseline;
 use crate::eval::vqa_score::{ScoreRule, accuracy, annotators};
-use crate::input::read_json;
 use crate::model::{Branch, VqaModel};
 use crate::ops::Ops;
-use crate::task::evaluation::{refuse_if_none, unusable};
+use crate::task::evaluation::{list_warnings, refuse_if_none, unusable};
 use crate::task::labels::{self, Predictions, Summary, baseline, truncated_warning, truncation};
 use crate::task::{Evaluation, Evaluator, TaskRef, read_annotations};
 
@@ -31,7 +31,7 @@ use crate::task::{Evaluation, Evaluator, TaskRef, read_annotations};
 pub fn answer_list(given: &str) -> Result<Vec<String>> {
     let path = Path::new(given);
     let answers: Vec<String> = if path.is_file() {
-        read_json(path, "it must be a JSON list of answers")?
+        read_json(path, "a JSON list of answers")?
     } else if given.ends_with(".json") {
         return Err(Error::Argument(format!("there is no answer list {given}")));
     } else if given.trim().is_empty() {
@@ -167,7 +167,7 @@ impl<'a> Answering<'a> {
 
 /// Soft accuracy of questions with known answers, and the answers given to all.
 pub(super) struct VqaEvaluator {
-    pub samples: Vec<Sample>,
+    pub contents: Contents,
     pub answers: Vec<String>,
     pub batch: usize,
     pub k: usize,
@@ -182,15 +182,15 @@ impl VqaEvaluator {
         let answers = answer_list(&o.answer_list)?;
         let root = || o.image_root.clone();
         let roots = ImageRoots { image_root: root(), vqa_root: root(), vg_root: root() };
-        let samples = read_annotations(TaskRef::of(&Vqa), &o.annotations, &roots)?;
+        let contents = read_annotations(TaskRef::of(&Vqa), &o.annotations, &roots)?;
         let list = o.annotations.display();
-        if samples.is_empty() {
+        if contents.samples.is_empty() {
             return Err(Error::Argument(format!("{list} has nothing to measure")));
         }
-        check_for_server(&samples, o)?;
+        check_for_server(&contents.samples, o)?;
         let score = if o.challenge_rules { ScoreRule::Challenge } else { ScoreRule::Official };
         Ok(Self {
-            samples,
+            contents,
             answers,
             batch: labels::BATCH,
             k: o.rerank_k,
@@ -232,16 +232,21 @@ fn check_for_server(samples: &[Sample], o: &VqaOptions) -> Result<()> {
 
 impl Evaluator for VqaEvaluator {
     fn is_for_server(&self) -> bool {
-        !self.samples.iter().any(answered)
+        !self.contents.samples.iter().any(answered)
     }
 
     fn evaluate(&self, model: &LoadedModel, control: &Control) -> Result<Evaluation> {
         let answering = Answering::new(model, &self.answers)?;
-        let found = answering.answers(&self.samples, self.k, self.rule, 1, self.batch, control)?;
-        refuse_if_none(found.rows.iter().flatten().count(), self.samples.len(), &found.skipped)?;
+        let found =
+            answering.answers(&self.contents.samples, self.k, self.rule, 1, self.batch, control)?;
+        refuse_if_none(
+            found.rows.iter().flatten().count(),
+            &self.contents.samples,
+            &found.skipped,
+        )?;
         let (mut scores, mut answers) = (Vec::new(), Vec::new());
         let mut given = BTreeMap::<&str, f64>::new();
-        for (sample, ranking) in self.samples.iter().zip(&found.rows) {
+        for (sample, ranking) in self.contents.samples.iter().zip(&found.rows) {
             let best = ranking.as_ref().and_then(|r| r.first());
             let answer = best.map_or("", |(candidate, _)| self.answers[*candidate].as_str());
             answers.push(json!({"question_id": sample.task.id, "answer": answer}));
@@ -254,13 +259,13 @@ impl Evaluator for VqaEvaluator {
         }
         let mut out = if scores.is_empty() {
             let report = json!({
-                "questions": self.samples.len(), "skipped": found.skipped.len(),
+                "questions": self.contents.samples.len(), "skipped": found.skipped.len(),
                 "truncated_texts": found.truncated, "cut_texts": found.truncated,
             });
             Evaluation { report, warnings: unusable(&found.skipped), ..Evaluation::default() }
         } else {
             let most = given.iter().max_by(|a, b| a.1.total_cmp(b.1)).map_or("", |(text, _)| *text);
-            let always = self.samples.iter().filter_map(|s| match &s.task.target {
+            let always = self.contents.samples.iter().filter_map(|s| match &s.task.target {
                 Target::Answers(shares) => Some(accuracy(most, &annotators(shares), self.score)),
                 _ => None,
             });
@@ -272,18 +277,42 @@ impl Evaluator for VqaEvaluator {
                 truncated: found.truncated,
                 resamples: self.resamples,
             };
-            let mut out = summary.evaluation(&self.samples, self.baseline.as_ref(), self.score);
+            let mut out =
+                summary.evaluation(&self.contents.samples, self.baseline.as_ref(), self.score);
             let name = match self.score {
                 ScoreRule::Official => "vqa",
                 ScoreRule::Challenge => "vqa by the challenge's rules",
             };
-            let scored = self.samples.iter().filter(|s| answered(s));
+            let scored = self.contents.samples.iter().filter(|s| answered(s));
             out.outcomes = Some(outcomes::scores(name, Kind::Score, scored, &scores));
             out
         };
         out.answers = answers;
+        let open = self.contents.samples.len() - scores.len();
+        if !scores.is_empty() {
+            out.report["unanswered"] = json!(open);
+        }
+        if !scores.is_empty() && open > 0 {
+            out.warnings.push(format!(
+                "{open} of {} questions have no `answer` to compare with and are not scored",
+                self.contents.samples.len()
+            ));
+        }
+        let again = repeated_ids(&self.contents.samples);
+        if let Some((entry, first)) = again.first() {
+            out.warnings.push(format!(
+                "{} questions have the `question_id` of an earlier one, such as entry {entry} that of entry \
+                 {first}; each is counted",
+                again.len()
+            ));
+        }
+        out.warnings.extend(list_warnings(&self.contents));
         let limits = truncation(model, QUESTION_WORDS, LAVIS_QUESTION_IDS);
-        out.warnings.extend(truncated_warning(found.truncated, self.samples.len(), limits));
+        out.warnings.extend(truncated_warning(
+            found.truncated,
+            self.contents.samples.len(),
+            limits,
+        ));
         Ok(out)
     }
 }

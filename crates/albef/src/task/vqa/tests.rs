@@ -23,7 +23,7 @@ fn images_are_below_the_root_of_their_data_set() {
         {"dataset": "vg", "image": "b.jpg", "question": "q"}]"#;
     std::fs::write(&path, list).unwrap();
     let roots = ImageRoots { vqa_root: "v".into(), vg_root: "g".into(), ..Default::default() };
-    let samples = read_annotations(TaskRef::of(&Vqa), &path, &roots).unwrap();
+    let samples = read_annotations(TaskRef::of(&Vqa), &path, &roots).unwrap().samples;
     let places = samples.iter().map(|s| s.location.clone());
     let wanted = ["v/a.jpg", "g/b.jpg"].map(|p| albef_data::dataset::Location::File(p.into()));
     assert_eq!(places.collect::<Vec<_>>(), wanted);

@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 use crate::train::report::{Event, StepReport};
 use crate::train::trainer::Trainer;
 
+/// The log of steps.
+const STEPS: &str = "log.jsonl";
+
 /// The open files of a run's logs.
 pub(super) struct Logs {
     steps: JsonLines,
@@ -24,7 +27,7 @@ impl Logs {
     /// Opens the logs where the trainer stands; lines of steps that will be made again are removed.
     pub fn open(output: &Path, trainer: &Trainer) -> Result<Self> {
         let place = &trainer.state.place;
-        let path = output.join("log.jsonl");
+        let path = output.join(STEPS);
         let steps = JsonLines::open(&path, "step", place.step).map_err(Error::io(&path))?;
         let epochs = epochs_before(&output.join("log.txt"), place.epoch)?;
         let mut curves: Vec<Series> = trainer
@@ -42,12 +45,17 @@ impl Logs {
             }
         }
         let folder = output.join("tensorboard");
-        let events = EventWriter::create(&folder).map_err(Error::io(&folder))?;
+        let events = EventWriter::create(&folder, place.step).map_err(Error::io(&folder))?;
         Ok(Self { steps, epochs, events, curves, output: output.to_owned() })
     }
 
     /// Writes what happened.
     pub fn take(&mut self, event: &Event<'_>) -> std::io::Result<()> {
+        // On some systems the open files of a folder that was removed can still be written.
+        if !self.output.join(STEPS).is_file() {
+            let detail = "the folder of the run was removed or emptied while it ran";
+            return Err(std::io::Error::new(std::io::ErrorKind::NotFound, detail));
+        }
         match event {
             Event::Step { report, .. } => {
                 self.steps.write(report)?;

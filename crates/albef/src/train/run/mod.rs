@@ -7,6 +7,7 @@
 
 mod best;
 mod card;
+mod chance;
 mod logs;
 
 use std::io::Write;
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 
 use self::best::Best;
 pub(crate) use self::best::FOLDER as BEST;
+use self::chance::Matching;
 use self::logs::Logs;
 use super::lock::FolderLock;
 use super::report::{Event, RunOutcome, StepReport};
@@ -156,7 +158,8 @@ pub fn run(
     }
     observe(&RunEvent::Started(&summary(&trainer)));
     let chosen = validation.is_some();
-    let mut session = Session { trainer, output, validation, best: None, observe };
+    let matching = Matching::default();
+    let mut session = Session { trainer, output, validation, best: None, matching, observe };
     let outcome = session.train(&options.control)?;
     let Session { trainer, .. } = session;
     let test = match test.filter(|_| outcome == RunOutcome::Done) {
@@ -199,6 +202,7 @@ struct Session<'a> {
     output: &'a Path,
     validation: Option<Box<dyn Evaluator>>,
     best: Option<Best>,
+    matching: Matching,
     observe: &'a mut dyn FnMut(&RunEvent<'_>),
 }
 
@@ -209,6 +213,7 @@ impl Session<'_> {
         let resolved = serde_json::to_string_pretty(&self.trainer.config().record())
             .map_err(|e| Error::Config(e.to_string()))?;
         write_atomic(&output.join("config.json"), |f| f.write_all(resolved.as_bytes()))?;
+        self.trainer.data_notes().iter().for_each(|note| tracing::info!("{note}"));
         report_left_out(self.trainer.without_captions(), self.trainer.left_out());
         if self.validation.is_some() {
             self.best = Some(Best::open(output, &self.trainer)?);
@@ -225,7 +230,14 @@ impl Session<'_> {
         self.trainer.reader().lines().iter().for_each(|line| tracing::info!("{line}"));
         let ended = ended?;
         finished?;
+        let steps = self.trainer.steps_without_gradient();
+        if steps > 0 {
+            tracing::warn!("{steps} steps had batches whose losses depend on no weight");
+        }
         if ended == RunOutcome::Done {
+            if let Some(line) = self.matching.at_chance() {
+                tracing::warn!("{line}");
+            }
             let folder = output.join("model");
             let card = card::card(&self.trainer, Some(started.elapsed().as_secs_f64()));
             self.trainer.export(&folder, &card, KeepAs::Same)?;
@@ -243,10 +255,11 @@ impl Session<'_> {
             if self.validation.is_some() {
                 self.trainer.pause_at((self.trainer.state.place.step / epoch + 1) * epoch);
             }
-            let Self { trainer, observe, output, .. } = self;
+            let Self { trainer, observe, output, matching, .. } = self;
             let ended = trainer.run(control, &mut |event| {
                 if let Event::Step { report, total, pairs_per_second } = event {
                     let (total, pairs_per_second) = (*total, *pairs_per_second);
+                    matching.take(report);
                     observe(&RunEvent::Step { report, total, pairs_per_second });
                 }
                 logs.take(event).map_err(Error::io(*output))

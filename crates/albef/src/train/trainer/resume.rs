@@ -20,8 +20,9 @@ impl Trainer {
         folder::recover(&self.checkpoints())?;
         let Some(newest) = checkpoint::list(&self.checkpoints())?.pop() else { return Ok(None) };
         let mut notes: Vec<String> = self.vocabulary_note.iter().cloned().collect();
-        match checkpoint::identity(&newest)? {
-            Some(before) => notes.extend(self.compare(&before)?),
+        let before = checkpoint::identity(&newest)?;
+        match &before {
+            Some(before) => notes.extend(self.compare(before)?),
             None => notes.push(
                 "the checkpoint does not say of what configuration and data it is: whether they \
                  are those of now is not checked"
@@ -30,7 +31,42 @@ impl Trainer {
         }
         checkpoint::load(&newest, &mut self.state, &self.device)?;
         self.saved = Some(self.state.place.step);
+        if let Some(before) = &before {
+            notes.extend(self.jump(&before.config));
+        }
         Ok(Some(notes))
+    }
+
+    /// Both rates where the next step has another one than it would have had by the former configuration.
+    fn jump(&self, before: &Value) -> Option<String> {
+        let mut was = self.config.train().clone();
+        was.optim.max_steps = before["max_steps"].as_u64().unwrap_or(was.optim.max_steps);
+        was.optim.optimizer.lr =
+            before["optimizer"]["lr"].as_f64().unwrap_or(was.optim.optimizer.lr);
+        let place = &self.state.place;
+        let (now, former) = (self.step_settings(), self.settings_of(&was));
+        let (next, planned) = (now.learning_rate(place), former.learning_rate(place));
+        if place.step == 0
+            || place.step >= self.total_steps()
+            || (next - planned).abs() <= 1e-9 * planned.abs()
+        {
+            return None;
+        }
+        let mut last = place.clone();
+        last.step -= 1;
+        if last.batch == 0 {
+            (last.epoch, last.batch) = (last.epoch.saturating_sub(1), self.epoch_batches());
+        }
+        last.batch = last.batch.saturating_sub(1);
+        let key = if self.config.start().is_some() { "checkpoint" } else { "init_albef" };
+        Some(format!(
+            "the rate goes from {:.3e} (step {}) to {next:.3e} (step {}); `{key}={}` in another folder \
+             starts a new run from these weights",
+            former.learning_rate(&last),
+            place.step,
+            place.step + 1,
+            self.output.display()
+        ))
     }
 
     /// An error if a checkpoint is of another run; notes if its rates were others or made for another
@@ -40,10 +76,11 @@ impl Trainer {
         let differences = before.differences(&now);
         if !differences.is_empty() {
             return Err(Error::Config(format!(
-                "{} holds a run of another configuration: {}; hint: give the former values to \
-                 continue it, or choose another folder",
-                self.output.display(),
-                differences.join("; ")
+                "{folder} holds a run of another configuration: {}; hint: give the former values to \
+                 continue it, or choose another folder, where `{key}={folder}` starts from its weights",
+                differences.join("; "),
+                folder = self.output.display(),
+                key = if self.config.start().is_some() { "checkpoint" } else { "init_albef" }
             )));
         }
         let (was, is) = (before.config["max_steps"].as_u64(), self.config.train().optim.max_steps);

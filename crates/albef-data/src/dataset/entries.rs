@@ -1,0 +1,403 @@
+//! Entries of annotation lists, one at a time: JSON lists, one object a line, tables, and the downloads of
+//! data sets that are one object.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Cursor, Read};
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::downloads;
+use crate::error::{DataError, Result};
+use crate::input::{Encoding, decode_text, has_lone_surrogate, packed, parse_json};
+
+/// An entry of a list.
+pub(super) struct Entry {
+    /// Where it is in the file, ready to follow the path.
+    pub place: String,
+    /// The entry, or why it cannot be read.
+    pub value: Result<Value, String>,
+    /// What was read otherwise than it is written.
+    pub mended: Option<String>,
+}
+
+/// The splits that the entries of a list name, and the one that is asked for.
+pub(super) struct Splits<'a> {
+    wanted: Option<&'a str>,
+    found: BTreeSet<String>,
+}
+
+impl<'a> Splits<'a> {
+    pub(super) fn new(wanted: Option<&'a str>) -> Self {
+        Self { wanted, found: BTreeSet::new() }
+    }
+
+    /// Whether an entry is of the split that is asked for. Karpathy's `restval` is trained on.
+    pub(super) fn takes(&mut self, entry: &Value) -> bool {
+        let Some(own) = entry.get("split").and_then(Value::as_str) else {
+            return self.wanted.is_none();
+        };
+        if !self.found.contains(own) {
+            self.found.insert(own.to_owned());
+        }
+        self.wanted.is_none_or(|w| w == own || w == "train" && own == "restval")
+    }
+
+    /// What to report once all entries were read; an error if none was of the split that is asked for.
+    pub(super) fn end(self, path: &Path, empty: bool) -> Result<Option<String>> {
+        let names = self.found.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        match self.wanted {
+            Some(split) if empty => {
+                let detail = match names.is_empty() {
+                    true => format!("its entries have no `split`, so none is of `{split}`"),
+                    false => format!("there is no entry of the split `{split}`; it has {names}"),
+                };
+                Err(DataError::annotation(path, String::new(), detail))
+            }
+            None if self.found.len() > 1 => Ok(Some(format!(
+                "{path}: the entries of all splits are read ({names}); `{path}#SPLIT` reads one",
+                path = path.display(),
+            ))),
+            _ => Ok(None),
+        }
+    }
+}
+
+type Take<'a> = &'a mut dyn FnMut(Entry) -> Result<()>;
+
+/// Bytes of one entry of a list, which is read entry by entry whatever its length.
+const LONGEST: usize = 1 << 26;
+/// Bytes of a line, or of a file that is one object: the largest that data sets publish have a tenth of it.
+const LONGEST_LINE: u64 = 1 << 30;
+
+/// Gives the entries of a list in order. Only what leaves the rest of the file without meaning is an error.
+pub(super) fn each_entry(path: &Path, take: Take<'_>) -> Result<()> {
+    let fail = |detail: String| DataError::annotation(path, String::new(), detail);
+    if path.extension().is_some_and(|e| e == "p" || e == "pkl") {
+        return downloads::refs(path, take);
+    }
+    let file = File::open(path).map_err(DataError::io(path))?;
+    let mut reader: Box<dyn BufRead> = Box::new(BufReader::with_capacity(1 << 16, file));
+    let first = reader.fill_buf().map_err(DataError::io(path))?;
+    if let Some(detail) = packed(first) {
+        return Err(fail(detail));
+    }
+    if first.starts_with(b"\xff\xfe") || first.starts_with(b"\xfe\xff") {
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).map_err(DataError::io(path))?;
+        let (text, _) = decode_text(&all).ok_or_else(|| fail("it is no text".into()))?;
+        reader = Box::new(Cursor::new(text.into_owned().into_bytes()));
+    } else if first.starts_with(b"\xef\xbb\xbf") {
+        reader.consume(3);
+    }
+    if is_table(path) {
+        return rows(path, reader, take);
+    }
+    let blank = skip_blank(&mut *reader).map_err(DataError::io(path))?;
+    match reader.fill_buf().map_err(DataError::io(path))?.first() {
+        Some(b'[') => elements(path, &mut *reader, blank, take),
+        Some(b'{') => objects(path, &mut *reader, blank, take),
+        None => Err(fail("the file is empty; it must hold a JSON list of objects".into())),
+        Some(_) => {
+            let first = reader.fill_buf().map_err(DataError::io(path))?;
+            let text = String::from_utf8_lossy(&first[..first.len().min(80)]);
+            let line: String = text.lines().next().unwrap_or_default().chars().take(20).collect();
+            Err(fail(format!("not a JSON list of objects: it begins with `{line}`")))
+        }
+    }
+}
+
+/// Whether a name ends as those of tables do.
+pub(super) fn is_table(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv") || e.eq_ignore_ascii_case("tsv"))
+}
+
+/// Passes over white space and gives the line feeds in it.
+fn skip_blank(reader: &mut dyn BufRead) -> std::io::Result<usize> {
+    let mut lines = 0;
+    loop {
+        let buffer = reader.fill_buf()?;
+        let blank = buffer.iter().take_while(|b| b.is_ascii_whitespace()).count();
+        lines += buffer[..blank].iter().filter(|b| **b == b'\n').count();
+        let done = buffer.is_empty() || blank < buffer.len();
+        reader.consume(blank);
+        if done {
+            return Ok(lines);
+        }
+    }
+}
+
+/// The value of the bytes of an entry, and what was read otherwise than it is written.
+fn value(bytes: &[u8]) -> (Result<Value, String>, Option<String>) {
+    let Some((text, encoding)) = decode_text(bytes) else {
+        return (Err("it is no text in UTF-8".into()), None);
+    };
+    let value = parse_json::<Value>(&text).map_err(|e| format!("not JSON: {e}"));
+    let mended = match encoding {
+        Encoding::Utf8 if has_lone_surrogate(&text) => {
+            Some("a lone surrogate is read as U+FFFD".to_owned())
+        }
+        Encoding::Utf8 => None,
+        other => Some(format!("it is no UTF-8 and is read as {}", other.name())),
+    };
+    (value, mended)
+}
+
+/// The elements of a JSON list, told apart by brackets alone, so that one that is no JSON costs itself only.
+fn elements(path: &Path, reader: &mut dyn BufRead, before: usize, take: Take<'_>) -> Result<()> {
+    let mut scan = Scan { line: before + 1, ..Scan::default() };
+    let mut number = 0;
+    let mut entry = Vec::new();
+    loop {
+        let buffer = reader.fill_buf().map_err(DataError::io(path))?;
+        if buffer.is_empty() {
+            let detail = format!(
+                "not a JSON list of objects: the file ends in entry {number}; it is cut, or a quote or \
+                 bracket of that entry is not closed"
+            );
+            return Err(DataError::annotation(path, format!(", line {}", scan.line), detail));
+        }
+        let (used, ended) = scan.advance(buffer);
+        let own = used - usize::from(ended.is_some());
+        entry.extend_from_slice(&buffer[..own]);
+        reader.consume(used);
+        if entry.len() > LONGEST {
+            let detail = format!("entry {number} is longer than {} MiB", LONGEST >> 20);
+            return Err(DataError::annotation(path, format!(", line {}", scan.line), detail));
+        }
+        let Some(end) = ended else { continue };
+        let text = entry.strip_prefix(b"[").filter(|_| number == 0).unwrap_or(&entry);
+        // A list without elements has none between its brackets.
+        if end == End::Element || number > 0 || !text.trim_ascii().is_empty() {
+            let (value, mended) = value(text);
+            take(Entry { place: format!(", entry {number}"), value, mended })?;
+        }
+        number += 1;
+        entry.clear();
+        if end == End::List {
+            break;
+        }
+    }
+    let blank = skip_blank(reader).map_err(DataError::io(path))?;
+    match reader.fill_buf().map_err(DataError::io(path))?.is_empty() {
+        true => Ok(()),
+        false => {
+            let place = format!(", line {}", scan.line + blank);
+            Err(DataError::annotation(path, place, "there is more after the end of the list"))
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Element,
+    List,
+}
+
+/// Where a scan over a JSON list is.
+#[derive(Default)]
+struct Scan {
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
+    line: usize,
+}
+
+impl Scan {
+    /// Goes on to the end of the element, or of `bytes`; the byte that ends it is counted.
+    fn advance(&mut self, bytes: &[u8]) -> (usize, Option<End>) {
+        for (i, byte) in bytes.iter().enumerate() {
+            if *byte == b'\n' {
+                self.line += 1;
+            }
+            if self.in_string {
+                match byte {
+                    _ if self.escaped => self.escaped = false,
+                    b'\\' => self.escaped = true,
+                    b'"' => self.in_string = false,
+                    _ => {}
+                }
+                continue;
+            }
+            match byte {
+                b'"' => self.in_string = true,
+                b'[' | b'{' => self.depth += 1,
+                b']' | b'}' => {
+                    self.depth = self.depth.saturating_sub(1);
+                    if self.depth == 0 {
+                        return (i + 1, Some(End::List));
+                    }
+                }
+                b',' if self.depth == 1 => return (i + 1, Some(End::Element)),
+                _ => {}
+            }
+        }
+        (bytes.len(), None)
+    }
+}
+
+/// One object a line, or a file that is one object.
+fn objects(path: &Path, reader: &mut dyn BufRead, before: usize, take: Take<'_>) -> Result<()> {
+    let mut line = Vec::new();
+    let mut number = before;
+    let one_a_line = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("jsonl"));
+    let read = |reader: &mut dyn BufRead, line: &mut Vec<u8>| {
+        let read = reader.take(LONGEST_LINE).read_until(b'\n', line);
+        read.map_err(DataError::io(path)).and_then(|n| match n as u64 {
+            LONGEST_LINE => {
+                let detail = format!("a line is longer than {} MiB", LONGEST_LINE >> 20);
+                Err(DataError::annotation(path, String::new(), detail))
+            }
+            n => Ok(n),
+        })
+    };
+    while read(reader, &mut line)? > 0 {
+        number += 1;
+        if number == before + 1 && !one_a_line {
+            let (first, _) = value(&line);
+            if first.as_ref().map_or(true, downloads::is_whole) {
+                let rest = reader.fill_buf().map_err(DataError::io(path))?;
+                let next: &[u8] = rest.split(|b| *b == b'\n').next().unwrap_or_default();
+                // A faulty first line is one if the second is an object.
+                if first.is_ok() || value(next).0.is_err() {
+                    let rest = reader.take(LONGEST_LINE).read_to_end(&mut line);
+                    rest.map_err(DataError::io(path))?;
+                    return downloads::each_entry(path, &line, take);
+                }
+            }
+        }
+        if !line.trim_ascii().is_empty() {
+            let (value, mended) = value(&line);
+            take(Entry { place: format!(", line {number}"), value, mended })?;
+        }
+        line.clear();
+    }
+    Ok(())
+}
+
+/// The columns of a table are apart by the one of these that its first line has most of.
+const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
+
+fn delimiter(header: &[u8]) -> u8 {
+    let count = |d: u8| header.iter().filter(|b| **b == d).count();
+    let most = DELIMITERS.into_iter().rev().max_by_key(|d| count(*d));
+    most.filter(|d| count(*d) > 0).unwrap_or(b',')
+}
+
+/// The rows of a table as objects of texts by the names in its first line.
+fn rows(path: &Path, mut reader: Box<dyn BufRead>, take: Take<'_>) -> Result<()> {
+    let mut header = Vec::new();
+    (&mut reader).take(1 << 20).read_until(b'\n', &mut header).map_err(DataError::io(path))?;
+    let delimiter = delimiter(&header);
+    let whole = Cursor::new(header).chain(reader);
+    let mut table =
+        csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(whole);
+    let fail = |e: csv::Error| {
+        let line = e.position().map_or(1, csv::Position::line);
+        DataError::annotation(path, format!(", line {line}"), format!("not a row of a table: {e}"))
+    };
+    let names = table.byte_headers().map_err(fail)?.clone();
+    let names: Vec<String> =
+        names.iter().map(|n| String::from_utf8_lossy(n).trim().to_owned()).collect();
+    let mut row = csv::ByteRecord::new();
+    while table.read_byte_record(&mut row).map_err(fail)? {
+        let place = format!(", line {}", row.position().map_or(0, csv::Position::line));
+        let mut mended = None;
+        let value = match row.len() == names.len() {
+            true => fields(&names, &row, &mut mended),
+            false => Err(format!(
+                "the row has {} fields and the header {}; a field with a `{}` in it must be in quotes",
+                row.len(),
+                names.len(),
+                char::from(delimiter).escape_default()
+            )),
+        };
+        take(Entry { place, value, mended })?;
+    }
+    Ok(())
+}
+
+fn fields(
+    names: &[String],
+    row: &csv::ByteRecord,
+    mended: &mut Option<String>,
+) -> Result<Value, String> {
+    let mut object = serde_json::Map::new();
+    for (name, field) in names.iter().zip(row) {
+        let (text, encoding) =
+            decode_text(field).ok_or_else(|| format!("`{name}` is no text in UTF-8"))?;
+        if encoding == Encoding::Windows1252 {
+            *mended = Some(format!("it is no UTF-8 and is read as {}", encoding.name()));
+        }
+        object.insert(name.clone(), Value::from(text));
+    }
+    Ok(Value::Object(object))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(name: &str, bytes: &[u8]) -> Result<Vec<(String, Result<Value, String>, bool)>> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let mut all = Vec::new();
+        each_entry(&path, &mut |e| {
+            all.push((e.place, e.value, e.mended.is_some()));
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    fn images(name: &str, bytes: &[u8]) -> Vec<String> {
+        let all = read(name, bytes).unwrap().into_iter();
+        all.map(|(_, v, _)| v.map_or("?".into(), |v| v["image"].to_string())).collect()
+    }
+
+    #[test]
+    fn one_faulty_entry_costs_itself_only() {
+        let list = br#" [{"image": "a,]}"}, {"image": }, {"image": "b\"\\"} , 3 ]
+"#;
+        assert_eq!(images("x.json", list), [r#""a,]}""#, "?", r#""b\"\\""#, "null"]);
+        let lines = b"{\"image\": \"a\"}\n\n{\"image\": \n{\"image\": NaN}\n";
+        assert_eq!(images("x.jsonl", lines), [r#""a""#, "?", "null"]);
+        assert_eq!(images("x.json", lines), [r#""a""#, "?", "null"]);
+        let places: Vec<_> = read("x.json", lines).unwrap().into_iter().map(|e| e.0).collect();
+        assert_eq!(places, [", line 1", ", line 3", ", line 4"]);
+        assert!(images("x.json", b"[ ]").is_empty());
+        assert!(images("x.jsonl", b"\xef\xbb\xbf[]").is_empty());
+    }
+
+    #[test]
+    fn a_list_that_is_cut_or_none_is_refused_with_its_line() {
+        for (bytes, part) in [
+            (&b"[{\"image\": \"a\"},\n{\"image\": \"b"[..], "line 2: not a JSON list"),
+            (b"[]\n[]", "line 2: there is more"),
+            (b"", "empty"),
+            (b"\n <html>", "`<html>`"),
+            (b"\x1f\x8b\x08", "gunzip"),
+        ] {
+            let said = read("x.json", bytes).unwrap_err().to_string();
+            assert!(said.contains(part), "{said}");
+        }
+    }
+
+    #[test]
+    fn tables_are_read_in_their_dialects_and_encodings() {
+        for table in
+            ["image,caption\na,\"x; y\"\n", "image;caption\r\na;x, y\r\n", "image\tcaption\na\tx"]
+        {
+            assert_eq!(images("x.csv", table.as_bytes()), [r#""a""#], "{table}");
+        }
+        let found = read("x.csv", b"\xef\xbb\xbfimage,caption\na,it\x92s\nb,x,y\nc,z\n").unwrap();
+        assert_eq!(found[0].1.as_ref().unwrap()["caption"], "it\u{2019}s");
+        assert_eq!(found.iter().map(|e| e.2).collect::<Vec<_>>(), [true, false, false]);
+        assert!(found[1].1.as_ref().unwrap_err().contains("3 fields"));
+        assert_eq!((found[2].0.as_str(), found.len()), (", line 4", 3));
+        let wide: Vec<u8> =
+            "\u{feff}image\tcaption\nä\tx\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(images("x.tsv", &wide), [r#""ä""#]);
+    }
+}
