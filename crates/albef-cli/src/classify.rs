@@ -36,8 +36,9 @@ pub struct Arguments {
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let labels = distinct("class", a.labels.clone());
     let options = ClassifyOptions::default().templates(a.template.clone());
+    let device = a.device.open()?;
     let image = open_image(&a.image)?;
-    let model = open_model(a.model.as_deref(), &a.device.open()?)?;
+    let model = open_model(a.model.as_deref(), &device)?;
     let found = model.classify(&image, &labels, &options)?;
     let prompts = labels.len() * a.template.len();
     tell_truncated(found.truncated_texts, prompts, model.caption_limits());

@@ -48,8 +48,9 @@ struct Rows {
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let texts = texts(a)?;
     let open = |source: &String| open_images(source, a.image_root.as_deref());
+    let device = a.device.open()?;
     let images = a.images.as_ref().map(open).transpose()?;
-    let model = open_model(a.model.as_deref(), &a.device.open()?)?;
+    let model = open_model(a.model.as_deref(), &device)?;
     let mut rows = Rows::default();
     let mut skipped = 0;
     if let Some(images) = images {

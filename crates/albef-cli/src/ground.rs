@@ -80,9 +80,10 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     if let Some(output) = a.output.as_ref().filter(|output| same_file(output, &a.image)) {
         bail!("--output {} is the image itself; name another file", output.display());
     }
+    let device = a.device.open()?;
     let image = open_image(&a.image)?;
     let boxes = proposals(a, &image)?;
-    let model = open_model(a.model.as_deref(), &a.device.open()?)?;
+    let model = open_model(a.model.as_deref(), &device)?;
     let options = GroundOptions::default()
         .mode(a.mode.into())
         .layer(a.layer)

@@ -99,10 +99,11 @@ pub struct PredictArguments {
 impl ModelArguments {
     /// Opens the model once the images of a query are known to be files, since it takes long.
     fn open(&self, task: TaskRef, query: &Query) -> Result<LoadedModel> {
+        let device = self.device.open()?;
         for image in &query.images {
             check_image(image)?;
         }
-        open_task_model(task, &self.model, None, &self.device.open()?)
+        open_task_model(task, &self.model, None, &device)
     }
 
     fn print(&self, found: &Prediction) -> Result<ExitStatus> {

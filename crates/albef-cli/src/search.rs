@@ -63,8 +63,9 @@ pub struct MatchArguments {
 }
 
 pub fn search(a: &SearchArguments) -> Result<ExitStatus> {
+    let device = a.device.open()?;
     let images = open_images(&a.path, a.image_root.as_deref())?;
-    let model = open_model(a.model.as_deref(), &a.device.open()?)?;
+    let model = open_model(a.model.as_deref(), &device)?;
     let options = SearchOptions::default().top_k(a.top_k).rerank_k(a.rerank_k).score(a.score);
     let (found, skipped) = model.search(&images, &a.text, &options, &bar())?;
     tell_unusable("skipped", &skipped);
@@ -91,8 +92,9 @@ pub fn search(a: &SearchArguments) -> Result<ExitStatus> {
 }
 
 pub fn match_pair(a: &MatchArguments) -> Result<ExitStatus> {
+    let device = a.device.open()?;
     let image = open_image(&a.image)?;
-    let model = open_model(a.model.as_deref(), &a.device.open()?)?;
+    let model = open_model(a.model.as_deref(), &device)?;
     tell_truncated(model.caption(&a.text).truncated.into(), 1, model.caption_limits());
     let found = model.match_text(&[image], &a.text)?;
     let Some(found) = found.first() else { bail!("the model gave no score") };
