@@ -14,7 +14,7 @@ pub struct ImageOptions {
     #[arg(long, overrides_with = "exif_orientation")]
     no_exif_orientation: bool,
     /// What is behind transparent pixels: `white`, `black`, `#rrggbb`, or `official`, which ignores
-    /// transparency [default: `white` for images of one's own, `official` for `evaluate` and `analyse`].
+    /// transparency, so that the hidden color shows [default: `official`].
     #[arg(long, value_name = "COLOR")]
     background: Option<Background>,
     /// Pixels above which an image is refused, by its header.
@@ -26,7 +26,7 @@ pub struct ImageOptions {
 }
 
 impl ImageOptions {
-    /// For images of one's own: upright, transparent ones on white.
+    /// For images of one's own: upright.
     pub fn own(&self) -> ImageReader {
         self.over(DecodeOptions::own_images())
     }

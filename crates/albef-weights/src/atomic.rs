@@ -87,7 +87,8 @@ fn target_of(path: &Path) -> io::Result<PathBuf> {
     let mut target = path.to_owned();
     for _ in 0..LINKS {
         // A file behind `/dev/stdout` is open under that name, and replacing it would part the two.
-        if cfg!(unix) && (target.starts_with("/dev") || target.starts_with("/proc")) {
+        let device = target.starts_with("/dev") && !target.starts_with("/dev/shm");
+        if cfg!(unix) && (device || target.starts_with("/proc")) {
             return Err(not_replaced("a device or open file of the system"));
         }
         match fs::read_link(&target) {

@@ -342,3 +342,32 @@ fn answers_are_ranked_by_the_rule_and_equal_ones_by_their_number() {
     assert_eq!(of(1, RankRule::Reference).candidates, [first]);
     assert!(first < 2);
 }
+
+#[test]
+fn answers_of_lavis_are_ranked_by_its_smoothed_loss() {
+    let config = small();
+    let params = loud(
+        fresh_params(&TaskRef::named("vqa").unwrap().schema(&config), 0.07, 7, &cpu()).unwrap(),
+    );
+    let weights = params.frozen(Ops::Fused(Precision::F32));
+    let model = VqaModel::new(&config, &weights, Branch::Online).unwrap();
+    let images: ImageStates = model.visual_encoder.forward(images(1)).unwrap();
+    let questions = TokenBatch::packed(&texts()[..1]);
+    let answer = vec![2, 71, 72, 73, 3];
+    let candidates = Candidates::new(vec![answer.clone()]).unwrap();
+    let found = rank(&model, &images, &[0], &questions, &candidates, 1, RankRule::Lavis).unwrap();
+    let none = &mut DropoutRng::none();
+    let states = model.question_states(&images, &[0], &questions, none).unwrap();
+    let tokens = TokenBatch::packed(std::slice::from_ref(&answer));
+    let decoded = model.decode(&tokens, &questions, states, &[0], none).unwrap();
+    let logits = to_vec(model.head.forward(decoded));
+    let mut want = 0.0;
+    for (row, target) in logits.chunks(WORDS).zip(&answer[1..]) {
+        let sum: f64 = row.iter().map(|l| f64::from(*l).exp()).sum();
+        let log_p: Vec<f64> = row.iter().map(|l| f64::from(*l) - sum.ln()).collect();
+        let mean = log_p.iter().sum::<f64>() / WORDS as f64;
+        want += 0.9 * log_p[*target as usize] + 0.1 * mean;
+    }
+    let got = f64::from(found[0].scores[0]);
+    assert!((got - want).abs() < 1e-3 * want.abs(), "{got} instead of {want}");
+}

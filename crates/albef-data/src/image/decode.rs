@@ -47,10 +47,10 @@ impl DecodeOptions {
     /// The longest side of an image, whatever its pixels: a longer one is nothing but a line.
     pub const MAX_SIDE: u64 = 1_000_000;
 
-    /// What people expect of their own images: upright, and transparent ones on white.
+    /// What people expect of their own images: upright.
     #[must_use]
     pub fn own_images() -> Self {
-        Self { exif_orientation: true, background: Background::WHITE, ..Self::default() }
+        Self { exif_orientation: true, ..Self::default() }
     }
 }
 

@@ -86,7 +86,8 @@ impl ImageReader {
             let count = images(transparent, "is transparent", "are transparent");
             lines.push(match self.options.background {
                 Background::Official => format!(
-                    "{count}; transparency is ignored, as in the official code (`background`)"
+                    "{count}; transparency is ignored, so that hidden colors show, often black (`background: \
+                     white` puts them on white)"
                 ),
                 color @ Background::Color(_) => format!("{count}; the background is {color}"),
             });
@@ -117,7 +118,8 @@ mod tests {
         reader.note("b", ImageNotes { transparent: true, ..ImageNotes::default() });
         let counts = NoteCounts { oriented: 1, transparent: 2, animated: 1 };
         assert_eq!(reader.counts(), counts);
-        let own = ImageReader { options: DecodeOptions::own_images(), ..reader };
+        let white = DecodeOptions { background: Background::WHITE, ..DecodeOptions::own_images() };
+        let own = ImageReader { options: white, ..reader };
         assert_eq!(
             own.lines(),
             [

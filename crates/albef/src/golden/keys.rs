@@ -32,6 +32,10 @@ fn state_keys(task: TaskRef, config: &ModelConfig, queue: usize) -> Keys {
         }
         names.extend(schema.upper_twin(name));
         for name in names {
+            let shape = match shape[..] {
+                [words, _] if name.ends_with("predictions.decoder.bias") => vec![words],
+                _ => shape.clone(),
+            };
             if let Some((root, rest)) = name.split_once('.')
                 && averaged.contains(&root)
             {
