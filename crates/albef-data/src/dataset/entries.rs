@@ -339,7 +339,9 @@ fn fields(
 mod tests {
     use super::*;
 
-    fn read(name: &str, bytes: &[u8]) -> Result<Vec<(String, Result<Value, String>, bool)>> {
+    type Read = (String, Result<Value, String>, bool);
+
+    fn read(name: &str, bytes: &[u8]) -> Result<Vec<Read>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         std::fs::write(&path, bytes).unwrap();
