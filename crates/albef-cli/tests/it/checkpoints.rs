@@ -95,7 +95,8 @@ fn what_is_no_whole_model_is_refused_by_every_command_that_reads_it() {
     let integers = |state: &mut StateDict| {
         state.insert("itm_head.bias".into(), HostTensor::from_i64(&[2], &[1, 2]));
     };
-    let cases: [(&str, &dyn Fn(&mut StateDict), &str); 5] = [
+    type Case<'a> = (&'a str, &'a dyn Fn(&mut StateDict), &'a str);
+    let cases: [Case<'_>; 5] = [
         ("missing", &|state| without(state, "itm_head."), "missing `itm_head.weight`"),
         ("integers", &integers, "`itm_head.bias` is there, of type int64"),
         ("unexpected", &|state| state.insert("extra".into(), one()), "unexpected `extra`"),
@@ -139,7 +140,7 @@ fn what_is_no_whole_model_is_refused_by_every_command_that_reads_it() {
 fn an_image_that_is_not_there_is_told_before_the_model_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let model = dir.path().join("no-model");
-    for command in [&["match", "none.png", "red"][..], &["ask", "none.png", "red?"]] {
+    for command in [&["match", "none.png", "red"][..], &["entail", "none.png", "red"]] {
         let mut albef = albef();
         let output = albef.args(command).arg("--model").arg(&model).output().unwrap();
         assert_eq!(output.status.code(), Some(2));
