@@ -94,7 +94,10 @@ pub fn read_text(path: &Path) -> Result<String> {
 /// # Errors
 /// As [`read_text`].
 pub fn text_of_file(path: &Path, bytes: &[u8]) -> Result<String> {
-    let left = |kind: &FileKind| !matches!(kind, FileKind::Text { .. } | FileKind::Other(_));
+    // Compressed files are named below, with the tool that unpacks them.
+    let left = |kind: &FileKind| {
+        matches!(kind, FileKind::GitLfsPointer { .. } | FileKind::HtmlPage | FileKind::Zeros)
+    };
     let head = &bytes[..bytes.len().min(HEAD)];
     if let Some(kind) = FileKind::of(head, bytes.len() as u64).filter(left) {
         let detail = kind.instead_of("the text that is expected");
