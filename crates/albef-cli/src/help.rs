@@ -23,7 +23,7 @@ const EXAMPLES: [(&str, &[&str]); 13] = [
         &["albef search \"a red car\" photos", "albef search \"a dog\" photos --top-k 3 --json"],
     ),
     ("match", &["albef match photo.jpg \"a dog on a beach\""]),
-    ("classify", &["albef classify photo.jpg dog cat horse"]),
+    ("classify", &["albef classify photo.jpg \"a black dog\" \"a cat\" \"a horse\""]),
     (
         "ask",
         &["albef ask photo.jpg \"what color is the car?\" --answers red,blue,green --model vqa"],
@@ -33,11 +33,14 @@ const EXAMPLES: [(&str, &[&str]); 13] = [
     ("ground", &["albef ground photo.jpg \"the red car\" --output map.png"]),
     ("embed", &["albef embed photos --output features.npy"]),
     ("demo", &["albef demo --minutes 2"]),
-    ("pretrain", &["albef pretrain configs/nano.yaml --output run --set train_file=[pairs.json]"]),
+    (
+        "pretrain",
+        &["albef pretrain configs/nano.yaml --output run --set 'train_file=[pairs.json]'"],
+    ),
     (
         "finetune",
         &[
-            "albef finetune classification configs/classification.yaml --output run --set train_file=[photos]",
+            "albef finetune classification configs/classification.yaml --output run --set 'train_file=[photos]'",
         ],
     ),
     ("inspect", &["albef inspect ALBEF.pth", "albef inspect ALBEF.pth --export model"]),

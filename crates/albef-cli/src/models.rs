@@ -26,9 +26,9 @@ pub fn model_path(named: Option<&Path>) -> Result<PathBuf> {
     match named {
         Some(path) => Ok(path.to_owned()),
         None => default_model().context(
-            "no model is named, and there is no `models/mini` next to the working directory or the \
-             executable, nor in the user's data folder; name one with --model or ALBEF_MODEL (`albef demo` \
-             and `albef pretrain` train one)",
+            "no model found: there is no `models/mini` in the working directory, in the folder of the \
+             executable or above it, or in `~/.local/share/albef` (`$XDG_DATA_HOME/albef`); hint: copy the \
+             folder `models` of the repository there, or name a model with --model or ALBEF_MODEL",
         ),
     }
 }

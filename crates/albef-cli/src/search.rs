@@ -120,10 +120,7 @@ pub fn match_pair(a: &MatchArguments) -> Result<ExitStatus> {
         say!("{}", serde_json::to_value(found)?)?;
     } else {
         let Match { cosine, itm_logit, probability } = found;
-        say!(
-            "cosine {cosine:.3}, match probability {probability:.3} (itm_logit {itm_logit:.3}; the probability \
-             weighs it against that of no match)"
-        )?;
+        say!("cosine {cosine:.3}, match probability {probability:.3} (itm_logit {itm_logit:.3})")?;
     }
     Ok(ExitStatus::Yes)
 }

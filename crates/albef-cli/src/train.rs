@@ -34,8 +34,8 @@ pub struct FinetuneArguments {
 
 #[derive(clap::Args)]
 struct RunArguments {
-    /// Configuration (YAML) with the official keys; fine-tuning also needs `checkpoint`, the model to
-    /// start from.
+    /// Configuration (YAML) with the official keys; `finetune` needs `checkpoint`, the model to start from,
+    /// in it or by `--set`.
     config: PathBuf,
     /// Folder of the run.
     #[arg(long)]

@@ -24,6 +24,8 @@ use anyhow::{Context, Result, bail};
 
 /// Candidates that the demonstration re-ranks.
 pub const CANDIDATES: usize = 16;
+/// Minutes of training below which the figures are those of chance.
+const SHORT: f64 = 3.0;
 /// The page, which is written last.
 const REPORT: &str = "report.html";
 
@@ -172,6 +174,11 @@ pub fn run(
             a.output.display(),
             a.output.join(REPORT).display()
         );
+    }
+    if a.minutes < SHORT {
+        observe(&Event::Status(&format!(
+            "note: less than {SHORT} minutes teach almost nothing; expect figures near chance"
+        )));
     }
     observe(&Event::Status("building the corpus: emoji art in three styles, alone and in scenes"));
     let corpus = build(&CorpusOptions { seed: a.seed, ..CorpusOptions::default() })?;

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use albef_weights::{DType, KeepAs, StateDict, write_atomic, write_safetensors};
+pub use albef_weights::KeepAs;
+use albef_weights::{DType, StateDict, write_atomic, write_safetensors};
 use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;

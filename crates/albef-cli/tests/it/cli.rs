@@ -164,7 +164,7 @@ fn a_broken_picture_is_named_and_replaced_and_a_batch_of_one_trains() {
     let text = stderr(&output);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("skipped 3.png: unknown-format"), "{text}");
-    assert!(text.contains("skipped 7.png: not-found"), "{text}");
+    assert!(text.contains("skipped 7.png: image not found"), "{text}");
 
     let mut command = albef();
     command.args(["pretrain", &config(), "--output"]).arg(dir.path().join("strict"));

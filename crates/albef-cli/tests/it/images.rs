@@ -121,7 +121,7 @@ fn images_are_looked_at_before_the_model_is_loaded() {
     std::fs::write(&page, "<!DOCTYPE html><title>404</title>").unwrap();
     let page = page.display().to_string();
     for (image, part) in
-        [("no-such.png", "no-such.png: not-found image"), (&*page, "an HTML page, not an image")]
+        [("no-such.png", "no-such.png: image not found"), (&*page, "an HTML page, not an image")]
     {
         for command in [
             &["match", image, "a dog"][..],

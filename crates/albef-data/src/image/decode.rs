@@ -255,7 +255,7 @@ pub(crate) fn plain_file(path: &Path) -> Result<(), ImageError> {
     if std::fs::metadata(path).map_err(fail)?.is_file() {
         return Ok(());
     }
-    Err(error(Kind::Io, "not a plain file"))
+    Err(error(Kind::Io, "it is no regular file; name an image"))
 }
 
 /// The bytes of a picture's file.

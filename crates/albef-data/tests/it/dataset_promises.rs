@@ -461,7 +461,10 @@ fn a_second_picture_is_reported_under_its_own_name() {
     let expected = [(0, "p/gone.png"), (1, "p/bad.png and p/gone.png"), (2, "p/bad.png")];
     assert_eq!(names(&failed), expected);
     let said = failed[1].1.error.to_string();
-    assert!(said.contains("unknown-format") && said.contains("p/gone.png: not-found"), "{said}");
+    assert!(
+        said.contains("unknown-format") && said.contains("p/gone.png: image not found"),
+        "{said}"
+    );
     let first = load_views(&data, &which, 0, 8, Normalization::default(), &reader, 1).0;
     let second = load_views(&data, &which, 1, 8, Normalization::default(), &reader, 1).0;
     assert_eq!(pixels, [first, second].concat());

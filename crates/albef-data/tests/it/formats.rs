@@ -82,7 +82,7 @@ fn a_path_is_an_image_by_its_content() {
         assert_eq!(samples[0].name, name);
     }
     let error = read_source(&spec(&dir.path().join("none.heic"))).unwrap_err().to_string();
-    assert!(error.contains("not-found"), "{error}");
+    assert!(error.contains("not found"), "{error}");
     for (name, bytes, format) in
         [("x.heic", HEIC, "HEIC"), ("no-extension", HEIC, "HEIC"), ("y.tif", TIFF, "TIFF")]
     {

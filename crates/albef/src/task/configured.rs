@@ -53,6 +53,11 @@ pub trait TaskConfig: Send + Sync + Debug {
     /// Keys that have no effect, and former names of keys.
     fn notes(&self) -> &[String];
 
+    /// What a user should know of a run of so many steps before it begins.
+    fn warnings(&self, _steps: u64) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Checks values against each other.
     ///
     /// # Errors

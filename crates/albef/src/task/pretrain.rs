@@ -237,6 +237,18 @@ impl TaskConfig for PretrainConfig {
         self.check_lengths(self.model()?.text.max_positions)
     }
 
+    fn warnings(&self, steps: u64) -> Vec<String> {
+        let alone = self.mlm.itc_only_steps;
+        let never = alone > 0 && alone >= steps;
+        let line = || {
+            format!(
+                "`itc_only_steps` is {alone} and the run has {steps} steps: matching and masked tokens are never \
+                 trained; lower it, or train longer (`schedular.epochs`, `max_steps`)"
+            )
+        };
+        never.then(line).into_iter().collect()
+    }
+
     fn momentum(&self) -> Option<&MomentumConfig> {
         Some(&self.momentum)
     }

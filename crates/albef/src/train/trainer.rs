@@ -41,8 +41,8 @@ pub(super) const CHECKPOINTS: &str = "checkpoints";
 /// use albef::config::Source;
 /// use albef::task::TaskRef;
 /// use albef::Control;
+/// use albef::inspect::KeepAs;
 /// use albef::train::Trainer;
-/// use albef_weights::KeepAs;
 ///
 /// # fn main() -> albef::Result<()> {
 /// let text = std::fs::read_to_string("configs/nano.yaml").unwrap_or_default();

@@ -65,7 +65,7 @@ impl RunOptions {
 /// What a run is about to do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
-    /// The task, in words.
+    /// The name of the task.
     pub task: &'static str,
     /// Samples of the training data.
     pub samples: usize,
@@ -153,6 +153,8 @@ pub fn run(
         false => Trainer::new(config, output, device)?,
     };
     trainer.start_notes().iter().for_each(|note| tracing::info!("{note}"));
+    let warnings = trainer.config().warnings(trainer.total_steps());
+    warnings.iter().for_each(|line| tracing::warn!("{line}"));
     if options.resume {
         restore(&mut trainer, output)?;
     }
@@ -172,7 +174,7 @@ pub fn run(
 fn summary(trainer: &Trainer) -> Summary {
     let optim = &trainer.config().train().optim;
     Summary {
-        task: trainer.config().task().title(),
+        task: trainer.config().task().name(),
         samples: trainer.samples(),
         parameters: trainer.state.online.count(),
         steps: trainer.total_steps(),
