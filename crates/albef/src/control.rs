@@ -4,7 +4,7 @@
 //! reports progress to a callback and stops at the next batch once it is cancelled.
 //!
 //! ```
-//! use albef::control::Control;
+//! use albef::Control;
 //!
 //! let control = Control::new().on_progress(|p| println!("{}: {} of {}", p.phase, p.done, p.total));
 //! control.cancel();

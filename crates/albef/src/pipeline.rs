@@ -2,7 +2,7 @@
 //! grounding. The operations are in [`crate::inference`].
 //!
 //! ```
-//! use albef::{DecodeOptions, device, open_image, pipeline::Pipeline};
+//! use albef::{DecodeOptions, Pipeline, device, open_image};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # std::env::set_current_dir("../..")?;

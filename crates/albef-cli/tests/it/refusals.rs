@@ -68,7 +68,7 @@ fn what_is_no_regular_file_is_neither_read_as_a_picture_nor_replaced() {
     std::os::unix::fs::symlink(&pipe, &named).unwrap();
     for arguments in [["match", &pipe, "a dog"], ["search", "a dog", &named]] {
         let said = refused(&arguments);
-        assert!(said.contains("not a plain file") && said.contains(&dir_name), "{said}");
+        assert!(said.contains("no regular file") && said.contains(&dir_name), "{said}");
     }
     let said = refused(&["evaluate", "retrieval", "--annotations", &list, "--save", &pipe]);
     assert!(said.contains("not replaced"), "{said}");

@@ -360,3 +360,33 @@ fn fuse(
         words: (rest > 0).then(|| fused.narrow(0, first, rest)),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retrieval_is_trained_without_masked_tokens_and_by_image_id() {
+        let retrieval = PairsObjective::retrieval();
+        assert!(!retrieval.mlm && retrieval.image_index && retrieval.ita && retrieval.itm);
+    }
+
+    #[test]
+    fn negatives_are_other_pairs_of_other_images_that_are_not_mixed_from_each_other() {
+        let batch =
+            Batch { image_ids: vec![5, 5, 6, 7], related: vec![(2, 3)], ..Batch::default() };
+        let admitted = |image_index: bool| {
+            let objective = PairsObjective { image_index, ..PairsObjective::default() };
+            let pairs = (0..4).flat_map(|a| (0..4).map(move |b| (a, b)));
+            pairs.filter(|(a, b)| objective.may_be_negatives(&batch, *a, *b)).collect::<Vec<_>>()
+        };
+        let apart = [(0, 2), (0, 3), (1, 2), (1, 3)];
+        let both: Vec<_> = apart.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]).collect();
+        let sorted = |mut pairs: Vec<(usize, usize)>| {
+            pairs.sort_unstable();
+            pairs
+        };
+        assert_eq!(admitted(true), sorted(both.clone()));
+        assert_eq!(admitted(false), sorted([both, vec![(0, 1), (1, 0)]].concat()));
+    }
+}

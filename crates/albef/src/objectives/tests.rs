@@ -137,3 +137,27 @@ fn a_classifier_names_its_loss_and_refuses_labels_that_it_lacks() {
         assert!(error.contains("label is 3, of 3 classes"), "{error}");
     });
 }
+
+#[test]
+fn negatives_are_drawn_by_the_soft_max_over_the_candidates_admitted() {
+    let logits = [80.0, 2.0, 1.0, 0.0, -500.0, -500.5, -501.0, 3.0];
+    let allowed = |row: usize, j: usize| if row == 0 { j != 0 } else { j != 3 };
+    let mut counts = [[0_u32; 4]; 2];
+    let draws = 4000;
+    for i in 0..draws {
+        let u = (f64::from(i) + 0.5) / f64::from(draws);
+        let drawn = negatives::sample_negatives(&logits, 4, allowed, |_| u);
+        for (row, j) in drawn.into_iter().enumerate() {
+            counts[row][j.unwrap()] += 1;
+        }
+    }
+    // e^2, e and 1 of their sum; 1, e^-0.5 and e^-1 of theirs.
+    for (found, want) in
+        [(counts[0], [0.0, 0.665, 0.245, 0.090]), (counts[1], [0.506, 0.307, 0.186, 0.0])]
+    {
+        for (n, share) in found.into_iter().zip(want) {
+            assert!((f64::from(n) / f64::from(draws) - share).abs() < 2e-3, "{found:?} {want:?}");
+        }
+    }
+    assert_eq!(negatives::sample_negatives(&[1.0, 2.0], 2, |_, _| false, |_| 0.5), [None]);
+}

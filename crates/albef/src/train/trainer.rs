@@ -38,9 +38,9 @@ pub(super) const CHECKPOINTS: &str = "checkpoints";
 /// A training run of any task.
 ///
 /// ```no_run
+/// use albef::Control;
 /// use albef::config::Source;
 /// use albef::task::TaskRef;
-/// use albef::Control;
 /// use albef::inspect::KeepAs;
 /// use albef::train::Trainer;
 ///
