@@ -14,17 +14,17 @@ pub enum ImageErrorKind {
     NotFound,
     /// A file of no bytes.
     Empty,
-    /// The file ends before the picture does.
+    /// The file ends before the image does.
     Truncated,
     /// The bytes contradict the format.
     Corrupt,
     /// Not a picture of a known format.
     UnknownFormat,
-    /// A picture of this format, which is not read, or not in this form.
+    /// An image of this format, which is not read, or not in this form.
     Unsupported(&'static str),
     /// More pixels than allowed.
     TooLarge,
-    /// Another picture stands in its place.
+    /// Another image stands in its place.
     Repeated,
     /// Its caption cannot be used, or only in part.
     Caption,

@@ -41,7 +41,7 @@ pub fn replay(kind: &str, root: &Path, fixture: &Value) -> Option<Result<Outcome
     Some(replay(&mut check).map(|()| check.outcome))
 }
 
-/// Mean and deviation of pictures by a set's `config.json`; the usual ones where it has none.
+/// Mean and deviation of images by a set's `config.json`; the usual ones where it has none.
 ///
 /// # Errors
 /// If they are no three numbers, or a deviation is not above 0.
@@ -79,7 +79,7 @@ fn size(v: &Value) -> usize {
     v.as_u64().unwrap_or(0) as usize
 }
 
-/// Side of a picture to be made, which must not fill the memory.
+/// Side of an image to be made, which must not fill the memory.
 fn side(v: &Value) -> Result<usize> {
     let side = size(v);
     if (1..=8192).contains(&side) {

@@ -24,7 +24,7 @@ pub enum Test {
     Mcnemar,
     /// Sign flips of the items' differences.
     SignFlip,
-    /// Sign flips of the pictures' differences.
+    /// Sign flips of the images' differences.
     SignFlipByPicture,
 }
 
@@ -52,7 +52,7 @@ pub struct Difference {
     pub b: Side,
     /// B less A.
     pub difference: f64,
-    /// Paired bootstrap interval of the difference at 95 %, whole pictures drawn.
+    /// Paired bootstrap interval of the difference at 95 %, whole images drawn.
     pub interval: [f64; 2],
     /// Items on which A is better, and B.
     pub better: [usize; 2],
@@ -60,7 +60,7 @@ pub struct Difference {
     pub p: f64,
     /// Where it comes from.
     pub test: Test,
-    /// The same by sign flips of whole pictures, where several items share one.
+    /// The same by sign flips of whole images, where several items share one.
     pub p_by_picture: Option<f64>,
 }
 
@@ -264,7 +264,7 @@ fn one(
     let single = a.len() == 1 && b.len() == 1;
     let ((a, values_a), (b, values_b)) = (side(metric, a), side(metric, b));
     let mut sums: Vec<Vec<Sum>> = vec![vec![(0.0, 0.0); clusters]; metric.parts.len()];
-    // What each picture and each item adds to the difference of the metric.
+    // What each image and each item adds to the difference of the metric.
     let (mut of_pictures, mut of_items) = (vec![0.0; clusters], Vec::new());
     let mut better = [0, 0];
     for (p, (set, _)) in metric.parts.iter().enumerate() {
@@ -283,7 +283,7 @@ fn one(
     let together = metric.parts.len() > 1;
     let by_picture = (shared || together).then(|| sign_flip(&of_pictures, resamples, seed));
     let (p, test) = match by_picture {
-        // Items of two sets have no common unit but the picture.
+        // Items of two sets have no common unit but the image.
         Some(p) if together => (p, Test::SignFlipByPicture),
         _ if metric.hit && single => (mcnemar(better[0], better[1]), Test::Mcnemar),
         _ => (sign_flip(&of_items, resamples, seed), Test::SignFlip),
@@ -314,7 +314,7 @@ mod tests {
         Named { name: name.into(), outcomes: Outcomes::new(task, sets) }
     }
 
-    /// Items of one picture each, right where the list says so.
+    /// Items of one image each, right where the list says so.
     fn hits(name: &str, right: &[bool]) -> Named {
         let mut set = OutcomeSet::new("ve", &[("accuracy", Kind::Hit)]);
         set.extend(right.iter().enumerate().map(|(i, r)| {
@@ -379,7 +379,7 @@ mod tests {
         let both = of("itm.r_mean");
         assert!((both.a.mean - (wanted[0] + wanted[1]) / 2.0).abs() < 1e-9);
         assert_eq!((both.b.mean, both.test), (100.0, Test::SignFlipByPicture));
-        // Texts share pictures: two pictures, both better, two of four assignments.
+        // Texts share images: two images, both better, two of four assignments.
         assert_eq!(of("itm.img_r1").p_by_picture, Some(0.5));
         assert_eq!(of("itm.txt_r1").p_by_picture, None);
     }

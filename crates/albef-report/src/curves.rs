@@ -116,7 +116,7 @@ fn panel(out: &mut String, s: &Series, x0: f64, color: &str) {
         );
     }
     for (curve, opacity, width) in [(points.clone(), 0.25, 1.0), (smooth(&points), 1.0, 2.0)] {
-        // More points than pixels add nothing to the picture.
+        // More points than pixels add nothing to the image.
         let step = curve.len().div_ceil(600).max(1);
         let mut path = String::new();
         for (i, p) in curve.iter().step_by(step).enumerate() {

@@ -13,10 +13,10 @@ pub struct Table {
     pub rows: Vec<Vec<String>>,
 }
 
-/// One picture that a search found.
+/// One image that a search found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SearchResult {
-    /// The picture as a PNG file.
+    /// The image as a PNG file.
     pub png: Vec<u8>,
     /// Its score.
     pub score: f64,
@@ -31,7 +31,7 @@ pub struct SearchResult {
 pub struct SearchExample {
     /// The text.
     pub query: String,
-    /// The pictures.
+    /// The images.
     pub results: Vec<SearchResult>,
 }
 

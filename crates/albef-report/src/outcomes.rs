@@ -3,7 +3,7 @@
 //! ```json
 //! {"format": 1, "task": "retrieval", "sets": [{
 //!   "name": "txt", "columns": [{"name": "itc", "kind": "rank"}, {"name": "itm", "kind": "rank"}],
-//!   "items": [{"key": "0.png", "picture": "0.png", "values": [3, 0]}]}]}
+//!   "items": [{"key": "0.png", "image": "0.png", "values": [3, 0]}]}]}
 //! ```
 
 use std::collections::HashSet;
@@ -74,7 +74,7 @@ pub struct Column {
 pub struct Outcome {
     /// What tells the item from the others of its set.
     pub key: String,
-    /// The picture that it is about: items of one picture depend on each other.
+    /// The image that it is about: items of one image depend on each other.
     pub picture: String,
     /// A value for each column.
     #[serde(serialize_with = "numbers")]
@@ -85,7 +85,7 @@ pub struct Outcome {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutcomeSet {
-    /// Its name; in retrieval `txt` for pictures that look for texts and `img` for the reverse.
+    /// Its name; in retrieval `txt` for images that look for texts and `img` for the reverse.
     pub name: String,
     /// What was measured.
     pub columns: Vec<Column>,

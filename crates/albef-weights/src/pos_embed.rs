@@ -1,4 +1,4 @@
-//! Position tables at another resolution (spec `model` section 1).
+//! Position tables at another resolution (paper section 3.5).
 
 use crate::error::{Result, WeightsError};
 use crate::tensor::{HostTensor, StateDict};

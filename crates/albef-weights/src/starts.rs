@@ -1,4 +1,4 @@
-//! Starting weights from other models (spec `model` section 8).
+//! Starting weights from other models (paper section 3.5).
 
 use crate::tensor::StateDict;
 use crate::tied::with_originals;

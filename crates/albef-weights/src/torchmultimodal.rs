@@ -1,4 +1,4 @@
-//! Checkpoints of other implementations (spec `model` section 9).
+//! Checkpoints of other implementations.
 
 use crate::tensor::StateDict;
 

@@ -1,4 +1,4 @@
-//! Where the model looks: Grad-CAM on attention maps (spec `evaluation` 5).
+//! Where the model looks: Grad-CAM on attention maps (paper section 6).
 //!
 //! The map of one layer becomes a leaf of the gradient computation, so only what lies above it is
 //! differentiated, and no weight gets a gradient.

@@ -14,7 +14,7 @@ use crate::image::{DecodeOptions, ImageReader, NoteCounts};
 /// How a source is checked.
 #[derive(Clone, Debug)]
 pub struct CheckOptions {
-    /// Decode every picture; otherwise only look whether it is there.
+    /// Decode every image; otherwise only look whether it is there.
     pub decode: bool,
     /// Decoder settings.
     pub options: DecodeOptions,
@@ -47,15 +47,15 @@ pub struct CheckReport {
     pub captions: usize,
     /// Different images by their key.
     pub distinct_images: usize,
-    /// Pictures that are not there.
+    /// Images that are not there.
     pub missing: usize,
-    /// Pictures that are there but cannot be used.
+    /// Images that are there but cannot be used.
     pub unusable: usize,
     /// Captions without text.
     pub blank_captions: usize,
     /// Samples without any caption that is not blank.
     pub without_captions: usize,
-    /// Samples that repeat both picture and captions of an earlier one.
+    /// Samples that repeat both image and captions of an earlier one.
     pub repeated_samples: usize,
     /// Captions that a sample lists twice.
     pub repeated_captions: usize,
@@ -199,7 +199,7 @@ fn share_of_one_caption(samples: &[Sample], report: &mut CheckReport, options: &
     }
 }
 
-/// Of each sample the pictures that cannot be used, as one entry.
+/// Of each sample the images that cannot be used, as one entry.
 fn picture_faults(
     samples: &[Sample],
     options: &CheckOptions,

@@ -1,4 +1,4 @@
-//! A folder of pictures with captions beside them.
+//! A folder of images with captions beside them.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -13,10 +13,10 @@ use crate::error::{DataError, ImageError, ImageErrorKind, Result};
 use crate::input::{Encoding, decode_text};
 use crate::names;
 
-/// How the names of pictures end.
+/// How the names of images end.
 pub(super) const ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "jfif"];
 
-/// Reads `captions.jsonl`, `captions.csv` or the `.txt` beside each picture; a picture without
+/// Reads `captions.jsonl`, `captions.csv` or the `.txt` beside each image; an image without
 /// captions is kept, for searching. A folder of nothing but archives gives their samples.
 pub(super) fn read(folder: &Path) -> Result<Contents> {
     for list in ["captions.jsonl", "captions.csv", "captions.tsv"] {
@@ -37,8 +37,8 @@ pub(super) fn read(folder: &Path) -> Result<Contents> {
     Ok(Contents { left_out, ..contents_of(files, folder) })
 }
 
-/// Pictures below `folder`, each with the captions of the `.txt` beside it. A caption file that cannot be
-/// used costs its picture the captions only.
+/// Images below `folder`, each with the captions of the `.txt` beside it. A caption file that cannot be
+/// used costs its image the captions only.
 pub(super) fn contents_of(pictures: Vec<PathBuf>, folder: &Path) -> Contents {
     let mut out = Contents::default();
     for path in pictures {
@@ -75,7 +75,7 @@ pub(super) fn lines(bytes: &[u8]) -> (Vec<String>, Option<String>) {
     (lines.map(str::to_owned).collect(), fault)
 }
 
-/// Whether a name ends as those of pictures do.
+/// Whether a name ends as those of images do.
 pub(super) fn is_picture(path: &Path) -> bool {
     let ending = path.extension().and_then(|e| e.to_str());
     ending.is_some_and(|e| ENDINGS.contains(&e.to_lowercase().as_str()))
@@ -93,7 +93,7 @@ fn shards(folder: &Path) -> Result<Contents> {
     shard::read_all(&archives)
 }
 
-/// The pictures below a folder, and what below it cannot be read: folders, and pictures of other formats. Folders that links lead to are
+/// The images below a folder, and what below it cannot be read: folders, and images of other formats. Folders that links lead to are
 /// walked after all others, and none twice: a link may lead back up.
 fn pictures(top: &Path) -> Result<(Vec<PathBuf>, Vec<Skipped>)> {
     let (mut files, mut left_out, mut walked) = (Vec::new(), Vec::new(), HashSet::new());
@@ -118,7 +118,7 @@ fn pictures(top: &Path) -> Result<(Vec<PathBuf>, Vec<Skipped>)> {
         for entry in entries {
             let entry = entry.map_err(DataError::io(&folder))?;
             let path = entry.path();
-            // Some systems leave `._name.jpg` beside each file, which is no picture.
+            // Some systems leave `._name.jpg` beside each file, which is no image.
             if path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b".")) {
                 continue;
             }

@@ -1,7 +1,7 @@
 //! Batches, decoded and augmented by worker threads.
 //!
 //! What a batch holds is a function of seed, epoch and its number alone: workers only fill slots.
-//! A picture that cannot be used is replaced by the next usable one of a fixed substitute order,
+//! An image that cannot be used is replaced by the next usable one of a fixed substitute order,
 //! and is counted and named.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -67,20 +67,20 @@ pub struct LoaderOptions {
     pub mixgen: MixGen,
     /// Whether image ids decide which pairs are positives, for mixed ones.
     pub image_index: bool,
-    /// The transform of pictures.
+    /// The transform of images.
     pub transform: TrainTransform,
-    /// Whether pictures are mirrored although a caption says left or right, as in the official code.
+    /// Whether images are mirrored although a caption says left or right, as in the official code.
     pub flip_sided: bool,
     /// Mean and deviation.
     pub normalization: Normalization,
     /// How images are read.
     pub reader: ImageReader,
-    /// Different pictures that may be skipped before the run stops; `None`: 1 % of the samples, at
+    /// Different images that may be skipped before the run stops; `None`: 1 % of the samples, at
     /// least 10.
     pub max_skipped: Option<usize>,
 }
 
-/// Pictures that could not be used, each named once. Shared by the epochs of a run.
+/// Images that could not be used, each named once. Shared by the epochs of a run.
 #[derive(Clone, Debug, Default)]
 pub struct SkipReport {
     skipped: Arc<Mutex<BTreeMap<usize, Skipped>>>,
@@ -89,14 +89,14 @@ pub struct SkipReport {
     cached: Arc<AtomicUsize>,
 }
 
-/// Pictures by sample and view.
+/// Images by sample and view.
 type DecodedPictures = HashMap<(usize, usize), Arc<RgbImage>>;
 
-/// Decoded pictures are kept in memory up to this many bytes.
+/// Decoded images are kept in memory up to this many bytes.
 const CACHE: usize = 1 << 30;
 
 impl SkipReport {
-    /// The skipped pictures, in order of the data set; one that several samples use is named once.
+    /// The skipped images, in order of the data set; one that several samples use is named once.
     /// Then what was left out when the data set was opened.
     #[must_use]
     pub fn list(&self) -> Vec<Skipped> {
@@ -155,7 +155,7 @@ struct Work {
     /// Images of a sample.
     views: usize,
     stop: AtomicBool,
-    /// Batches handed out; those far ahead wait for it, else one slow picture would let the other
+    /// Batches handed out; those far ahead wait for it, else one slow image would let the other
     /// workers fill the memory.
     taken: Mutex<usize>,
     moved: Condvar,
@@ -252,7 +252,7 @@ impl Work {
     }
 }
 
-/// Whether a caption tells left from right, which a mirrored picture would belie.
+/// Whether a caption tells left from right, which a mirrored image would belie.
 fn says_side(captions: &[String]) -> bool {
     let side = |w: &str| w.eq_ignore_ascii_case("left") || w.eq_ignore_ascii_case("right");
     captions.iter().any(|c| c.split(|c: char| !c.is_alphabetic()).any(side))
@@ -273,7 +273,7 @@ impl TrainLoader {
     /// Starts the workers.
     ///
     /// # Errors
-    /// If the data set has fewer samples than a batch, pictures are to have no pixels, or there are to be
+    /// If the data set has fewer samples than a batch, images are to have no pixels, or there are to be
     /// more workers than the system or [`MAX_WORKERS`] allows.
     pub fn new(
         data: Arc<Dataset>,
@@ -344,7 +344,7 @@ impl TrainLoader {
     /// The next batch, or `None` after the last.
     ///
     /// # Errors
-    /// If too many pictures cannot be used, or a worker failed.
+    /// If too many images cannot be used, or a worker failed.
     pub fn next_batch(&mut self) -> Result<Option<Batch>> {
         if self.at >= self.work.batches {
             return Ok(None);
@@ -409,9 +409,9 @@ pub fn batches_per_epoch(samples: usize, batch: usize) -> Result<usize> {
     Ok(samples / batch)
 }
 
-/// Decodes samples for evaluation in parallel: normalised pixels `[n, 3, size, size]`. A picture
+/// Decodes samples for evaluation in parallel: normalised pixels `[n, 3, size, size]`. An image
 /// that cannot be used gives grey pixels and is named, once for each sample. Without pixels, that is
-/// with `size` 0, no picture is looked at.
+/// with `size` 0, no image is looked at.
 #[must_use]
 pub fn load_images(
     data: &Dataset,
@@ -424,7 +424,7 @@ pub fn load_images(
     load_views(data, which, 0, size, normalization, reader, workers)
 }
 
-/// The same of the first (0) or second (1) picture of each sample.
+/// The same of the first (0) or second (1) image of each sample.
 #[must_use]
 pub fn load_views(
     data: &Dataset,
@@ -438,8 +438,8 @@ pub fn load_views(
     load_range(data, which, view..view + 1, size, normalization, reader, workers)
 }
 
-/// The same of the first `views` pictures of each sample: all first ones, then all second ones. A
-/// sample is named once, whichever of its pictures cannot be used.
+/// The same of the first `views` images of each sample: all first ones, then all second ones. A
+/// sample is named once, whichever of its images cannot be used.
 #[must_use]
 pub fn load_samples(
     data: &Dataset,

@@ -1,4 +1,4 @@
-//! MixGen: new pairs out of two by mixing pixels and joining captions (spec `relatives` 1).
+//! MixGen: new pairs out of two by mixing pixels and joining captions (arXiv 2206.08358).
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ pub enum MixMode {
     Batch,
 }
 
-/// The weight of the first picture: a number, or `beta(A)` for a draw of its own for each mixed row.
+/// The weight of the first image: a number, or `beta(A)` for a draw of its own for each mixed row.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Given", into = "Given")]
 pub enum Lambda {
@@ -97,14 +97,14 @@ pub struct MixGen {
     pub mode: MixMode,
     /// Share of the batch that `fixed` mixes, at most one half.
     pub ratio: f64,
-    /// Weight of the first picture.
+    /// Weight of the first image.
     pub lambda: Lambda,
     /// Tokens that are kept of captions, joined or not.
     pub max_tokens: usize,
     /// Whether a mixed row and its partner are never negatives of each other in matching.
     pub mask_partners: bool,
     /// Whether `batch` reads rows that are mixed already, and doubles the caption of a row that the
-    /// permutation leaves in place, as its authors' code does (spec `relatives`, M2).
+    /// permutation leaves in place, as its authors' code does (arXiv 2206.08358).
     pub in_place: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Tar shards in the webdataset manner: a picture and a `.json` or `.txt` of the same stem.
+//! Tar shards in the webdataset manner: an image and a `.json` or `.txt` of the same stem.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -86,7 +86,7 @@ struct Parts {
     text: Option<Vec<String>>,
     /// What is wrong with the members of captions, with the name of each.
     faults: Vec<(String, String)>,
-    /// The first member that is neither picture nor captions.
+    /// The first member that is neither image nor captions.
     other: Option<String>,
     /// The first member that only points to a file.
     link: Option<String>,
@@ -146,8 +146,8 @@ pub(super) fn read_all(paths: &[PathBuf]) -> Result<Contents> {
 }
 
 /// The samples of one shard, in order of first appearance, and the members that form none. Headers
-/// are read once; pictures stay where they are. The first member of a kind counts; captions of a
-/// `.json` go before those of a `.txt`; fields of other kinds beside a picture are passed over.
+/// are read once; images stay where they are. The first member of a kind counts; captions of a
+/// `.json` go before those of a `.txt`; fields of other kinds beside an image are passed over.
 fn read(path: &Path) -> Result<Contents> {
     let mut file = File::open(path).map_err(DataError::io(path))?;
     let size = file.metadata().map_err(DataError::io(path))?.len();

@@ -31,14 +31,14 @@ pub enum Location {
     },
 }
 
-/// A picture with its captions.
+/// An image with its captions.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// Where the picture lies.
+    /// Where the image lies.
     pub location: Location,
     /// The name in messages.
     pub name: String,
-    /// The captions; any of them describes the picture.
+    /// The captions; any of them describes the image.
     pub captions: Vec<String>,
     /// Key of the image: `image_id` where given, else the place where it lies.
     pub key: String,
@@ -46,10 +46,10 @@ pub struct Sample {
     pub task: TaskFields,
 }
 
-/// A picture that was skipped.
+/// An image that was skipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
-    /// Its name; where both pictures of a sample were, both names.
+    /// Its name; where both images of a sample were, both names.
     pub name: String,
     /// Why.
     pub error: ImageError,
@@ -60,7 +60,7 @@ impl Skipped {
         Self { name, error: ImageError { kind, detail: detail.into() } }
     }
 
-    /// One entry for the pictures of one sample; a picture that failed twice is named once.
+    /// One entry for the images of one sample; an image that failed twice is named once.
     pub(super) fn together(failures: Vec<Self>) -> Option<Self> {
         let mut failures = failures.into_iter();
         let mut all = failures.next()?;
@@ -128,7 +128,7 @@ impl From<Vec<Sample>> for Contents {
     }
 }
 
-/// The key of an image without `image_id`. Sources may use equal names for different pictures, so
+/// The key of an image without `image_id`. Sources may use equal names for different images, so
 /// the name alone does not do.
 pub(super) fn place_key(location: &Location, name: &str) -> String {
     match location {
@@ -138,7 +138,7 @@ pub(super) fn place_key(location: &Location, name: &str) -> String {
 }
 
 impl Sample {
-    /// Looks whether the picture is there, without reading it.
+    /// Looks whether the image is there, without reading it.
     ///
     /// # Errors
     /// If it is not.
@@ -146,7 +146,7 @@ impl Sample {
         self.present_view(0)
     }
 
-    /// The same for the first or second picture.
+    /// The same for the first or second image.
     pub(super) fn present_view(&self, view: usize) -> Result<(), ImageError> {
         match self.at(view) {
             Location::File(path) => plain_file(path),
@@ -161,7 +161,7 @@ impl Sample {
         }
     }
 
-    /// Reads the encoded picture.
+    /// Reads the encoded image.
     ///
     /// # Errors
     /// If it is not there or cannot be read.
@@ -177,7 +177,7 @@ impl Sample {
         image_size(&self.bytes()?)
     }
 
-    /// Reads and decodes the picture.
+    /// Reads and decodes the image.
     ///
     /// # Errors
     /// Says which class of error it is.
@@ -191,7 +191,7 @@ impl Sample {
         1 + usize::from(self.task.second.is_some())
     }
 
-    /// The name of the first or second picture in messages.
+    /// The name of the first or second image in messages.
     #[must_use]
     pub fn view_name(&self, view: usize) -> String {
         match (view, &self.task.second) {
@@ -200,7 +200,7 @@ impl Sample {
         }
     }
 
-    /// Named as the first picture is: relative to the same folder, where both lie in it.
+    /// Named as the first image is: relative to the same folder, where both lie in it.
     fn second_name(&self, second: &Location) -> String {
         let path = match second {
             Location::File(path) => path,
@@ -218,7 +218,7 @@ impl Sample {
         names::text_of_path(root.and_then(|r| path.strip_prefix(r).ok()).unwrap_or(path))
     }
 
-    /// The picture of every one of `views`, or one entry that names those which cannot be used.
+    /// The image of every one of `views`, or one entry that names those which cannot be used.
     pub(super) fn all_views<T>(
         &self,
         views: usize,
@@ -234,7 +234,7 @@ impl Sample {
         Skipped::together(failures).map_or(Ok(pictures), Err)
     }
 
-    /// Reads and decodes the first or second picture, or the part of it that is meant.
+    /// Reads and decodes the first or second image, or the part of it that is meant.
     ///
     /// # Errors
     /// Says which class of error it is.
@@ -289,7 +289,7 @@ impl Location {
 /// One source of a data set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceSpec {
-    /// A list, a folder, a tar file, a pattern of tar files (`a-{000..012}.tar`, `*.tar`), or a picture.
+    /// A list, a folder, a tar file, a pattern of tar files (`a-{000..012}.tar`, `*.tar`), or an image.
     pub path: String,
     /// Joined before the relative image paths of a list; if not given, the folder of the list. In a JSON
     /// list, as the official ones give it, paths of files that are there as they stand come first.

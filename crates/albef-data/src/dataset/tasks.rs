@@ -32,7 +32,7 @@ pub enum Target {
 pub struct TaskFields {
     /// The second image.
     pub second: Option<Location>,
-    /// `[left, top, right, bottom]` of both images, where they are parts of pictures.
+    /// `[left, top, right, bottom]` of both images, where they are parts of images.
     pub crops: Option<[[usize; 4]; 2]>,
     /// What is asked for.
     pub target: Target,

@@ -1,4 +1,4 @@
-//! RandomAugment's operations, byte for byte (spec `data` section 5.3).
+//! RandomAugment's operations, byte for byte (paper section 3.5).
 
 use super::RgbImage;
 

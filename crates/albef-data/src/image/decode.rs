@@ -143,7 +143,7 @@ fn picture(
     options: &DecodeOptions,
 ) -> Result<(DynamicImage, ImageNotes, Gray16), ImageError> {
     let format = sniff::format(bytes)?;
-    // Decoders are other people's code and see hostile bytes: a panic there is a broken picture.
+    // Decoders are other people's code and see hostile bytes: a panic there is a broken image.
     catch_unwind(AssertUnwindSafe(|| known_picture(format, bytes, options)))
         .unwrap_or_else(|_| Err(error(Kind::Corrupt, "the decoder gave up")))
 }
@@ -240,7 +240,7 @@ fn on_canvas(frame: DynamicImage, header: &Header<'_>, left: usize, top: usize) 
     DynamicImage::ImageRgba8(canvas)
 }
 
-/// Why a picture cannot be read.
+/// Why an image cannot be read.
 pub(crate) fn fail(e: std::io::Error) -> ImageError {
     let kind = match e.kind() {
         std::io::ErrorKind::NotFound => Kind::NotFound,
@@ -258,7 +258,7 @@ pub(crate) fn plain_file(path: &Path) -> Result<(), ImageError> {
     Err(error(Kind::Io, "it is no regular file; name an image"))
 }
 
-/// The bytes of a picture's file.
+/// The bytes of an image's file.
 pub(crate) fn read_picture(path: &Path) -> Result<Vec<u8>, ImageError> {
     plain_file(path)?;
     std::fs::read(path).map_err(fail)

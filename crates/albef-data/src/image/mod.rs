@@ -1,4 +1,4 @@
-//! Pixels: decoding, resizing, augmentation, normalisation (spec `data` section 5).
+//! Pixels: decoding, resizing, augmentation, normalisation.
 
 mod augment;
 mod background;
@@ -26,7 +26,7 @@ pub use transform::{
     random_resized_crop_box,
 };
 
-/// An RGB picture of 8 bits a channel, row by row. Width and height may be 0: such a picture has no
+/// An RGB image of 8 bits a channel, row by row. Width and height may be 0: such an image has no
 /// pixels, and every function here takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RgbImage {
@@ -39,7 +39,7 @@ pub struct RgbImage {
 }
 
 impl RgbImage {
-    /// A picture of these pixels; `None` unless there are `width * height * 3` bytes.
+    /// An image of these pixels; `None` unless there are `width * height * 3` bytes.
     #[must_use]
     pub fn new(width: usize, height: usize, pixels: Vec<u8>) -> Option<Self> {
         let size = width.checked_mul(height)?.checked_mul(3)?;
@@ -52,13 +52,13 @@ impl RgbImage {
         self.width == 0 || self.height == 0
     }
 
-    /// A picture of one colour.
+    /// An image of one colour.
     #[must_use]
     pub fn filled(width: usize, height: usize, colour: [u8; 3]) -> Self {
         Self { width, height, pixels: colour.repeat(width * height) }
     }
 
-    /// The colour of a pixel inside the picture.
+    /// The colour of a pixel inside the image.
     #[must_use]
     pub fn at(&self, x: usize, y: usize) -> [u8; 3] {
         let i = (y * self.width + x) * 3;

@@ -1,4 +1,4 @@
-//! Pillow's bicubic resize, bit for bit (spec `data` section 5.2).
+//! Pillow's bicubic resize, bit for bit.
 
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +69,7 @@ fn clip(sum: i32) -> u8 {
     (sum >> BITS).clamp(0, 255) as u8
 }
 
-/// Resizes to `width` x `height` in two passes of 8 bits, each left out where the size stays. A picture
+/// Resizes to `width` x `height` in two passes of 8 bits, each left out where the size stays. An image
 /// without pixels becomes a black one of that size.
 #[must_use]
 pub fn resize_bicubic(src: &RgbImage, width: usize, height: usize, order: ResizeOrder) -> RgbImage {

@@ -1,4 +1,4 @@
-//! The transforms of training and evaluation (spec `data` section 5).
+//! The transforms of training and evaluation (paper section 3.5).
 
 use super::augment::{Op, ReferenceQuirks, apply, signed};
 use super::{ResizeOrder, RgbImage, resize_bicubic};
@@ -37,7 +37,7 @@ impl Normalization {
 }
 
 /// Cuts `height` x `width` pixels out, from row `top` and column `left`; the box is cut down to the
-/// picture.
+/// image.
 #[must_use]
 pub fn crop(image: &RgbImage, top: usize, left: usize, height: usize, width: usize) -> RgbImage {
     let (top, left) = (top.min(image.height), left.min(image.width));
@@ -83,7 +83,7 @@ impl CropDraws for Stream {
 }
 
 /// `[top, left, height, width]` of a random resized crop: up to ten tries of area and aspect ratio,
-/// then the largest centred box of a permitted ratio. A picture without pixels has one box, the whole
+/// then the largest centred box of a permitted ratio. An image without pixels has one box, the whole
 /// of it, and takes no draws.
 pub fn random_resized_crop_box(
     width: usize,
@@ -123,7 +123,7 @@ pub fn random_resized_crop_box(
 /// Settings of RandomAugment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RandAugment {
-    /// Operations per picture.
+    /// Operations per image.
     pub n: usize,
     /// Strength, of 10.
     pub m: f64,
@@ -134,9 +134,9 @@ pub struct RandAugment {
 pub struct TrainTransform {
     /// Side of the result.
     pub size: usize,
-    /// Area of the crop as a share of the picture; `(1, 1)` takes the whole picture.
+    /// Area of the crop as a share of the image; `(1, 1)` takes the whole image.
     pub crop_scale: (f64, f64),
-    /// Whether half of the pictures are mirrored.
+    /// Whether half of the images are mirrored.
     pub flip: bool,
     /// RandomAugment, if wanted.
     pub rand_augment: Option<RandAugment>,
@@ -147,7 +147,7 @@ pub struct TrainTransform {
 }
 
 impl TrainTransform {
-    /// The transform of a picture, a function of the stream.
+    /// The transform of an image, a function of the stream.
     #[must_use]
     pub fn apply(&self, image: &RgbImage, stream: &mut Stream) -> RgbImage {
         let mut out = if self.crop_scale.0 >= 1.0 {

@@ -1,4 +1,4 @@
-//! Pictures composed of cut-outs, with captions that say what they show.
+//! Images composed of cut-outs, with captions that say what they show.
 
 use super::{Pair, Sprites};
 use crate::image::RgbImage;
@@ -15,7 +15,7 @@ const BACKGROUNDS: [[u8; 3]; 7] = [
     [238, 236, 250],
 ];
 
-/// A picture of two sprites.
+/// An image of two sprites.
 pub(super) struct Arranged {
     pub image: RgbImage,
     /// Whether they stand beside each other rather than one above the other.

@@ -29,7 +29,7 @@ use crate::random::Stream;
 pub struct CorpusOptions {
     /// Seed of everything drawn.
     pub seed: u64,
-    /// Side of the pictures.
+    /// Side of the images.
     pub size: usize,
     /// Scenes to train on.
     pub train_scenes: usize,
@@ -43,10 +43,10 @@ impl Default for CorpusOptions {
     }
 }
 
-/// A picture and what it shows.
+/// An image and what it shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
-    /// The picture.
+    /// The image.
     pub image: RgbImage,
     /// Captions, all true.
     pub captions: Vec<String>,
@@ -122,7 +122,7 @@ pub fn build(options: &CorpusOptions) -> Result<Corpus> {
     Ok(corpus)
 }
 
-/// Share of pictures whose nearest training picture, in plain pixels at 24 x 24, has the same id.
+/// Share of images whose nearest training image, in plain pixels at 24 x 24, has the same id.
 #[must_use]
 pub fn pixel_baseline(train: &[Pair], val: &[Pair]) -> f64 {
     let small = |p: &Pair| resize_bicubic(&p.image, 24, 24, ResizeOrder::default()).pixels;
@@ -140,10 +140,10 @@ pub fn pixel_baseline(train: &[Pair], val: &[Pair]) -> f64 {
     hits as f64 / val.len().max(1) as f64
 }
 
-/// A picture as a PNG file.
+/// An image as a PNG file.
 ///
 /// # Errors
-/// Never for a consistent picture.
+/// Never for a consistent image.
 pub fn png(image: &RgbImage) -> Result<Vec<u8>> {
     let internal = |e: &dyn std::fmt::Display| DataError::Internal(format!("png: {e}"));
     let (w, h) = (image.width as u32, image.height as u32);
@@ -155,7 +155,7 @@ pub fn png(image: &RgbImage) -> Result<Vec<u8>> {
 }
 
 /// Writes the splits as PNG files with official annotation lists: `train.json` and the three
-/// `val_*.json`, image paths relative to `folder`. The lists come after all pictures, each whole or
+/// `val_*.json`, image paths relative to `folder`. The lists come after all images, each whole or
 /// not at all, so none names a file that is not there.
 ///
 /// # Errors

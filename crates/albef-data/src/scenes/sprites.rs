@@ -1,4 +1,4 @@
-//! Cut-outs with names: the emoji art that is built in, or any folder of pictures with transparency.
+//! Cut-outs with names: the emoji art that is built in, or any folder of images with transparency.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -21,12 +21,12 @@ const DESCRIPTION: &str = include_str!("../../../../data/sprites/sprites.json");
 
 /// Fewer concepts do not leave pairs to hold out.
 const FEWEST: usize = 12;
-/// Longer edge above which a picture from a folder is left out: it is laid into a square first.
+/// Longer edge above which an image from a folder is left out: it is laid into a square first.
 const LONGEST: u32 = 8192;
-/// Side that the longer edge of a picture from a folder is reduced to.
+/// Side that the longer edge of an image from a folder is reduced to.
 const LARGEST: usize = 256;
 
-/// A square picture to lay over others.
+/// A square image to lay over others.
 #[derive(Clone)]
 struct CutOut {
     /// Colours, already weighed by the cover.
@@ -36,7 +36,7 @@ struct CutOut {
 }
 
 impl CutOut {
-    /// The picture in the middle of a transparent square.
+    /// The image in the middle of a transparent square.
     fn new(picture: &RgbaImage) -> Self {
         let (width, height) = (picture.width() as usize, picture.height() as usize);
         let side = width.max(height);
@@ -115,7 +115,7 @@ impl Sprites {
         Ok(Self { concepts, styles, trained: TRAINED.len() })
     }
 
-    /// A folder `STYLE/NAME.png` of pictures with transparency, or `NAME.png` for a single style. Names are the
+    /// A folder `STYLE/NAME.png` of images with transparency, or `NAME.png` for a single style. Names are the
     /// file names, `_` and `-` read as spaces. `unseen` is the style that is held out of training; without it
     /// the last one by name is, if there are several. A name must be there in every style; what is
     /// not, and what cannot be read, is listed in the second part.
@@ -242,7 +242,7 @@ impl Sprites {
         &self.styles[style].name
     }
 
-    /// Draws a concept over a picture, `side` pixels wide, its upper left corner at `place`.
+    /// Draws a concept over an image, `side` pixels wide, its upper left corner at `place`.
     pub(super) fn draw(
         &self,
         image: &mut RgbImage,
@@ -281,7 +281,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(out)
 }
 
-/// The pictures of a folder by name, each made square.
+/// The images of a folder by name, each made square.
 fn read_style(folder: &Path, left_out: &mut LeftOut) -> Result<BTreeMap<String, CutOut>> {
     let mut cells = BTreeMap::new();
     for path in entries(folder)?.into_iter().filter(|p| p.is_file()) {

@@ -1,9 +1,9 @@
 //! Scenes for every task in the official annotation formats.
 //!
-//! Neither text alone nor pictures alone may give the answers away: each statement about two pictures
-//! is once true and once false, of equal pictures as often as of different ones; each sentence of
-//! entailment appears under all three labels, always with one half of the picture hidden; each yes-no
-//! question is asked of as many pictures with yes as with no. `train` and `val` are of the trained
+//! Neither text alone nor images alone may give the answers away: each statement about two images
+//! is once true and once false, of equal images as often as of different ones; each sentence of
+//! entailment appears under all three labels, always with one half of the image hidden; each yes-no
+//! question is asked of as many images with yes as with no. `train` and `val` are of the trained
 //! styles, `val` with pairs of concepts that never meet in `train`; `test` is of a style that is never
 //! seen; `concept` is of concepts that no other split shows or names.
 
@@ -21,21 +21,21 @@ use crate::error::{DataError, Result};
 use crate::image::RgbImage;
 use crate::random::Stream;
 
-/// Pictures of each thing alone in each style.
+/// Images of each thing alone in each style.
 const COPIES: usize = 4;
 /// Draws after which a concept that fits is taken to be too rare to wait for.
 const PATIENCE: usize = 10_000;
 /// Split of the concepts that no other one shows.
 const CONCEPT: &str = "concept";
-/// Grey of the curtain that hides half of a picture.
+/// Grey of the curtain that hides half of an image.
 const CURTAIN: [u8; 3] = [120, 120, 120];
 
-/// One split: pictures, and the lists of all tasks over them.
+/// One split: images, and the lists of all tasks over them.
 #[derive(Clone, Debug, Default)]
 pub struct TaskCorpus {
     /// Name of the split.
     pub name: String,
-    /// Pictures by file name.
+    /// Images by file name.
     pub pictures: Vec<(String, RgbImage)>,
     /// Single things with their names, in every style of the split.
     pub things: Vec<Value>,
@@ -43,7 +43,7 @@ pub struct TaskCorpus {
     pub captions: Vec<Value>,
     /// Questions with answers.
     pub vqa: Vec<Value>,
-    /// Statements about two pictures.
+    /// Statements about two images.
     pub nlvr: Vec<Value>,
     /// Sentences with labels.
     pub ve: Vec<Value>,
@@ -241,20 +241,20 @@ impl Builder<'_> {
         for (place, name) in places.iter().zip(&names) {
             self.ask(&file, format!("what is {place}?"), name);
         }
-        // The absent one of this picture is present in others, so a name tells nothing.
+        // The absent one of this image is present in others, so a name tells nothing.
         self.ask(&file, format!("is there {}?", with_article(&names[i % 2])), "yes");
         self.ask(&file, format!("is there {}?", with_article(&absent)), "no");
         Ok(())
     }
 
-    /// A statement about two pictures, once true and once false. Two equal pictures make one kind
+    /// A statement about two images, once true and once false. Two equal images make one kind
     /// true and another false, so that it tells nothing that they are equal.
     fn statements(&mut self, i: usize) -> Result<()> {
         let mut s = self.stream("nlvr", i);
         let ((x, y), style) = self.pair(&mut s)?;
         let name = with_article(self.name(x));
         let mixed = if s.below(2) == 0 { [x, y] } else { [y, x] };
-        // The concepts of the four pictures: true pair, then false pair.
+        // The concepts of the four images: true pair, then false pair.
         let (sentence, shown) = match i % 3 {
             0 => (format!("both pictures show {name}"), [[x, x], mixed]),
             1 => (format!("only the left picture shows {name}"), [[x, y], [y, x]]),
@@ -271,7 +271,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// A sentence that one picture entails, one contradicts, and one leaves open: a curtain hides the
+    /// A sentence that one image entails, one contradicts, and one leaves open: a curtain hides the
     /// half that the sentence speaks of, in the other two the other half.
     fn sentences(&mut self, i: usize) -> Result<()> {
         let mut s = self.stream("ve", i);
@@ -295,7 +295,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// An expression for each of the four things in a picture, with their boxes.
+    /// An expression for each of the four things in an image, with their boxes.
     fn expressions(&mut self, i: usize) -> Result<()> {
         let mut s = self.stream("grounding", i);
         let (concepts, style) = self.four(&mut s)?;
@@ -367,9 +367,9 @@ pub fn build_tasks(
         .collect()
 }
 
-/// Writes pictures and the lists `SPLIT_things.json`, `SPLIT_captions.json`, `SPLIT_vqa.json`, `SPLIT_nlvr.json`,
+/// Writes images and the lists `SPLIT_things.json`, `SPLIT_captions.json`, `SPLIT_vqa.json`, `SPLIT_nlvr.json`,
 /// `SPLIT_ve.json`, `SPLIT_grounding.json`, and the candidate answers: `answers.json`, for `concept`
-/// `concept_answers.json`. Image paths are relative to `folder`. The lists come after all pictures,
+/// `concept_answers.json`. Image paths are relative to `folder`. The lists come after all images,
 /// `answers.json` last, each whole or not at all, so none names a file that is not there.
 ///
 /// # Errors
@@ -434,7 +434,7 @@ mod tests {
         }
     }
 
-    /// One concept in one flat colour, so that two pictures of it share a colour.
+    /// One concept in one flat colour, so that two images of it share a colour.
     fn flat_concepts(folder: &Path) -> Sprites {
         for i in 0..13_u8 {
             let mut cut_out =

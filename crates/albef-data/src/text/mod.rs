@@ -1,4 +1,4 @@
-//! Words: cleaning and tokenising as the official code does (spec `data` sections 4 and 6).
+//! Words: cleaning and tokenising as the official code does.
 
 mod clean;
 mod limits;

@@ -21,9 +21,13 @@ impl ModelConfig {
             let with_level = name.replacen("text_encoder.", "text_encoder.bert.", 1);
             state.get(name).or_else(|| state.get(&with_level)).map(|t| t.shape.clone()).ok_or_else(
                 || {
+                    let first: Vec<String> =
+                        state.names().take(3).map(|name| format!("`{name}`")).collect();
                     Error::Config(format!(
-                        "{source} has no `{name}`, which tells sizes of the model; is it an ALBEF \
-                         checkpoint? If so, put a `config.json` beside it"
+                        "{source} has no `{name}`, which tells sizes of the model, but {} tensors such as \
+                         {}; is it an ALBEF checkpoint? If so, put a `config.json` beside it",
+                        state.names().count(),
+                        first.join(", ")
                     ))
                 },
             )

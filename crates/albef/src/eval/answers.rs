@@ -1,4 +1,4 @@
-//! Ranking candidate answers (spec `evaluation` 2).
+//! Ranking candidate answers (paper section 5).
 
 use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};

@@ -59,7 +59,7 @@ pub fn resize_map(map: &[f32], from: (usize, usize), to: (usize, usize)) -> Vec<
     out
 }
 
-/// Sum of the map inside a box over its area to the power `alpha`. What lies outside the picture
+/// Sum of the map inside a box over its area to the power `alpha`. What lies outside the image
 /// adds nothing; a box without area scores 0.
 #[must_use]
 pub fn box_score(map: &[f32], (height, width): (usize, usize), b: PixelBox, alpha: f64) -> f64 {
@@ -75,7 +75,7 @@ pub fn box_score(map: &[f32], (height, width): (usize, usize), b: PixelBox, alph
     sum / area.powf(alpha)
 }
 
-/// Whether a box has an area and shares some of it with a picture of this height and width.
+/// Whether a box has an area and shares some of it with an image of this height and width.
 #[must_use]
 pub fn within(b: PixelBox, (height, width): (usize, usize)) -> bool {
     b.iter().all(|v| v.is_finite())
@@ -87,7 +87,7 @@ pub fn within(b: PixelBox, (height, width): (usize, usize)) -> bool {
         && b[1] + b[3] > 0.0
 }
 
-/// The part of a box that lies in a picture of this height and width.
+/// The part of a box that lies in an image of this height and width.
 #[must_use]
 pub fn cut_to(b: PixelBox, (height, width): (usize, usize)) -> PixelBox {
     let cut = |from: f64, length: f64, limit: usize| {

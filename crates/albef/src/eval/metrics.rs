@@ -1,4 +1,4 @@
-//! Recall at 1, 5 and 10 in both directions, under the official names (spec `evaluation` 1).
+//! Recall at 1, 5 and 10 in both directions, under the official names (paper section 5).
 
 use serde::Serialize;
 

@@ -1,8 +1,8 @@
-//! What the losses say about mutual information (paper section 4, spec `losses` 11).
+//! What the losses say about mutual information (paper section 4).
 //!
 //! InfoNCE over `c` candidates bounds the mutual information of two views from below:
-//! `MI >= log c - loss`, never more than `log c`. The contrastive loss has picture and text as views,
-//! masked language modelling one word and the picture with the rest of the text. The teacher's
+//! `MI >= log c - loss`, never more than `log c`. The contrastive loss has image and text as views,
+//! masked language modelling one word and the image with the rest of the text. The teacher's
 //! pseudo-targets `q` are a distribution over further views: `exp H(q)` is how many they amount to.
 //!
 //! Nothing is recorded for gradients. Letters: `B` batch, `C` candidates (batch and queue), `V`

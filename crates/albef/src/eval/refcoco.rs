@@ -1,5 +1,5 @@
 //! RefCOCO+ in its official files: which box an expression means, and the boxes that a detector
-//! proposes (spec `evaluation` 6).
+//! proposes (paper section 6).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -22,11 +22,11 @@ pub const SPLITS: [&str; 3] = ["val", "testA", "testB"];
 pub struct Referent {
     /// DistillTerms of the data set.
     pub split: String,
-    /// Number of its picture.
+    /// Number of its image.
     pub image_id: i64,
     /// The annotated box.
     pub meant: PixelBox,
-    /// Height and width of the picture in pixels.
+    /// Height and width of the image in pixels.
     pub size: (usize, usize),
 }
 
@@ -109,16 +109,16 @@ pub fn folder(refcoco_data: &Path) -> PathBuf {
 
 /// The file of expressions, as the data set calls it.
 pub const REFS: &str = "refs(unc).p";
-/// The file of pictures and boxes.
+/// The file of images and boxes.
 pub const INSTANCES: &str = "instances.json";
 
 impl RefCoco {
     /// Reads `refcoco+/refs(unc).p` and `refcoco+/instances.json` below `refcoco_data`, and the
     /// proposals of `det_file`: a JSON object of lists of `[left, top, width, height, ..]` by number of
-    /// the picture.
+    /// the image.
     ///
     /// # Errors
-    /// If a file is missing or damaged, or an expression names a box or picture that is not there.
+    /// If a file is missing or damaged, or an expression names a box or image that is not there.
     pub fn open(refcoco_data: &Path, det_file: &Path) -> Result<Self> {
         let folder = folder(refcoco_data);
         let Instances { images, annotations } =
@@ -158,13 +158,13 @@ impl RefCoco {
         self.referents.get(&ref_id)
     }
 
-    /// The boxes proposed for a picture; empty if there are none.
+    /// The boxes proposed for an image; empty if there are none.
     #[must_use]
     pub fn proposals(&self, image_id: i64) -> &[PixelBox] {
         self.proposals.get(&image_id.to_string()).map_or(&[], Vec::as_slice)
     }
 
-    /// Pictures that have proposals.
+    /// Images that have proposals.
     #[must_use]
     pub fn pictures(&self) -> usize {
         self.proposals.len()

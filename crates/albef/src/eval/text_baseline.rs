@@ -1,5 +1,5 @@
-//! What the text alone gives away: answers of a training list, chosen without looking at a picture.
-//! A model that does no better has learnt nothing from its pictures.
+//! What the text alone gives away: answers of a training list, chosen without looking at an image.
+//! A model that does no better has learnt nothing from its images.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Soft accuracy of answers (spec `evaluation` 3).
+//! Soft accuracy of answers by the rule of the VQA benchmark: agreement with ten annotators.
 
 use std::collections::BTreeMap;
 

@@ -177,7 +177,7 @@ impl GoldenSet {
         Ok(SpecialIds { pad: id("pad")?, cls: id("cls")?, mask: id("mask")? })
     }
 
-    /// Mean and deviation of the set's pictures.
+    /// Mean and deviation of the set's images.
     ///
     /// # Errors
     /// If they are given and are no such thing.

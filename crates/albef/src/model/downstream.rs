@@ -1,5 +1,5 @@
 //! The models of the other tasks: answers, statements about two images, entailment, and the text
-//! assignment that prepares for two images (paper section 5, spec `model` section 4).
+//! assignment that prepares for two images (paper section 5).
 
 use burn::tensor::{Tensor, activation};
 
@@ -258,7 +258,7 @@ fn fuse_pairs(
     encoder.all_layers(texts, &memories, OutputRows::Rows(&class), dropout, None)
 }
 
-/// Text assignment: which of two images a text belongs to, or neither (spec `losses` 6).
+/// Text assignment: which of two images a text belongs to, or neither.
 #[derive(Clone, Debug)]
 pub struct AssignmentModel {
     visual_encoder: VisionEncoder,

@@ -1,5 +1,5 @@
 //! The text encoder and the fusion encoder: one BERT stack whose upper layers attend to an image
-//! (paper section 3.1, spec `model` section 2).
+//! (paper section 3.1).
 //!
 //! Letters: `R` packed rows of all sequences, `D` width. No padding is needed: a sequence is a
 //! range of rows (see [`Sequence`]), and an image's keys and values are projected once per layer

@@ -1,4 +1,4 @@
-//! The image encoder: a pre-norm ViT (paper section 3.1, spec `model` section 1).
+//! The image encoder: a pre-norm ViT (paper section 3.1).
 //!
 //! Letters: `B` images, `P` tokens of an image (class token and `g * g` patches), `W` width.
 

@@ -1,4 +1,4 @@
-//! Masking of captions for masked language modelling (paper equation 3, spec `losses` 5).
+//! Masking of captions for masked language modelling (paper equation 3).
 
 use super::rng::derive_seed;
 

@@ -1,4 +1,4 @@
-//! Hard negatives for image-text matching (paper section 3.2, spec `losses` 4).
+//! Hard negatives for image-text matching (paper section 3.2).
 
 /// StepRng one negative per row of `logits` `[rows, candidates]` with the probabilities of the
 /// soft-max over the candidates that `allowed` admits.

@@ -1,4 +1,4 @@
-//! AdamW with the official parameter groups (spec `training` 1).
+//! AdamW with the official parameter groups (paper section 3.5).
 
 use albef_kernels as kernels;
 use burn::tensor::Tensor;

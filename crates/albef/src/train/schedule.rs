@@ -1,4 +1,4 @@
-//! Learning rate and distillation weight over a run (spec `training` 2 and 5).
+//! Learning rate and distillation weight over a run (paper section 3.5).
 
 use serde::{Deserialize, Serialize};
 

@@ -241,13 +241,13 @@ impl Trainer {
         self.data.len()
     }
 
-    /// Pictures that were skipped so far.
+    /// Images that were skipped so far.
     #[must_use]
     pub fn skipped(&self) -> Vec<Skipped> {
         self.report.unusable()
     }
 
-    /// Pictures of the data that are left out because they have no caption.
+    /// Images of the data that are left out because they have no caption.
     #[must_use]
     pub fn without_captions(&self) -> usize {
         self.data.without_captions()
