@@ -72,9 +72,10 @@ impl Checkpoint {
                 found: self.task.title(),
                 wanted: wanted.join(" or "),
                 hint: format!(
-                    "this one is for {}; make the other with `albef {}`",
+                    "this one is for {}; make the other with `albef {}`{}",
                     self.task.used_by(),
-                    making(accepted)
+                    making(accepted),
+                    published(accepted)
                 ),
             });
         };
@@ -144,6 +145,15 @@ impl Checkpoint {
         let mut loaded = LoadedModel::from_tensors(self, task, device, seed, Parts::All)?;
         loaded.report.renamed = renamed;
         Ok(loaded)
+    }
+}
+
+/// The published files of tasks, as the end of a hint.
+fn published(tasks: &[TaskRef]) -> String {
+    let files: Vec<&str> = tasks.iter().filter_map(|task| task.published()).collect();
+    match files[..] {
+        [] => String::new(),
+        _ => format!(", or take a published one: {}", files.join(" or ")),
     }
 }
 

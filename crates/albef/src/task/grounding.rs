@@ -50,6 +50,10 @@ impl Task for Grounding {
         "`albef ground` and `albef evaluate grounding`"
     }
 
+    fn published(&self) -> Option<&'static str> {
+        Some("`refcoco.pth`")
+    }
+
     fn model(&self) -> &'static str {
         "retrieval"
     }
