@@ -1,5 +1,7 @@
 //! What a file is, by its first bytes.
 
+use albef_weights::FileKind;
+
 use crate::error::{ImageError, ImageErrorKind as Kind};
 
 /// Formats that are read.
@@ -145,26 +147,11 @@ pub(super) fn format(bytes: &[u8]) -> Result<Format, ImageError> {
 
 /// What a file is that is no image.
 fn other(bytes: &[u8]) -> String {
-    const POINTER: &str = "version https://git-lfs.github.com/spec/";
-    let head = String::from_utf8_lossy(&bytes[..bytes.len().min(HEAD)]);
-    let text = head.trim_start_matches('\u{feff}').trim_start();
-    if text.starts_with(POINTER) {
-        let size = text.lines().find_map(|line| line.strip_prefix("size "));
-        let size = size.map_or(String::new(), |n| format!(" to a file of {} bytes", n.trim()));
-        return format!("a Git LFS pointer{size}, not the image; run `git lfs pull`");
-    }
-    let lower = text.to_lowercase();
-    let page = ["<!doctype html", "<html", "<head", "<body"].iter().any(|t| lower.starts_with(t));
-    if page || (lower.starts_with("<?xml") && lower.contains("<html")) {
-        return "an HTML page, not an image; download the file again".into();
-    }
-    if lower.starts_with("<?xml") {
-        return "an XML text, not an image; the server may have refused the download".into();
-    }
-    if bytes.iter().all(|b| *b == 0) {
-        return "all bytes are zero; download the file again".into();
-    }
-    "not JPEG, PNG, WebP, GIF or BMP".into()
+    let head = &bytes[..bytes.len().min(HEAD)];
+    FileKind::of(head, bytes.len() as u64).map_or_else(
+        || "not JPEG, PNG, WebP, GIF or BMP".into(),
+        |kind| kind.instead_of("an image"),
+    )
 }
 
 #[cfg(test)]
@@ -210,10 +197,10 @@ mod tests {
             (&pointer[..], Kind::UnknownFormat, "a Git LFS pointer to a file of 12345 bytes"),
             (b"\n<!DOCTYPE html><title>404", Kind::UnknownFormat, "an HTML page"),
             (b"<?xml version=\"1.0\"?><html xmlns=\"x\">", Kind::UnknownFormat, "an HTML page"),
-            (b"<?xml version=\"1.0\"?><Error>AccessDenied", Kind::UnknownFormat, "an XML text"),
+            (b"<?xml version=\"1.0\"?><Error>AccessDenied", Kind::UnknownFormat, "an XML document"),
             (b"<svg xmlns=\"x\">", Kind::UnknownFormat, "an SVG drawing"),
             (b"", Kind::Empty, "no bytes"),
-            (&[0; 64], Kind::UnknownFormat, "all bytes are zero"),
+            (&[0; 64], Kind::UnknownFormat, "begins with zeros alone"),
         ] {
             let refused = format(bytes).unwrap_err();
             assert_eq!(refused.kind, kind, "{refused}");
