@@ -152,7 +152,16 @@ fn main() -> ExitCode {
         Ok(found) => Arguments::from_arg_matches(&found),
         Err(error) => Err(error),
     };
-    let arguments = arguments.unwrap_or_else(|error| error.exit());
+    let arguments = match arguments {
+        Ok(arguments) => arguments,
+        // What clap itself does, but a help that cannot be written is an error.
+        Err(error) => {
+            return match error.print() {
+                Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
+                Err(_) => ExitCode::from(2),
+            };
+        }
+    };
     let level = |count: u8| i8::try_from(count).unwrap_or(i8::MAX);
     diagnostics::install(level(arguments.verbose) - level(arguments.quiet));
     let mut pool = rayon::ThreadPoolBuilder::new();

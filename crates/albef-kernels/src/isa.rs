@@ -13,18 +13,28 @@ pub enum Isa {
     Avx512,
 }
 
+/// The values of `ALBEF_ISA`.
+const NAMED: [(&str, Isa); 3] =
+    [("portable", Isa::Portable), ("avx2", Isa::Avx2), ("avx512", Isa::Avx512)];
+
 /// The best set that this processor has; `ALBEF_ISA` (`portable`, `avx2`, `avx512`) can lower it.
 #[must_use]
 pub fn detected() -> Isa {
     static FOUND: OnceLock<Isa> = OnceLock::new();
     *FOUND.get_or_init(|| {
-        let limit = match std::env::var("ALBEF_ISA").as_deref() {
-            Ok("portable") => Isa::Portable,
-            Ok("avx2") => Isa::Avx2,
-            _ => Isa::Avx512,
-        };
-        available().min(limit)
+        let given = std::env::var_os("ALBEF_ISA");
+        let limit = NAMED.iter().find(|(name, _)| given.as_ref().is_some_and(|g| g == name));
+        available().min(limit.map_or(Isa::Avx512, |(_, isa)| *isa))
     })
+}
+
+/// The value of `ALBEF_ISA` if it names no set, which [`detected`] ignores, in a sentence.
+#[must_use]
+pub fn unknown_isa() -> Option<String> {
+    let given = std::env::var_os("ALBEF_ISA").filter(|v| !v.is_empty())?;
+    let known = NAMED.iter().any(|(name, _)| given == *name);
+    let names = NAMED.map(|(name, _)| format!("`{name}`")).join(", ");
+    (!known).then(|| format!("`ALBEF_ISA` is {given:?}; it may be {names}"))
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -24,7 +24,7 @@ pub use attention::{
 };
 pub use bf16::{Bf16Unit, Precision, bf16_unit};
 pub use elementwise::{gelu, gelu_backward};
-pub use isa::{Isa, detected, features};
+pub use isa::{Isa, detected, features, unknown_isa};
 pub use linear::{
     Activation, Weight, linear, linear_backward_bias, linear_backward_input,
     linear_backward_weight, linear_gelu_keep,

@@ -148,6 +148,9 @@ pub fn open(name: &str) -> Result<Device> {
     let (kind, number) = parse(name).ok_or_else(|| {
         fail("the devices are `cpu`, `vulkan[:N]` and `cuda[:N]`, N counted from 0".into())
     })?;
+    if let Some(detail) = albef_kernels::unknown_isa() {
+        return Err(fail(detail));
+    }
     let feature = kind.name();
     if !kind.compiled() {
         return Err(fail(format!(

@@ -199,3 +199,17 @@ fn the_program_names_itself() {
     let help = String::from_utf8(run(albef().arg("--help")).stdout).unwrap();
     assert!(help.starts_with("ALBEF: align images and text before fusing them"), "{help}");
 }
+
+#[test]
+fn an_unknown_set_of_instructions_is_refused_and_a_help_that_cannot_be_written_is_an_error() {
+    let output = albef().args(["doctor"]).env("ALBEF_ISA", "bogus").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = stderr(&output);
+    assert!(said.contains("`ALBEF_ISA` is \"bogus\"; it may be `portable`"), "{said}");
+    if let Ok(full) = std::fs::OpenOptions::new().write(true).open("/dev/full") {
+        let status = albef().arg("--help").stdout(full).status().unwrap();
+        assert_eq!(status.code(), Some(2));
+    }
+    assert_eq!(albef().arg("--help").output().unwrap().status.code(), Some(0));
+    assert_eq!(albef().arg("--nothing").output().unwrap().status.code(), Some(2));
+}

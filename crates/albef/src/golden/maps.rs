@@ -59,6 +59,9 @@ pub(super) fn boxes(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         c.fail(format!("{} `refs` for {count} maps", refs.len()));
         return Ok(c.finish());
     }
+    if cases["iou_cases"].as_array().is_none_or(Vec::is_empty) {
+        c.fail("there are no `iou_cases`".into());
+    }
     let number = |v: &Value| v.as_f64().unwrap_or(f64::NAN);
     let region = |v: &Value| std::array::from_fn(|i| number(&v[i]));
     let alpha = number(&cases["alpha"]);
