@@ -72,7 +72,8 @@ pub struct CheckReport {
     pub unread_formats: Option<String>,
     /// What is to be noted of the images that were decoded.
     pub notes: NoteCounts,
-    /// The first problems, in order of the source; what forms no sample comes last.
+    /// The first problems, each kind in order of the source: images that cannot be used, what forms no sample
+    /// and captions that cannot be used, then samples without captions and repetitions.
     pub problems: Vec<String>,
     /// What may help, and what a user should know about the source.
     pub hints: Vec<String>,
@@ -119,6 +120,8 @@ pub fn check_contents(contents: &Contents, options: &CheckOptions) -> CheckRepor
     }
     let mut keys = HashSet::new();
     let mut seen = HashSet::new();
+    // Named last: a folder without captions would otherwise hide its broken images.
+    let mut of_texts = Vec::new();
     for (sample, fault) in samples.iter().zip(faults) {
         let mut problems = Vec::new();
         keys.insert(sample.key.as_str());
@@ -135,7 +138,9 @@ pub fn check_contents(contents: &Contents, options: &CheckOptions) -> CheckRepor
                 _ => None,
             };
             let near = near.map_or(String::new(), |near| format!("; {near}"));
-            problems.push(format!("{name}: {error}{near}"));
+            if room {
+                report.problems.push(format!("{name}: {error}{near}"));
+            }
         }
         let blank = sample.captions.iter().filter(|c| c.trim().is_empty()).count();
         report.captions += sample.captions.len() - blank;
@@ -158,12 +163,14 @@ pub fn check_contents(contents: &Contents, options: &CheckOptions) -> CheckRepor
             report.repeated_samples += 1;
             problems.push(format!("{}: repeats an earlier sample", sample.name));
         }
-        let room = options.max_problems.saturating_sub(report.problems.len());
-        report.problems.extend(problems.into_iter().take(room));
+        let room = options.max_problems.saturating_sub(of_texts.len());
+        of_texts.extend(problems.into_iter().take(room));
     }
     let room = options.max_problems.saturating_sub(report.problems.len());
     let named = captions.iter().chain(left_out).map(|s| format!("{}: {}", s.name, s.error));
     report.problems.extend(named.take(room));
+    let room = options.max_problems.saturating_sub(report.problems.len());
+    report.problems.extend(of_texts.into_iter().take(room));
     report.distinct_images = keys.len();
     if options.texts_are_captions {
         share_of_one_caption(samples, &mut report, options);
