@@ -212,7 +212,7 @@ fn as_strict(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// The unit of an escape `\uXXXX` at the beginning.
+/// The unit of an escape, `\u` and four hexadecimal digits, at the beginning.
 fn escaped_unit(bytes: &[u8]) -> Option<u16> {
     let digits = bytes.strip_prefix(b"\\u")?.get(..4)?;
     if !digits.iter().all(u8::is_ascii_hexdigit) {
