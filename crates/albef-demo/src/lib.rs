@@ -14,10 +14,10 @@ use albef::eval::retrieval::{self, Evaluation, Score, intervals, measure, top_k}
 use albef::task::PretrainConfig;
 use albef::train::{
     self as training, Event as TrainerEvent, FolderLock, RunEvent, RunOptions, RunOutcome, Trainer,
-    discard,
 };
 use albef::{Control, ImageSet, Pipeline, device};
 use albef_data::scenes::{Corpus, CorpusOptions, Pair, build, pixel_baseline, png, write_dataset};
+use albef_files::folder;
 use albef_report::{Report, SearchExample, SearchResult, Series, Table, curve_panels};
 use albef_weights::write_atomic;
 use anyhow::{Context, Result, bail};
@@ -123,7 +123,7 @@ fn fit_into(
             Some(_) => run(all)?.map(|seconds| seconds / (all - first) as f64),
             None => None,
         };
-        discard(folder)?;
+        folder::discard(folder)?;
         Ok(pace)
     };
     let half = minutes * 30.0;
@@ -215,10 +215,10 @@ fn train(
             let minutes = a.minutes;
             observe(&Event::Status(&format!("trying how many steps fit into {minutes} minutes")));
             let trials = a.output.join("trials");
-            discard(&trials)?;
+            folder::discard(&trials)?;
             let fitted = fit_into(minutes, &mut config, &trials, control, observe);
             // Trials that failed are not kept either.
-            discard(&trials)?;
+            folder::discard(&trials)?;
             if !fitted? {
                 observe(&Event::Status("interrupted: nothing was trained"));
                 return Ok(None);

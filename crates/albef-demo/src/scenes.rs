@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use albef::train::{corpus_vocabulary, write_folder};
+use albef::train::corpus_vocabulary;
 use albef_data::scenes::{Sprites, TaskCorpus, build_tasks, write_tasks};
 use anyhow::{Context, Result, bail};
 
@@ -57,7 +57,7 @@ pub fn write_scenes(options: &SceneOptions) -> Result<Scenes> {
     let splits =
         build_tasks(&trained, others.as_ref(), options.seed, options.size, options.scenes)?;
     let vocabulary = corpus_vocabulary(splits.iter().flat_map(TaskCorpus::texts))?;
-    write_folder(output, ANSWERS, |folder| -> Result<()> {
+    albef_files::folder::fill(output, ANSWERS, |folder| -> Result<()> {
         let words = folder.join("vocab.txt");
         std::fs::write(&words, &vocabulary)
             .with_context(|| format!("cannot write {}", words.display()))?;

@@ -2,8 +2,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use albef_files::write_atomic;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -27,7 +28,7 @@ impl JsonLines {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(named(e)),
         };
-        replace(path, &kept).map_err(named)?;
+        write_atomic(path, |f| f.write_all(&kept)).map_err(|e| named(e.cause))?;
         Ok(Self { file: OpenOptions::new().append(true).open(path).map_err(named)? })
     }
 
@@ -55,36 +56,6 @@ fn lines_up_to(file: File, key: &str, last: u64) -> io::Result<Vec<u8>> {
         kept.push(b'\n');
     }
     Ok(kept)
-}
-
-/// Writes a file beside `path`, syncs it and renames it into place.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (temporary, mut file) = beside(path)?;
-    let written = (|| {
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
-    })();
-    if written.is_err() {
-        // Best effort: the error that matters is the one already in hand.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
-}
-
-/// A new file in the folder of `path`, under a name that no file has.
-fn beside(path: &Path) -> io::Result<(PathBuf, File)> {
-    let mut number = 0_u64;
-    loop {
-        let mut temporary = PathBuf::from(path);
-        temporary.as_mut_os_string().push(format!(".{}-{number}.tmp", std::process::id()));
-        match OpenOptions::new().write(true).create_new(true).open(&temporary) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => number += 1,
-            opened => return opened.map(|file| (temporary, file)),
-        }
-    }
 }
 
 #[cfg(test)]

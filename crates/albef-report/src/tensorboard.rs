@@ -1,10 +1,13 @@
 //! TensorBoard event files: records of a length, its checksum, the message and its checksum. The
 //! two messages that scalars need are encoded by hand.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use albef_files::write_atomic_through;
 
 /// Writes scalars to a new event file.
 #[derive(Debug)]
@@ -66,18 +69,7 @@ fn keep_up_to(path: &Path, last: u64) -> io::Result<()> {
         return fs::remove_file(path);
     }
     // Under a name that no reader takes for events.
-    let temporary = path.with_file_name(format!("kept.{}.tmp", std::process::id()));
-    let written = (|| {
-        let mut file = File::create(&temporary)?;
-        file.write_all(&kept)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    })();
-    if written.is_err() {
-        // Best effort: the error that matters is the one already in hand.
-        let _ = fs::remove_file(&temporary);
-    }
-    written
+    write_atomic_through(path, OsStr::new("kept"), |f| f.write_all(&kept)).map_err(|e| e.cause)
 }
 
 /// The message of the first record, if it is whole.

@@ -46,6 +46,12 @@ pub enum WeightsError {
     Keys(String),
 }
 
+impl From<albef_files::FileError> for WeightsError {
+    fn from(error: albef_files::FileError) -> Self {
+        Self::Io { path: error.path, cause: error.cause }
+    }
+}
+
 impl WeightsError {
     /// Wraps an input or output error with its file.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {

@@ -5,7 +5,6 @@
 //! [`Schema`] states the parameters of a model once, [`plan`] finds each of them in a checkpoint and
 //! accounts for every other key, and [`write_safetensors`] writes whole files or none.
 
-mod atomic;
 mod checkpoint;
 mod error;
 mod file_kind;
@@ -26,7 +25,7 @@ mod tied;
 mod torchmultimodal;
 mod wrappers;
 
-pub use atomic::{replaceable, write_atomic};
+pub use albef_files::{FileError, replaceable, write_atomic};
 pub use checkpoint::{Checkpoint, read, read_model, weights_file};
 pub use error::{Result, WeightsError};
 pub use file_kind::{FileKind, HEAD};

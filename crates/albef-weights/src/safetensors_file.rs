@@ -8,9 +8,9 @@ use std::path::Path;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
 
-use crate::atomic::write_atomic;
 use crate::error::{Result, WeightsError};
 use crate::tensor::{Bytes, DType, HostTensor, StateDict};
+use albef_files::write_atomic;
 
 /// How floats are stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -212,5 +212,5 @@ pub fn write_safetensors(
     let metadata = (!metadata.is_empty()).then(|| metadata.clone());
     let bytes = safetensors::serialize(stored, metadata)
         .map_err(|e| WeightsError::damaged(path, e.to_string()))?;
-    write_atomic(path, |file| file.write_all(&bytes))
+    Ok(write_atomic(path, |file| file.write_all(&bytes))?)
 }

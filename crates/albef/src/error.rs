@@ -227,6 +227,12 @@ pub enum Error {
     },
 }
 
+impl From<albef_files::FileError> for Error {
+    fn from(error: albef_files::FileError) -> Self {
+        Self::Io { path: error.path, cause: error.cause }
+    }
+}
+
 impl Error {
     /// Names the key of the configuration that leads to the error.
     pub fn of_key<E: Into<Self>>(key: &'static str) -> impl FnOnce(E) -> Self {

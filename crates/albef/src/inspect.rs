@@ -10,7 +10,6 @@ use serde::Serialize;
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::write_folder::write_folder;
 
 /// What a checkpoint is.
 #[derive(Clone, Debug, Serialize)]
@@ -122,7 +121,7 @@ pub fn export(files: &Checkpoint, folder: &Path, options: &ExportOptions) -> Res
     let config = serde_json::to_string_pretty(&files.config)
         .map_err(|e| Error::Format { path: folder.join("config.json"), detail: e.to_string() })?;
     // The weights last: a folder that has them is whole.
-    write_folder(folder, WEIGHTS, |folder| -> Result<()> {
+    albef_files::folder::fill(folder, WEIGHTS, |folder| -> Result<()> {
         for (name, text) in
             [("config.json", &config), ("vocab.txt", &files.vocabulary), ("README.md", &card)]
         {

@@ -39,7 +39,6 @@ mod quirk_tests;
 mod self_test;
 pub mod task;
 pub mod train;
-mod write_folder;
 
 pub use albef_data::dataset::{Sample, Skipped};
 pub use albef_data::image::{

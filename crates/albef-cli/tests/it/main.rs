@@ -11,6 +11,7 @@ mod demo;
 mod disk;
 mod doctor;
 mod evaluate;
+mod failpoints;
 mod finite;
 mod images;
 mod kill;

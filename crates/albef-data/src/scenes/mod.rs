@@ -16,7 +16,7 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::Path;
 
-use albef_weights::{WeightsError, write_atomic};
+use albef_weights::write_atomic;
 use image::ImageFormat;
 use serde_json::{Value, json};
 
@@ -190,11 +190,8 @@ pub fn write_dataset(corpus: &Corpus, folder: &Path) -> Result<()> {
 
 /// Writes a list whole or not at all.
 fn write_list(path: &Path, list: &Value) -> Result<()> {
-    let written = write_atomic(path, |file| file.write_all(list.to_string().as_bytes()));
-    written.map_err(|error| match error {
-        WeightsError::Io { path, cause } => DataError::Io { path, cause },
-        other => DataError::io(path)(std::io::Error::other(other)),
-    })
+    write_atomic(path, |file| file.write_all(list.to_string().as_bytes()))
+        .map_err(|error| DataError::Io { path: error.path, cause: error.cause })
 }
 
 #[cfg(test)]

@@ -5,13 +5,13 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use albef_files::folder;
 use albef_kernels::largest;
 use albef_weights::{HostTensor, KeepAs, StateDict, write_atomic, write_safetensors};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::checksums;
-use super::folder;
 use super::identity::RunFingerprint;
 use super::kept::{self, Hashes, Shapes};
 use super::optimizer::{Moments, Optimizer};
@@ -156,13 +156,7 @@ pub fn save_of_run(
     }
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
     folder::recover(folder)?;
-    let temporary = folder::writing(folder)?;
-    let written =
-        write_parts(&temporary, state, run).and_then(|()| folder::replace(&temporary, &target));
-    if let Err(error) = written {
-        let _ = fs::remove_dir_all(&temporary);
-        return Err(error);
-    }
+    folder::write(&target, |parts| write_parts(parts, state, run))?;
     let all = list(folder)?;
     for old in &all[..all.len().saturating_sub(keep_last.max(1))] {
         folder::discard(old)?;

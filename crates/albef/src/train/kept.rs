@@ -6,12 +6,12 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
+use albef_files::folder;
 use albef_weights::write_atomic;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{self, Description, TrainState};
-use super::folder;
 use super::identity::Hash;
 use crate::checkpoint::read_sizes;
 use crate::config::ModelConfig;

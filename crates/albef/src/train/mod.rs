@@ -4,7 +4,6 @@
 
 pub(crate) mod checkpoint;
 mod checksums;
-pub(crate) mod folder;
 mod identity;
 mod kept;
 mod lock;
@@ -19,8 +18,6 @@ pub(crate) mod step;
 pub(crate) mod temperature;
 pub(crate) mod trainer;
 
-pub use crate::write_folder::write_folder;
-pub use folder::discard;
 pub use lock::FolderLock;
 pub use report::{Event, RunOutcome, StepReport};
 pub use run::{RunEvent, RunOptions, RunReport, Summary, run};

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use albef_files::folder;
 use albef_report::{JsonLines, Outcomes};
 use albef_weights::{KeepAs, write_atomic};
 use serde_json::Value;
@@ -10,7 +11,6 @@ use serde_json::Value;
 use super::card::card;
 use crate::error::{Error, Result};
 use crate::eval::outcomes;
-use crate::train::folder;
 use crate::train::trainer::Trainer;
 
 /// The folder in a run's folder: a model, its score and what it got right.
@@ -79,13 +79,7 @@ impl Best {
     }
 
     fn replace(&self, trainer: &Trainer, score: &Value, found: Option<&Outcomes>) -> Result<()> {
-        let writing = folder::writing(&self.output)?;
-        let written = write(&writing, trainer, score, found)
-            .and_then(|()| folder::replace(&writing, &self.output.join(FOLDER)));
-        if written.is_err() {
-            let _ = std::fs::remove_dir_all(&writing);
-        }
-        written?;
+        folder::write(&self.output.join(FOLDER), |folder| write(folder, trainer, score, found))?;
         publish(&self.output)
     }
 }

@@ -1,11 +1,12 @@
 //! Continuing a run, and knowing that it is the same one.
 
+use albef_files::folder;
 use serde_json::Value;
 
 use super::Trainer;
 use crate::error::{Error, Result};
+use crate::train::checkpoint;
 use crate::train::identity::RunFingerprint;
-use crate::train::{checkpoint, folder};
 
 /// Keys that name what a run starts from. Once it has a checkpoint, nothing is taken from there.
 const STARTS: [&str; 4] = ["checkpoint", "init_albef", "init_text", "init_vision"];

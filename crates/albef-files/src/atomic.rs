@@ -5,7 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Result, WeightsError};
+use crate::failpoint;
+use crate::{FileError, Result};
 
 /// Links that lead from one to the next at most, as in the system.
 const LINKS: usize = 40;
@@ -25,10 +26,23 @@ pub fn write_atomic(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<()> {
-    let target = target_of(path).map_err(WeightsError::io(path))?;
-    let name = target.file_name().unwrap_or_default().to_owned();
-    remove_leftovers(&target, &name);
-    let mut own = name;
+    let name = target_of(path).map_err(FileError::at(path))?;
+    write_atomic_through(path, name.file_name().unwrap_or_default(), write)
+}
+
+/// [`write_atomic`] with another beginning of the temporary file's name, where programs that look at the
+/// folder would take `path` with an ending for one of their files.
+///
+/// # Errors
+/// As of [`write_atomic`].
+pub fn write_atomic_through(
+    path: &Path,
+    name: &OsStr,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<()> {
+    let target = target_of(path).map_err(FileError::at(path))?;
+    remove_leftovers(&target, name);
+    let mut own = name.to_owned();
     own.push(format!("{TEMPORARY}{}", std::process::id()));
     let temporary = target.with_file_name(own);
     let result = (|| {
@@ -36,18 +50,23 @@ pub fn write_atomic(
         if let Ok(found) = fs::metadata(&target) {
             file.set_permissions(found.permissions())?;
         }
+        failpoint::pass("file.created")?;
         let mut file = BufWriter::with_capacity(1 << 20, file);
         write(&mut file)?;
         file.flush()?;
+        failpoint::pass("file.written")?;
         file.get_ref().sync_all()?;
-        fs::rename(&temporary, &target)?;
-        sync_folder(target.parent())
+        failpoint::pass("file.synced")?;
+        fs::rename(&temporary, &target)
     })();
-    if result.is_err() {
+    if let Err(error) = result {
         // Best effort: the error that matters is the one already in hand.
         let _ = fs::remove_file(&temporary);
+        return Err(FileError::at(path)(error));
     }
-    result.map_err(WeightsError::io(path))
+    failpoint::pass("file.renamed")
+        .and_then(|()| sync_folder(folder_of(&target)))
+        .map_err(FileError::at(path))
 }
 
 /// A new file that is locked as long as it is open, by which it is told from a leftover. Where the file
@@ -99,7 +118,7 @@ fn target_of(path: &Path) -> io::Result<PathBuf> {
     Err(not_replaced("a link that leads to itself"))
 }
 
-fn folder_of(path: &Path) -> &Path {
+pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -127,8 +146,7 @@ pub fn replaceable(path: &Path) -> io::Result<()> {
     target_of(path).map(drop)
 }
 
-fn sync_folder(folder: Option<&Path>) -> io::Result<()> {
-    let folder = folder.filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
