@@ -1,13 +1,11 @@
 //! `albef evaluate`: a subcommand for each task that can be measured, with the options that the task
 //! declares.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use albef::checkpoint::LoadedModel;
 use albef::eval::outcomes;
-use albef::task::{EvaluationOptions, PRETRAIN, TASKS, TaskRef};
-use albef_weights::write_atomic;
+use albef::task::{Evaluation, EvaluationOptions, PRETRAIN, TASKS, TaskRef};
 use anyhow::{Context, Result};
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 use serde_json::{Map, Value, json};
@@ -185,7 +183,7 @@ fn measure(m: &Measurement) -> Result<ExitStatus> {
         false => found.lines.iter().try_for_each(|line| say!("{line}")),
     };
     let written = match m.options.get("results").and_then(Value::as_str) {
-        Some(file) => write_answers(Path::new(file), &found.answers),
+        Some(file) => write_answers(Path::new(file), &found),
         None => Ok(()),
     };
     let saved = match (&common.save_outcomes, &found.outcomes) {
@@ -207,11 +205,10 @@ fn save(file: &Path, found: &albef_report::Outcomes) -> Result<()> {
     Ok(())
 }
 
-/// Writes answers for the evaluation server.
-pub fn write_answers(path: &Path, answers: &[Value]) -> Result<()> {
-    let text = serde_json::to_string(answers)?;
-    write_atomic(path, |f| f.write_all(text.as_bytes()))
+fn write_answers(path: &Path, found: &Evaluation) -> Result<()> {
+    found
+        .write_answers(path)
         .with_context(|| format!("cannot write the answers to {}", path.display()))?;
-    eprintln!("wrote {} answers to {}", answers.len(), path.display());
+    eprintln!("wrote {} answers to {}", found.answers.len(), path.display());
     Ok(())
 }

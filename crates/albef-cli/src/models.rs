@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use albef::checkpoint::LoadedModel;
 use albef::task::TaskRef;
-use albef::{Device, Image, ImageReader, ImageSet, Pipeline, default_model, note_inferred};
+use albef::{Device, Image, ImageReader, ImageSet, Pipeline, default_model};
 use albef_data::dataset::similar_file;
 use anyhow::{Context, Result, anyhow};
 
@@ -39,19 +39,15 @@ pub fn open_model_at(path: &Path, image_res: Option<usize>, device: &Device) -> 
         .with_context(|| format!("cannot open the model {}", path.display()))
 }
 
-/// Opens a model that a task is measured with, and says what of it is not as in its file.
+/// Opens a model that a task is measured with.
 pub fn open_task_model(
     task: TaskRef,
     path: &Path,
     image_res: Option<usize>,
     device: &Device,
 ) -> Result<LoadedModel> {
-    note_inferred(path);
-    let model = task
-        .open_model(path, image_res, device)
-        .with_context(|| format!("cannot open the model {}", path.display()))?;
-    model.log_notes();
-    Ok(model)
+    task.open_model(path, image_res, device)
+        .with_context(|| format!("cannot open the model {}", path.display()))
 }
 
 /// Opens images of a folder, an archive or a list, and counts what forms no sample.

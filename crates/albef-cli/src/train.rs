@@ -80,16 +80,21 @@ fn train(task: TaskRef, a: &RunArguments) -> Result<ExitStatus> {
 }
 
 /// Prints what was found on the test list.
-pub fn finish(found: RunReport) -> Result<ExitStatus> {
+fn finish(found: RunReport) -> Result<ExitStatus> {
     if found.outcome != RunOutcome::Done {
         eprintln!("saved; continue with --resume");
         return Ok(ExitStatus::No);
     }
+    tell_test(&found);
     if let Some(test) = found.test {
-        test.lines.iter().for_each(|line| eprintln!("test: {line}"));
         say!("{}", test.report)?;
     }
     Ok(ExitStatus::Yes)
+}
+
+/// The figures of the test list in words.
+pub fn tell_test(found: &RunReport) {
+    found.test.iter().flat_map(|test| &test.lines).for_each(|line| eprintln!("test: {line}"));
 }
 
 /// Cancelled by the first interrupt; the second ends the program. All runs of a process share it,
@@ -115,13 +120,13 @@ pub fn interruptible() -> Control {
 /// there is no terminal, a line every fifty steps.
 pub struct Progress<'a> {
     bar: ProgressBar,
-    output: &'a Path,
+    output: PathBuf,
     device: &'a str,
 }
 
 impl<'a> Progress<'a> {
-    pub fn new(output: &'a Path, device: &'a str) -> Self {
-        Self { bar: ProgressBar::hidden(), output, device }
+    pub fn new(output: &Path, device: &'a str) -> Self {
+        Self { bar: ProgressBar::hidden(), output: output.to_owned(), device }
     }
 
     pub fn show(&mut self, event: &RunEvent<'_>) {

@@ -1,10 +1,13 @@
 //! Measuring a model on the lists of a task.
 
 use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
 
 use albef_data::dataset::{Contents, Sample, Skipped, other_root, unread_formats};
 use albef_data::error::ImageErrorKind as Kind;
 use albef_report::Outcomes;
+use albef_weights::write_atomic;
 use serde_json::Value;
 
 use crate::checkpoint::LoadedModel;
@@ -52,6 +55,15 @@ impl Evaluation {
     pub fn tell(&self) {
         self.notes.iter().for_each(|line| tracing::info!("{line}"));
         self.warnings.iter().for_each(|line| tracing::warn!("{line}"));
+    }
+
+    /// Writes the answers for the evaluation server, a JSON list.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write_answers(&self, path: &Path) -> Result<()> {
+        let text = Value::from(self.answers.clone()).to_string();
+        Ok(write_atomic(path, |f| f.write_all(text.as_bytes()))?)
     }
 }
 

@@ -319,8 +319,11 @@ impl TaskRef {
     ) -> Result<LoadedModel> {
         let accepted: Vec<Self> =
             self.evaluates().into_iter().map(Self::named).collect::<Result<_>>()?;
+        crate::note_inferred(path);
         let found = crate::checkpoint::Checkpoint::open(path)?.at(image_res)?;
-        found.load(&accepted, device, crate::checkpoint::Parts::Inference)
+        let model = found.load(&accepted, device, crate::checkpoint::Parts::Inference)?;
+        model.log_notes();
+        Ok(model)
     }
 
     /// The task of that name or alias.

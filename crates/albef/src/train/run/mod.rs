@@ -307,8 +307,10 @@ fn tested(
     let weights = if chosen { "best" } else { "last" };
     if lists.is_for_server() {
         let name = format!("{}_result_epoch{epoch}.json", trainer.config().task().name());
-        let path = output.join("result").join(name);
-        write_answers(&path, &found.answers)?;
+        let folder = output.join("result");
+        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        let path = folder.join(name);
+        found.write_answers(&path)?;
         found.report["results"] = json!(path);
         found.lines.push(format!("{} answers: {}", found.answers.len(), path.display()));
     }
@@ -326,13 +328,6 @@ fn best_model(trainer: &Trainer, output: &Path) -> Result<LoadedModel> {
     let device = trainer.state.online.device();
     let model = Checkpoint::open(&output.join(BEST))?.load(&accepted, device, Parts::Inference)?;
     Ok(LoadedModel { reader: trainer.reader().clone(), ..model })
-}
-
-fn write_answers(path: &Path, answers: &[Value]) -> Result<()> {
-    let folder = path.parent().map_or_else(PathBuf::new, Path::to_owned);
-    std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-    let text = json!(answers).to_string();
-    Ok(write_atomic(path, |f| f.write_all(text.as_bytes()))?)
 }
 
 /// Counts the samples that a training run leaves out, and names the first.

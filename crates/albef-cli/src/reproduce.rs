@@ -1,20 +1,18 @@
 //! `albef reproduce`: the rows of the paper's tables, from files to figures beside the claims.
 
-mod list;
-mod measure;
-mod run;
-
 use std::path::PathBuf;
 
 use albef::train::FolderLock;
-use albef_recipes::{check, plan, recipe, record};
+use albef_recipes::plan::Plan;
+use albef_recipes::record::{Record, State};
+use albef_recipes::{Device, Event, check, list, recipe};
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
-use self::plan::Plan;
-use self::record::{Record, State};
 use crate::ExitStatus;
 use crate::device::DeviceArg;
 use crate::output::{self, say};
+use crate::train::{Progress, interruptible, tell_test};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -57,7 +55,7 @@ pub struct Arguments {
 
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let Some(row) = &a.row else {
-        return list::run(a.data.as_deref(), a.output.as_deref(), a.json);
+        return list_rows(a);
     };
     let recipe = recipe::named(row)?;
     let data = a.data.as_deref().context("name the folder with the data: --data ROOT")?;
@@ -67,7 +65,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         None => bail!("name the folder of the run: --output DIR"),
     };
     let plan = Plan::new(recipe, data, &output, &a.model, a.smoke, &a.set)?;
-    run::validate(&plan)?;
+    albef_recipes::validate(&plan)?;
     let files = check::check(&plan);
     let good = files.iter().all(check::FileState::is_good);
     if a.check {
@@ -113,13 +111,48 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let _held = FolderLock::take(&output)?;
     record.files = files;
     record.state = State::Running;
-    let ended = run::run(&plan, &mut record, &a.device)?;
+    let ended = run_steps(&plan, &mut record, &a.device)?;
     if a.json {
         say!("{}", serde_json::to_string(&record)?)?;
     } else {
         output::write(format_args!("{}", record.page()))?;
     }
     Ok(ended)
+}
+
+fn list_rows(a: &Arguments) -> Result<ExitStatus> {
+    let rows = list::rows(a.data.as_deref(), a.output.as_deref())?;
+    if a.json {
+        say!("{}", Value::Array(rows))?;
+        return Ok(ExitStatus::Yes);
+    }
+    output::write(format_args!("{}", list::text(&rows)))?;
+    eprintln!("* no second source confirms this figure");
+    if a.data.is_none() {
+        eprintln!("give --data ROOT to see which rows have their files");
+    }
+    Ok(ExitStatus::Yes)
+}
+
+fn run_steps(plan: &Plan, record: &mut Record, place: &DeviceArg) -> Result<ExitStatus> {
+    let opened = place.open()?;
+    let device = Device { device: &opened, name: &place.device };
+    let mut progress = None;
+    let show = &mut |event: Event<'_>| match event {
+        Event::Step { number, of, name, done } => {
+            let done = if done { " is done" } else { "" };
+            eprintln!("step {number} of {of}: {name}{done}");
+        }
+        Event::Training(folder) => progress = Some(Progress::new(folder, &place.device)),
+        Event::Run(event) => progress.iter_mut().for_each(|p: &mut Progress<'_>| p.show(event)),
+        Event::Trained(report) => {
+            progress.take().iter().for_each(Progress::finish);
+            report.into_iter().for_each(tell_test);
+        }
+        Event::Stopped => eprintln!("stopped; continue with --resume"),
+    };
+    let ended = albef_recipes::run(plan, record, device, &interruptible(), show)?;
+    Ok(if ended { ExitStatus::Yes } else { ExitStatus::No })
 }
 
 #[cfg(test)]
@@ -134,7 +167,7 @@ mod tests {
         for recipe in recipe::all().unwrap() {
             for small in [false, true] {
                 let plan = Plan::new(recipe.clone(), nowhere, nowhere, &[], small, &[]).unwrap();
-                run::validate(&plan).unwrap();
+                albef_recipes::validate(&plan).unwrap();
             }
         }
     }

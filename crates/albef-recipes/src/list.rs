@@ -1,4 +1,4 @@
-//! `albef reproduce --list`.
+//! The rows with their claims, their files and what was measured.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,12 +6,10 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::check::missing;
-use crate::ExitStatus;
-use crate::output::{self, say};
-use albef_recipes::plan::Plan;
-use albef_recipes::recipe::{Recipe, all};
-use albef_recipes::record::{Record, State};
+use crate::check::missing;
+use crate::plan::Plan;
+use crate::recipe::{Recipe, all};
+use crate::record::{Record, State};
 
 /// The records in a folder of runs, or of one run, by row; a finished one comes before others.
 fn records(folder: Option<&Path>) -> Result<BTreeMap<String, Record>> {
@@ -40,16 +38,18 @@ fn claim_text(claim: &Value) -> String {
     out
 }
 
-pub fn run(data: Option<&Path>, output: Option<&Path>, as_json: bool) -> Result<ExitStatus> {
-    let records = records(output)?;
-    let mut rows = Vec::new();
-    for recipe in all()? {
-        rows.push(row(&recipe, data, records.get(&recipe.id))?);
-    }
-    if as_json {
-        say!("{}", Value::Array(rows))?;
-        return Ok(ExitStatus::Yes);
-    }
+/// All rows, with what a folder of data has of their files and a folder of runs of their figures.
+///
+/// # Errors
+/// If a record cannot be read.
+pub fn rows(data: Option<&Path>, runs: Option<&Path>) -> Result<Vec<Value>> {
+    let records = records(runs)?;
+    all()?.iter().map(|recipe| row(recipe, data, records.get(&recipe.id))).collect()
+}
+
+/// Rows as text: name, table and what the row is, then its state and claims.
+#[must_use]
+pub fn text(rows: &[Value]) -> String {
     let mut text = String::new();
     for row in rows {
         let word = |key: &str| row[key].as_str().unwrap_or_default();
@@ -63,12 +63,7 @@ pub fn run(data: Option<&Path>, output: Option<&Path>, as_json: bool) -> Result<
             text += &format!("{:<33} {}\n", "", claims.join(", "));
         }
     }
-    output::write(format_args!("{text}"))?;
-    eprintln!("* no second source confirms this figure");
-    if data.is_none() {
-        eprintln!("give --data ROOT to see which rows have their files");
-    }
-    Ok(ExitStatus::Yes)
+    text
 }
 
 fn row(recipe: &Recipe, data: Option<&Path>, record: Option<&Record>) -> Result<Value> {

@@ -8,9 +8,6 @@ use albef::{Control, Device};
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
-use crate::evaluate::write_answers;
-use crate::models::open_task_model;
-
 /// Whether all options are known to the task and hold what it can read.
 pub fn accepts(task: &str, options: &Map<String, Value>) -> Result<()> {
     let task = TaskRef::named(task)?;
@@ -42,13 +39,15 @@ pub fn run(
     let options_of_task = Value::Object(without_model(options));
     let image_res = task.evaluation_res(&options_of_task);
     let evaluator = task.evaluation(options_of_task)?;
-    let model = open_task_model(task, Path::new(path), image_res, device)?;
+    let model = task
+        .open_model(Path::new(path), image_res, device)
+        .with_context(|| format!("cannot open the model {path}"))?;
     let found = evaluator.evaluate(&model, &Control::default())?;
     found.tell();
-    let mut report = found.report;
+    let mut report = found.report.clone();
     if let Some(file) = options.get("results").and_then(Value::as_str) {
         let path = output.join(file);
-        write_answers(&path, &found.answers)?;
+        found.write_answers(&path)?;
         report["results"] = json!(path);
         report["answers"] = json!(found.answers.len());
     }
