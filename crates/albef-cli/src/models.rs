@@ -6,9 +6,12 @@ use albef::checkpoint::LoadedModel;
 use albef::task::TaskRef;
 use albef::{Device, Image, ImageReader, ImageSet, Pipeline, default_model};
 use albef_data::dataset::similar_file;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::warnings::{tell_left_out, tell_notes};
+
+/// The variable that names the default model.
+const MODEL: &str = "ALBEF_MODEL";
 
 /// Opens the model named, or the default one, for images of `image_res` pixels along a side, if not those of
 /// the model. It reads images by `reader`.
@@ -25,6 +28,10 @@ pub fn open_model(
 pub fn model_path(named: Option<&Path>) -> Result<PathBuf> {
     match named {
         Some(path) => Ok(path.to_owned()),
+        None if std::env::var_os(MODEL).is_some_and(|p| !p.is_empty() && !Path::new(&p).exists()) => {
+            let named = std::env::var_os(MODEL).unwrap_or_default();
+            bail!("{MODEL} names {}, which does not exist", Path::new(&named).display())
+        }
         None => default_model().context(
             "no model found: there is no `models/mini` in the working directory, in the folder of the \
              executable or above it, or in `~/.local/share/albef` (`$XDG_DATA_HOME/albef`); hint: copy the \

@@ -1,8 +1,11 @@
 //! Folders that are replaced whole: under their name lies the old one or the new one, never a part.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::atomic::{folder_of, sync_folder};
 use crate::failpoint;
@@ -10,24 +13,50 @@ use crate::{FileError, Result};
 
 const ASIDE: &str = ".old-";
 const GOING: &str = ".removing-";
-const WRITING: &str = ".writing-";
+/// With a name of our own: such folders are made in those of the user.
+const WRITING: &str = ".albef-writing-";
 
 fn beside(folder: &Path, prefix: &str) -> PathBuf {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     folder.with_file_name(format!("{prefix}{name}"))
 }
 
-/// A folder below `parent` to write into, empty, until [`replace`] gives it its name.
-///
-/// # Errors
-/// If it cannot be made.
-fn writing(parent: &Path) -> Result<PathBuf> {
-    let folder = parent.join(format!("{WRITING}{}", std::process::id()));
-    if folder.exists() {
-        fs::remove_dir_all(&folder).map_err(FileError::at(&folder))?;
+/// Names of the folders that this process writes into.
+static ACTIVE: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// A folder to write into, empty, until [`replace`] gives it its name; what is left of it goes with this.
+struct Begun {
+    path: PathBuf,
+    name: String,
+}
+
+impl Begun {
+    /// Makes one below `parent`.
+    fn below(parent: &Path) -> Result<Self> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        remove_begun(parent)?;
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{WRITING}{}-{number}", std::process::id());
+        let begun = Self { path: parent.join(&name), name };
+        active().insert(begun.name.clone());
+        if begun.path.exists() {
+            fs::remove_dir_all(&begun.path).map_err(FileError::at(&begun.path))?;
+        }
+        fs::create_dir_all(&begun.path).map_err(FileError::at(&begun.path))?;
+        Ok(begun)
     }
-    fs::create_dir_all(&folder).map_err(FileError::at(&folder))?;
-    Ok(folder)
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        // Best effort: it has got its name, or the error that matters is the one at hand.
+        let _ = fs::remove_dir_all(&self.path);
+        active().remove(&self.name);
+    }
+}
+
+fn active() -> MutexGuard<'static, BTreeSet<String>> {
+    ACTIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Lets `write` fill an empty folder that takes the place of `target`. If anything fails, `target` is as it
@@ -39,17 +68,14 @@ pub fn write<E: From<FileError>>(
     target: &Path,
     write: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
-    let begun = writing(folder_of(target))?;
-    let result = write(&begun).and_then(|()| Ok(replace(&begun, target)?));
-    if result.is_err() {
-        // Best effort: the error that matters is the one at hand.
-        let _ = fs::remove_dir_all(&begun);
-    }
-    result
+    let begun = Begun::below(folder_of(target))?;
+    write(&begun.path)?;
+    Ok(replace(&begun.path, target)?)
 }
 
-/// Lets `write` fill an empty folder that then becomes `target`, or, if there is such a folder, whose content
-/// moves there, `last` last; other files of it remain. If anything fails, `target` is as it was.
+/// Lets `write` fill an empty folder that then becomes `target`. If there is such a folder with other files than
+/// the new ones, it keeps them, and the new ones move into it one by one, `last` last; otherwise the new folder takes
+/// its place as a whole. If anything fails before that, `target` is as it was.
 ///
 /// # Errors
 /// Of `write`, or if a file cannot be moved.
@@ -58,20 +84,48 @@ pub fn fill<E: From<FileError>>(
     last: &str,
     write: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
-    // Beside or in the target, so that moving is renaming.
-    let beside = if target.is_dir() { target } else { folder_of(target) };
-    let begun = writing(beside)?;
-    let result = write(&begun).and_then(|()| {
-        if target.exists() {
-            take(&begun, target, last)?;
-        } else {
-            replace(&begun, target)?;
-        }
-        Ok(())
-    });
-    // Best effort: it is empty, or the error that matters is the one at hand.
-    let _ = fs::remove_dir_all(&begun);
-    result
+    // Where moving is renaming: beside the target, or in it if it is on another file system than its parent.
+    let parent = folder_of(target);
+    let beside = if target.is_dir() && !renames(parent, target) { target } else { parent };
+    let begun = Begun::below(beside)?;
+    write(&begun.path)?;
+    if !target.exists() || (beside != target && covers(&begun.path, target)) {
+        replace(&begun.path, target)?;
+    } else {
+        take(&begun.path, target, last)?;
+    }
+    Ok(())
+}
+
+/// Whether a folder is a plain one on the file system of its parent.
+fn renames(parent: &Path, folder: &Path) -> bool {
+    let linked = fs::symlink_metadata(folder).is_ok_and(|found| found.is_symlink());
+    !linked && folder.file_name().is_some() && same_device(parent, folder)
+}
+
+#[cfg(unix)]
+fn same_device(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    matches!((fs::metadata(one), fs::metadata(other)), (Ok(a), Ok(b)) if a.dev() == b.dev())
+}
+
+#[cfg(not(unix))]
+fn same_device(_: &Path, _: &Path) -> bool {
+    false
+}
+
+/// Whether `new` has everything that `old` has, by name.
+fn covers(new: &Path, old: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(old) else { return false };
+    entries.into_iter().all(|entry| {
+        entry.is_ok_and(|entry| {
+            let (there, own) = (entry.path(), new.join(entry.file_name()));
+            match there.is_dir() {
+                true => own.is_dir() && covers(&own, &there),
+                false => own.is_file(),
+            }
+        })
+    })
 }
 
 fn take(from: &Path, to: &Path, last: &str) -> Result<()> {
@@ -177,7 +231,21 @@ pub fn recover(parent: &Path) -> Result<()> {
             } else {
                 fs::rename(&path, &own).map_err(FileError::at(&own))?;
             }
-        } else if name.starts_with(GOING) || name.strip_prefix(WRITING).is_some_and(is_dead) {
+        } else if name.starts_with(GOING) {
+            fs::remove_dir_all(&path).map_err(FileError::at(&path))?;
+        }
+    }
+    remove_begun(parent)
+}
+
+/// Removes what killed programs had begun to write.
+fn remove_begun(parent: &Path) -> Result<()> {
+    let going = format!("{GOING}{WRITING}");
+    for entry in fs::read_dir(parent).into_iter().flatten() {
+        let path = entry.map_err(FileError::at(parent))?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let process = name.strip_prefix(WRITING).or_else(|| name.strip_prefix(&going));
+        if process.is_some_and(is_dead) && !active().contains(name) {
             fs::remove_dir_all(&path).map_err(FileError::at(&path))?;
         }
     }
@@ -187,7 +255,8 @@ pub fn recover(parent: &Path) -> Result<()> {
 /// Whether no other process of this number lives. Where the system does not show its processes, they
 /// count as dead: a run's folder belongs to one process at a time.
 fn is_dead(process: &str) -> bool {
-    process == std::process::id().to_string() || !Path::new("/proc").join(process).exists()
+    let number = process.split('-').next().unwrap_or_default();
+    number == std::process::id().to_string() || !Path::new("/proc").join(number).exists()
 }
 
 #[cfg(test)]
@@ -213,12 +282,57 @@ mod tests {
     fn a_folder_is_replaced_and_nothing_else_is_left() {
         let dir = tempfile::tempdir().unwrap();
         let target = folder(dir.path(), "best", "old");
-        let new = writing(dir.path()).unwrap();
-        fs::write(new.join("text"), "new").unwrap();
+        let new = Begun::below(dir.path()).unwrap().path.clone();
+        let new = folder(dir.path(), new.file_name().unwrap().to_str().unwrap(), "new");
         replace(&new, &target).unwrap();
         assert_eq!(fs::read_to_string(target.join("text")).unwrap(), "new");
         assert_eq!(names(dir.path()), ["best"]);
         assert!(replace(&dir.path().join("absent"), &target).is_err());
+        assert_eq!(fs::read_to_string(target.join("text")).unwrap(), "new");
+    }
+
+    #[test]
+    fn a_folder_may_be_written_while_another_beside_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = folder(dir.path(), "best", "old");
+        write(&target, |begun| {
+            // The folder that is begun is itself filled through another.
+            fill(begun, "text", |inner| -> Result<()> {
+                fs::write(inner.join("text"), "new").unwrap();
+                Ok(())
+            })?;
+            fs::write(begun.join("more"), "").map_err(FileError::at(begun))
+        })
+        .unwrap();
+        assert_eq!(
+            (names(&target), names(dir.path())),
+            (vec!["more".into(), "text".into()], vec!["best".into()])
+        );
+    }
+
+    #[test]
+    fn a_folder_with_files_of_others_keeps_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = folder(dir.path(), "model", "old");
+        let put = |folder: &Path| -> Result<()> {
+            fs::write(folder.join("text"), "new").unwrap();
+            Ok(())
+        };
+        fs::write(target.join("note"), "kept").unwrap();
+        fill(&target, "text", put).unwrap();
+        assert_eq!(names(&target), ["note", "text"]);
+        fs::remove_file(target.join("note")).unwrap();
+        fill(&target, "text", put).unwrap();
+        assert_eq!(fs::read_to_string(target.join("text")).unwrap(), "new");
+        assert_eq!(
+            (names(&target), names(dir.path())),
+            (vec!["text".into()], vec!["model".into()])
+        );
+        let failed = fill(&target, "text", |folder| {
+            fs::write(folder.join("text"), "newer").unwrap();
+            Err(FileError::at(folder)(io::Error::other("full")))
+        });
+        assert!(failed.is_err() && names(dir.path()) == ["model"]);
         assert_eq!(fs::read_to_string(target.join("text")).unwrap(), "new");
     }
 
@@ -229,7 +343,7 @@ mod tests {
         folder(dir.path(), ".old-step-2", "part");
         folder(dir.path(), "step-2", "whole");
         folder(dir.path(), ".removing-step-0", "part");
-        folder(dir.path(), ".writing-none", "part");
+        folder(dir.path(), ".albef-writing-none", "part");
         recover(dir.path()).unwrap();
         assert_eq!(names(dir.path()), ["step-1", "step-2"]);
         for name in names(dir.path()) {

@@ -161,8 +161,7 @@ fn one(
     observer: &mut dyn FnMut(Event<'_>),
 ) -> Result<bool> {
     if let Run::Evaluate(task) = &step.run {
-        entry.report =
-            Some(measure::run(task, &step.name, settings, &plan.output, device.device)?);
+        entry.report = Some(measure::run(task, &step.name, settings, &plan.output, device.device)?);
         return Ok(true);
     }
     let text = config(&step.config)?;

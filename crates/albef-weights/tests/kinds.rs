@@ -344,6 +344,8 @@ fn an_index_that_does_not_fit_its_parts_is_refused() {
     assert!(problem(r#""a": "/m.safetensors""#).contains("not below this folder"));
     assert!(problem(r#""a": 1"#).contains("must be the name of a file"));
     assert!(problem("").contains("no `weight_map`"));
+    // Itself, or another that could name it.
+    assert!(problem(r#""a": "model.safetensors.index.json""#).contains("an index, for a part"));
     let fewer = read(&sharded(r#""a": "model-00001-of-00002.safetensors""#).1).unwrap();
     assert!(fewer.notes[0].contains("(`b`)"), "{:?}", fewer.notes);
 }

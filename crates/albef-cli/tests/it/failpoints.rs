@@ -59,7 +59,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
             let path = entry.unwrap().path();
             let name = path.strip_prefix(folder).unwrap().display().to_string();
             let temporary = name.split('/').any(|part| {
-                part.starts_with(".writing-")
+                part.starts_with(".albef-writing-")
                     || part.starts_with(".removing-")
                     || part.contains(".tmp")
             });

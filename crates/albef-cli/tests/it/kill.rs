@@ -125,10 +125,10 @@ fn an_epoch_that_was_not_measured_before_a_kill_is_measured_afterwards() {
 
     // As if it had been killed while the best weights were replaced.
     std::fs::rename(&best, output.join(".old-best")).unwrap();
-    std::fs::create_dir(output.join(".writing-0")).unwrap();
+    std::fs::create_dir(output.join(".albef-writing-0")).unwrap();
     run(&mut validated(&list, dir.path(), &output, 6, &[]));
     assert!(best.join("model.safetensors").is_file());
-    assert!(!output.join(".old-best").exists() && !output.join(".writing-0").exists());
+    assert!(!output.join(".old-best").exists() && !output.join(".albef-writing-0").exists());
 
     std::fs::write(best.join("score.json"), "{").unwrap();
     let error = failed(&mut validated(&list, dir.path(), &output, 6, &[]));

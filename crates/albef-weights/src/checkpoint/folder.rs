@@ -167,6 +167,11 @@ pub(super) fn read_index(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
                 "`weight_map`: `{key}` names the file `{file}`, which is not below this folder"
             )));
         }
+        if is_index(Path::new(file)) {
+            return Err(fail(format!(
+                "`weight_map`: `{key}` names `{file}`, an index, for a part"
+            )));
+        }
         file_of.insert(key.as_str(), file);
     }
     let files: BTreeSet<&str> = file_of.values().copied().collect();

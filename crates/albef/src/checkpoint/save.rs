@@ -4,13 +4,16 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
 
+use albef_files::folder::fill;
 use albef_weights::{HostTensor, KeepAs, StateDict, write_atomic, write_safetensors};
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::params::{Params, to_vec};
 
-/// Writes a model folder; each file whole or not at all.
+const WEIGHTS: &str = "model.safetensors";
+
+/// Writes a model folder, whole or not at all; other files of an old one remain.
 ///
 /// # Errors
 /// If a weight is not finite or a file cannot be written.
@@ -23,17 +26,17 @@ pub fn save_model_folder(
     keep_as: KeepAs,
 ) -> Result<()> {
     params.check_finite(folder, "nothing was written")?;
-    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    write_safetensors(&folder.join("model.safetensors"), &state_dict(params), &metadata, keep_as)?;
     let config = serde_json::to_string_pretty(config)
         .map_err(|e| Error::Format { path: folder.join("config.json"), detail: e.to_string() })?;
-    for (name, text) in
-        [("config.json", config.as_str()), ("vocab.txt", vocabulary), ("README.md", card)]
-    {
-        write_atomic(&folder.join(name), |f| f.write_all(text.as_bytes()))?;
-    }
-    Ok(())
+    fill(folder, WEIGHTS, |folder| -> Result<()> {
+        for (name, text) in
+            [("config.json", config.as_str()), ("vocab.txt", vocabulary), ("README.md", card)]
+        {
+            write_atomic(&folder.join(name), |f| f.write_all(text.as_bytes()))?;
+        }
+        Ok(write_safetensors(&folder.join(WEIGHTS), &state_dict(params), &metadata, keep_as)?)
+    })
 }
 
 /// The tensors under their official names.

@@ -454,7 +454,7 @@ mod tests {
         let half = dir.path().join("step-0000000002");
         fs::create_dir(&half).unwrap();
         fs::write(half.join("state.json"), "{}").unwrap();
-        fs::create_dir(dir.path().join(".writing-0")).unwrap();
+        fs::create_dir(dir.path().join(".albef-writing-0")).unwrap();
         fs::rename(dir.path().join("step-0000000001"), dir.path().join(".old-step-0000000001"))
             .unwrap();
         assert!(list(dir.path()).unwrap().is_empty());
