@@ -1,15 +1,16 @@
-//! `albef embed`: the unit-length features of images and texts, for other programs.
+//! `albef embed`: features of images, texts and pairs, for other programs.
 
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
-use albef::inference::write_npy;
+use albef::inference::{ExtractOptions, FeatureName, FeatureRows, FeatureTokens, write_features};
+use albef::{Error, ImageSet};
 use albef_data::input::text_of_file;
 use albef_data::names;
 use anyhow::{Context, Result, bail};
-use serde_json::json;
 
 use crate::ExitStatus;
-use crate::arguments::{place, source, words};
+use crate::arguments::{named, place, source, words};
 use crate::device::DeviceArg;
 use crate::image_options::ImageOptions;
 use crate::models::{open_images, open_model};
@@ -17,15 +18,18 @@ use crate::output::say;
 use crate::progress::bar;
 use crate::warnings::{tell_notes, tell_truncated, tell_unusable};
 
+/// Texts that are encoded between two looks at the output.
+const TEXTS: usize = 256;
+
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Folder, tar shards or annotation list of images.
+    /// Folder, tar shards or annotation list of images; `-` for paths on standard input, a line each.
     #[arg(value_parser = source())]
     images: Option<String>,
     /// A text; may be given several times.
     #[arg(long, value_parser = words)]
     text: Vec<String>,
-    /// A file with a text in each line.
+    /// A file with a text in each line; `-` for standard input.
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
     /// Joined before the image paths of a list.
@@ -34,8 +38,17 @@ pub struct Arguments {
     /// Model folder, weights file or run [default: `models/mini`].
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Write a NumPy array `[rows, width]` of f32 here, and the names of its rows beside it as
-    /// `FILE.names.txt`, instead of JSON lines on standard output.
+    /// Each image together with each of its captions: the states of the multimodal encoder.
+    #[arg(long, requires = "images", conflicts_with_all = ["text", "texts"])]
+    pairs: bool,
+    /// The features of `[CLS]` alone, or of all tokens.
+    #[arg(long, default_value = "cls", value_name = "cls|all", value_parser = named::<FeatureTokens>)]
+    tokens: FeatureTokens,
+    /// The states of the encoders, before they are projected to the common space of images and texts.
+    #[arg(long, conflicts_with = "pairs")]
+    unprojected: bool,
+    /// Write to a file, not as JSON lines to standard output: `.npy` (an array of f32, with the names of its
+    /// rows in `FILE.names.txt`), `.safetensors` (`features`, `offsets` and the names in one file) or `.jsonl`.
     #[arg(long, value_name = "FILE", value_parser = place)]
     output: Option<PathBuf>,
     /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
@@ -48,58 +61,79 @@ pub struct Arguments {
     device: DeviceArg,
 }
 
-/// Names of the rows, each with `image` or `text`, and their features.
-#[derive(Default)]
-struct Rows {
-    names: Vec<(&'static str, String)>,
-    values: Vec<f32>,
-}
-
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
+    if a.images.as_deref() == Some("-") && a.texts.as_deref() == Some(Path::new("-")) {
+        bail!("standard input can be images or texts, not both");
+    }
     let texts = texts(a)?;
     let (device, reader) = (a.device.open()?, a.image_options.own());
-    let open = |source: &String| open_images(source, a.image_root.as_deref());
-    let images = a.images.as_ref().map(open).transpose()?;
+    let images = a.images.as_ref().map(|source| images(source, a)).transpose()?;
     let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
-    let mut rows = Rows::default();
-    let mut skipped = 0;
-    if let Some(images) = &images {
-        let features = model.embed_set(images, &bar())?;
-        tell_unusable("skipped", &features.skipped);
-        tell_notes(&reader);
-        skipped = features.skipped.len();
-        let name = |i: &usize| ("image", images.full_name(*i));
-        rows.names.extend(features.images.iter().map(name));
-        rows.values = features.values;
-    }
+    let options = ExtractOptions::default().tokens(a.tokens).projected(!a.unprojected && !a.pairs);
     let truncated = texts.iter().filter(|text| model.caption(text).truncated).count();
     tell_truncated(truncated, texts.len(), model.caption_limits());
-    for text in texts {
-        rows.values.extend(model.embed_text(&text)?);
-        rows.names.push(("text", text));
-    }
-    let width = model.embed_dim();
-    match &a.output {
-        Some(path) => {
-            let names: Vec<&str> = rows.names.iter().map(|(_, name)| name.as_str()).collect();
-            write_npy(path, &names, &rows.values, width)?;
-            eprintln!("{} rows in {}, {skipped} images skipped", names.len(), path.display());
-        }
-        None => {
-            for ((kind, name), feature) in rows.names.iter().zip(rows.values.chunks(width)) {
-                say!("{}", json!({*kind: names::readable(name), "feature": feature}))?;
+    let all_tokens = a.tokens == FeatureTokens::All;
+    let mut skipped = 0;
+    let mut extract = |each: &mut dyn FnMut(&FeatureName, &FeatureRows) -> albef::Result<()>| {
+        if let Some(images) = &images {
+            let unusable = model.extract_set(images, a.pairs, options, &bar(), each)?;
+            tell_unusable("skipped", &unusable);
+            tell_notes(&reader);
+            skipped = unusable.len();
+            if skipped == images.len() {
+                let (images, place) = (images.len(), format!(" in {}", images.source()));
+                return Err(Error::NoUsableImages { images, place, hint: String::new() });
             }
         }
+        for part in texts.chunks(TEXTS) {
+            for (text, rows) in part.iter().zip(model.extract_texts(part, options)?) {
+                each(&FeatureName { image: None, text: Some(text.clone()) }, &rows)?;
+            }
+        }
+        Ok(())
+    };
+    match &a.output {
+        Some(path) => {
+            let items = write_features(path, all_tokens, |sink| {
+                extract(&mut |name, rows| sink.push(name, rows))
+            })?;
+            eprintln!("{items} rows in {}, {skipped} images skipped", path.display());
+        }
+        None => extract(&mut |name, rows| {
+            let line = name.to_json(rows, all_tokens);
+            say!("{line}").map_err(|e| Error::Argument(format!("{e:#}")))
+        })?,
     }
     Ok(ExitStatus::Yes)
+}
+
+/// The images of a source, or of the paths on standard input.
+fn images(source: &str, a: &Arguments) -> Result<ImageSet> {
+    if source != "-" {
+        return open_images(source, a.image_root.as_deref());
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
+    let lines = bytes.split(|b| *b == b'\n').map(|line| names::text_of(line.trim_ascii_end()));
+    let paths: Vec<_> = lines.filter(|l| !l.is_empty()).map(|l| names::path_of(&l)).collect();
+    if paths.is_empty() {
+        bail!("nothing to embed: there is no path on standard input");
+    }
+    Ok(ImageSet::of_files(paths))
 }
 
 /// The texts of `--text` and `--texts`; an error if nothing is to be embedded.
 fn texts(a: &Arguments) -> Result<Vec<String>> {
     let mut texts = a.text.clone();
     if let Some(file) = &a.texts {
-        let bytes =
-            std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let bytes = match file.as_os_str() == "-" {
+            true => {
+                let mut bytes = Vec::new();
+                std::io::stdin().read_to_end(&mut bytes).map(|_| bytes)
+            }
+            false => std::fs::read(file),
+        };
+        let bytes = bytes.with_context(|| format!("cannot read {}", file.display()))?;
         let lines = text_of_file(file, &bytes)?;
         texts.extend(lines.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned));
     }

@@ -1,11 +1,11 @@
 //! Images of a folder, of tar shards, of an annotation list, or a single file.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use albef_data::dataset::{
-    Contents, Dataset, Location, Sample, Skipped, SourceSpec, load_images, read_source,
+    Contents, Dataset, Location, Sample, Skipped, SourceSpec, TaskFields, load_images, read_source,
     unread_formats,
 };
 use albef_data::image::{ImageReader, Normalization};
@@ -52,6 +52,19 @@ impl ImageSet {
         let data =
             Dataset::from_contents(Contents { samples, left_out, notes, ..Contents::default() });
         Self { skipped_members, ..Self::of_data(data) }
+    }
+
+    /// Image files, each by its path.
+    #[must_use]
+    pub fn of_files(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        let sample = |path: PathBuf| Sample {
+            name: names::text_of_path(&path),
+            location: Location::File(path),
+            captions: Vec::new(),
+            key: String::new(),
+            task: TaskFields::default(),
+        };
+        Self::from_samples(paths.into_iter().map(sample).collect())
     }
 
     /// Samples at hand.

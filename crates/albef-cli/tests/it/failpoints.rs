@@ -112,6 +112,28 @@ fn one_file_is_the_old_or_the_new_one_wherever_its_writing_ends() {
 }
 
 #[test]
+fn features_and_their_names_in_one_file_are_of_one_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let saved = dir.path().join("x.safetensors");
+    let embed = |text: &str| {
+        let mut command = albef();
+        command.args(["embed", "--text", text, "--output"]).arg(&saved);
+        command
+    };
+    run(&mut embed("a dog"));
+    let old = std::fs::read(&saved).unwrap();
+    run(&mut embed("a red square"));
+    let new = std::fs::read(&saved).unwrap();
+    let check = |_| {
+        let found = std::fs::read(&saved).unwrap();
+        assert!(found == old || found == new);
+        std::fs::write(&saved, &old).unwrap();
+    };
+    assert!(ended_everywhere(|| embed("a red square"), check) >= 4);
+    assert!(failed_everywhere(|| embed("a red square"), check) >= 4);
+}
+
+#[test]
 fn an_exported_model_is_whole_or_not_there() {
     let dir = tempfile::tempdir().unwrap();
     let whole = dir.path().join("whole");

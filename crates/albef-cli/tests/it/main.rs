@@ -10,6 +10,7 @@ mod compare;
 mod demo;
 mod disk;
 mod doctor;
+mod embed;
 mod evaluate;
 mod failpoints;
 mod finite;

@@ -1,11 +1,6 @@
 //! Features of image sets: what an index keeps.
 
-use std::io::Write;
-use std::path::Path;
-
 use albef_data::dataset::Skipped;
-use albef_data::names::shown;
-use albef_weights::write_atomic;
 
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -78,77 +73,5 @@ impl Pipeline {
             }),
             _ => Ok(out),
         }
-    }
-}
-
-/// Writes rows of `width` values as a NumPy array (format 1.0, little-endian f32) and their names, one per
-/// line with control characters and backslashes escaped, to `path` with `.names.txt` appended. Neither
-/// appears before both are written in full.
-///
-/// # Errors
-/// If a file cannot be written.
-pub fn write_npy(path: &Path, names: &[&str], values: &[f32], width: usize) -> Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".names.txt");
-    let rows = names.len();
-    let mut header =
-        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}");
-    // Magic number, version and length of the header come first; all is padded to a multiple of 64.
-    let prefix = 10;
-    let padded = (prefix + header.len() + 1).next_multiple_of(64) - prefix - 1;
-    header.extend(std::iter::repeat_n(' ', padded - header.len()));
-    header.push('\n');
-    write_atomic(path, |f| {
-        f.write_all(b"\x93NUMPY\x01\x00")?;
-        f.write_all(&(header.len() as u16).to_le_bytes())?;
-        f.write_all(header.as_bytes())?;
-        values.iter().try_for_each(|v| f.write_all(&v.to_le_bytes()))?;
-        f.flush()?;
-        f.get_ref().sync_all()?;
-        write_atomic(Path::new(&beside), |f| {
-            names.iter().try_for_each(|name| writeln!(f, "{}", shown(name)))
-        })
-        .map_err(std::io::Error::other)
-    })?;
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_array_has_the_layout_of_numpy() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x.npy");
-        write_npy(&path, &["a\nb", "c"], &[1.0, 0.5, -1.0, 2.0, 0.5, -1.0], 3).unwrap();
-        let bytes = std::fs::read(&path).unwrap();
-        let length = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-        assert_eq!((10 + length) % 64, 0);
-        let header = std::str::from_utf8(&bytes[10..10 + length]).unwrap();
-        assert!(header.contains("(2, 3)") && header.ends_with('\n'));
-        let values: Vec<f32> = bytes[10 + length..]
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|b| f32::from_le_bytes(*b))
-            .collect();
-        assert_eq!(values, [1.0, 0.5, -1.0, 2.0, 0.5, -1.0]);
-        let names = std::fs::read_to_string(dir.path().join("x.npy.names.txt")).unwrap();
-        assert_eq!(names, "a\\nb\nc\n");
-    }
-
-    #[test]
-    fn an_array_and_its_names_are_replaced_together_or_not_at_all() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x.npy");
-        write_npy(&path, &["a"], &[1.0], 1).unwrap();
-        let before = std::fs::read(&path).unwrap();
-        let names = dir.path().join("x.npy.names.txt");
-        std::fs::remove_file(&names).unwrap();
-        std::fs::create_dir(&names).unwrap();
-        write_npy(&path, &["b", "c"], &[1.0, 2.0], 1).unwrap_err();
-        assert_eq!(std::fs::read(&path).unwrap(), before);
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 }

@@ -82,7 +82,13 @@ impl Encoders {
     /// Unit-length image features `[B, E]` from the class tokens.
     #[must_use]
     pub fn image_feat(&self, image: &ImageStates) -> Tensor<2> {
-        normalize(self.vision_proj.forward(image.class_tokens()))
+        self.project_image(image.class_tokens())
+    }
+
+    /// Unit-length features `[R, E]` of states `[R, W]` of image tokens.
+    #[must_use]
+    pub fn project_image(&self, states: Tensor<2>) -> Tensor<2> {
+        normalize(self.vision_proj.forward(states))
     }
 
     /// Unit-length text features `[B, E]` from the states `[B, D]` of `[CLS]`.
