@@ -128,8 +128,8 @@ pub enum Change {
 pub struct Filter {
     /// Patterns of which the path below the root, or the whole path, must match one; empty for any.
     pub paths: Vec<PathPattern>,
-    /// Only images below these folders of the index; empty for any.
-    pub roots: Vec<RootId>,
+    /// Only images below one of these absolute folders; empty for any.
+    pub folders: Vec<PathBuf>,
     /// Only images of this time or later ([`Image::date`]).
     pub from: Option<i64>,
     /// Only images before this time.
@@ -145,7 +145,7 @@ impl Filter {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.paths.is_empty()
-            && self.roots.is_empty()
+            && self.folders.is_empty()
             && self.from.is_none()
             && self.before.is_none()
             && self.at_least.is_none()
@@ -157,13 +157,16 @@ impl Filter {
     pub fn passes(&self, image: &Image, root: &[u8]) -> bool {
         let date = image.date();
         image.status.is_ok()
-            && (self.roots.is_empty() || self.roots.contains(&image.root))
             && self.from.is_none_or(|from| date >= from)
             && self.before.is_none_or(|before| date < before)
             && self.at_least.is_none_or(|(w, h)| image.width >= w && image.height >= h)
             && self.camera.as_ref().is_none_or(|wanted| {
                 let camera = image.camera.as_deref().unwrap_or_default().to_lowercase();
                 camera.contains(&wanted.to_lowercase())
+            })
+            && (self.folders.is_empty() || {
+                let path = join(root, &image.path);
+                self.folders.iter().any(|folder| path.starts_with(folder))
             })
             && (self.paths.is_empty()
                 || self.paths.iter().any(|pattern| pattern.matches(root, &image.path)))
@@ -284,7 +287,8 @@ pub(crate) mod tests {
         assert!(!passes(Filter { at_least: Some((640, 481)), ..Filter::default() }));
         assert!(passes(Filter { camera: Some("d750".into()), ..Filter::default() }));
         assert!(!passes(Filter { camera: Some("canon".into()), ..Filter::default() }));
-        assert!(!passes(Filter { roots: vec![2], ..Filter::default() }));
+        assert!(passes(Filter { folders: vec!["/r".into()], ..Filter::default() }));
+        assert!(!passes(Filter { folders: vec!["/r/a".into()], ..Filter::default() }));
         let broken = Image { status: Status::Broken("x".into()), ..image(b"a.jpg") };
         assert!(!Filter::default().passes(&broken, b"/r"));
     }

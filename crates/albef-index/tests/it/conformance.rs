@@ -277,7 +277,9 @@ fn filters(store: &dyn Store) {
     check(path("*.jpg"), &[0, 2, 3]);
     check(path("2023/*"), &[0, 1]);
     check(path("/photos/2024/**"), &[2]);
-    check(Filter { roots: vec![other], ..Filter::default() }, &[3]);
+    check(Filter { folders: vec!["/other".into()], ..Filter::default() }, &[3]);
+    let folders = vec!["/other".into(), "/photos/2023".into()];
+    check(Filter { folders, ..Filter::default() }, &[0, 1, 3]);
     // Without a date of its own, that of the file counts.
     check(Filter { from: Some(200), ..Filter::default() }, &[1, 2, 3]);
     check(Filter { before: Some(300), ..Filter::default() }, &[0, 1]);
