@@ -206,6 +206,16 @@ pub fn dots(values: &[f16], query: &[f32], scores: &mut [f32], kernel: Kernel) {
     }
 }
 
+/// An `f16` as `f32` by arithmetic that compilers turn into vector instructions, which the conversion of the library is
+/// not on processors without one of their own.
+fn widened(value: f16) -> f32 {
+    let bits = u32::from(value.to_bits());
+    // The exponents differ by 112; the product also makes subnormal numbers normal.
+    let magnitude = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits((127 + 112) << 23);
+    let magnitude = if bits & 0x7c00 == 0x7c00 { f32::NAN } else { magnitude };
+    f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16)
+}
+
 /// Sixteen sums side by side, so that the compiler can use what vectors it has.
 fn portable(row: &[f16], query: &[f32]) -> f32 {
     const LANES: usize = 16;
@@ -214,21 +224,21 @@ fn portable(row: &[f16], query: &[f32]) -> f32 {
     let (queries, query_rest) = query.as_chunks::<LANES>();
     for (r, q) in rows.iter().zip(queries) {
         for i in 0..LANES {
-            sums[i] += r[i].to_f32() * q[i];
+            sums[i] += widened(r[i]) * q[i];
         }
     }
-    let rest: f32 = row_rest.iter().zip(query_rest).map(|(r, q)| r.to_f32() * q).sum();
+    let rest: f32 = row_rest.iter().zip(query_rest).map(|(r, q)| widened(*r) * q).sum();
     sums.iter().sum::<f32>() + rest
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m128i, __m256i, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadu_si128, _mm_movehl_ps,
-        _mm_shuffle_ps, _mm256_add_ps, _mm256_castps256_ps128, _mm256_cvtph_ps,
-        _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-        _mm256_setzero_ps, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_reduce_add_ps,
-        _mm512_setzero_ps,
+        __m128i, __m256i, _MM_HINT_T0, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadu_si128,
+        _mm_movehl_ps, _mm_prefetch, _mm_shuffle_ps, _mm256_add_ps, _mm256_castps256_ps128,
+        _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+        _mm256_loadu_si256, _mm256_setzero_ps, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+        _mm512_reduce_add_ps, _mm512_setzero_ps,
     };
 
     use half::f16;
@@ -236,8 +246,18 @@ mod x86 {
     /// Rows that share the loads of the query.
     const ROWS: usize = 4;
 
+    /// Asks for what is read a little later. Rows side by side are no pattern that the processor foresees.
+    #[inline(always)]
+    fn prefetch(rows: &[f16], at: usize) {
+        /// Values ahead: 4 KiB.
+        const AHEAD: usize = 2048;
+        let later = rows.as_ptr().wrapping_add(at + AHEAD);
+        // SAFETY: asking for an address has no effect but on caches, wherever it is.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(later.cast()) };
+    }
+
     fn rest(row: &[f16], query: &[f32], from: usize) -> f32 {
-        row[from..].iter().zip(&query[from..]).map(|(r, q)| r.to_f32() * q).sum()
+        row[from..].iter().zip(&query[from..]).map(|(r, q)| super::widened(*r) * q).sum()
     }
 
     /// # Safety
@@ -245,24 +265,40 @@ mod x86 {
     #[target_feature(enable = "avx512f")]
     pub unsafe fn avx512(values: &[f16], query: &[f32], scores: &mut [f32]) {
         let width = query.len();
+        let (groups, single) = scores.as_chunks_mut::<ROWS>();
+        let tail = groups.len() * ROWS * width;
+        for (out, rows) in groups.iter_mut().zip(values.chunks_exact((ROWS * width).max(1))) {
+            avx512_rows(rows, query, out);
+        }
+        for (out, row) in
+            single.as_chunks_mut::<1>().0.iter_mut().zip(values[tail..].chunks_exact(width.max(1)))
+        {
+            avx512_rows(row, query, out);
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    fn avx512_rows<const N: usize>(rows: &[f16], query: &[f32], out: &mut [f32; N]) {
+        let width = query.len();
         let whole = width / 16 * 16;
-        for (group, out) in scores.chunks_mut(ROWS).enumerate() {
-            let rows = &values[group * ROWS * width..][..out.len() * width];
-            let mut sums = [_mm512_setzero_ps(); ROWS];
-            for at in (0..whole).step_by(16) {
-                // SAFETY: 16 values from `at` on are within the query.
-                let q = unsafe { _mm512_loadu_ps(query.as_ptr().add(at)) };
-                for r in 0..out.len() {
-                    // SAFETY: 16 values from `at` on are within row `r`.
-                    let v = unsafe {
-                        _mm256_loadu_si256(rows.as_ptr().add(r * width + at).cast::<__m256i>())
-                    };
-                    sums[r] = _mm512_fmadd_ps(_mm512_cvtph_ps(v), q, sums[r]);
-                }
+        assert!(rows.len() >= N * width, "each score has its row");
+        let mut sums = [_mm512_setzero_ps(); N];
+        for at in (0..whole).step_by(16) {
+            // SAFETY: 16 values from `at` on are within the query.
+            let q = unsafe { _mm512_loadu_ps(query.as_ptr().add(at)) };
+            for (r, sum) in sums.iter_mut().enumerate() {
+                prefetch(rows, r * width + at);
+                // SAFETY: 16 values from `at` on are within row `r`.
+                let v = unsafe {
+                    _mm256_loadu_si256(rows.as_ptr().add(r * width + at).cast::<__m256i>())
+                };
+                *sum = _mm512_fmadd_ps(_mm512_cvtph_ps(v), q, *sum);
             }
-            for (r, score) in out.iter_mut().enumerate() {
-                let row = &rows[r * width..(r + 1) * width];
-                *score = _mm512_reduce_add_ps(sums[r]) + rest(row, query, whole);
+        }
+        for (r, (score, sum)) in out.iter_mut().zip(sums).enumerate() {
+            *score = _mm512_reduce_add_ps(sum);
+            if whole < width {
+                *score += rest(&rows[r * width..(r + 1) * width], query, whole);
             }
         }
     }
@@ -272,36 +308,52 @@ mod x86 {
     #[target_feature(enable = "avx2,fma,f16c")]
     pub unsafe fn avx2(values: &[f16], query: &[f32], scores: &mut [f32]) {
         let width = query.len();
+        let (groups, single) = scores.as_chunks_mut::<ROWS>();
+        let tail = groups.len() * ROWS * width;
+        for (out, rows) in groups.iter_mut().zip(values.chunks_exact((ROWS * width).max(1))) {
+            avx2_rows(rows, query, out);
+        }
+        for (out, row) in
+            single.as_chunks_mut::<1>().0.iter_mut().zip(values[tail..].chunks_exact(width.max(1)))
+        {
+            avx2_rows(row, query, out);
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn avx2_rows<const N: usize>(rows: &[f16], query: &[f32], out: &mut [f32; N]) {
+        let width = query.len();
         let whole = width / 16 * 16;
-        for (group, out) in scores.chunks_mut(ROWS).enumerate() {
-            let rows = &values[group * ROWS * width..][..out.len() * width];
-            let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
-            for at in (0..whole).step_by(16) {
-                // SAFETY: 16 values from `at` on are within the query.
-                let q = unsafe {
-                    [
-                        _mm256_loadu_ps(query.as_ptr().add(at)),
-                        _mm256_loadu_ps(query.as_ptr().add(at + 8)),
-                    ]
-                };
-                for r in 0..out.len() {
-                    for half in 0..2 {
-                        // SAFETY: 16 values from `at` on are within row `r`.
-                        let v = unsafe {
-                            let from = rows.as_ptr().add(r * width + at + 8 * half);
-                            _mm_loadu_si128(from.cast::<__m128i>())
-                        };
-                        sums[r][half] = _mm256_fmadd_ps(_mm256_cvtph_ps(v), q[half], sums[r][half]);
-                    }
+        assert!(rows.len() >= N * width, "each score has its row");
+        let mut sums = [[_mm256_setzero_ps(); 2]; N];
+        for at in (0..whole).step_by(16) {
+            // SAFETY: 16 values from `at` on are within the query.
+            let q = unsafe {
+                [
+                    _mm256_loadu_ps(query.as_ptr().add(at)),
+                    _mm256_loadu_ps(query.as_ptr().add(at + 8)),
+                ]
+            };
+            for (r, sums) in sums.iter_mut().enumerate() {
+                prefetch(rows, r * width + at);
+                for (half, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: 16 values from `at` on are within row `r`.
+                    let v = unsafe {
+                        let from = rows.as_ptr().add(r * width + at + 8 * half);
+                        _mm_loadu_si128(from.cast::<__m128i>())
+                    };
+                    *sum = _mm256_fmadd_ps(_mm256_cvtph_ps(v), q[half], *sum);
                 }
             }
-            for (r, score) in out.iter_mut().enumerate() {
-                let sum = _mm256_add_ps(sums[r][0], sums[r][1]);
-                let four = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
-                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-                let one = _mm_add_ss(two, _mm_shuffle_ps::<1>(two, two));
-                let row = &rows[r * width..(r + 1) * width];
-                *score = _mm_cvtss_f32(one) + rest(row, query, whole);
+        }
+        for (r, (score, sums)) in out.iter_mut().zip(sums).enumerate() {
+            let sum = _mm256_add_ps(sums[0], sums[1]);
+            let four = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            let one = _mm_add_ss(two, _mm_shuffle_ps::<1>(two, two));
+            *score = _mm_cvtss_f32(one);
+            if whole < width {
+                *score += rest(&rows[r * width..(r + 1) * width], query, whole);
             }
         }
     }
@@ -393,6 +445,17 @@ mod tests {
         assert!((2..6).all(|threads| with(threads) == one));
         assert!(one.windows(2).all(|w| w[0].score > w[1].score || w[0].id < w[1].id));
         assert!(one[0].id < 100, "the lowest number of 400 equal rows: {:?}", one[0]);
+    }
+
+    #[test]
+    fn every_number_is_widened_to_itself() {
+        for bits in 0..=u16::MAX {
+            let value = f16::from_bits(bits);
+            let (found, expected) = (widened(value), value.to_f32());
+            // Infinity is no value of a vector either.
+            let same = if value.is_finite() { found == expected } else { found.is_nan() };
+            assert!(same, "{bits:#x}: {found} {expected}");
+        }
     }
 
     #[test]

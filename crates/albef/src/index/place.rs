@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use albef_data::names;
 use albef_index::{
-    Control, Embedded, Encoder, IndexError, Store, Update, UpdateOptions, bytes_of, check_identity,
-    default_folder, folders, indexes, path_of, update,
+    Control, Embedded, Encoder, IndexError, Status, Store, Update, UpdateOptions, bytes_of,
+    check_identity, default_folder, folders, indexes, path_of, update,
 };
 
 use super::IndexEncoder;
@@ -173,4 +173,57 @@ pub fn open_current(
 /// As [`Embedded::read`].
 pub fn open_to_read(place: &Place) -> Result<Embedded> {
     Ok(Embedded::read(&place.index)?)
+}
+
+/// What bringing an index up to date would do, as far as names, sizes and times of files tell. Nothing is written, not
+/// even where there is no index yet.
+///
+/// # Errors
+/// As [`update`].
+pub fn dry_run(place: &Place, encoder: &IndexEncoder<'_>, control: &Control) -> Result<Update> {
+    let (mut report, mut roots) = (Update::default(), Vec::new());
+    if Embedded::exists(&place.index) {
+        let store = Embedded::read(&place.index)?;
+        let options = UpdateOptions { dry_run: true, ..UpdateOptions::default() };
+        report = update(&store, encoder, &options, control)?;
+        roots = store.roots()?.iter().map(|root| path_of(&root.path)).collect();
+    }
+    for folder in &place.folders {
+        if !roots.iter().any(|root| folder.starts_with(root)) {
+            let found = albef_index::walk(folder, control.cancellation())?;
+            report.found += found.images.len() as u64;
+            report.added += found.images.len() as u64;
+            report.unread += found.unread.len() as u64;
+            report.unread_files.extend(found.unread);
+        }
+    }
+    Ok(report)
+}
+
+impl OpenIndex {
+    /// # Errors
+    /// If the index has no image, or none that can be used: then there is nothing to search.
+    pub fn check_not_empty(&self, source: &str) -> Result<()> {
+        let info = self.store.info()?;
+        if info.images > 0 {
+            return Ok(());
+        }
+        if info.broken == 0 {
+            let unread = self.update.as_ref().map_or(&[][..], |u| &u.unread_files);
+            let hint = albef_data::dataset::unread_formats(unread);
+            let hint =
+                hint.map_or(String::new(), |line| format!(": {line}; convert them to JPEG or PNG"));
+            return Err(Error::NoImages { source_path: source.to_owned(), hint });
+        }
+        let mut first = String::new();
+        self.store.for_each(&mut |record| {
+            if let (true, Status::Broken(reason)) = (first.is_empty(), &record.image.status) {
+                let name = names::shown(&names::text_of(&record.image.path));
+                first = format!("; the first is {name}: {reason}");
+            }
+            Ok(())
+        })?;
+        let images = usize::try_from(info.broken).unwrap_or(usize::MAX);
+        Err(Error::NoUsableImages { images, place: format!(" in {source}"), hint: first })
+    }
 }
