@@ -6,7 +6,10 @@ use clap::{Command, CommandFactory};
 const GROUPS: [(&str, &[&str]); 4] = [
     (
         "Use a model",
-        &["search", "match", "classify", "ask", "entail", "reason", "predict", "ground", "embed"],
+        &[
+            "search", "index", "match", "classify", "ask", "entail", "reason", "predict", "ground",
+            "embed",
+        ],
     ),
     ("Train", &["demo", "pretrain", "finetune", "data"]),
     ("Measure", &["evaluate", "compare", "analyse", "reproduce"]),
@@ -17,10 +20,24 @@ const EXIT_CODES: &str =
     "Exit codes: 0 done, 1 a negative answer or an interrupted run, 2 an error.";
 
 /// Examples of a command, one a line.
-const EXAMPLES: [(&str, &[&str]); 13] = [
+const EXAMPLES: [(&str, &[&str]); 14] = [
     (
         "search",
-        &["albef search \"a red car\" photos", "albef search \"a dog\" photos --top-k 3 --json"],
+        &[
+            "albef search \"a red car\" photos",
+            "albef search \"a dog\" photos --top-k 3 --json",
+            "albef search \"a beach\" photos --minus people --after 2024 --path '*.jpg'",
+            "albef search --like photo.jpg photos --paths -0 | xargs -0 ls",
+        ],
+    ),
+    (
+        "index",
+        &[
+            "albef index photos",
+            "albef index photos --watch",
+            "albef index status",
+            "albef index dups --bits 4",
+        ],
     ),
     ("match", &["albef match photo.jpg \"a dog on a beach\""]),
     ("classify", &["albef classify photo.jpg \"a black dog\" \"a cat\" \"a horse\""]),

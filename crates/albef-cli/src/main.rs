@@ -20,6 +20,7 @@ mod evaluate_vqa_results;
 mod ground;
 mod help;
 mod image_options;
+mod index;
 mod inspect;
 mod models;
 mod output;
@@ -27,6 +28,7 @@ mod predict;
 mod progress;
 mod reproduce;
 mod search;
+mod search_filters;
 mod train;
 mod warnings;
 
@@ -93,6 +95,8 @@ enum Command {
     Compare(compare::Arguments),
     /// Find the images that fit a text.
     Search(search::SearchArguments),
+    /// Index the images of folders, keep the index current, find duplicates.
+    Index(index::Arguments),
     /// Write the features of images and texts, for other programs.
     Embed(embed::Arguments),
     /// Say how well a text fits an image.
@@ -188,6 +192,7 @@ fn main() -> ExitCode {
         Command::Analyse(a) => analyse::run(&a),
         Command::Compare(a) => compare::run(&a),
         Command::Search(a) => search::search(&a),
+        Command::Index(a) => index::run(&a),
         Command::Embed(a) => embed::run(&a),
         Command::Match(a) => search::match_pair(&a),
         Command::Inspect(a) => inspect::run(&a),

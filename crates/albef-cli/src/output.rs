@@ -17,6 +17,16 @@ pub fn line(line: Arguments<'_>) -> Result<()> {
     write(format_args!("{line}\n"))
 }
 
+/// Writes bytes as they are, for other programs: names of files. A reader that has seen enough is no error.
+pub fn raw(bytes: &[u8]) -> Result<()> {
+    match stdout().lock().write_all(bytes) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(e).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Writes what has its line ends already. A reader that has seen enough is no error.
 pub fn write(text: Arguments<'_>) -> Result<()> {
     let text = text.to_string();
@@ -24,10 +34,5 @@ pub fn write(text: Arguments<'_>) -> Result<()> {
         true => harmless_json(&text),
         false => harmless(&text),
     };
-    match stdout().lock().write_all(safe.as_bytes()) {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
-            Err(e).context("cannot write to standard output")
-        }
-        _ => Ok(()),
-    }
+    raw(safe.as_bytes())
 }

@@ -3,7 +3,8 @@
 use std::sync::Mutex;
 
 use albef::Control;
-use indicatif::{ProgressBar, ProgressStyle};
+use albef::index::Control as IndexControl;
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 /// Shows each phase as a bar that disappears at its end.
 pub fn bar() -> Control {
@@ -20,6 +21,31 @@ pub fn bar() -> Control {
         });
         bar.set_length(p.total);
         bar.set_message(p.phase.to_owned());
+        bar.set_position(p.done);
+        if p.done >= p.total {
+            bar.finish_and_clear();
+            *shown = None;
+        }
+    })
+}
+
+/// Shows how an index is brought up to date: a bar with rate and time left, on a terminal only.
+pub fn index_bar() -> IndexControl {
+    let shown: Mutex<Option<ProgressBar>> = Mutex::new(None);
+    IndexControl::new().on_progress(move |p| {
+        let Ok(mut shown) = shown.lock() else { return };
+        let bar = shown.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg}");
+            let bar = ProgressBar::new(p.total);
+            match style {
+                Ok(style) => bar.with_style(style),
+                Err(_) => bar,
+            }
+        });
+        let left = p.eta.map_or(String::new(), |eta| format!(", {} left", HumanDuration(eta)));
+        bar.set_prefix(p.phase);
+        bar.set_length(p.total);
+        bar.set_message(format!("{:.1}/s{left}", p.rate));
         bar.set_position(p.done);
         if p.done >= p.total {
             bar.finish_and_clear();

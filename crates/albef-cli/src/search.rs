@@ -3,27 +3,34 @@
 use std::path::PathBuf;
 
 use albef::eval::retrieval::Score;
+use albef::index::{
+    Encoder, IndexEncoder, IndexQuery, Place, Store, UpdateOptions, is_photo_folder, open_current,
+};
 use albef::inference::{Match, SearchOptions};
+use albef_data::names::{path_of, shown};
 use anyhow::{Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::ExitStatus;
 use crate::arguments::{named, source, words};
 use crate::device::DeviceArg;
 use crate::image_options::ImageOptions;
+use crate::index::tell_update;
 use crate::models::{open_image, open_images, open_model};
-use crate::output::say;
-use crate::progress::bar;
+use crate::output::{raw, say};
+use crate::progress::{bar, index_bar};
+use crate::search_filters::IndexOptions;
 use crate::warnings::{members, tell_notes, tell_truncated, tell_unusable};
 
 #[derive(clap::Args)]
 pub struct SearchArguments {
-    /// What to look for.
+    /// What to look for; with --like the first folder instead.
     #[arg(value_parser = words)]
-    text: String,
-    /// Folder, tar shards, annotation list or an image.
-    #[arg(value_parser = source())]
-    path: String,
+    text: Option<String>,
+    /// Folders, which are indexed; or tar shards, an annotation list or an image. Without any, the only index of this
+    /// user.
+    #[arg(value_name = "PATH", value_parser = source())]
+    paths: Vec<String>,
     /// Joined before the image paths of a list.
     #[arg(long)]
     image_root: Option<PathBuf>,
@@ -46,6 +53,8 @@ pub struct SearchArguments {
     image_res: Option<usize>,
     #[command(flatten)]
     images: ImageOptions,
+    #[command(flatten)]
+    index: IndexOptions,
     #[command(flatten)]
     device: DeviceArg,
     /// One JSON object on standard output.
@@ -77,36 +86,133 @@ pub struct MatchArguments {
 }
 
 pub fn search(a: &SearchArguments) -> Result<ExitStatus> {
+    let (mut text, mut paths) = (a.text.as_deref(), a.paths.clone());
+    if !a.index.like.is_empty() {
+        paths.splice(0..0, text.take().map(str::to_owned));
+    } else if text.is_none() && a.index.plus.is_empty() {
+        bail!("nothing to look for: write what the images should show, or name one with --like");
+    }
+    let folders = paths.iter().all(|path| is_photo_folder(&path_of(path)));
+    if folders && a.image_root.is_none() && !a.index.no_index {
+        return search_index(a, text, &paths);
+    }
+    let options = a.index.given();
+    if let Some(first) = options.first() {
+        bail!(
+            "{first} works on folders of images, which are indexed, not on lists, archives and single images"
+        );
+    }
+    match (text, &paths[..]) {
+        (Some(text), [path]) => search_once(a, text, path),
+        (_, []) => bail!("name the folder to be searched"),
+        _ => bail!(
+            "of lists, archives and images one is searched at a time; several folders are indexed"
+        ),
+    }
+}
+
+/// Encodes all images now, and keeps nothing.
+fn search_once(a: &SearchArguments, text: &str, path: &str) -> Result<ExitStatus> {
     let device = a.device.open()?;
-    let images = open_images(&a.path, a.image_root.as_deref())?;
+    let images = open_images(path, a.image_root.as_deref())?;
     let reader = a.images.own();
     let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
     let options = SearchOptions::default().top_k(a.top_k).rerank_k(a.rerank_k).score(a.score);
-    let (found, skipped) = model.search(&images, &a.text, &options, &bar())?;
+    let (found, skipped) = model.search(&images, text, &options, &bar())?;
     tell_unusable("skipped", &skipped);
     tell_notes(&reader);
     tell_truncated(found.truncated.into(), 1, model.caption_limits());
     if a.json {
         let mut value = serde_json::to_value(&found)?;
         let all = images.skipped_members();
-        let (members, truncated) = (members(all).len(), usize::from(found.truncated));
-        value["unread_files"] = json!(all.len() - members);
-        value["skipped"] = json!(skipped.len());
-        value["skipped_members"] = json!(members);
-        value["truncated_texts"] = json!(truncated);
-        // Names of the last release.
-        value["left_out"] = json!(members);
-        value["cut_texts"] = json!(truncated);
+        let members = members(all);
+        let unread = all.len() - members.len();
+        add_counts(&mut value, skipped.len() as u64, unread as u64, found.truncated);
+        value["skipped_members"] = json!(members.len());
+        value["left_out"] = json!(members.len());
         say!("{value}")?;
     } else {
         say!("  score  match   cosine  image")?;
         for hit in &found.results {
-            let probability = hit.probability.map_or("-".to_owned(), |p| format!("{p:.3}"));
             let name = images.name(hit.index);
-            say!("{:>7.2}  {probability:>5}  {:>7.3}  {name}", hit.score, hit.cosine)?;
+            print_hit(hit.score, hit.probability, hit.cosine, &name)?;
         }
     }
     Ok(ExitStatus::Yes)
+}
+
+/// Brings the index of the folders up to date and searches it.
+fn search_index(a: &SearchArguments, text: Option<&str>, paths: &[String]) -> Result<ExitStatus> {
+    let (device, reader) = (a.device.open()?, a.images.own());
+    let like: Vec<_> =
+        a.index.like.iter().map(|path| open_image(path, &reader)).collect::<Result<_>>()?;
+    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
+    let encoder = IndexEncoder::new(&model);
+    let fingerprint = encoder.identity().fingerprint;
+    let folders: Vec<PathBuf> = paths.iter().map(|path| path_of(path)).collect();
+    let place = Place::find(&folders, a.index.index.as_deref(), Some(&fingerprint))?;
+    let opened = open_current(&place, &encoder, &UpdateOptions::default(), &index_bar())?;
+    if let Some(update) = &opened.update {
+        tell_update(update);
+        tell_notes(&reader);
+    }
+    if let Some(reason) = &opened.stale {
+        tracing::info!("searching the index as it is: {reason}");
+    }
+    opened.check_not_empty(&paths.join(", "))?;
+    let query = IndexQuery {
+        text: text.map(str::to_owned),
+        like,
+        terms: a.index.terms(),
+        filter: a.index.filter(place.folders),
+        options: SearchOptions::default().top_k(a.top_k).rerank_k(a.rerank_k).score(a.score),
+        page: a.index.page.unwrap_or(1),
+    };
+    let found = encoder.search(&opened.store, &query, &bar())?;
+    tell_unusable("skipped", &found.skipped);
+    tell_truncated(found.truncated.into(), 1, model.caption_limits());
+    if a.index.paths_only {
+        let end: &[u8] = if a.index.null { b"\0" } else { b"\n" };
+        for hit in &found.results {
+            raw(&[hit.file.as_os_str().as_encoded_bytes(), end].concat())?;
+        }
+    } else if a.json {
+        let mut value = serde_json::to_value(&found)?;
+        let skipped = opened.store.info()?.broken + found.skipped.len() as u64;
+        let unread = opened.update.map_or(0, |update| update.unread);
+        add_counts(&mut value, skipped, unread, found.truncated);
+        value["index"] = json!(place.index.display().to_string());
+        say!("{value}")?;
+    } else {
+        say!("  score  match   cosine  image")?;
+        for hit in &found.results {
+            let copies = match hit.copies.len() {
+                0 => String::new(),
+                1 => " (and 1 copy)".into(),
+                n => format!(" (and {n} copies)"),
+            };
+            let name = shown(&hit.image);
+            print_hit(hit.score, hit.probability, hit.cosine, &format!("{name}{copies}"))?;
+        }
+        if found.more {
+            eprintln!("more with --page {}", found.page + 1);
+        }
+    }
+    Ok(ExitStatus::Yes)
+}
+
+/// Counts of what was not used as given, and their names of the last release.
+fn add_counts(value: &mut Value, skipped: u64, unread: u64, truncated: bool) {
+    let truncated = usize::from(truncated);
+    value["unread_files"] = json!(unread);
+    value["skipped"] = json!(skipped);
+    value["truncated_texts"] = json!(truncated);
+    value["cut_texts"] = json!(truncated);
+}
+
+fn print_hit(score: f32, probability: Option<f64>, cosine: f32, name: &str) -> Result<()> {
+    let probability = probability.map_or("-".to_owned(), |p| format!("{p:.3}"));
+    say!("{score:>7.2}  {probability:>5}  {cosine:>7.3}  {name}")
 }
 
 pub fn match_pair(a: &MatchArguments) -> Result<ExitStatus> {

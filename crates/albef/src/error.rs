@@ -180,6 +180,10 @@ pub enum Error {
     /// Weights could not be read or written.
     #[error(transparent)]
     Weights(#[from] albef_weights::WeightsError),
+    /// An index of images could not be read or written.
+    #[cfg(feature = "index")]
+    #[error(transparent)]
+    Index(#[from] albef_index::IndexError),
     /// A text without words, where a text is the query.
     #[error("the text is empty, which says nothing about an image; write some words")]
     EmptyText,

@@ -7,6 +7,7 @@
 //! | to | start at |
 //! | --- | --- |
 //! | embed, search, match, classify, ground | [`Pipeline`], options and results in [`inference`] |
+//! | search one's own images through an index | `index` (feature `index`) |
 //! | ask, entail, reason about two images, label | [`task::TaskRef`] and [`task::Query`] |
 //! | train | [`train::run()`] |
 //! | evaluate | [`task::TaskRef`], figures in [`eval`] |
@@ -25,6 +26,8 @@ mod fault;
 pub mod golden;
 mod gradcam;
 mod images;
+#[cfg(feature = "index")]
+pub mod index;
 pub mod inference;
 mod init;
 pub mod inspect;

@@ -32,4 +32,4 @@ pub use tasks::{
     EntryContext, ImageRoots, ReadEntry, Target, TaskFields, first_entry, number_field,
     read_entries, read_list, repeated_ids, text_field,
 };
-pub use unread::unread_formats;
+pub use unread::{Looks, looks, refusal, unread_formats};

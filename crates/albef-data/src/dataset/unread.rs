@@ -34,7 +34,8 @@ const OTHERS: [&str; 20] = [
 ];
 
 /// What a file is to a reader of images.
-pub(super) enum Looks {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looks {
     /// An image of a format that is read.
     Image,
     /// An image of this format, which is not read.
@@ -43,8 +44,9 @@ pub(super) enum Looks {
     Other,
 }
 
-/// Looks at the name, and at the first bytes where it does not tell.
-pub(super) fn looks(path: &Path) -> Looks {
+/// What a file is, by its name, and by its first bytes where the name does not tell.
+#[must_use]
+pub fn looks(path: &Path) -> Looks {
     if is_picture(path) {
         return Looks::Image;
     }
@@ -73,7 +75,8 @@ fn head(path: &Path) -> Option<Vec<u8>> {
 }
 
 /// The error about an image of a format that is not read.
-pub(super) fn refusal(format: &'static str) -> ImageError {
+#[must_use]
+pub fn refusal(format: &'static str) -> ImageError {
     let detail = format!("{format} is not supported; convert it to JPEG or PNG");
     ImageError { kind: Kind::Unsupported(format), detail }
 }

@@ -5,8 +5,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Background, DecodeOptions, ImageNotes, RgbImage, open_noted};
-use crate::error::DataError;
+use super::{Background, DecodeOptions, ImageNotes, RgbImage, decode_noted, open_noted};
+use crate::error::{DataError, ImageError};
 
 /// Reads images by the same options, and counts those with an orientation, with transparency and with
 /// several frames, each image once. Clones count together.
@@ -42,6 +42,16 @@ impl ImageReader {
     pub fn open(&self, path: &Path) -> Result<RgbImage, DataError> {
         let (image, notes) = open_noted(path, &self.options)?;
         self.note(path, notes);
+        Ok(image)
+    }
+
+    /// Decodes the bytes of a file, told apart from others by `key`.
+    ///
+    /// # Errors
+    /// Names the class of the error.
+    pub fn decode(&self, key: impl Hash, bytes: &[u8]) -> Result<RgbImage, ImageError> {
+        let (image, notes) = decode_noted(bytes, &self.options)?;
+        self.note(key, notes);
         Ok(image)
     }
 

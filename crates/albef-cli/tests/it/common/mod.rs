@@ -6,14 +6,20 @@ pub mod official;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use albef_data::image::RgbImage;
 use albef_data::scenes::png;
 use serde_json::{Value, json};
 
-/// The program.
+/// The program. Indexes that it makes on its own go to a folder of this run of the tests.
 pub fn albef() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_albef"))
+    static DATA: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let place = env!("CARGO_TARGET_TMPDIR");
+    let data = DATA.get_or_init(|| tempfile::tempdir_in(place).unwrap());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_albef"));
+    command.env("XDG_DATA_HOME", data.path());
+    command
 }
 
 /// What a finished run of the program wrote to standard error.

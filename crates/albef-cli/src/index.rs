@@ -1,0 +1,402 @@
+//! `albef index`: the index of one's own images.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use albef::index::{
+    Control, DuplicateOptions, Embedded, Encoder, IndexEncoder, IndexError, Place, Record, Root,
+    Store, Update, UpdateOptions, dry_run, duplicates, join, open_to_read, path_of, repair, update,
+};
+use albef_data::dataset::unread_formats;
+use albef_data::names;
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::ExitStatus;
+use crate::device::DeviceArg;
+use crate::image_options::ImageOptions;
+use crate::models::open_model;
+use crate::output::{raw, say};
+use crate::progress::index_bar;
+use crate::train::interruptible;
+use crate::warnings::{tell_first, tell_notes, tell_unusable};
+
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    /// Folders of images; without any, those that the index has.
+    #[arg(value_name = "FOLDER")]
+    folders: Vec<PathBuf>,
+    /// Folder of the index [default: one for each set of folders, in `$XDG_DATA_HOME/albef/index` or
+    /// `~/.local/share/albef/index`].
+    #[arg(long, value_name = "DIR")]
+    index: Option<PathBuf>,
+    /// Model folder, weights file or run [default: `models/mini`].
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Threads that read and decode images; all cores if not given.
+    #[arg(long, value_parser = crate::arguments::at_least_one)]
+    workers: Option<usize>,
+    /// Say what would be done, and write nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Encode all images again if the index has the vectors of another model or of other image options.
+    #[arg(long, conflicts_with = "dry_run")]
+    reencode: bool,
+    /// Keep the index current until interrupted: look for changes every so many seconds.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "10")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "dry_run")]
+    watch: Option<u32>,
+    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
+    /// position table is interpolated.
+    #[arg(long, value_name = "PIXELS")]
+    image_res: Option<usize>,
+    #[command(flatten)]
+    images: ImageOptions,
+    #[command(flatten)]
+    device: DeviceArg,
+    /// One JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Say what an index holds, and which images cannot be used.
+    Status(PlaceArguments),
+    /// Hold an index against its checksums; exit code 1 if it is damaged.
+    Verify(PlaceArguments),
+    /// Mend a damaged index from what is there.
+    Repair(PlaceArguments),
+    /// Free the space of forgotten images.
+    Gc(PlaceArguments),
+    /// Find copies and images that look alike; nothing is deleted.
+    Dups(DupsArguments),
+}
+
+#[derive(clap::Args)]
+pub struct PlaceArguments {
+    /// Folders of the index; needed where there are several indexes.
+    #[arg(value_name = "FOLDER")]
+    folders: Vec<PathBuf>,
+    /// Folder of the index.
+    #[arg(long, value_name = "DIR")]
+    index: Option<PathBuf>,
+    /// One JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct DupsArguments {
+    #[command(flatten)]
+    place: PlaceArguments,
+    /// Images whose features have at least this cosine count as duplicates too. All are compared with all.
+    #[arg(long, value_name = "COSINE", value_parser = crate::arguments::share)]
+    cosine: Option<f32>,
+    /// Images whose perceptual hashes differ in at most this many of 64 bits count as duplicates too; about 4 for
+    /// resized and recompressed images.
+    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u32).range(0..=64))]
+    bits: Option<u32>,
+    /// Print only the paths that are not to be kept, one a line.
+    #[arg(long, conflicts_with = "json")]
+    paths: bool,
+    /// With --paths: end each path with a NUL byte instead of a line feed, as `xargs -0` reads it.
+    #[arg(short = '0', long, requires = "paths")]
+    null: bool,
+}
+
+pub fn run(a: &Arguments) -> Result<ExitStatus> {
+    match &a.command {
+        None => build(a),
+        Some(Command::Status(a)) => status(a),
+        Some(Command::Verify(a)) => verify(a),
+        Some(Command::Repair(a)) => mend(a),
+        Some(Command::Gc(a)) => gc(a),
+        Some(Command::Dups(a)) => dups(a),
+    }
+}
+
+fn build(a: &Arguments) -> Result<ExitStatus> {
+    let (device, reader) = (a.device.open()?, a.images.own());
+    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
+    let encoder = IndexEncoder::new(&model);
+    let fingerprint = encoder.identity().fingerprint;
+    let place = Place::find(&a.folders, a.index.as_deref(), Some(&fingerprint))?;
+    if a.dry_run {
+        let found = dry_run(&place, &encoder, &index_bar())?;
+        tell_update(&found);
+        print_update(&found, a.json, true)?;
+        return Ok(ExitStatus::Yes);
+    }
+    let stop = interruptible().cancellation();
+    let control = || index_bar().cancelled_by(Arc::clone(&stop));
+    let mut options = UpdateOptions::default();
+    options.workers = a.workers.unwrap_or(options.workers);
+    let store = place.open_to_write(&encoder, a.reencode)?;
+    let first = match update(&store, &encoder, &options, &control()) {
+        Err(IndexError::Cancelled) => return interrupted(&store),
+        first => first?,
+    };
+    tell_update(&first);
+    tell_notes(&reader);
+    print_update(&first, a.json, false)?;
+    let info = store.info()?;
+    if !a.json {
+        say!("{} images in the index {}", info.images, info.place)?;
+    }
+    let Some(seconds) = a.watch else { return Ok(ExitStatus::Yes) };
+    eprintln!("watching; interrupt to stop");
+    watch(&store, &encoder, &options, &control, Duration::from_secs(seconds.into()), a.json)
+}
+
+/// Looks for changes again and again, until it is interrupted.
+fn watch(
+    store: &Embedded,
+    encoder: &IndexEncoder<'_>,
+    options: &UpdateOptions,
+    control: &dyn Fn() -> Control,
+    pause: Duration,
+    json: bool,
+) -> Result<ExitStatus> {
+    /// How soon an interrupt is noticed.
+    const TICK: Duration = Duration::from_millis(100);
+    loop {
+        let mut waited = Duration::ZERO;
+        while waited < pause {
+            if control().check().is_err() {
+                return Ok(ExitStatus::Yes);
+            }
+            std::thread::sleep(TICK);
+            waited += TICK;
+        }
+        match update(store, encoder, options, &control()) {
+            Err(IndexError::Cancelled) => return Ok(ExitStatus::Yes),
+            Ok(found) if found.is_change() => {
+                tell_update(&found);
+                print_update(&found, json, false)?;
+            }
+            Ok(_) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+fn interrupted(store: &Embedded) -> Result<ExitStatus> {
+    let images = store.info()?.images;
+    eprintln!("interrupted; {images} images are in the index. Rerun the same command to resume.");
+    Ok(ExitStatus::No)
+}
+
+/// Warns about what is not in the index.
+pub fn tell_update(found: &Update) {
+    tell_unusable("skipped", &found.broken_images);
+    if let Some(line) = unread_formats(&found.unread_files) {
+        tracing::warn!("{line}");
+    }
+    let unreadable = found.unreadable_places.iter();
+    tell_first("cannot be read", unreadable.map(|s| format!("{}: {}", s.name, s.error)));
+    for root in &found.missing_roots {
+        tracing::warn!("{}: {}; its images are kept in the index", root.name, root.error);
+    }
+    if found.vanished > 0 {
+        tracing::warn!("{} files vanished while they were read", found.vanished);
+    }
+}
+
+fn print_update(found: &Update, json: bool, dry: bool) -> Result<()> {
+    if json {
+        return say!("{}", serde_json::to_value(found)?);
+    }
+    let Update { added, changed, moved, forgotten, unchanged, broken, .. } = found;
+    let would = if dry { "would be: " } else { "" };
+    let of_them = match broken {
+        0 => String::new(),
+        n => format!(" ({n} of the new and changed ones cannot be used)"),
+    };
+    say!(
+        "{would}{added} new, {changed} changed, {moved} moved, {forgotten} forgotten, {unchanged} unchanged{of_them}"
+    )
+}
+
+fn place(a: &PlaceArguments) -> Result<Place> {
+    Ok(Place::find(&a.folders, a.index.as_deref(), None)?)
+}
+
+fn shown(path: &Path) -> String {
+    names::shown(&names::text_of_path(path))
+}
+
+/// The path of an image.
+fn file(record: &Record, roots: &[Root]) -> PathBuf {
+    let root = roots.iter().find(|root| root.id == record.image.root);
+    join(root.map_or(b"", |root| &root.path), &record.image.path)
+}
+
+fn status(a: &PlaceArguments) -> Result<ExitStatus> {
+    use albef::index::Status;
+    let store = open_to_read(&place(a)?)?;
+    let (info, roots) = (store.info()?, store.roots()?);
+    let mut broken = Vec::new();
+    store.for_each(&mut |record| {
+        if let Status::Broken(reason) = &record.image.status {
+            broken.push((file(&record, &roots), reason.clone()));
+        }
+        Ok(())
+    })?;
+    let folders: Vec<String> = roots.iter().map(|root| shown(&path_of(&root.path))).collect();
+    if a.json {
+        let broken: Vec<Value> = broken
+            .iter()
+            .map(|(path, reason)| json!({"path": shown(path), "reason": reason}))
+            .collect();
+        say!(
+            "{}",
+            json!({
+                "index": info.place,
+                "folders": folders,
+                "images": info.images,
+                "broken": broken,
+                "model": info.model,
+                "fingerprint": info.fingerprint,
+                "width": info.width,
+                "bytes": info.bytes,
+                "reclaimable_bytes": info.reclaimable,
+                "generation": info.generation,
+            })
+        )?;
+        return Ok(ExitStatus::Yes);
+    }
+    say!("index       {}", info.place)?;
+    for folder in folders {
+        say!("folder      {folder}")?;
+    }
+    say!("images      {}", info.images)?;
+    say!("unusable    {}", info.broken)?;
+    say!("model       {}", info.model)?;
+    say!("fingerprint {}", info.fingerprint)?;
+    say!("size        {:.1} MB, {:.1} MB reclaimable", mb(info.bytes), mb(info.reclaimable))?;
+    for (path, reason) in broken {
+        say!("unusable: {}: {reason}", shown(&path))?;
+    }
+    Ok(ExitStatus::Yes)
+}
+
+fn mb(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+fn verify(a: &PlaceArguments) -> Result<ExitStatus> {
+    let place = place(a)?;
+    let (sound, problems) = match open_to_read(&place).and_then(|store| Ok(store.verify()?)) {
+        Ok(found) if found.is_sound() => (found.sound, Vec::new()),
+        Ok(found) => {
+            let mut problems = found.problems;
+            problems.push(format!("{} images are damaged", found.damaged.len()));
+            (found.sound, problems)
+        }
+        Err(albef::Error::Index(IndexError::Damaged { detail, .. })) => (0, vec![detail]),
+        Err(e) => return Err(e.into()),
+    };
+    let is_sound = problems.is_empty();
+    if a.json {
+        say!("{}", json!({"sound": is_sound, "sound_images": sound, "problems": problems}))?;
+    } else if is_sound {
+        say!("sound: {sound} images agree with their checksums")?;
+    } else {
+        for problem in problems {
+            say!("damaged: {problem}")?;
+        }
+        eprintln!("hint: `albef index repair` mends the index from what is there");
+    }
+    Ok(if is_sound { ExitStatus::Yes } else { ExitStatus::No })
+}
+
+fn mend(a: &PlaceArguments) -> Result<ExitStatus> {
+    let found = repair(&place(a)?.index)?;
+    if a.json {
+        say!(
+            "{}",
+            json!({
+                "catalogue_rebuilt": found.catalogue_rebuilt,
+                "salvaged_vectors": found.salvaged,
+                "forgotten": found.forgotten,
+            })
+        )?;
+        return Ok(ExitStatus::Yes);
+    }
+    if found.catalogue_rebuilt {
+        say!("the catalogue was lost and is made anew; {} vectors are kept", found.salvaged)?;
+    }
+    say!("{} damaged images were taken out", found.forgotten)?;
+    if found.catalogue_rebuilt || found.forgotten > 0 {
+        eprintln!("hint: `albef index` with the same folders reads what is missing");
+    }
+    Ok(ExitStatus::Yes)
+}
+
+fn gc(a: &PlaceArguments) -> Result<ExitStatus> {
+    let store = Embedded::maintain(&place(a)?.index)?;
+    let before = store.info()?;
+    store.compact()?;
+    let after = store.info()?;
+    if a.json {
+        say!("{}", json!({"bytes_before": before.bytes, "bytes_after": after.bytes}))?;
+    } else {
+        say!("{:.1} MB before, {:.1} MB now", mb(before.bytes), mb(after.bytes))?;
+    }
+    Ok(ExitStatus::Yes)
+}
+
+fn dups(a: &DupsArguments) -> Result<ExitStatus> {
+    let store = open_to_read(&place(&a.place)?)?;
+    let roots = store.roots()?;
+    let options = DuplicateOptions { cosine: a.cosine, bits: a.bits };
+    let groups = duplicates(&store, &options, &index_bar())?;
+    if a.paths {
+        let end: &[u8] = if a.null { b"\0" } else { b"\n" };
+        for record in groups.iter().flat_map(|group| &group.others) {
+            raw(&[file(record, &roots).as_os_str().as_encoded_bytes(), end].concat())?;
+        }
+        return Ok(ExitStatus::Yes);
+    }
+    let described = |record: &Record| {
+        json!({
+            "id": record.id,
+            "path": shown(&file(record, &roots)),
+            "width": record.image.width,
+            "height": record.image.height,
+            "bytes": record.image.size,
+        })
+    };
+    if a.place.json {
+        let groups: Vec<Value> = groups
+            .iter()
+            .map(|group| {
+                let others: Vec<Value> = group.others.iter().map(described).collect();
+                json!({"exact": group.exact, "keep": described(&group.keep), "others": others})
+            })
+            .collect();
+        say!("{}", json!({"groups": groups}))?;
+        return Ok(ExitStatus::Yes);
+    }
+    let line = |what: &str, record: &Record| {
+        let image = &record.image;
+        let name = shown(&file(record, &roots));
+        say!("{what}  {} x {}  {name}", image.width, image.height)
+    };
+    let mut bytes = 0;
+    for group in &groups {
+        line(if group.exact { "keep (copies)" } else { "keep (alike) " }, &group.keep)?;
+        for record in &group.others {
+            bytes += record.image.size;
+            line("             ", record)?;
+        }
+    }
+    let others: usize = groups.iter().map(|group| group.others.len()).sum();
+    eprintln!("{} groups, {others} duplicates of {:.1} MB", groups.len(), mb(bytes));
+    Ok(ExitStatus::Yes)
+}

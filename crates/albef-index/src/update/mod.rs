@@ -1,0 +1,466 @@
+//! Bringing an index up to date with its folders.
+//!
+//! ```text
+//! walk ─ what is new or changed ─ workers: read, hash, decode, prepare ─ encode in batches ─ one transaction
+//! ```
+//!
+//! A file counts as unchanged by its size and time. What is not is read and hashed: known content is not encoded
+//! again, and where the file that had it is gone, the image has moved. Every transaction is durable before it is
+//! reported as progress, so that the work can be killed at any moment and continued.
+
+mod read;
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use albef_data::dataset::Skipped;
+use albef_data::error::{ImageError, ImageErrorKind};
+use albef_data::names::{text_of, text_of_path};
+use half::f16;
+use serde::Serialize;
+
+use crate::control::Control;
+use crate::encoder::Encoder;
+use crate::error::{IndexError, Result};
+use crate::record::{Change, ContentHash, Image, ImageId, Record, Root, RootId, Status, join};
+use crate::store::Store;
+use crate::walk::{Found, Walk, walk};
+use read::{Job, Known, Outcome, read};
+
+/// Changes of a transaction at most.
+const TRANSACTION: usize = 256;
+/// How long an acknowledgement is put off at most, while images keep coming.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Images of one kind that a report names.
+const NAMED: usize = 100;
+
+/// How to bring an index up to date.
+#[derive(Clone, Debug)]
+pub struct UpdateOptions {
+    /// Threads that read and decode.
+    pub workers: usize,
+    /// Images that are encoded at a time.
+    pub batch: usize,
+    /// Whether nothing is written: the report says what would be done, as far as size and time of files tell.
+    pub dry_run: bool,
+}
+
+impl Default for UpdateOptions {
+    fn default() -> Self {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { workers, batch: 32, dry_run: false }
+    }
+}
+
+/// What an update found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Update {
+    /// Files that look like images.
+    pub found: u64,
+    /// Those that are as they were.
+    pub unchanged: u64,
+    /// Images that are new.
+    pub added: u64,
+    /// Images whose file has another content than before.
+    pub changed: u64,
+    /// Images whose file was moved or renamed; they were not encoded again.
+    pub moved: u64,
+    /// Images whose content was known from another file; they were not encoded again. Counted as added or changed too.
+    pub known_content: u64,
+    /// Images that went through the encoder.
+    pub encoded: u64,
+    /// Images that cannot be used, among the new and changed ones.
+    pub broken: u64,
+    /// Images that were forgotten because their file is gone.
+    pub forgotten: u64,
+    /// Files that went while they were to be read.
+    pub vanished: u64,
+    /// Files that look like images of formats that are not read.
+    pub unread: u64,
+    /// Folders and files that cannot be read; what was known below them is kept.
+    pub unreadable: u64,
+    /// The first broken images, with the reason.
+    #[serde(skip)]
+    pub broken_images: Vec<Skipped>,
+    /// The files of formats that are not read.
+    #[serde(skip)]
+    pub unread_files: Vec<Skipped>,
+    /// The first folders and files that cannot be read.
+    #[serde(skip)]
+    pub unreadable_places: Vec<Skipped>,
+    /// Folders of the index that cannot be read at all, such as those of a device that is not connected.
+    #[serde(skip)]
+    pub missing_roots: Vec<Skipped>,
+}
+
+impl Update {
+    /// Whether the index changed, or would.
+    #[must_use]
+    pub fn is_change(&self) -> bool {
+        self.added + self.changed + self.moved + self.forgotten > 0
+    }
+}
+
+/// The absolute paths of folders, without those that are below another one of them.
+///
+/// # Errors
+/// [`IndexError::Io`] if one cannot be read or is no folder.
+pub fn folders<P: AsRef<Path>>(given: &[P]) -> Result<Vec<PathBuf>> {
+    let mut all: Vec<PathBuf> = Vec::new();
+    for path in given.iter().map(AsRef::as_ref) {
+        let whole = std::fs::canonicalize(path).map_err(IndexError::io(path))?;
+        std::fs::read_dir(&whole).map_err(IndexError::io(path))?;
+        all.push(whole);
+    }
+    all.sort();
+    all.dedup();
+    let nested = |path: &PathBuf| all.iter().any(|other| other != path && path.starts_with(other));
+    Ok(all.iter().filter(|path| !nested(path)).cloned().collect())
+}
+
+/// What the walk, held against the catalogue, gives to do.
+#[derive(Default)]
+struct Plan {
+    jobs: Vec<Job>,
+    /// Content of usable images.
+    contents: HashSet<ContentHash>,
+    /// Images whose files are gone, by content, for those that have moved.
+    gone_content: HashMap<ContentHash, Vec<ImageId>>,
+    /// All images whose files are gone.
+    gone: HashSet<ImageId>,
+}
+
+/// Brings the index up to date with its folders.
+///
+/// # Errors
+/// [`IndexError::OtherModel`] if the encoder is not that of the index, [`IndexError::Cancelled`], if the index cannot be
+/// written, or if encoding fails. What was acknowledged is kept.
+pub fn update(
+    store: &dyn Store,
+    encoder: &dyn Encoder,
+    options: &UpdateOptions,
+    control: &Control,
+) -> Result<Update> {
+    crate::embedded::check_identity(store, &encoder.identity())?;
+    let mut report = Update::default();
+    let roots = store.roots()?;
+    let mut walks = Vec::new();
+    for root in &roots {
+        walks.extend(walk_root(root, &roots, &mut report, control)?.map(|w| (root, w)));
+    }
+    let plan = plan(store, &walks, &mut report)?;
+    drop(walks);
+    if options.dry_run {
+        report.added = plan.jobs.iter().filter(|job| job.known.is_none()).count() as u64;
+        report.changed = plan.jobs.len() as u64 - report.added;
+        report.forgotten = plan.gone.len() as u64;
+        return Ok(report);
+    }
+    Run::new(store, encoder, options, control, plan, report).go()
+}
+
+fn walk_root(
+    root: &Root,
+    roots: &[Root],
+    report: &mut Update,
+    control: &Control,
+) -> Result<Option<Walk>> {
+    let top = join(&root.path, b"");
+    let mut found = match walk(&top, control.cancellation()) {
+        Ok(found) => found,
+        Err(IndexError::Io { cause, .. }) => {
+            let error = ImageError { kind: ImageErrorKind::Io, detail: cause.to_string() };
+            report.missing_roots.push(Skipped { name: text_of_path(&top), error });
+            return Ok(None);
+        }
+        Err(e) => return Err(e),
+    };
+    // What belongs to a folder of the index below this one is found there.
+    let inner: Vec<PathBuf> = roots
+        .iter()
+        .map(|other| join(&other.path, b""))
+        .filter(|other| *other != top && other.starts_with(&top))
+        .collect();
+    if !inner.is_empty() {
+        found.images.retain(|image| {
+            let whole = join(&root.path, &image.path);
+            !inner.iter().any(|folder| whole.starts_with(folder))
+        });
+    }
+    report.found += found.images.len() as u64;
+    report.unread += found.unread.len() as u64;
+    report.unreadable += found.unreadable.len() as u64;
+    report.unread_files.append(&mut found.unread);
+    let room = NAMED.saturating_sub(report.unreadable_places.len());
+    report.unreadable_places.extend(found.unreadable.drain(..).take(room));
+    Ok(Some(found))
+}
+
+/// Holds what was found against the catalogue.
+fn plan(store: &dyn Store, walks: &[(&Root, Walk)], report: &mut Update) -> Result<Plan> {
+    let mut plan = Plan::default();
+    let mut known: HashMap<RootId, HashMap<Vec<u8>, Known>> = HashMap::new();
+    let all_roots: HashSet<RootId> = store.roots()?.iter().map(|root| root.id).collect();
+    let mut without_root: Vec<(ImageId, ContentHash, bool)> = Vec::new();
+    store.for_each(&mut |Record { id, image }| {
+        let usable = image.status.is_ok();
+        if usable {
+            plan.contents.insert(image.hash);
+        }
+        let complete = usable && image.width > 0;
+        if all_roots.contains(&image.root) {
+            let Image { root, path, size, modified, settled, hash, .. } = image;
+            let known_image = Known { id, size, modified, settled, hash, complete };
+            known.entry(root).or_default().insert(path, known_image);
+        } else {
+            without_root.push((id, image.hash, complete));
+        }
+        Ok(())
+    })?;
+    for (root, found) in walks {
+        let mut known = known.remove(&root.id).unwrap_or_default();
+        for Found { path, size, modified } in &found.images {
+            let before = known.remove(path);
+            let same = before.as_ref().is_some_and(|known| {
+                known.settled && (known.size, known.modified) == (*size, *modified)
+            });
+            if same {
+                report.unchanged += 1;
+                continue;
+            }
+            let (root_path, path) = (root.path.clone(), path.clone());
+            plan.jobs.push(Job { root: root.id, root_path, path, known: before });
+        }
+        for (path, known) in known {
+            if !found.is_unknown(&path) {
+                plan.is_gone(known.id, known.hash, known.complete);
+            }
+        }
+    }
+    for (id, hash, complete) in without_root {
+        plan.is_gone(id, hash, complete);
+    }
+    Ok(plan)
+}
+
+impl Plan {
+    fn is_gone(&mut self, id: ImageId, hash: ContentHash, complete: bool) {
+        self.gone.insert(id);
+        if complete {
+            self.gone_content.entry(hash).or_default().push(id);
+        }
+    }
+}
+
+/// An update in progress.
+struct Run<'a> {
+    store: &'a dyn Store,
+    encoder: &'a dyn Encoder,
+    options: &'a UpdateOptions,
+    control: &'a Control,
+    plan: Plan,
+    report: Update,
+    /// Images with what the encoder takes.
+    prepared: Vec<(Image, Vec<f32>)>,
+    /// What is to be committed.
+    changes: Vec<Change>,
+    committed: Instant,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        store: &'a dyn Store,
+        encoder: &'a dyn Encoder,
+        options: &'a UpdateOptions,
+        control: &'a Control,
+        plan: Plan,
+        report: Update,
+    ) -> Self {
+        let (prepared, changes, committed) = (Vec::new(), Vec::new(), Instant::now());
+        Self { store, encoder, options, control, plan, report, prepared, changes, committed }
+    }
+
+    fn go(mut self) -> Result<Update> {
+        let jobs = std::mem::take(&mut self.plan.jobs);
+        let contents = std::mem::take(&mut self.plan.contents);
+        let next = AtomicUsize::new(0);
+        let (store, encoder, control) = (self.store, self.encoder, self.control);
+        let workers = self.options.workers.clamp(1, jobs.len().max(1));
+        let done = std::thread::scope(|scope| {
+            // As many wait as are encoded at a time, so that neither side does.
+            let (sender, receiver) = sync_channel(self.options.batch.max(1));
+            for _ in 0..workers {
+                let sender: SyncSender<(usize, Outcome)> = sender.clone();
+                let (jobs, contents, next) = (&jobs, &contents, &next);
+                scope.spawn(move || {
+                    loop {
+                        let place = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(job) = jobs.get(place) else { return };
+                        let outcome = read(job, store, encoder, Some(contents));
+                        // The other end is gone when the work has failed or was cancelled.
+                        if control.check().is_err() || sender.send((place, outcome)).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            drop(sender);
+            self.take_all(&jobs, receiver)
+        });
+        done?;
+        self.control.check()?;
+        self.forget()?;
+        Ok(self.report)
+    }
+
+    fn take_all(&mut self, jobs: &[Job], receiver: Receiver<(usize, Outcome)>) -> Result<()> {
+        let control = self.control;
+        let phase = control.phase("images", jobs.len() as u64);
+        let mut taken = 0_u64;
+        for (place, outcome) in receiver {
+            control.check()?;
+            self.take(&jobs[place], outcome)?;
+            taken += 1;
+            if self.prepared.len() >= self.options.batch.max(1) {
+                self.encode()?;
+            }
+            let late = self.committed.elapsed() > PATIENCE;
+            if self.changes.len() >= TRANSACTION || (late && !self.changes.is_empty()) {
+                self.commit()?;
+                phase.advance(taken - self.prepared.len() as u64);
+            }
+        }
+        control.check()?;
+        self.encode()?;
+        self.commit()?;
+        phase.advance(taken);
+        Ok(())
+    }
+
+    fn take(&mut self, job: &Job, outcome: Outcome) -> Result<()> {
+        match outcome {
+            Outcome::Vanished => {
+                self.report.vanished += 1;
+                if let Some(known) = &job.known {
+                    self.plan.gone.insert(known.id);
+                }
+            }
+            Outcome::Same { id, modified, settled } => {
+                self.report.unchanged += 1;
+                let (root, path) = (job.root, job.path.clone());
+                self.changes.push(Change::Move { id, root, path, modified, settled });
+            }
+            Outcome::KnownContent(image) => self.take_known(job, image)?,
+            Outcome::Prepared { image, prepared } => {
+                self.count(job);
+                self.prepared.push((image, prepared));
+            }
+            Outcome::Broken { image, error } => {
+                self.count(job);
+                self.report.broken += 1;
+                if self.report.broken_images.len() < NAMED {
+                    self.report.broken_images.push(Skipped { name: text_of(&job.path), error });
+                }
+                self.changes.push(Change::Upsert { image, vector: None });
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, job: &Job) {
+        match job.known {
+            Some(_) => self.report.changed += 1,
+            None => self.report.added += 1,
+        }
+    }
+
+    /// An image whose content some other image has, or had.
+    fn take_known(&mut self, job: &Job, image: Image) -> Result<()> {
+        let gone = self.plan.gone_content.get_mut(&image.hash).and_then(Vec::pop);
+        if let Some(id) = gone.filter(|_| job.known.is_none()) {
+            self.plan.gone.remove(&id);
+            self.report.moved += 1;
+            let Image { root, path, modified, settled, .. } = image;
+            self.changes.push(Change::Move { id, root, path, modified, settled });
+            return Ok(());
+        }
+        if let Some(id) = gone {
+            self.plan.gone_content.entry(image.hash).or_default().push(id);
+        }
+        // Looked up again: what had this content may have changed since.
+        if let Some(other) = self.store.find_content(&image.hash)?
+            && let Some(vector) = self.store.vectors(&[other.id])?.pop().flatten()
+        {
+            self.count(job);
+            self.report.known_content += 1;
+            self.changes.push(Change::Upsert { image, vector: Some(vector) });
+            return Ok(());
+        }
+        let outcome = read(job, self.store, self.encoder, None);
+        self.take(job, outcome)
+    }
+
+    fn encode(&mut self) -> Result<()> {
+        if self.prepared.is_empty() {
+            return Ok(());
+        }
+        let (images, prepared): (Vec<Image>, Vec<Vec<f32>>) = self.prepared.drain(..).unzip();
+        let width = self.encoder.identity().width;
+        let values = self.encoder.encode(&prepared).map_err(IndexError::Encoder)?;
+        if values.len() != images.len() * width {
+            let (found, expected) = (values.len() / images.len(), width);
+            return Err(IndexError::Width { found, expected });
+        }
+        self.report.encoded += images.len() as u64;
+        for (image, vector) in images.into_iter().zip(values.chunks(width)) {
+            let vector = Some(vector.iter().map(|v| f16::from_f32(*v)).collect());
+            self.changes.push(Change::Upsert { image, vector });
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        if !self.changes.is_empty() {
+            self.store.apply(&self.changes)?;
+            self.changes.clear();
+        }
+        self.committed = Instant::now();
+        Ok(())
+    }
+
+    fn forget(&mut self) -> Result<()> {
+        let roots: HashSet<RootId> = self.store.roots()?.iter().map(|root| root.id).collect();
+        let mut gone: Vec<ImageId> = self.plan.gone.iter().copied().collect();
+        gone.sort_unstable();
+        for part in gone.chunks(TRANSACTION) {
+            // Only images with a path are counted: others are what a repair could not place.
+            let records = self.store.get(part)?;
+            let placed = records.iter().flatten().filter(|r| roots.contains(&r.image.root));
+            self.report.forgotten += placed.count() as u64;
+            let changes: Vec<Change> = part.iter().map(|id| Change::Forget(*id)).collect();
+            self.store.apply(&changes)?;
+        }
+        Ok(())
+    }
+}
+
+/// An image of which nothing is known but its place.
+fn unknown_image(root: RootId, path: &[u8]) -> Image {
+    Image {
+        root,
+        path: path.to_vec(),
+        size: 0,
+        modified: 0,
+        settled: false,
+        hash: [0; 32],
+        width: 0,
+        height: 0,
+        taken: None,
+        camera: None,
+        perceptual: 0,
+        status: Status::Ok,
+    }
+}

@@ -1,0 +1,11 @@
+//! Indexes in folders, with an encoder that costs nothing.
+
+#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
+
+mod common;
+mod conformance;
+mod duplicates;
+mod embedded;
+mod faults;
+mod update;
+mod walk;

@@ -1,0 +1,204 @@
+//! Indexing that is killed again and again ends as if it never had been, and keeps what it acknowledged.
+//!
+//! The program starts itself as the process that is killed. Lives are drawn so that kills fall into every phase:
+//! opening, walking, committing, forgetting, compacting. Between kills files are added, changed, moved and removed.
+
+#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
+
+#[path = "it/common.rs"]
+#[allow(dead_code, reason = "it serves other tests too")]
+mod common;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use albef_index::{Control, Embedded, Encoder, Store, UpdateOptions, update};
+use common::{Colors, contents, image, index, update_all};
+
+const CHILD: &str = "--index-as-a-child";
+const KILLS: usize = 1000;
+/// The test stops early on a machine that is too slow.
+const LIMIT: Duration = Duration::from_secs(55);
+const LEAST: usize = 1000;
+
+/// Updates, then compacts, and again, printing what is acknowledged: the number of images.
+fn child(folder: &Path) {
+    let encoder = Colors::default();
+    let store = Embedded::write(folder, &encoder.identity()).unwrap();
+    let options = UpdateOptions { workers: 2, batch: 2, dry_run: false };
+    for _ in 0..50 {
+        update(&store, &encoder, &options, &Control::new()).unwrap();
+        // What is on the disk now is promised.
+        println!("{}", store.info().unwrap().images);
+        store.compact().unwrap();
+    }
+}
+
+fn start(folder: &Path) -> (Child, Receiver<u64>) {
+    let program = std::env::current_exe().unwrap();
+    let mut child =
+        Command::new(program).arg(CHILD).arg(folder).stdout(Stdio::piped()).spawn().unwrap();
+    let (sender, receiver) = channel();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            let _ = sender.send(line.parse().unwrap());
+        }
+    });
+    (child, receiver)
+}
+
+struct Draws(u64);
+
+impl Draws {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+}
+
+/// Changes some files. `files`: name and seed of each.
+fn change(photos: &Path, files: &mut HashMap<String, u64>, draws: &mut Draws, count: &mut u64) {
+    for _ in 0..1 + draws.below(6) {
+        *count += 1;
+        let new = format!("{}/{count}.png", draws.below(4));
+        let some = files.keys().min_by_key(|k| k.len() as u64 + draws.below(100)).cloned();
+        match (draws.below(4), some) {
+            (1, Some(name)) => {
+                fs::write(photos.join(&name), image(*count)).unwrap();
+                files.insert(name, *count);
+            }
+            (2, Some(name)) => {
+                fs::rename(photos.join(&name), photos.join(&new)).unwrap();
+                let seed = files.remove(&name).unwrap();
+                files.insert(new, seed);
+            }
+            (3, Some(name)) if files.len() > 40 => {
+                fs::remove_file(photos.join(&name)).unwrap();
+                files.remove(&name);
+            }
+            _ => {
+                fs::write(photos.join(&new), image(*count)).unwrap();
+                files.insert(new, *count);
+            }
+        }
+    }
+}
+
+fn thousand_kills() {
+    let dir = tempfile::tempdir().unwrap();
+    let (photos, folder) = (dir.path().join("photos"), dir.path().join("index"));
+    (0..4).for_each(|i| fs::create_dir_all(photos.join(i.to_string())).unwrap());
+    let mut files = HashMap::new();
+    let (mut draws, mut count) = (Draws(7), 0);
+    for _ in 0..40 {
+        change(&photos, &mut files, &mut draws, &mut count);
+    }
+    drop(index(&folder, &photos, &Colors::default()));
+    let begin = Instant::now();
+    let (mut kills, mut promises, mut checks) = (0, 0, 0);
+    while kills < KILLS && begin.elapsed() < LIMIT {
+        let (mut child, promised) = start(&folder);
+        let life = Duration::from_micros(500 + draws.below(40_000));
+        // Files change while the process runs, too.
+        if draws.below(2) == 0 {
+            std::thread::sleep(life / 2);
+            change(&photos, &mut files, &mut draws, &mut count);
+            std::thread::sleep(life / 2);
+        } else {
+            std::thread::sleep(life);
+        }
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none_or(|status| status.success()), "kill {kills}: {ended:?}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+        promises += promised.iter().count();
+        if kills % 25 == 0 {
+            checks += 1;
+            check(&folder, &photos, &files, kills);
+        }
+    }
+    check(&folder, &photos, &files, kills);
+    println!(
+        "{kills} kills in {:.0} s, {promises} completed updates, {checks} checks, {} files",
+        begin.elapsed().as_secs_f64(),
+        files.len()
+    );
+    assert!(
+        kills >= LEAST,
+        "{kills} kills in {LIMIT:?} only: the machine is too slow for this test"
+    );
+    assert!(promises > kills / 20, "kills came before anything was done: {promises}");
+}
+
+/// The index is sound before anything mends it, and after an update is that of the folder.
+fn check(folder: &Path, photos: &Path, files: &HashMap<String, u64>, kills: usize) {
+    let encoder = Colors::default();
+    let store = Embedded::write(folder, &encoder.identity()).unwrap();
+    let verified = store.verify().unwrap();
+    assert!(verified.is_sound(), "after {kills} kills: {verified:?}");
+    update_all(&store, &encoder);
+    let fresh = tempfile::tempdir().unwrap();
+    let (scratch, _) = index(fresh.path(), photos, &Colors::default());
+    assert_eq!(contents(&store), contents(&scratch), "after {kills} kills");
+    assert_eq!(contents(&store).len(), files.len());
+    let query = [0.25; common::WIDTH];
+    let scores = |store: &Embedded| -> Vec<f32> {
+        store.top_k(&query, 20, &Default::default()).unwrap().iter().map(|f| f.score).collect()
+    };
+    assert_eq!(scores(&store), scores(&scratch));
+}
+
+/// Each image that was committed is there after the kill, whatever came after it.
+fn acknowledged_images_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let (photos, folder) = (dir.path().join("photos"), dir.path().join("index"));
+    fs::create_dir_all(&photos).unwrap();
+    let encoder = Colors::default();
+    drop(index(&folder, &photos, &encoder));
+    let mut draws = Draws(3);
+    for round in 0..40_u64 {
+        for i in 0..20 {
+            fs::write(photos.join(format!("{round}-{i}.png")), image(round * 100 + i)).unwrap();
+        }
+        let (mut child, promised) = start(&folder);
+        let first = promised.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!(first, (round + 1) * 20);
+        std::thread::sleep(Duration::from_micros(draws.below(20_000)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let store = Embedded::read(&folder).unwrap();
+        assert_eq!(store.info().unwrap().images, first, "round {round}");
+    }
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|a| a == CHILD) {
+        child(&PathBuf::from(&arguments[1]));
+        return;
+    }
+    let tests: [(&str, fn()); 2] = [
+        ("thousand_kills", thousand_kills),
+        ("acknowledged_images_stay", acknowledged_images_stay),
+    ];
+    if arguments.iter().any(|a| a == "--list") {
+        tests.iter().for_each(|(name, _)| println!("{name}: test"));
+        return;
+    }
+    // What `cargo test -- NAME` gives; options are not for this small harness.
+    let wanted: Vec<&String> = arguments.iter().filter(|a| !a.starts_with("--")).collect();
+    for (name, test) in tests {
+        if wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str())) {
+            test();
+            println!("test {name} ... ok");
+        }
+    }
+}

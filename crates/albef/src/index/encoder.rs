@@ -1,0 +1,136 @@
+//! The encoder of an index: the image side of a model.
+
+use albef_data::image::{Gray16, ImageReader, Normalization, RgbImage, resize_bicubic};
+use albef_index::{Encoder, Identity};
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use crate::params::{Param, from_vec, to_vec};
+use crate::pipeline::Pipeline;
+
+/// A model as the encoder of an index. Making one reads all weights once, for their hash.
+pub struct IndexEncoder<'a> {
+    model: &'a Pipeline,
+    identity: Identity,
+}
+
+impl std::fmt::Debug for IndexEncoder<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IndexEncoder").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+impl<'a> IndexEncoder<'a> {
+    /// The encoder of a model with its way to read images.
+    #[must_use]
+    pub fn new(model: &'a Pipeline) -> Self {
+        let vision = &model.config().vision;
+        let identity = Identity {
+            fingerprint: fingerprint(model),
+            model: format!(
+                "ViT of {} layers, {} wide, images of {} pixels",
+                vision.depth, vision.width, vision.image_res
+            ),
+            width: model.embed_dim(),
+        };
+        Self { model, identity }
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &'a Pipeline {
+        self.model
+    }
+}
+
+/// A hash of all that vectors depend on: weights, of the text side too, since texts are compared with the vectors,
+/// and how files become pixels.
+fn fingerprint(model: &Pipeline) -> String {
+    let of_weight = |param: &Param| -> [u8; 32] {
+        let mut hasher = Sha256::new();
+        hasher.update(format!("{} {:?}\n", param.name, param.shape));
+        let mut bytes = Vec::new();
+        for part in to_vec(param.value.clone()).chunks(1 << 14) {
+            bytes.clear();
+            bytes.extend(part.iter().flat_map(|v| v.to_le_bytes()));
+            hasher.update(&bytes);
+        }
+        hasher.finalize().into()
+    };
+    let weights: Vec<[u8; 32]> = model.params().entries().par_iter().map(of_weight).collect();
+    let options = model.reader().options;
+    let gray16 = match options.gray16 {
+        Gray16::Clip => "clip",
+        Gray16::Scale => "scale",
+    };
+    let mut hasher = Sha256::new();
+    hasher.update(format!(
+        "1 {} {} {} {gray16} {}\n",
+        model.image_res(),
+        options.exif_orientation,
+        options.background,
+        serde_json::to_string(&options.resize_order).unwrap_or_default(),
+    ));
+    weights.iter().for_each(|hash| hasher.update(hash));
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Encoder for IndexEncoder<'_> {
+    fn identity(&self) -> Identity {
+        self.identity.clone()
+    }
+
+    fn reader(&self) -> &ImageReader {
+        self.model.reader()
+    }
+
+    fn prepare(&self, image: &RgbImage) -> Vec<f32> {
+        let size = self.model.image_res();
+        let mut pixels = vec![0.0; 3 * size * size];
+        let image = resize_bicubic(image, size, size, self.model.reader().options.resize_order);
+        Normalization::default().to_chw(&image, &mut pixels);
+        pixels
+    }
+
+    fn encode(&self, prepared: &[Vec<f32>]) -> Result<Vec<f32>, String> {
+        let size = self.model.image_res();
+        let pixels =
+            from_vec(prepared.concat(), [prepared.len(), 3, size, size], self.model.device());
+        self.model.embed_pixels(pixels).map_err(|e| e.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use albef_data::image::{Background, DecodeOptions};
+
+    use super::*;
+    use crate::pipeline::tests::nano;
+
+    #[test]
+    fn vectors_are_those_of_the_model() {
+        let model = nano();
+        let encoder = IndexEncoder::new(&model);
+        let images: Vec<RgbImage> =
+            (0..3).map(|i| RgbImage::filled(20 + i, 24, [40, 200, 30 * i as u8])).collect();
+        let prepared: Vec<Vec<f32>> = images.iter().map(|image| encoder.prepare(image)).collect();
+        let expected = model.embed_images(&images).unwrap().concat();
+        assert_eq!(encoder.encode(&prepared).unwrap(), expected);
+        assert_eq!(expected.len(), 3 * encoder.identity().width);
+    }
+
+    #[test]
+    fn the_fingerprint_is_of_weights_and_preprocessing() {
+        let fingerprint = |model: &Pipeline| IndexEncoder::new(model).identity().fingerprint;
+        let of =
+            |options: DecodeOptions| fingerprint(&nano().with_reader(ImageReader::new(options)));
+        let plain = fingerprint(&nano());
+        assert_eq!((plain.len(), of(DecodeOptions::default())), (64, plain.clone()));
+        // It does not change what an image becomes.
+        let limit = DecodeOptions { max_pixels: 5, ..DecodeOptions::default() };
+        assert_eq!(of(limit), plain);
+        let white = DecodeOptions { background: Background::WHITE, ..DecodeOptions::default() };
+        assert_ne!(of(white), plain);
+        assert_ne!(of(DecodeOptions::own_images()), plain);
+    }
+}

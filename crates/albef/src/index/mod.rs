@@ -1,0 +1,13 @@
+//! One's own images in an index: which index, how a model makes its vectors, and how it is searched.
+//!
+//! The index itself, with walking, updating and exact search, is the crate `albef-index`, whose items are here too.
+
+mod encoder;
+mod place;
+mod search;
+
+pub use albef_index::*;
+
+pub use encoder::IndexEncoder;
+pub use place::{OpenIndex, Place, dry_run, is_photo_folder, open_current, open_to_read};
+pub use search::{IndexHit, IndexQuery, IndexResults};

@@ -1,0 +1,229 @@
+//! Which index belongs to some folders, and opening it as current as it can be.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use albef_data::names;
+use albef_index::{
+    Control, Embedded, Encoder, IndexError, Status, Store, Update, UpdateOptions, bytes_of,
+    check_identity, default_folder, folders, indexes, path_of, update,
+};
+
+use super::IndexEncoder;
+use crate::error::{Error, Result};
+
+/// An index and the folders that it is asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The folder of the index.
+    pub index: PathBuf,
+    /// The absolute folders to be searched; empty for all of the index.
+    pub folders: Vec<PathBuf>,
+}
+
+/// An index that is open.
+#[derive(Debug)]
+pub struct OpenIndex {
+    /// The index.
+    pub store: Embedded,
+    /// What bringing it up to date did; `None` where that could not be.
+    pub update: Option<Update>,
+    /// Why it could not be brought up to date.
+    pub stale: Option<String>,
+}
+
+/// Whether a path is a folder of images, rather than one with a list of captions or of nothing but archives.
+#[must_use]
+pub fn is_photo_folder(path: &Path) -> bool {
+    let has = |list: &&str| path.join(list).is_file();
+    path.is_dir()
+        && !["captions.jsonl", "captions.csv", "captions.tsv"].iter().any(has)
+        && !std::fs::read_dir(path).is_ok_and(|entries| {
+            entries.flatten().any(|e| e.path().extension() == Some(OsStr::new("tar")))
+        })
+}
+
+/// The folders of an index, without opening more than its catalogue.
+fn roots_of(index: &Path) -> Option<(String, Vec<PathBuf>)> {
+    let store = Embedded::read(index).ok()?;
+    let roots = store.roots().ok()?.iter().map(|root| path_of(&root.path)).collect();
+    Some((store.info().ok()?.fingerprint, roots))
+}
+
+impl Place {
+    /// The index at `index` where that is given; else the one of just these folders, one that has all of them, or the
+    /// place for a new one. Without folders, the only index of this user. `fingerprint`: an index that merely has the
+    /// folders counts if its vectors are of this.
+    ///
+    /// # Errors
+    /// If a folder cannot be read, or nothing says which index is meant.
+    pub fn find<P: AsRef<Path>>(
+        given: &[P],
+        index: Option<&Path>,
+        fingerprint: Option<&str>,
+    ) -> Result<Self> {
+        let folders = folders(given)?;
+        if let Some(index) = index {
+            return Ok(Self { index: index.to_owned(), folders });
+        }
+        if folders.is_empty() {
+            return Ok(Self { index: only_index()?, folders });
+        }
+        let own = default_folder(&folders).ok_or_else(|| {
+            Error::Argument(
+                "there is no place for an index: neither XDG_DATA_HOME nor HOME is set; hint: name a folder \
+                 for it with --index"
+                    .into(),
+            )
+        })?;
+        if Embedded::exists(&own) {
+            return Ok(Self { index: own, folders });
+        }
+        let has_all = |index: &PathBuf| {
+            roots_of(index).is_some_and(|(found, roots)| {
+                fingerprint.is_none_or(|wanted| wanted == found)
+                    && folders
+                        .iter()
+                        .all(|folder| roots.iter().any(|root| folder.starts_with(root)))
+            })
+        };
+        let index = indexes().into_iter().find(has_all).unwrap_or(own);
+        Ok(Self { index, folders })
+    }
+
+    /// Opens the index for writing, makes it where there is none, and adds the folders that it does not have.
+    /// `reencode`: forgets the vectors of another model.
+    ///
+    /// # Errors
+    /// As [`Embedded::write`].
+    pub fn open_to_write(&self, encoder: &IndexEncoder<'_>, reencode: bool) -> Result<Embedded> {
+        let identity = encoder.identity();
+        let store = match reencode {
+            true => Embedded::write_anew(&self.index, &identity)?,
+            false => Embedded::write(&self.index, &identity)?,
+        };
+        let roots: Vec<PathBuf> = store.roots()?.iter().map(|root| path_of(&root.path)).collect();
+        for folder in &self.folders {
+            if !roots.iter().any(|root| folder.starts_with(root)) {
+                store.add_root(&bytes_of(folder))?;
+            }
+        }
+        Ok(store)
+    }
+}
+
+/// The only index of this user.
+fn only_index() -> Result<PathBuf> {
+    let mut all = indexes();
+    match all.len() {
+        1 => Ok(all.remove(0)),
+        0 => Err(Error::Argument(
+            "there is no index yet; hint: name the folders of your images".into(),
+        )),
+        n => {
+            let line = |index: &PathBuf| {
+                let roots = roots_of(index).map_or_else(Vec::new, |(_, roots)| roots);
+                let roots: Vec<String> = roots.iter().map(|r| shown(r)).collect();
+                format!("\n  {}: {}", shown(index), roots.join(", "))
+            };
+            let list: String = all.iter().map(line).collect();
+            Err(Error::Argument(format!(
+                "there are {n} indexes; name the folders, or an index with --index:{list}"
+            )))
+        }
+    }
+}
+
+fn shown(path: &Path) -> String {
+    names::shown(&names::text_of_path(path))
+}
+
+/// Opens an index and brings it up to date; where it cannot be written, because another process does or the folder
+/// is for reading only, as it is.
+///
+/// # Errors
+/// If there is no index and none can be made, or it is damaged, of another model, or without room to grow.
+pub fn open_current(
+    place: &Place,
+    encoder: &IndexEncoder<'_>,
+    options: &UpdateOptions,
+    control: &Control,
+) -> Result<OpenIndex> {
+    let refused = match place.open_to_write(encoder, false) {
+        Ok(store) => {
+            let done = update(&store, encoder, options, control)?;
+            return Ok(OpenIndex { store, update: Some(done), stale: None });
+        }
+        Err(Error::Index(e @ (IndexError::Locked { .. } | IndexError::Io { .. }))) => e,
+        Err(e) => return Err(e),
+    };
+    let store = match Embedded::read(&place.index) {
+        Ok(store) => store,
+        // What kept it from being made says more.
+        Err(IndexError::Missing { .. }) => return Err(refused.into()),
+        Err(e) => return Err(e.into()),
+    };
+    check_identity(&store, &encoder.identity())?;
+    Ok(OpenIndex { store, update: None, stale: Some(refused.to_string()) })
+}
+
+/// Opens an index for reading, whatever its model.
+///
+/// # Errors
+/// As [`Embedded::read`].
+pub fn open_to_read(place: &Place) -> Result<Embedded> {
+    Ok(Embedded::read(&place.index)?)
+}
+
+/// What bringing an index up to date would do, as far as names, sizes and times of files tell. Nothing is written, not
+/// even where there is no index yet.
+///
+/// # Errors
+/// As [`update`].
+pub fn dry_run(place: &Place, encoder: &IndexEncoder<'_>, control: &Control) -> Result<Update> {
+    let (mut report, mut roots) = (Update::default(), Vec::new());
+    if Embedded::exists(&place.index) {
+        let store = Embedded::read(&place.index)?;
+        let options = UpdateOptions { dry_run: true, ..UpdateOptions::default() };
+        report = update(&store, encoder, &options, control)?;
+        roots = store.roots()?.iter().map(|root| path_of(&root.path)).collect();
+    }
+    for folder in &place.folders {
+        if !roots.iter().any(|root| folder.starts_with(root)) {
+            let found = albef_index::walk(folder, control.cancellation())?;
+            report.found += found.images.len() as u64;
+            report.added += found.images.len() as u64;
+            report.unread += found.unread.len() as u64;
+            report.unread_files.extend(found.unread);
+        }
+    }
+    Ok(report)
+}
+
+impl OpenIndex {
+    /// # Errors
+    /// If the index has no image, or none that can be used: then there is nothing to search.
+    pub fn check_not_empty(&self, source: &str) -> Result<()> {
+        let info = self.store.info()?;
+        if info.images > 0 {
+            return Ok(());
+        }
+        if info.broken == 0 {
+            let unread = self.update.as_ref().map_or(&[][..], |u| &u.unread_files);
+            let hint = albef_data::dataset::unread_formats(unread);
+            let hint =
+                hint.map_or(String::new(), |line| format!(": {line}; convert them to JPEG or PNG"));
+            return Err(Error::NoImages { source_path: source.to_owned(), hint });
+        }
+        let mut first = String::new();
+        self.store.for_each(&mut |record| {
+            if let (true, Status::Broken(reason)) = (first.is_empty(), &record.image.status) {
+                let name = names::shown(&names::text_of(&record.image.path));
+                first = format!("; the first is {name}: {reason}");
+            }
+            Ok(())
+        })?;
+        let images = usize::try_from(info.broken).unwrap_or(usize::MAX);
+        Err(Error::NoUsableImages { images, place: format!(" in {source}"), hint: first })
+    }
+}
