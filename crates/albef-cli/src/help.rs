@@ -10,14 +10,14 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ),
     ("Train", &["demo", "pretrain", "finetune", "data"]),
     ("Measure", &["evaluate", "compare", "analyse", "reproduce"]),
-    ("Checkpoints and this machine", &["inspect", "doctor", "bench", "completions", "man"]),
+    ("Checkpoints and this machine", &["inspect", "convert", "doctor", "bench", "completions", "man"]),
 ];
 
 const EXIT_CODES: &str =
     "Exit codes: 0 done, 1 a negative answer or an interrupted run, 2 an error.";
 
 /// Examples of a command, one a line.
-const EXAMPLES: [(&str, &[&str]); 13] = [
+const EXAMPLES: [(&str, &[&str]); 14] = [
     (
         "search",
         &["albef search \"a red car\" photos", "albef search \"a dog\" photos --top-k 3 --json"],
@@ -44,6 +44,13 @@ const EXAMPLES: [(&str, &[&str]); 13] = [
         ],
     ),
     ("inspect", &["albef inspect ALBEF.pth", "albef inspect ALBEF.pth --export model"]),
+    (
+        "convert",
+        &[
+            "albef convert mscoco.pth --to safetensors --dtype bf16 --output coco",
+            "albef convert run --to official --output albef.pth",
+        ],
+    ),
     ("doctor", &["albef doctor", "albef doctor --golden tests/golden"]),
 ];
 

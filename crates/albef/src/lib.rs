@@ -10,13 +10,14 @@
 //! | ask, entail, reason about two images, label | [`task::TaskRef`] and [`task::Query`] |
 //! | train | [`train::run()`] |
 //! | evaluate | [`task::TaskRef`], figures in [`eval`] |
-//! | read, inspect and convert weights | [`checkpoint::Checkpoint`], [`inspect`] |
+//! | read, inspect and convert weights | [`checkpoint::Checkpoint`], [`inspect`], [`convert`] |
 //! | check that a build computes what the official code computes | [`golden`], [`doctor`] |
 
 pub mod bench;
 pub mod checkpoint;
 pub mod config;
 mod control;
+pub mod convert;
 pub mod device;
 pub mod doctor;
 mod error;

@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 
 const ASIDE: &str = ".old-";
 const GOING: &str = ".removing-";
-const WRITING: &str = ".writing-";
+/// What is before the number of the process in the name of a folder that is being written.
+pub(crate) const WRITING: &str = ".writing-";
 
 fn beside(folder: &Path, prefix: &str) -> PathBuf {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
@@ -91,7 +92,7 @@ pub fn recover(parent: &Path) -> Result<()> {
 
 /// Whether no other process of this number lives. Where the system does not show its processes, they
 /// count as dead: a run's folder belongs to one process at a time.
-fn is_dead(process: &str) -> bool {
+pub(crate) fn is_dead(process: &str) -> bool {
     process == std::process::id().to_string() || !Path::new("/proc").join(process).exists()
 }
 
