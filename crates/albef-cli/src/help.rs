@@ -10,7 +10,10 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ),
     ("Train", &["demo", "pretrain", "finetune", "data"]),
     ("Measure", &["evaluate", "compare", "analyse", "reproduce"]),
-    ("Checkpoints and this machine", &["inspect", "convert", "doctor", "bench", "completions", "man"]),
+    (
+        "Checkpoints and this machine",
+        &["inspect", "convert", "doctor", "bench", "completions", "man"],
+    ),
 ];
 
 const EXIT_CODES: &str =

@@ -1,7 +1,7 @@
 //! Files that are written whole or not at all.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -47,6 +47,21 @@ pub fn write_atomic(
         // Best effort: the error that matters is the one already in hand.
         let _ = fs::remove_file(&temporary);
     }
+    result.map_err(WeightsError::io(path))
+}
+
+/// Gives a file that was written elsewhere, on the same file system, its name: synced, then renamed over
+/// what is there. For files that are written in several goes; others by [`write_atomic`].
+///
+/// # Errors
+/// If it cannot be synced or renamed, or something else than a regular file is at `path`.
+pub fn publish(written: &Path, path: &Path) -> Result<()> {
+    let result = (|| {
+        let target = target_of(path)?;
+        OpenOptions::new().append(true).open(written)?.sync_all()?;
+        fs::rename(written, &target)?;
+        sync_folder(target.parent())
+    })();
     result.map_err(WeightsError::io(path))
 }
 

@@ -29,7 +29,7 @@ mod torch_file;
 mod torchmultimodal;
 mod wrappers;
 
-pub use atomic::{replaceable, write_atomic};
+pub use atomic::{publish, replaceable, write_atomic};
 pub use checkpoint::{Checkpoint, read, read_model, weights_file};
 pub use error::{Result, WeightsError};
 pub use file_kind::{FileKind, HEAD};

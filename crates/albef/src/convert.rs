@@ -166,12 +166,7 @@ pub fn convert(
 }
 
 /// Refuses to replace a model, and a file where a folder is written.
-fn check_place(
-    model: &Checkpoint,
-    output: &Path,
-    format: ModelFormat,
-    single: bool,
-) -> Result<()> {
+fn check_place(model: &Checkpoint, output: &Path, format: ModelFormat, single: bool) -> Result<()> {
     let shown = output.display();
     if single {
         let same = |path: &Path| {
@@ -186,7 +181,8 @@ fn check_place(
         }
         return Ok(());
     }
-    if format == ModelFormat::Safetensors && output.extension().is_some_and(|e| e == "safetensors") {
+    if format == ModelFormat::Safetensors && output.extension().is_some_and(|e| e == "safetensors")
+    {
         return Err(Error::Argument(format!(
             "{shown}: safetensors are written as a model folder, with its configuration and word pieces; \
              name a folder"
@@ -209,10 +205,10 @@ fn laid_out(
 ) -> Result<(StateDict, ModelConfig, Vec<String>)> {
     let mut notes = Vec::new();
     let mut config = model.config.clone();
-    let unread = |(_, tensor): &(&str, &albef_weights::HostTensor)| {
-        matches!(tensor.dtype, DType::Unread(_))
-    };
-    let left: Vec<String> = model.tensors.iter().filter(unread).map(|(n, _)| n.to_owned()).collect();
+    let unread =
+        |(_, tensor): &(&str, &albef_weights::HostTensor)| matches!(tensor.dtype, DType::Unread(_));
+    let left: Vec<String> =
+        model.tensors.iter().filter(unread).map(|(n, _)| n.to_owned()).collect();
     if let Some(first) = left.first() {
         let n = left.len();
         notes.push(format!("not written: {n} tensors of a type that is not read (`{first}`)"));
@@ -325,7 +321,9 @@ fn alone(file: &Path, model: &Checkpoint, config: &ModelConfig) -> Option<String
                 folder, which has them";
     let again = match Checkpoint::open(file) {
         Ok(again) => again,
-        Err(error) => return Some(format!("the file alone does not tell all of the model ({error}); {hint}")),
+        Err(error) => {
+            return Some(format!("the file alone does not tell all of the model ({error}); {hint}"));
+        }
     };
     let (mut own, mut found) = (config.clone(), again.config.clone());
     for config in [&mut own, &mut found] {

@@ -127,11 +127,15 @@ fn a_model_without_token_types_gets_zeros_for_the_official_code() {
     let mut config = nano();
     (config.text.type_vocab, config.text.processing) = (0, TextProcessing::Lavis);
     let model = of_task(TaskRef::named("ve").unwrap(), config);
-    let written = converted(&model, &dir.path().join("x"), ConvertOptions::new(ModelFormat::Official));
+    let written =
+        converted(&model, &dir.path().join("x"), ConvertOptions::new(ModelFormat::Official));
     assert!(written.notes.iter().any(|n| n.contains("zeros")), "{:?}", written.notes);
     assert!(written.notes.iter().any(|n| n.contains("does not end them with [SEP]")));
     let again = Checkpoint::open(&dir.path().join("x")).unwrap();
-    assert_eq!((again.config.text.type_vocab, again.config.text.processing), (2, TextProcessing::Lavis));
+    assert_eq!(
+        (again.config.text.type_vocab, again.config.text.processing),
+        (2, TextProcessing::Lavis)
+    );
     let types = again.tensors.get("text_encoder.embeddings.token_type_embeddings.weight").unwrap();
     assert!(types.to_f32().unwrap().iter().all(|v| *v == 0.0));
 }
