@@ -108,6 +108,15 @@ impl Settings {
         Ok(out)
     }
 
+    /// Through a proxy for all servers but those that `except` names, as `NO_PROXY` does.
+    #[must_use]
+    pub fn proxied(mut self, proxy: Option<&str>, except: &[&str]) -> Self {
+        self.http_proxy = proxy.map(str::to_owned);
+        self.https_proxy = proxy.map(str::to_owned);
+        self.no_proxy = except.iter().map(|e| (*e).to_owned()).collect();
+        self
+    }
+
     /// The proxy for an address.
     fn proxy(&self, scheme: &str, host: &str) -> Option<&str> {
         let proxy = if scheme == "https" { &self.https_proxy } else { &self.http_proxy };
