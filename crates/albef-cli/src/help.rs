@@ -12,7 +12,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Measure", &["evaluate", "compare", "analyse", "reproduce"]),
     (
         "Checkpoints and this machine",
-        &["inspect", "convert", "doctor", "bench", "completions", "man"],
+        &["inspect", "convert", "pull", "doctor", "bench", "completions", "man"],
     ),
 ];
 
@@ -20,7 +20,7 @@ const EXIT_CODES: &str =
     "Exit codes: 0 done, 1 a negative answer or an interrupted run, 2 an error.";
 
 /// Examples of a command, one a line.
-const EXAMPLES: [(&str, &[&str]); 14] = [
+const EXAMPLES: [(&str, &[&str]); 15] = [
     (
         "search",
         &["albef search \"a red car\" photos", "albef search \"a dog\" photos --top-k 3 --json"],
@@ -52,6 +52,15 @@ const EXAMPLES: [(&str, &[&str]); 14] = [
         &[
             "albef convert mscoco.pth --to safetensors --dtype bf16 --output coco",
             "albef convert run --to official --output albef.pth",
+        ],
+    ),
+    (
+        "pull",
+        &[
+            "albef pull --list",
+            "albef pull albef-coco",
+            "albef pull hub:OWNER/NAME@REVISION",
+            "albef pull https://example.org/model.pth",
         ],
     ),
     ("doctor", &["albef doctor", "albef doctor --golden tests/golden"]),

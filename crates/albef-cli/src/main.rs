@@ -26,6 +26,7 @@ mod models;
 mod output;
 mod predict;
 mod progress;
+mod pull;
 mod reproduce;
 mod search;
 mod train;
@@ -102,6 +103,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Write a checkpoint for this program, the official code or LAVIS.
     Convert(convert::Arguments),
+    /// Fetch a published checkpoint into the cache.
+    Pull(pull::Arguments),
     /// Show what the machine offers, test the program, replay golden fixtures.
     Doctor(doctor::Arguments),
     /// Time parts of the model.
@@ -195,6 +198,7 @@ fn main() -> ExitCode {
         Command::Match(a) => search::match_pair(&a),
         Command::Inspect(a) => inspect::run(&a),
         Command::Convert(a) => convert::run(&a),
+        Command::Pull(a) => pull::run(&a),
         Command::Doctor(a) => doctor::run(&a),
         Command::Bench(a) => bench::run(&a),
         Command::Completions(a) => completions::completions(&a, help::command::<Arguments>()),

@@ -31,6 +31,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::control::Control;
 use crate::error::{Error, Result};
+use crate::task::TaskRef;
 use crate::write_folder::write_folder;
 
 /// What a checkpoint is written as.
@@ -231,6 +232,14 @@ fn laid_out(
              names, and training there begins with them"
         ));
     }
+    let pretrained = model.task.model() == TaskRef::pretrain().name();
+    if options.momentum && pretrained && state.get("image_queue").is_none() {
+        notes.push(
+            "the model has no queues: code that loads every key, as the official pre-training does, refuses \
+             the file; fine-tuning takes it"
+                .into(),
+        );
+    }
     let own = config.text.processing;
     let state = if options.format == ModelFormat::Lavis {
         let (state, folded) = without_token_types(state)?;
@@ -322,7 +331,9 @@ fn alone(file: &Path, model: &Checkpoint, config: &ModelConfig) -> Option<String
     let again = match Checkpoint::open(file) {
         Ok(again) => again,
         Err(error) => {
-            return Some(format!("the file alone does not tell all of the model ({error}); {hint}"));
+            return Some(format!(
+                "the file alone does not tell all of the model ({error}); {hint}"
+            ));
         }
     };
     let (mut own, mut found) = (config.clone(), again.config.clone());

@@ -52,5 +52,5 @@ pub use control::{Control, Progress};
 pub use device::Device;
 pub use error::{Error, Result};
 pub use images::ImageSet;
-pub use model_path::{default_model, note_inferred};
+pub use model_path::{default_model, find_model, note_inferred};
 pub use pipeline::Pipeline;
