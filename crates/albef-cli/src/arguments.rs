@@ -17,6 +17,26 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A number of bytes, with a unit if it has one: `500MB`, `2GB`, `1.5GiB`.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 7] = [
+        ("KIB", 1 << 10),
+        ("MIB", 1 << 20),
+        ("GIB", 1 << 30),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("B", 1),
+    ];
+    let upper = text.trim().to_ascii_uppercase();
+    let unit = UNITS.iter().find_map(|(name, n)| Some((upper.strip_suffix(name)?, *n)));
+    let (number, unit) = unit.unwrap_or((&upper, 1));
+    match number.trim().parse::<f64>() {
+        Ok(n) if n * unit as f64 >= 1.0 && n.is_finite() => Ok((n * unit as f64) as u64),
+        _ => Err("must be a size of at least one byte, such as 500MB, 2GB or 1.5GiB".into()),
+    }
+}
+
 /// A text with something in it.
 pub fn words(text: &str) -> Result<String, String> {
     if text.trim().is_empty() {
@@ -63,5 +83,22 @@ pub fn image_place(text: &str) -> Result<PathBuf, String> {
             Err("images are written as PNG only; name a file that ends in .png".into())
         }
         _ => Ok(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn sizes_are_read_with_and_without_units() {
+        for (text, want) in
+            [("7", 7), ("2GB", 2_000_000_000), ("1.5 GiB", 3 << 29), ("500mb", 500_000_000)]
+        {
+            assert_eq!(bytes(text), Ok(want), "{text}");
+        }
+        for text in ["", "0", "-1GB", "2TB", "nan", "inf"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
     }
 }

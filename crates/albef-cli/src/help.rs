@@ -13,14 +13,17 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ),
     ("Train", &["demo", "pretrain", "finetune", "data"]),
     ("Measure", &["evaluate", "compare", "analyse", "reproduce"]),
-    ("Checkpoints and this machine", &["inspect", "doctor", "bench", "completions", "man"]),
+    (
+        "Checkpoints and this machine",
+        &["inspect", "convert", "pull", "doctor", "bench", "completions", "man"],
+    ),
 ];
 
 const EXIT_CODES: &str =
     "Exit codes: 0 done, 1 a negative answer or an interrupted run, 2 an error.";
 
 /// Examples of a command, one a line.
-const EXAMPLES: [(&str, &[&str]); 14] = [
+const EXAMPLES: [(&str, &[&str]); 16] = [
     (
         "search",
         &[
@@ -61,6 +64,22 @@ const EXAMPLES: [(&str, &[&str]); 14] = [
         ],
     ),
     ("inspect", &["albef inspect ALBEF.pth", "albef inspect ALBEF.pth --export model"]),
+    (
+        "convert",
+        &[
+            "albef convert mscoco.pth --to safetensors --dtype bf16 --output coco",
+            "albef convert run --to official --output albef.pth",
+        ],
+    ),
+    (
+        "pull",
+        &[
+            "albef pull --list",
+            "albef pull albef-coco",
+            "albef pull hub:OWNER/NAME@REVISION",
+            "albef pull https://example.org/model.pth",
+        ],
+    ),
     ("doctor", &["albef doctor", "albef doctor --golden tests/golden"]),
 ];
 

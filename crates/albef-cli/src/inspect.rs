@@ -3,19 +3,20 @@
 use std::path::PathBuf;
 
 use albef::checkpoint::Checkpoint;
-use albef::inspect::{CheckpointSummary, ExportOptions, export};
+use albef::convert::{ConvertOptions, ModelFormat};
+use albef::inspect::CheckpointSummary;
 use albef::note_inferred;
-use albef_weights::KeepAs;
 use anyhow::{Context, Result};
 
 use crate::ExitStatus;
+use crate::convert::{Dtype, write};
 use crate::output::say;
 
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Model folder or checkpoint file (`.pth`, `.safetensors`).
     model: PathBuf,
-    /// Write it as a model folder: `config.json`, `model.safetensors`, `vocab.txt`, a model card.
+    /// Write it as a model folder, as `albef convert --to safetensors` does.
     #[arg(long, value_name = "FOLDER")]
     export: Option<PathBuf>,
     /// Number format of the exported weights.
@@ -27,17 +28,6 @@ pub struct Arguments {
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
-}
-
-/// Number formats of an export.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Dtype {
-    /// As they are.
-    Same,
-    /// 16-bit floats.
-    F16,
-    /// Brain floats.
-    Bf16,
 }
 
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
@@ -55,15 +45,10 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         print(&found)?;
     }
     if let Some(folder) = &a.export {
-        let dtype = match a.dtype {
-            Dtype::Same => KeepAs::Same,
-            Dtype::F16 => KeepAs::F16,
-            Dtype::Bf16 => KeepAs::BF16,
-        };
-        let options = ExportOptions::default().dtype(dtype).momentum(!a.no_momentum);
-        export(&files, folder, &options)
-            .with_context(|| format!("cannot export to {}", folder.display()))?;
-        eprintln!("wrote {}", folder.display());
+        let options = ConvertOptions::new(ModelFormat::Safetensors)
+            .dtype(a.dtype.keep_as())
+            .momentum(!a.no_momentum);
+        return write(&files, folder, &options);
     }
     Ok(ExitStatus::Yes)
 }

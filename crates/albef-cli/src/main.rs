@@ -9,6 +9,7 @@ mod bench;
 mod classify;
 mod compare;
 mod completions;
+mod convert;
 mod data;
 mod demo;
 mod device;
@@ -26,6 +27,7 @@ mod models;
 mod output;
 mod predict;
 mod progress;
+mod pull;
 mod reproduce;
 mod search;
 mod search_filters;
@@ -103,6 +105,10 @@ enum Command {
     Match(search::MatchArguments),
     /// Say what a checkpoint is, or write it as a model folder.
     Inspect(inspect::Arguments),
+    /// Write a checkpoint for this program, the official code or LAVIS.
+    Convert(convert::Arguments),
+    /// Fetch a published checkpoint into the cache.
+    Pull(pull::Arguments),
     /// Show what the machine offers, test the program, replay golden fixtures.
     Doctor(doctor::Arguments),
     /// Time parts of the model.
@@ -196,6 +202,8 @@ fn main() -> ExitCode {
         Command::Embed(a) => embed::run(&a),
         Command::Match(a) => search::match_pair(&a),
         Command::Inspect(a) => inspect::run(&a),
+        Command::Convert(a) => convert::run(&a),
+        Command::Pull(a) => pull::run(&a),
         Command::Doctor(a) => doctor::run(&a),
         Command::Bench(a) => bench::run(&a),
         Command::Completions(a) => completions::completions(&a, help::command::<Arguments>()),

@@ -8,11 +8,23 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 /// Shows each phase as a bar that disappears at its end.
 pub fn bar() -> Control {
+    shown_on(Control::new(), "{msg} {wide_bar} {pos}/{len}")
+}
+
+/// Shows each phase, counted in bytes, as a bar with the rate and the time left.
+pub fn bytes_bar(control: Control) -> Control {
+    shown_on(control, BYTES)
+}
+
+/// The line of a bar of bytes.
+pub const BYTES: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+
+fn shown_on(control: Control, template: &'static str) -> Control {
     let shown: Mutex<Option<ProgressBar>> = Mutex::new(None);
-    Control::new().on_progress(move |p| {
+    control.on_progress(move |p| {
         let Ok(mut shown) = shown.lock() else { return };
         let bar = shown.get_or_insert_with(|| {
-            let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}");
+            let style = ProgressStyle::with_template(template);
             let bar = ProgressBar::new(p.total);
             match style {
                 Ok(style) => bar.with_style(style),

@@ -1,7 +1,7 @@
 //! Files that are written whole or not at all.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -67,6 +67,24 @@ pub fn write_atomic_through(
     failpoint::pass("file.renamed")
         .and_then(|()| sync_folder(folder_of(&target)))
         .map_err(FileError::at(path))
+}
+
+/// Gives a file that was written elsewhere, on the same file system, its name: synced, then renamed over
+/// what is there. For files that are written in several goes; others by [`write_atomic`].
+///
+/// # Errors
+/// If it cannot be synced or renamed, or something else than a regular file is at `path`.
+pub fn publish(written: &Path, path: &Path) -> Result<()> {
+    let result = (|| {
+        let target = target_of(path)?;
+        failpoint::pass("file.written")?;
+        OpenOptions::new().append(true).open(written)?.sync_all()?;
+        failpoint::pass("file.synced")?;
+        fs::rename(written, &target)?;
+        failpoint::pass("file.renamed")?;
+        sync_folder(folder_of(&target))
+    })();
+    result.map_err(FileError::at(path))
 }
 
 /// A new file that is locked as long as it is open, by which it is told from a leftover. Where the file

@@ -1,6 +1,7 @@
 //! Folders that are replaced whole: under their name lies the old one or the new one, never a part.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -74,7 +75,8 @@ pub fn write<E: From<FileError>>(
 }
 
 /// Lets `write` fill an empty folder that then becomes `target`. If there is such a folder with other files than
-/// the new ones, it keeps them, and the new ones move into it one by one, `last` last; otherwise the new folder takes
+/// the new ones, it keeps them, and the new ones move into it one by one, those whose
+/// names begin with `last` at the end; otherwise the new folder takes
 /// its place as a whole. If anything fails before that, `target` is as it was.
 ///
 /// # Errors
@@ -131,7 +133,8 @@ fn covers(new: &Path, old: &Path) -> bool {
 fn take(from: &Path, to: &Path, last: &str) -> Result<()> {
     let entries = fs::read_dir(from).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let mut entries = entries.map_err(FileError::at(from))?;
-    entries.sort_by_key(|e| (e.file_name() == last, e.file_name()));
+    let is_last = |name: &OsStr| name.as_encoded_bytes().starts_with(last.as_bytes());
+    entries.sort_by_key(|e| (is_last(&e.file_name()), e.file_name()));
     for entry in entries {
         let (old, new) = (entry.path(), to.join(entry.file_name()));
         if old.is_dir() && new.is_dir() {

@@ -1,27 +1,20 @@
 //! Safetensors in and out.
 
-use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
 use std::path::Path;
 
-use half::{bf16, f16};
-use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
+use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorInfo};
 
 use crate::error::{Result, WeightsError};
+use crate::stored::{KeepAs, OnBytes, Stored, beyond};
 use crate::tensor::{Bytes, DType, HostTensor, StateDict};
 use albef_files::write_atomic;
 
-/// How floats are stored.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum KeepAs {
-    /// As they are.
-    Same,
-    /// As 16-bit floats.
-    F16,
-    /// As brain floats.
-    BF16,
-}
+/// The one file of a model.
+const WEIGHTS: &str = "model.safetensors";
+/// The index of a model in parts.
+const INDEX: &str = "model.safetensors.index.json";
 
 fn from_file(dtype: Dtype) -> DType {
     match dtype {
@@ -141,47 +134,62 @@ fn not_whole(bytes: &[u8], error: &SafeTensorError) -> String {
     format!("not a whole safetensors file of {} bytes ({error}){hint}", bytes.len())
 }
 
-struct Stored<'a>(&'a HostTensor, DType, Dtype);
-
-impl View for Stored<'_> {
-    fn dtype(&self) -> Dtype {
-        self.2
-    }
-    fn shape(&self) -> &[usize] {
-        &self.0.shape
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        if self.0.dtype == self.1 {
-            return Cow::Borrowed(&self.0.bytes);
-        }
-        let values = self.0.to_f32().unwrap_or_default();
-        let half = |v: &f32| match self.1 {
-            DType::F16 => f16::from_f32(*v).to_le_bytes(),
-            _ => bf16::from_f32(*v).to_le_bytes(),
-        };
-        Cow::Owned(values.iter().flat_map(half).collect())
-    }
-    fn data_len(&self) -> usize {
-        self.0.len() * self.1.size()
-    }
+/// A file about to be written: its header, and tensors in the order of their bytes.
+struct Layout<'a> {
+    header: Vec<u8>,
+    tensors: Vec<Stored<'a>>,
 }
 
-/// The first value that 16 bits of type `f16` cannot hold.
-fn beyond_f16(state: &StateDict) -> Option<String> {
-    let mut floats = state.iter().filter(|(_, tensor)| tensor.dtype == DType::F32);
-    floats.find_map(|(name, tensor)| {
-        let values = tensor.to_f32().unwrap_or_default();
-        let lost = |v: &f32| v.is_finite() && !f16::from_f32(*v).is_finite();
-        let at = values.iter().position(lost)?;
-        Some(format!(
-            "`{name}`, value {at}: {} is beyond f16, which ends at {}; write bf16 or f32",
-            values[at],
-            f16::MAX
-        ))
-    })
+/// Names and tensors of one file.
+type Entries<'a> = Vec<(&'a str, Stored<'a>)>;
+
+fn layout<'a>(
+    path: &Path,
+    entries: &Entries<'a>,
+    metadata: &HashMap<String, String>,
+) -> Result<Layout<'a>> {
+    let mut typed = Vec::with_capacity(entries.len());
+    for (name, stored) in entries {
+        let dtype = to_file(stored.dtype).ok_or_else(|| {
+            let detail = format!("`{name}` is of type {}, which is not written", stored.dtype);
+            WeightsError::damaged(path, detail)
+        })?;
+        typed.push((*name, dtype, *stored));
+    }
+    // By alignment, the largest first, so that every tensor is aligned.
+    typed.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+    let mut end = 0;
+    let infos = typed.iter().map(|(name, dtype, stored)| {
+        let start = end;
+        end += stored.size();
+        let shape = stored.tensor.shape.clone();
+        ((*name).to_owned(), TensorInfo { dtype: *dtype, shape, data_offsets: (start, end) })
+    });
+    let infos = infos.collect();
+    let metadata = (!metadata.is_empty()).then(|| metadata.clone());
+    let damaged = |e: String| WeightsError::damaged(path, e);
+    let metadata = Metadata::new(metadata, infos).map_err(|e| damaged(e.to_string()))?;
+    let mut header = serde_json::to_vec(&metadata).map_err(|e| damaged(e.to_string()))?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok(Layout { header, tensors: typed.into_iter().map(|(_, _, stored)| stored).collect() })
 }
 
-/// Writes tensors to `path`, whole or not at all; 32-bit floats as `keep_as` says.
+fn write_file(
+    path: &Path,
+    entries: &Entries<'_>,
+    metadata: &HashMap<String, String>,
+    on_bytes: &mut OnBytes<'_>,
+) -> Result<()> {
+    let Layout { header, tensors } = layout(path, entries, metadata)?;
+    Ok(write_atomic(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        tensors.iter().try_for_each(|stored| stored.write(file, on_bytes))
+    })?)
+}
+
+/// Writes tensors to `path`, whole or not at all; floats as `keep_as` says. Memory does not grow with the
+/// file.
 ///
 /// # Errors
 /// If the file cannot be written, or a value is beyond the type that it is to be kept as.
@@ -191,26 +199,68 @@ pub fn write_safetensors(
     metadata: &HashMap<String, String>,
     keep_as: KeepAs,
 ) -> Result<()> {
-    if let Some(detail) = (keep_as == KeepAs::F16).then(|| beyond_f16(state)).flatten() {
+    if let Some(detail) = beyond(state, keep_as) {
         return Err(WeightsError::damaged(path, detail));
     }
-    let stored = state.iter().map(|(name, tensor)| {
-        let dtype = match (keep_as, tensor.dtype) {
-            (KeepAs::F16, DType::F32) => DType::F16,
-            (KeepAs::BF16, DType::F32) => DType::BF16,
-            (_, same) => same,
+    let entries = state.iter().map(|(name, tensor)| (name, Stored::new(tensor, keep_as))).collect();
+    write_file(path, &entries, metadata, &mut |_| Ok(()))
+}
+
+/// Writes tensors to a folder under the names that Hugging Face libraries read: `model.safetensors`, or,
+/// where that would have more than `shard_size` bytes of values, parts
+/// `model-00001-of-0000N.safetensors` and their index, `model.safetensors.index.json`, which is written
+/// last. A tensor larger than a part is a part of its own. Each file is whole or absent; gives their
+/// names.
+///
+/// # Errors
+/// As [`write_safetensors`], or if `on_bytes` ends the writing.
+pub fn write_shards(
+    folder: &Path,
+    state: &StateDict,
+    metadata: &HashMap<String, String>,
+    keep_as: KeepAs,
+    shard_size: u64,
+    on_bytes: &mut OnBytes<'_>,
+) -> Result<Vec<String>> {
+    if let Some(detail) = beyond(state, keep_as) {
+        return Err(WeightsError::damaged(folder, detail));
+    }
+    let mut parts: Vec<Entries<'_>> = vec![Vec::new()];
+    let (mut total, mut own) = (0, 0);
+    for (name, tensor) in state.iter() {
+        let stored = Stored::new(tensor, keep_as);
+        let size = stored.size() as u64;
+        if own > 0 && own + size > shard_size {
+            parts.push(Vec::new());
+            own = 0;
+        }
+        own += size;
+        total += size;
+        if let Some(part) = parts.last_mut() {
+            part.push((name, stored));
+        }
+    }
+    let count = parts.len();
+    let mut names = Vec::new();
+    let mut weight_map = BTreeMap::new();
+    for (i, part) in parts.iter().enumerate() {
+        let name = match count {
+            1 => WEIGHTS.to_owned(),
+            _ => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
         };
-        let in_file = to_file(dtype).ok_or_else(|| {
-            WeightsError::damaged(
-                path,
-                format!("`{name}` is of type {dtype}, which is not written"),
-            )
-        })?;
-        Ok((name.to_owned(), Stored(tensor, dtype, in_file)))
-    });
-    let stored = stored.collect::<Result<Vec<_>>>()?;
-    let metadata = (!metadata.is_empty()).then(|| metadata.clone());
-    let bytes = safetensors::serialize(stored, metadata)
-        .map_err(|e| WeightsError::damaged(path, e.to_string()))?;
-    Ok(write_atomic(path, |file| file.write_all(&bytes))?)
+        write_file(&folder.join(&name), part, metadata, on_bytes)?;
+        weight_map.extend(part.iter().map(|(key, _)| (*key, name.clone())));
+        names.push(name);
+    }
+    if count > 1 {
+        let index = serde_json::json!({
+            "metadata": { "total_size": total }, "weight_map": weight_map
+        });
+        let path = folder.join(INDEX);
+        let text = serde_json::to_vec_pretty(&index)
+            .map_err(|e| WeightsError::damaged(&path, e.to_string()))?;
+        write_atomic(&path, |file| file.write_all(&text))?;
+        names.push(INDEX.to_owned());
+    }
+    Ok(names)
 }

@@ -251,6 +251,15 @@ impl HostTensor {
         })
     }
 
+    /// The elements in order, as flat tensors of a bounded size that share the bytes.
+    pub(crate) fn in_parts(&self) -> impl Iterator<Item = Self> + '_ {
+        let size = self.dtype.size().max(1);
+        (0..self.bytes.len()).step_by(PART).filter_map(move |start| {
+            let bytes = self.bytes.slice(start..self.bytes.len().min(start + PART))?;
+            Some(Self { dtype: self.dtype, shape: vec![bytes.len() / size], bytes })
+        })
+    }
+
     /// The elements as floats, for the last time: memory of a mapped file is given back on the way, so that
     /// a large tensor is never in memory twice. It can still be read, anew from the file.
     ///
@@ -264,13 +273,7 @@ impl HostTensor {
             return Ok(values);
         }
         let mut values = Vec::with_capacity(self.bytes.len() / size);
-        let mut start = 0;
-        while let Some(bytes) = self.bytes.slice(start..self.bytes.len().min(start + PART)) {
-            start += bytes.len();
-            if bytes.is_empty() {
-                break;
-            }
-            let part = Self { dtype: self.dtype, shape: vec![bytes.len() / size], bytes };
+        for part in self.in_parts() {
             values.extend(part.to_f32()?);
             part.bytes.release();
         }

@@ -3,7 +3,7 @@
 use crate::tensor::StateDict;
 
 /// The tensor that a key of the vocabulary head repeats.
-fn original(name: &str) -> Option<String> {
+pub(crate) fn original(name: &str) -> Option<String> {
     let part = |alias: &str| {
         let part = name.strip_suffix(alias)?;
         (part.is_empty() || part.ends_with('.')).then_some(part)

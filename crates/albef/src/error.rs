@@ -218,6 +218,9 @@ pub enum Error {
     /// An option that cannot work.
     #[error("{0}")]
     Argument(String),
+    /// A model that is named, and neither a file nor folder nor fetched.
+    #[error("{0}")]
+    NoModel(String),
     /// The computation was cancelled ([`crate::control::Control`]).
     #[error("cancelled")]
     Cancelled,

@@ -11,13 +11,14 @@
 //! | ask, entail, reason about two images, label | [`task::TaskRef`] and [`task::Query`] |
 //! | train | [`train::run()`] |
 //! | evaluate | [`task::TaskRef`], figures in [`eval`] |
-//! | read, inspect and convert weights | [`checkpoint::Checkpoint`], [`inspect`] |
+//! | read, inspect and convert weights | [`checkpoint::Checkpoint`], [`inspect`], [`convert`] |
 //! | check that a build computes what the official code computes | [`golden`], [`doctor`] |
 
 pub mod bench;
 pub mod checkpoint;
 pub mod config;
 mod control;
+pub mod convert;
 pub mod device;
 pub mod doctor;
 mod error;
@@ -53,5 +54,5 @@ pub use control::{Control, Progress};
 pub use device::Device;
 pub use error::{Error, Result};
 pub use images::ImageSet;
-pub use model_path::{default_model, note_inferred};
+pub use model_path::{default_model, find_model, note_inferred};
 pub use pipeline::Pipeline;

@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use albef_hub::{Caches, Source};
+
+use crate::error::{Error, Result};
+
 /// Folder of the default model below each root.
 const DEFAULT: &str = "models/mini";
 
@@ -22,8 +26,47 @@ pub fn default_model() -> Option<PathBuf> {
     roots.find_map(|root| Some(root.join(DEFAULT)).filter(|path| path.is_dir()))
 }
 
+/// The path of a model: itself, where something is there, else that of a model which was fetched under this
+/// name, address or `hub:OWNER/NAME` by `albef pull` or another tool that shares its cache. Nothing is asked
+/// of the network. Other paths are given back, for the caller to name what is wrong.
+///
+/// # Errors
+/// [`Error::NoModel`] with the command that fetches it, if it is the name of what was not fetched, or a plain
+/// word that is no such name.
+pub fn find_model(path: &Path) -> Result<PathBuf> {
+    let Some(name) = path.to_str().filter(|_| path.symlink_metadata().is_err()) else {
+        return Ok(path.to_owned());
+    };
+    let source = match name.parse::<Source>() {
+        Ok(source) => source,
+        Err(albef_hub::HubError::Unknown(_)) => {
+            let word = path.components().count() == 1 && !name.is_empty() && !name.contains('.');
+            return match word {
+                true => Err(Error::NoModel(format!(
+                    "there is no file or folder `{name}`, and no published checkpoint of this name; `albef \
+                     pull --list` names them"
+                ))),
+                false => Ok(path.to_owned()),
+            };
+        }
+        Err(wrong) => return Err(Error::NoModel(wrong.to_string())),
+    };
+    let caches = Caches::from_env().map_err(|e| Error::NoModel(e.to_string()))?;
+    caches.find(&source).ok_or_else(|| {
+        let what = match &source {
+            Source::Published(_) => "this published checkpoint is",
+            _ => "it is",
+        };
+        Error::NoModel(format!(
+            "there is no file or folder `{name}`, and {what} not in the cache; fetch it with `albef pull \
+             {source}`"
+        ))
+    })
+}
+
 /// Logs a note where a weights file, or the one of a folder, has no configuration beside it.
 pub fn note_inferred(path: &Path) {
+    let Ok(path) = &find_model(path) else { return };
     let of_folder = path.is_dir().then(|| albef_weights::weights_file(path).ok()).flatten();
     let file = of_folder.as_deref().unwrap_or(path);
     if file.exists() && !file.is_dir() && !file.with_file_name("config.json").exists() {

@@ -165,14 +165,14 @@ fn an_exported_model_is_whole_or_not_there() {
 #[test]
 fn a_run_that_is_ended_at_every_place_of_its_saving_ends_as_one_that_never_was() {
     let dir = tempfile::tempdir().unwrap();
-    let list = data(dir.path(), 12);
+    let list = data(dir.path(), 8);
     let pretrain = |output: &Path| {
         let mut command = albef();
         command.args(["pretrain", &config(), "--resume", "--output"]).arg(output);
         command.args(settings(&list, dir.path()));
         let validation = format!("val_file=[{list}]");
         for setting in
-            ["max_steps=4", "checkpoint_every=2", "keep_last_n=1", "alpha=0.4", &validation]
+            ["max_steps=2", "checkpoint_every=1", "keep_last_n=1", "alpha=0.4", &validation]
         {
             command.args(["--set", setting]);
         }

@@ -39,9 +39,7 @@ impl Manifest {
         let path = Self::path(folder);
         let text = serde_json::to_string_pretty(self).map_err(std::io::Error::other);
         let text = text.map_err(IndexError::io(&path))?;
-        albef_weights::write_atomic(&path, |f| writeln!(f, "{text}")).map_err(|e| match e {
-            albef_weights::WeightsError::Io { cause, .. } => IndexError::io(&path)(cause),
-            other => IndexError::io(&path)(std::io::Error::other(other.to_string())),
-        })
+        albef_files::write_atomic(&path, |f| writeln!(f, "{text}"))
+            .map_err(|e| IndexError::io(&path)(e.cause))
     }
 }

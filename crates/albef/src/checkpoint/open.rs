@@ -8,6 +8,7 @@ use albef_weights::{StateDict, read_model, weights_file};
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+use crate::model_path::find_model;
 use crate::task::TaskRef;
 use crate::train::checkpoint as run_checkpoint;
 
@@ -48,13 +49,16 @@ impl Checkpoint {
     /// `vocab.txt` has to have as many word pieces as the word table has rows. With a `config.json` it may
     /// have fewer, and the last rows are then unused.
     ///
+    /// The name of a model that was fetched stands for its path ([`find_model`]).
+    ///
     /// # Errors
     /// If a file is missing or damaged, sizes are out of range, or `vocab.txt` has another number of
     /// word pieces than it may have.
     pub fn open(path: &Path) -> Result<Self> {
-        match run_checkpoint::files(path)? {
+        let path = find_model(path)?;
+        match run_checkpoint::files(&path)? {
             Some(of_run) => Ok(of_run),
-            None => Self::model(path),
+            None => Self::model(&path),
         }
     }
 
@@ -119,10 +123,11 @@ impl Checkpoint {
     /// # Errors
     /// If a file is missing or damaged.
     pub(crate) fn tensors_of(path: &Path, config: &ModelConfig) -> Result<Self> {
-        if let Some(of_run) = run_checkpoint::files(path)? {
+        let path = find_model(path)?;
+        if let Some(of_run) = run_checkpoint::files(&path)? {
             return Ok(of_run);
         }
-        let file = if path.is_dir() { weights_file(path)? } else { path.to_owned() };
+        let file = if path.is_dir() { weights_file(&path)? } else { path };
         let found = read_model(&file)?;
         let config = ModelConfig { task: None, ..config.clone() };
         let new = Self::new(found.tensors, config, String::new(), &file);

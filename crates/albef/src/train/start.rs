@@ -13,6 +13,7 @@ use crate::checkpoint::{BERT_VOCABULARY, Checkpoint, LoadedModel, finite};
 use crate::config::{ModelConfig, TrainConfig};
 use crate::error::{Error, Result};
 use crate::init::fresh_queues;
+use crate::model_path::find_model;
 use crate::params::Params;
 use crate::task::TaskConfig;
 
@@ -135,6 +136,7 @@ pub fn corpus_vocabulary<'a>(captions: impl Iterator<Item = &'a str>) -> Result<
 
 /// The tensors of a file that a key names, `init_vision` for a ViT or `init_text` for a BERT.
 pub(crate) fn read_of(key: &'static str, path: &Path) -> Result<StateDict> {
+    let path = &find_model(path).map_err(Error::of_key(key))?;
     let state = albef_weights::read(path).map_err(Error::of_key(key))?.tensors;
     let has = |part: &str| state.names().any(|n| n.contains(part));
     let (vision, text) = (has("patch_embed."), has("word_embeddings."));

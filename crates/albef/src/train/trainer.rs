@@ -41,7 +41,7 @@ pub(super) const CHECKPOINTS: &str = "checkpoints";
 /// use albef::Control;
 /// use albef::config::Source;
 /// use albef::task::TaskRef;
-/// use albef::inspect::KeepAs;
+/// use albef::convert::KeepAs;
 /// use albef::train::Trainer;
 ///
 /// # fn main() -> albef::Result<()> {
