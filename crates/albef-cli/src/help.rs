@@ -8,7 +8,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
         "Use a model",
         &[
             "search", "index", "match", "classify", "ask", "entail", "reason", "predict", "ground",
-            "embed",
+            "embed", "serve",
         ],
     ),
     ("Train", &["demo", "pretrain", "finetune", "data"]),
@@ -23,7 +23,7 @@ const EXIT_CODES: &str =
     "Exit codes: 0 done, 1 a negative answer or an interrupted run, 2 an error.";
 
 /// Examples of a command, one a line.
-const EXAMPLES: [(&str, &[&str]); 16] = [
+const EXAMPLES: [(&str, &[&str]); 17] = [
     (
         "search",
         &[
@@ -40,6 +40,14 @@ const EXAMPLES: [(&str, &[&str]); 16] = [
             "albef index photos --watch",
             "albef index status",
             "albef index dups --bits 4",
+        ],
+    ),
+    (
+        "serve",
+        &[
+            "albef serve photos",
+            "albef serve photos --model mini=models/mini --model vqa=runs/vqa --answers yes,no",
+            "albef serve photos --bind 0.0.0.0:8080 --keys keys.txt",
         ],
     ),
     ("match", &["albef match photo.jpg \"a dog on a beach\""]),

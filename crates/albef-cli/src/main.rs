@@ -31,6 +31,7 @@ mod pull;
 mod reproduce;
 mod search;
 mod search_filters;
+mod serve;
 mod train;
 mod warnings;
 
@@ -101,6 +102,8 @@ enum Command {
     Index(index::Arguments),
     /// Write the features of images and texts, for other programs.
     Embed(embed::Arguments),
+    /// Answer over HTTP: search with a page, embeddings, questions, heat maps.
+    Serve(serve::Arguments),
     /// Say how well a text fits an image.
     Match(search::MatchArguments),
     /// Say what a checkpoint is, or write it as a model folder.
@@ -199,6 +202,7 @@ fn main() -> ExitCode {
         Command::Compare(a) => compare::run(&a),
         Command::Search(a) => search::search(&a),
         Command::Index(a) => index::run(&a),
+        Command::Serve(a) => serve::run(&a),
         Command::Embed(a) => embed::run(&a),
         Command::Match(a) => search::match_pair(&a),
         Command::Inspect(a) => inspect::run(&a),

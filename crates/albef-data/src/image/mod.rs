@@ -3,6 +3,7 @@
 mod augment;
 mod background;
 mod decode;
+mod encode;
 mod gif;
 mod header;
 mod png;
@@ -18,6 +19,7 @@ pub use decode::{
     DecodeOptions, Gray16, ImageNotes, decode, decode_noted, decode_rgba, open, open_noted,
 };
 pub(crate) use decode::{fail, image_size, plain_file, read_picture};
+pub use encode::jpeg;
 pub use reader::{ImageReader, NoteCounts};
 pub use resize::{ResizeOrder, resize_bicubic};
 pub(crate) use sniff::{Content, HEAD, content, unread};

@@ -1,0 +1,181 @@
+//! `albef serve`: the service over HTTP, with its page.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use albef::index::{
+    Encoder, OpenIndex, Place, Store, UpdateOptions, is_photo_folder, open_current, open_to_read,
+};
+use albef::task::answer_list;
+use albef_serve::{Index, Keys, Limits, Metrics, Model, Service, serve};
+use anyhow::{Context, Result, bail};
+
+use crate::ExitStatus;
+use crate::arguments::{at_least_one, share};
+use crate::device::DeviceArg;
+use crate::image_options::ImageOptions;
+use crate::index::tell_update;
+use crate::models::model_path;
+use crate::output::say;
+use crate::progress::index_bar;
+
+/// The variable with a key a line, where keys are not in a file.
+const KEYS: &str = "ALBEF_API_KEYS";
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Folders of images to search; they are indexed first, as by `albef index`. Without any, the service has no
+    /// search but that of --index.
+    #[arg(value_name = "FOLDER")]
+    folders: Vec<PathBuf>,
+    /// Folder of the index.
+    #[arg(long, value_name = "DIR")]
+    index: Option<PathBuf>,
+    /// A model, several times for several: model folder, weights file or run; requests call it NAME, or by its
+    /// file name. The first one for images and texts searches [default: `models/mini`].
+    #[arg(long, value_name = "[NAME=]MODEL")]
+    model: Vec<String>,
+    /// Address to listen to. Any but a loopback address needs keys.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    bind: SocketAddr,
+    /// A file with a key a line, of which requests must have one (`Authorization: Bearer KEY`); or the keys
+    /// themselves in `ALBEF_API_KEYS`.
+    #[arg(long, value_name = "FILE")]
+    keys: Option<PathBuf>,
+    /// Answer everybody at an address that is no loopback address.
+    #[arg(long, conflicts_with = "keys")]
+    no_keys: bool,
+    /// Candidate answers of questions that bring none: a JSON list, or answers separated by commas.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    answers: String,
+    /// Match probability below which the page says that nothing matches.
+    #[arg(long, value_name = "PROBABILITY", default_value_t = 0.5, value_parser = share)]
+    threshold: f32,
+    /// Requests that are worked on or wait for it; others are told at once to come back later.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
+    permits: usize,
+    /// Bytes of a request in mebibytes.
+    #[arg(long, value_name = "MIB", default_value_t = 32, value_parser = at_least_one)]
+    max_body: usize,
+    /// Images, texts or pairs of a request.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
+    max_items: usize,
+    /// Seconds that an answer may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = at_least_one)]
+    timeout: usize,
+    #[command(flatten)]
+    images: ImageOptions,
+    #[command(flatten)]
+    device: DeviceArg,
+}
+
+pub fn run(a: &Arguments) -> Result<ExitStatus> {
+    let keys = keys(a)?;
+    let loopback = a.bind.ip().is_loopback();
+    if !loopback && keys.is_empty() && !a.no_keys {
+        bail!(
+            "{} is no loopback address: whoever reaches it could search these images; give --keys FILE or \
+             {KEYS}, or --no-keys to answer everybody",
+            a.bind
+        );
+    }
+    let (device, reader) = (a.device.open()?, a.images.own());
+    let metrics = Arc::new(Metrics::default());
+    let mut models = Vec::new();
+    for (name, path) in named_models(a)? {
+        if models.iter().any(|m: &Model| m.name == name) {
+            bail!("two models are called `{name}`; give them names with --model NAME=MODEL");
+        }
+        let model = Model::open(name, &path, &reader, &device, &metrics);
+        models.push(model.with_context(|| format!("cannot open the model {}", path.display()))?);
+    }
+    let index = open_index(a, &models)?;
+    let limits = Limits {
+        body: a.max_body << 20,
+        items: a.max_items,
+        permits: a.permits,
+        time: Duration::from_secs(a.timeout as u64),
+        ..Limits::default()
+    };
+    let mut service = Service::new(models, index, reader, limits, metrics);
+    service.keys = keys;
+    service.loopback = loopback;
+    service.threshold = a.threshold.into();
+    if !a.answers.is_empty() {
+        service.answers = answer_list(&a.answers)?;
+    }
+    serve(service, a.bind, |address| {
+        // Whoever reads it may have gone; the service has not.
+        let _ = say!("http://{address}");
+        eprintln!("interrupt to stop");
+    })?;
+    Ok(ExitStatus::Yes)
+}
+
+fn keys(a: &Arguments) -> Result<Keys> {
+    let text = match &a.keys {
+        Some(file) => std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read the keys in {}", file.display()))?,
+        None => std::env::var(KEYS).unwrap_or_default(),
+    };
+    let keys = Keys::from_lines(&text);
+    if let Some(file) = a.keys.as_ref().filter(|_| keys.is_empty()) {
+        bail!("{} has no key", file.display());
+    }
+    Ok(keys)
+}
+
+/// Names and paths of the models.
+fn named_models(a: &Arguments) -> Result<Vec<(String, PathBuf)>> {
+    let name_of = |path: &Path| {
+        let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
+        stem.unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+    };
+    if a.model.is_empty() {
+        let path = model_path(None)?;
+        return Ok(vec![(name_of(&path), path)]);
+    }
+    let named = a.model.iter().map(|given| match given.split_once('=') {
+        Some((name, path)) if !Path::new(given).exists() => {
+            Ok((name.to_owned(), model_path(Some(Path::new(path)))?))
+        }
+        _ => {
+            let path = model_path(Some(Path::new(given)))?;
+            Ok((name_of(&path), path))
+        }
+    });
+    named.collect()
+}
+
+/// The index of the folders, brought up to date.
+fn open_index(a: &Arguments, models: &[Model]) -> Result<Option<Index>> {
+    if a.folders.is_empty() && a.index.is_none() {
+        return Ok(None);
+    }
+    if let Some(other) = a.folders.iter().find(|folder| !is_photo_folder(folder)) {
+        bail!("{} is no folder of images", other.display());
+    }
+    let Some(encoder) = models.iter().find_map(Model::encoder) else {
+        bail!("no model for images and texts is given, and an index needs one");
+    };
+    let fingerprint = encoder.identity().fingerprint;
+    let place = Place::find(&a.folders, a.index.as_deref(), Some(&fingerprint))?;
+    let opened = open_current(&place, encoder, &UpdateOptions::default(), &index_bar())?;
+    if let Some(update) = &opened.update {
+        tell_update(update);
+    }
+    if let Some(reason) = &opened.stale {
+        tracing::info!("searching the index as it is: {reason}");
+    }
+    opened.check_not_empty(
+        &a.folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", "),
+    )?;
+    // Others may write to it while the service reads.
+    let OpenIndex { store, .. } = opened;
+    drop(store);
+    let store = open_to_read(&place)?;
+    let roots = store.roots()?;
+    Ok(Some(Index { store: Arc::new(store), roots }))
+}

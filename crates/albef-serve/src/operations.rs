@@ -1,0 +1,512 @@
+//! The operations: a request to its answer.
+
+use std::sync::Arc;
+
+use albef::Image;
+use albef::index::{Filter, IndexQuery, IndexResults, PathPattern, days_since_1970};
+use albef::inference::{ClassifyOptions, ExtractOptions, GroundOptions, SearchOptions};
+use albef::task::Query;
+use axum::Json;
+use axum::extract::{Path, Query as Parameters, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use utoipa::{IntoParams, IntoResponses};
+
+use crate::api::*;
+use crate::engine::{Service, fit};
+use crate::error::{Code, Problem, Result};
+use crate::input::Input;
+
+type Shared = State<Arc<Service>>;
+
+/// Pixels along the longer side of an image under a heat map.
+const SHOWN: usize = 768;
+/// Pixels along the longer side of a thumbnail.
+const THUMBNAIL: u32 = 320;
+
+/// Answers that every operation may give besides its own.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "read by the derivation of the document")]
+pub enum Problems {
+    /// The body is not what the operation reads.
+    #[response(status = 400, content_type = "application/problem+json")]
+    BadRequest(Problem),
+    /// A key is needed.
+    #[response(status = 401, content_type = "application/problem+json")]
+    Unauthorized(Problem),
+    /// The request comes from another page or is for another host.
+    #[response(status = 403, content_type = "application/problem+json")]
+    Forbidden(Problem),
+    /// There is no such image or model.
+    #[response(status = 404, content_type = "application/problem+json")]
+    NotFound(Problem),
+    /// The body, or the number of its items, is beyond the limits.
+    #[response(status = 413, content_type = "application/problem+json")]
+    TooLarge(Problem),
+    /// The body is of a type that is not read.
+    #[response(status = 415, content_type = "application/problem+json")]
+    UnsupportedMediaType(Problem),
+    /// An image cannot be decoded, or a text has no words.
+    #[response(status = 422, content_type = "application/problem+json")]
+    Unprocessable(Problem),
+    /// All permits are taken; `Retry-After` says when to come back.
+    #[response(status = 429, content_type = "application/problem+json")]
+    Busy(Problem),
+    /// The answer took too long, or the service is starting or stopping.
+    #[response(status = 503, content_type = "application/problem+json")]
+    Unavailable(Problem),
+}
+
+/// Features of images, texts and pairs.
+#[utoipa::path(post, path = "/v1/embed", tag = "features", request_body = EmbedRequest,
+    responses((status = 200, body = EmbedResponse), Problems))]
+pub async fn embed(
+    State(service): Shared,
+    Input(request): Input<EmbedRequest>,
+) -> Result<Json<EmbedResponse>> {
+    let EmbedRequest { model, images, texts, pairs } = request;
+    let _permit = service.permit(images.len() + texts.len() + pairs.len())?;
+    let (model, pipeline) = service.model(model.as_deref())?;
+    let images = service.images(images).await?;
+    let images = service.embed_images(model, images).await?;
+    let texts = service.embed_texts(model, texts).await?;
+    let (inputs, words): (Vec<_>, Vec<_>) = pairs.into_iter().map(|p| (p.image, p.text)).unzip();
+    let of_pairs = service.images(inputs).await?;
+    let pairs = match of_pairs.is_empty() {
+        true => Vec::new(),
+        false => {
+            let options = ExtractOptions::default().projected(false);
+            let run = move |_: &_| pipeline.extract_pairs(&of_pairs, &words, options);
+            service.run(model, run).await?.into_iter().map(|rows| rows.values).collect()
+        }
+    };
+    Ok(Json(EmbedResponse { model: model.name.clone(), images, texts, pairs }))
+}
+
+/// Features in the shape that clients of other embedding services send and read.
+#[utoipa::path(post, path = "/v1/embeddings", tag = "features", request_body = EmbeddingsRequest,
+    responses((status = 200, body = EmbeddingsResponse), Problems))]
+pub async fn embeddings(
+    State(service): Shared,
+    Input(request): Input<EmbeddingsRequest>,
+) -> Result<Json<EmbeddingsResponse>> {
+    let (texts, images) = match request.input {
+        EmbeddingsInput::One(text) => (vec![text], Vec::new()),
+        EmbeddingsInput::Texts(texts) => (texts, Vec::new()),
+        EmbeddingsInput::Images(images) => (Vec::new(), images),
+    };
+    let _permit = service.permit(texts.len() + images.len())?;
+    // Clients name models of other services by habit.
+    let own = |name: &&str| service.models.iter().any(|m| m.name == *name);
+    let (model, pipeline) = service.model(request.model.as_deref().filter(own))?;
+    let tokens = texts.iter().map(|text| pipeline.tokens(text).len()).sum();
+    let images = service.images(images).await?;
+    let mut rows = service.embed_texts(model, texts).await?;
+    rows.extend(service.embed_images(model, images).await?);
+    let written = |row: Vec<f32>| match request.encoding_format {
+        Encoding::Float => json!(row),
+        Encoding::Base64 => {
+            let bytes: Vec<u8> = row.iter().flat_map(|v| v.to_le_bytes()).collect();
+            Value::String(STANDARD.encode(bytes))
+        }
+    };
+    let data = rows.into_iter().enumerate().map(|(index, row)| Embedding {
+        object: "embedding".into(),
+        index,
+        embedding: written(row),
+    });
+    Ok(Json(EmbeddingsResponse {
+        object: "list".into(),
+        data: data.collect(),
+        model: model.name.clone(),
+        usage: Usage { prompt_tokens: tokens, total_tokens: tokens },
+    }))
+}
+
+/// Images of the index that fit a text, images or both.
+#[utoipa::path(post, path = "/v1/search", tag = "search", request_body = SearchRequest,
+    responses((status = 200, body = SearchResponse), Problems))]
+pub async fn search(
+    State(service): Shared,
+    Input(request): Input<SearchRequest>,
+) -> Result<Json<SearchResponse>> {
+    let _permit = service.permit(request.like.len() + request.terms.len() + 1)?;
+    in_range("rerank_k", request.rerank_k, 0, 256)?;
+    if let Some(bad) = request.terms.iter().find(|term| !term.weight.is_finite()) {
+        return Err(invalid(format!("the weight of `{}` is no number", bad.text)));
+    }
+    let like = service.images(request.like).await?;
+    let terms = request.terms.into_iter().map(|term| (term.text, term.weight)).collect();
+    let options = options(request.top_k, request.page)?.rerank_k(request.rerank_k);
+    let filter = filter(request.filter)?;
+    let query =
+        IndexQuery { text: request.query, like, terms, filter, options, page: request.page };
+    find(&service, query).await
+}
+
+/// Images of the index that are like one.
+#[utoipa::path(post, path = "/v1/similar", tag = "search", request_body = SimilarRequest,
+    responses((status = 200, body = SearchResponse), Problems))]
+pub async fn similar(
+    State(service): Shared,
+    Input(request): Input<SimilarRequest>,
+) -> Result<Json<SearchResponse>> {
+    let _permit = service.permit(1)?;
+    let options = options(request.top_k, request.page)?.rerank_k(0);
+    let like = service.images(vec![request.image]).await?;
+    let filter = filter(request.filter)?;
+    let query =
+        IndexQuery { text: None, like, terms: Vec::new(), filter, options, page: request.page };
+    find(&service, query).await
+}
+
+fn options(top_k: usize, page: usize) -> Result<SearchOptions> {
+    in_range("top_k", top_k, 1, 200)?;
+    in_range("page", page, 1, 10_000)?;
+    Ok(SearchOptions::default().top_k(top_k))
+}
+
+async fn find(service: &Arc<Service>, query: IndexQuery) -> Result<Json<SearchResponse>> {
+    let store = Arc::clone(&service.index()?.store);
+    let (model, _) = service.model(None)?;
+    let encoder = model.encoder().ok_or_else(|| invalid("this model has no features".into()))?;
+    let run = move |control: &albef::Control| encoder.search(&*store, &query, control);
+    let found: IndexResults = service.run(model, run).await?;
+    let best = found
+        .results
+        .iter()
+        .filter_map(|hit| hit.probability)
+        .fold(None, |best, p| Some(best.map_or(p, |best: f64| best.max(p))));
+    let first = found.page == 1;
+    let hits = found.results.into_iter().map(|hit| Hit {
+        id: hit.id,
+        name: hit.image,
+        cosine: hit.cosine,
+        probability: hit.probability,
+        score: hit.score,
+        width: hit.width,
+        height: hit.height,
+        date: hit.date,
+        camera: hit.camera,
+        copies: hit.copies.len(),
+    });
+    Ok(Json(SearchResponse {
+        results: hits.collect(),
+        gallery: found.gallery,
+        page: found.page,
+        more: found.more,
+        order: found.order.to_owned(),
+        nothing_matches: first && best.is_some_and(|best| best < service.threshold),
+        threshold: service.threshold,
+        truncated: found.truncated,
+    }))
+}
+
+fn filter(input: FilterInput) -> Result<Filter> {
+    let patterns = input.paths.iter().map(|pattern| PathPattern::new(pattern));
+    let paths = patterns.collect::<Result<Vec<_>, _>>().map_err(|e| invalid(e.to_string()))?;
+    let size = |pixels: Option<u32>| pixels.unwrap_or(0);
+    let at_least = (size(input.min_width), size(input.min_height));
+    Ok(Filter {
+        paths,
+        from: input.from.as_deref().map(day).transpose()?,
+        before: input.before.as_deref().map(day).transpose()?,
+        at_least: (at_least != (0, 0)).then_some(at_least),
+        camera: input.camera.filter(|camera| !camera.is_empty()),
+        ..Filter::default()
+    })
+}
+
+/// Seconds from 1970 to a day.
+fn day(text: &str) -> Result<i64> {
+    let parts: Vec<i64> = text.split('-').filter_map(|part| part.parse().ok()).collect();
+    let days = match (&parts[..], text.len()) {
+        ([year, month, day], 10) => days_since_1970(*year, *month, *day),
+        _ => None,
+    };
+    days.map(|days| days * 86_400)
+        .ok_or_else(|| invalid(format!("`{text}` is no day, as 2024-12-31 is one")))
+}
+
+fn invalid(detail: String) -> Problem {
+    Problem::new(Code::InvalidRequest, detail)
+}
+
+fn in_range(name: &str, value: usize, from: usize, to: usize) -> Result<()> {
+    match (from..=to).contains(&value) {
+        true => Ok(()),
+        false => Err(invalid(format!("`{name}` is {value}; it must be from {from} to {to}"))),
+    }
+}
+
+/// How well a text fits an image.
+#[utoipa::path(post, path = "/v1/match", tag = "pairs", request_body = MatchRequest,
+    responses((status = 200, body = MatchResponse), Problems))]
+pub async fn match_pair(
+    State(service): Shared,
+    Input(request): Input<MatchRequest>,
+) -> Result<Json<MatchResponse>> {
+    let _permit = service.permit(1)?;
+    let (model, pipeline) = service.model(request.model.as_deref())?;
+    let image = service.image(request.image).await?;
+    let run = move |_: &_| pipeline.match_text(&[image], &request.text);
+    let found = service.run(model, run).await?;
+    let found = found.first().ok_or_else(|| invalid("there is no image".into()))?;
+    Ok(Json(MatchResponse { cosine: found.cosine, probability: found.probability }))
+}
+
+/// Candidates by how well they fit a query; the shape is that of text-embeddings-inference, with images.
+#[utoipa::path(post, path = "/rerank", tag = "pairs", request_body = RerankRequest,
+    responses((status = 200, body = Vec<Ranked>), Problems))]
+pub async fn rerank(
+    State(service): Shared,
+    Input(request): Input<RerankRequest>,
+) -> Result<Json<Vec<Ranked>>> {
+    let RerankRequest { query, query_image, texts, images, raw_scores, return_text, .. } = request;
+    let _permit = service.permit(texts.len() + images.len() + 1)?;
+    let (model, pipeline) = service.model(request.model.as_deref())?;
+    let score = move |m: &albef::inference::Match| match raw_scores {
+        true => f64::from(m.itm_logit),
+        false => m.probability,
+    };
+    let scores: Vec<f64> = match (query, query_image, texts.is_empty(), images.is_empty()) {
+        (Some(query), None, true, false) => {
+            let images = service.images(images).await?;
+            let run = move |_: &_| pipeline.match_text(&images, &query);
+            service.run(model, run).await?.iter().map(score).collect()
+        }
+        (None, Some(query), false, true) => {
+            let (image, texts) = (service.image(query).await?, texts.clone());
+            let run = move |control: &albef::Control| {
+                let mut found = Vec::with_capacity(texts.len());
+                for text in &texts {
+                    control.check()?;
+                    found.extend(pipeline.match_text(std::slice::from_ref(&image), text)?);
+                }
+                Ok(found)
+            };
+            service.run(model, run).await?.iter().map(score).collect()
+        }
+        (Some(query), None, false, true) => {
+            let all = [vec![query], texts.clone()].concat();
+            let rows = service.embed_texts(model, all).await?;
+            let (query, rows) = rows.split_first().ok_or_else(|| invalid("no query".into()))?;
+            let cosine = |row: &Vec<f32>| -> f64 {
+                query.iter().zip(row).map(|(a, b)| f64::from(a * b)).sum()
+            };
+            rows.iter().map(cosine).collect()
+        }
+        _ => {
+            let detail = "give `query` with `images` or `texts`, or `query_image` with `texts`";
+            return Err(invalid(detail.into()));
+        }
+    };
+    let mut ranked: Vec<Ranked> = scores
+        .into_iter()
+        .enumerate()
+        .map(|(index, score)| {
+            let text = texts.get(index).filter(|_| return_text).cloned();
+            Ranked { index, score, text }
+        })
+        .collect();
+    ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
+    Ok(Json(ranked))
+}
+
+/// Which of some labels fits an image, without training.
+#[utoipa::path(post, path = "/v1/classify", tag = "pairs", request_body = ClassifyRequest,
+    responses((status = 200, body = ClassifyResponse), Problems))]
+pub async fn classify(
+    State(service): Shared,
+    Input(request): Input<ClassifyRequest>,
+) -> Result<Json<ClassifyResponse>> {
+    let _permit = service.permit(request.labels.len())?;
+    let (model, pipeline) = service.model(request.model.as_deref())?;
+    let image = service.image(request.image).await?;
+    let options = ClassifyOptions::default();
+    let run = move |_: &_| pipeline.classify(&image, &request.labels, &options);
+    let found = service.run(model, run).await?;
+    let classes = found.classes.into_iter().map(|class| ClassResult {
+        label: class.label,
+        probability: class.probability,
+        match_probability: class.match_probability,
+    });
+    Ok(Json(ClassifyResponse { classes: classes.collect() }))
+}
+
+/// Where in an image a phrase, and each of its words, is.
+#[utoipa::path(post, path = "/v1/ground", tag = "pairs", request_body = GroundRequest,
+    responses((status = 200, body = GroundResponse), Problems))]
+pub async fn ground(
+    State(service): Shared,
+    Input(request): Input<GroundRequest>,
+) -> Result<Json<GroundResponse>> {
+    let _permit = service.permit(1)?;
+    let (model, pipeline) = service.model(request.model.as_deref())?;
+    let image = service.image(request.image).await?;
+    let run = move |control: &albef::Control| {
+        let shown: Image = fit(&image, SHOWN);
+        let options = GroundOptions::default().words(request.words);
+        let found = pipeline.ground(&shown, &request.phrase, &options)?;
+        let overlay = STANDARD.encode(found.render(&shown)?);
+        let mut words = Vec::new();
+        for (i, word) in found.words.iter().enumerate() {
+            control.check()?;
+            let overlay = STANDARD.encode(found.render_word(&shown, i)?);
+            words.push(WordResult { word: word.word.clone(), map: word.map.clone(), overlay });
+        }
+        let scale = image.width as f64 / shown.width.max(1) as f64;
+        let region = found.region.map(|region| region.map(|side| side * scale));
+        Ok(GroundResponse { grid: found.grid, map: found.map, region, overlay, words })
+    };
+    Ok(Json(service.run(model, run).await?))
+}
+
+/// The answer to a question about an image.
+#[utoipa::path(post, path = "/v1/ask", tag = "questions", request_body = AskRequest,
+    responses((status = 200, body = AnswerResponse), Problems))]
+pub async fn ask(
+    State(service): Shared,
+    Input(request): Input<AskRequest>,
+) -> Result<Json<AnswerResponse>> {
+    let _permit = service.permit(1)?;
+    in_range("top_k", request.top_k, 1, 200)?;
+    let answers = match request.answers.is_empty() {
+        true => service.answers.clone(),
+        false => request.answers,
+    };
+    if answers.is_empty() {
+        return Err(invalid("give candidate `answers`; the service has no list of its own".into()));
+    }
+    let query = Query { answers, top_k: request.top_k, ..texted(&request.question)? };
+    let images = vec![request.image];
+    answered(service.predict("vqa", request.model.as_deref(), images, query).await?)
+}
+
+/// Whether an image entails or contradicts a sentence.
+#[utoipa::path(post, path = "/v1/entail", tag = "questions", request_body = EntailRequest,
+    responses((status = 200, body = AnswerResponse), Problems))]
+pub async fn entail(
+    State(service): Shared,
+    Input(request): Input<EntailRequest>,
+) -> Result<Json<AnswerResponse>> {
+    let _permit = service.permit(1)?;
+    let query = texted(&request.sentence)?;
+    let images = vec![request.image];
+    answered(service.predict("ve", request.model.as_deref(), images, query).await?)
+}
+
+/// Whether a statement about two images is true.
+#[utoipa::path(post, path = "/v1/reason", tag = "questions", request_body = ReasonRequest,
+    responses((status = 200, body = AnswerResponse), Problems))]
+pub async fn reason(
+    State(service): Shared,
+    Input(request): Input<ReasonRequest>,
+) -> Result<Json<AnswerResponse>> {
+    let _permit = service.permit(2)?;
+    let query = texted(&request.statement)?;
+    let images = vec![request.left, request.right];
+    answered(service.predict("nlvr", request.model.as_deref(), images, query).await?)
+}
+
+fn texted(text: &str) -> Result<Query> {
+    match text.trim().is_empty() {
+        true => Err(albef::Error::EmptyText.into()),
+        false => Ok(Query::new(Vec::new(), text)),
+    }
+}
+
+fn answered((model, choices): (String, Vec<(String, f32)>)) -> Result<Json<AnswerResponse>> {
+    let answers =
+        choices.into_iter().map(|(answer, probability)| Answer { answer, probability }).collect();
+    Ok(Json(AnswerResponse { model, answers }))
+}
+
+/// How large an image is wanted.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct SizeParameters {
+    /// Pixels along the longer side at most.
+    #[param(minimum = 16, maximum = 2048)]
+    size: Option<u32>,
+}
+
+/// An image of the index as JPEG, upright and no larger than asked for.
+#[utoipa::path(get, path = "/v1/images/{id}", tag = "search",
+    params(("id" = i64, Path, description = "Its number in the index"), SizeParameters),
+    responses((status = 200, content_type = "image/jpeg", body = Vec<u8>), Problems))]
+pub async fn image(
+    State(service): Shared,
+    id: Result<Path<i64>, axum::extract::rejection::PathRejection>,
+    size: Result<Parameters<SizeParameters>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response> {
+    let Path(id) = id.map_err(|e| invalid(e.body_text()))?;
+    let Parameters(SizeParameters { size }) = size.map_err(|e| invalid(e.body_text()))?;
+    let side = size.unwrap_or(THUMBNAIL);
+    in_range("size", side as usize, 16, 2048)?;
+    let found = service.image(ImageInput { id: Some(id), base64: None }).await?;
+    let encode = move || {
+        let image = fit(&found, side as usize);
+        albef_data::image::jpeg(&image, 85)
+    };
+    let bytes = tokio::task::spawn_blocking(encode).await;
+    let bytes = bytes.ok().and_then(Result::ok).ok_or_else(|| {
+        Problem::new(Code::InvalidImage, format!("image {id} cannot be encoded as JPEG"))
+    })?;
+    let headers =
+        [(header::CONTENT_TYPE, "image/jpeg"), (header::CACHE_CONTROL, "private, max-age=600")];
+    Ok((headers, bytes).into_response())
+}
+
+/// What the index holds.
+#[utoipa::path(get, path = "/v1/index", tag = "search",
+    responses((status = 200, body = IndexResponse), Problems))]
+pub async fn index(State(service): Shared) -> Result<Json<IndexResponse>> {
+    let info = service.index()?.store.info().map_err(albef::Error::from)?;
+    let (images, broken, width) = (info.images, info.broken, info.width);
+    let (generation, bytes) = (info.generation, info.bytes);
+    Ok(Json(IndexResponse { images, broken, width, generation, bytes }))
+}
+
+/// The models of the service.
+#[utoipa::path(get, path = "/v1/models", tag = "service",
+    responses((status = 200, body = ModelsResponse), Problems))]
+pub async fn models(State(service): Shared) -> Json<ModelsResponse> {
+    let data = service.models.iter().map(|model| ModelInfo {
+        id: model.name.clone(),
+        object: "model".into(),
+        task: model.task.name().to_owned(),
+        image_res: model.image_res,
+    });
+    Json(ModelsResponse { object: "list".into(), data: data.collect() })
+}
+
+/// Whether the service runs.
+#[utoipa::path(get, path = "/health", tag = "service",
+    responses((status = 200, body = HealthResponse)))]
+pub async fn health() -> Json<HealthResponse> {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Json(HealthResponse { status: "ok".into(), version })
+}
+
+/// Whether its models have answered once.
+#[utoipa::path(get, path = "/ready", tag = "service",
+    responses((status = 200, body = HealthResponse), Problems))]
+pub async fn ready(State(service): Shared) -> Result<Json<HealthResponse>> {
+    match service.ready.load(std::sync::atomic::Ordering::SeqCst) {
+        true => Ok(health().await),
+        false => Err(Problem::new(Code::Unavailable, "the models are not ready yet")),
+    }
+}
+
+/// Counters and histograms for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "service",
+    responses((status = 200, content_type = "text/plain", body = String), Problems))]
+pub async fn metrics(State(service): Shared) -> Response {
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    (kind, service.metrics.text()).into_response()
+}
