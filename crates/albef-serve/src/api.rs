@@ -2,7 +2,6 @@
 //! derived from it.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::ToSchema;
 
 /// An image: its number in the index, or the file itself, base64-encoded (standard alphabet). In
@@ -452,8 +451,18 @@ pub struct Embedding {
     pub object: String,
     /// Its place in the request.
     pub index: usize,
-    /// The feature: numbers, or base64.
-    pub embedding: Value,
+    /// The feature.
+    pub embedding: EmbeddingValue,
+}
+
+/// A feature: numbers, or base64 of little-endian f32.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum EmbeddingValue {
+    /// Numbers.
+    Float(Vec<f32>),
+    /// Base64.
+    Base64(String),
 }
 
 /// Word pieces that were read.

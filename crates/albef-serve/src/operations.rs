@@ -13,7 +13,6 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde_json::{Value, json};
 use utoipa::{IntoParams, IntoResponses};
 
 use crate::api::*;
@@ -108,10 +107,10 @@ pub async fn embeddings(
     let mut rows = service.embed_texts(model, texts).await?;
     rows.extend(service.embed_images(model, images).await?);
     let written = |row: Vec<f32>| match request.encoding_format {
-        Encoding::Float => json!(row),
+        Encoding::Float => EmbeddingValue::Float(row),
         Encoding::Base64 => {
             let bytes: Vec<u8> = row.iter().flat_map(|v| v.to_le_bytes()).collect();
-            Value::String(STANDARD.encode(bytes))
+            EmbeddingValue::Base64(STANDARD.encode(bytes))
         }
     };
     let data = rows.into_iter().enumerate().map(|(index, row)| Embedding {

@@ -26,6 +26,7 @@ mod refusals;
 mod reproduce;
 mod resume;
 mod search;
+mod serve;
 mod shipped;
 mod snapshots;
 mod tasks;

@@ -1,0 +1,212 @@
+// The search page in a real browser: `node test.mjs PROGRAM FOLDER_OF_IMAGES SCREENSHOTS`.
+// Searches, looks at heat maps, uploads, filters, asks for a key, loses the service; by keyboard, on a narrow screen and
+// in the dark. Any request to another origin, any error in the console and any finding of axe-core fails.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { chromium } from "playwright-core";
+
+const [program, images, screenshots] = process.argv.slice(2);
+assert.ok(program && images && screenshots, "usage: node test.mjs PROGRAM FOLDER_OF_IMAGES SCREENSHOTS");
+fs.mkdirSync(screenshots, { recursive: true });
+const work = fs.mkdtempSync(path.join(os.tmpdir(), "albef-page-"));
+const axe = fs.readFileSync(fileURLToPath(import.meta.resolve("axe-core/axe.min.js")), "utf8");
+
+/** A service and its address, once it answers. */
+function start(more = []) {
+  const index = path.join(work, "index");
+  const child = spawn(program, ["serve", images, "--index", index, "--bind", "127.0.0.1:0", ...more], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  return new Promise((resolve, reject) => {
+    let text = "";
+    child.stdout.on("data", (data) => {
+      text += data;
+      if (text.includes("\n")) resolve({ child, address: text.trim() });
+    });
+    child.on("exit", (code) => reject(new Error(`the service ended with ${code}`)));
+  });
+}
+
+async function stop({ child }) {
+  child.removeAllListeners("exit");
+  const ended = new Promise((resolve) => child.on("exit", resolve));
+  child.kill("SIGTERM");
+  assert.equal(await ended, 0, "exit code of the service");
+}
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync"],
+});
+
+/** A page at the service, of which every fault is kept. */
+async function visit(service, options = {}, greet = async () => {}) {
+  const context = await browser.newContext(options);
+  // What the page loads is under its policy; what the test adds to look at it is not.
+  const page = await context.newPage();
+  const faults = [];
+  page.on("console", (m) => { if (m.type() === "error") faults.push(m.text()); });
+  page.on("pageerror", (e) => faults.push(String(e)));
+  page.on("request", (request) => {
+    const url = request.url();
+    if (!url.startsWith(service.address) && !/^(blob|data):/.test(url)) faults.push(`asked ${url}`);
+  });
+  await page.goto(service.address);
+  await greet(page);
+  await page.waitForFunction(() => document.getElementById("facts").textContent !== "");
+  return { page, faults, context };
+}
+
+async function accessible(page, where) {
+  const found = await page.evaluate(async (source) => {
+    // Evaluated by the browser's tools, which the page's policy does not bind.
+    const run = new Function(`${source}; return axe.run(document)`);
+    return (await run()).violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.target).join(" ")}`);
+  }, axe).catch(async () => {
+    const session = await page.context().newCDPSession(page);
+    await session.send("Runtime.evaluate", { expression: axe });
+    const { result } = await session.send("Runtime.evaluate", {
+      expression: "axe.run(document).then((r) => JSON.stringify(r.violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.target).join(' ')}`)))",
+      awaitPromise: true,
+    });
+    return JSON.parse(result.value);
+  });
+  assert.deepEqual(found, [], `accessibility ${where}`);
+}
+
+const shot = (page, name) => page.screenshot({ path: path.join(screenshots, `${name}.png`) });
+const settled = (page) => page.waitForFunction(() => !/Searching/.test(document.getElementById("status").textContent)
+  && [...document.querySelectorAll(".hit img")].every((image) => image.complete || image.loading === "lazy"));
+
+async function search(page, text) {
+  await page.fill("#query", text);
+  await page.press("#query", "Enter");
+  await page.waitForSelector(".hit");
+  await settled(page);
+}
+
+let service = await start(["--threshold", "0.02"]);
+try {
+  // Search, and what it says.
+  let { page, faults, context } = await visit(service, { viewport: { width: 1200, height: 850 } });
+  await accessible(page, "of the empty page");
+  await shot(page, "empty");
+  await page.press("#query", "Enter");
+  assert.match(await page.textContent("#status"), /Type what/);
+  await search(page, "a dog");
+  assert.match(await page.textContent("#status"), /of \d+ images/);
+  const hits = await page.$$(".hit");
+  assert.ok(hits.length > 4, `${hits.length} results`);
+  await page.waitForFunction(() => [...document.querySelectorAll(".hit img")].slice(0, 6).every((i) => i.naturalWidth > 0));
+  await accessible(page, "of results");
+  await shot(page, "results");
+
+  // By keyboard: into the results, one to the right, open, a phrase, its words.
+  await page.focus(".hit");
+  await page.keyboard.press("ArrowRight");
+  assert.equal(await page.evaluate(() => [...document.querySelectorAll(".hit")].indexOf(document.activeElement)), 1);
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#viewer[open]");
+  await page.waitForFunction(() => document.getElementById("viewer-image").naturalWidth > 0);
+  const before = await page.getAttribute("#viewer-image", "src");
+  await page.fill("#phrase", "a dog");
+  await page.press("#phrase", "Enter");
+  await page.waitForSelector("#words button");
+  assert.ok((await page.$$("#words button")).length >= 2);
+  const whole = await page.getAttribute("#viewer-image", "src");
+  assert.match(whole, /^data:image\/png;base64,/);
+  assert.notEqual(whole, before);
+  await page.hover("#words button:last-child");
+  assert.notEqual(await page.getAttribute("#viewer-image", "src"), whole, "the map of a word");
+  await accessible(page, "of an image");
+  await shot(page, "heat-map");
+  assert.equal(await page.isVisible("#ask"), false, "there is no model for questions");
+
+  // Similar to it; then to a file of one's own.
+  const name = await page.textContent("#viewer-name");
+  await page.click("#viewer-similar");
+  await page.waitForFunction((n) => document.querySelector(".hit span")?.textContent === n, name);
+  await settled(page);
+  const file = fs.readdirSync(images).filter((f) => f.endsWith(".png")).sort()[3];
+  await page.setInputFiles("#file", path.join(images, file));
+  await page.waitForFunction((n) => document.querySelector(".hit span")?.textContent === n, file);
+  assert.equal(await page.isVisible("#like"), true);
+  await shot(page, "similar");
+  await page.click("#like-clear");
+  const broken = path.join(work, "broken.png");
+  fs.writeFileSync(broken, "no image");
+  faults.length = 0;
+  await page.setInputFiles("#file", broken);
+  await page.waitForFunction(() => document.getElementById("status").className === "bad");
+  assert.match(await page.textContent("#status"), /cannot be decoded/);
+  assert.ok(faults.every((f) => /422/.test(f)), faults.join("\n"));
+  faults.length = 0;
+  await page.click("#like-clear");
+
+  // Filters, and nothing left by them; more pages.
+  await page.click("summary");
+  await page.fill("#path", "no-such-*");
+  await page.fill("#query", "a dog");
+  await page.press("#query", "Enter");
+  await page.waitForFunction(() => /No image passes/.test(document.getElementById("status").textContent));
+  await page.fill("#path", "*.png");
+  await search(page, "a dog");
+  const first = (await page.$$(".hit")).length;
+  await page.click("#more");
+  await page.waitForFunction((n) => document.querySelectorAll(".hit").length > n, first);
+  assert.deepEqual(faults, []);
+  await context.close();
+
+  // A narrow screen in the dark.
+  ({ page, faults, context } = await visit(service, { viewport: { width: 360, height: 740 }, colorScheme: "dark" }));
+  await search(page, "a red apple");
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "no scrolling to the side");
+  await accessible(page, "in the dark");
+  await shot(page, "narrow-dark");
+  await page.click(".hit");
+  await page.waitForSelector("#viewer[open]");
+  assert.ok(await page.evaluate(() => document.getElementById("viewer").scrollWidth <= innerWidth));
+  await page.keyboard.press("Escape");
+  await page.waitForSelector("#viewer[open]", { state: "detached" }).catch(() => {});
+  assert.equal(await page.evaluate(() => document.getElementById("viewer").open), false);
+  assert.deepEqual(faults, []);
+
+  // The service goes away.
+  await stop(service);
+  await page.fill("#query", "a cat");
+  await page.press("#query", "Enter");
+  await page.waitForFunction(() => document.getElementById("status").className === "bad");
+  assert.match(await page.textContent("#status"), /does not answer/);
+  await shot(page, "no-service");
+  await context.close();
+
+  // Nothing matches; and a key.
+  const keys = path.join(work, "keys");
+  fs.writeFileSync(keys, "open sesame\n");
+  service = await start(["--threshold", "1", "--keys", keys]);
+  ({ page, faults, context } = await visit(service, {}, async (page) => {
+    await page.waitForSelector("#key[open]");
+    await accessible(page, "of the question for a key");
+    await page.fill("#key-value", "open sesame");
+    await page.press("#key-value", "Enter");
+  }));
+  await search(page, "a red square on a green circle");
+  assert.match(await page.textContent("#status"), /Nothing here matches/);
+  await page.waitForFunction(() => document.querySelector(".hit img").naturalWidth > 0);
+  await shot(page, "nothing-matches");
+  assert.ok(faults.every((f) => /401/.test(f)), faults.join("\n"));
+  await context.close();
+  await stop(service);
+} finally {
+  service.child.removeAllListeners("exit");
+  service.child.kill();
+  await browser.close();
+  fs.rmSync(work, { recursive: true, force: true });
+}
+console.log(`passed; screenshots in ${screenshots}`);
