@@ -4,18 +4,32 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// An image: its number in the index, or the file itself, base64-encoded (standard alphabet). In
-/// `multipart/form-data` a file stands in its place.
+/// An image: its number in the index, or the file itself. In `multipart/form-data` a file stands in its place.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(example = json!({"id": 1}))]
+pub enum ImageInput {
+    /// By number.
+    Id(ImageNumber),
+    /// By file.
+    File(ImageFile),
+}
+
+/// The number of an image in the index.
 #[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"id": 1}))]
-pub struct ImageInput {
-    /// Its number in the index.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<i64>,
-    /// The file, base64-encoded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub base64: Option<String>,
+pub struct ImageNumber {
+    /// The number.
+    pub id: i64,
+}
+
+/// An image file.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageFile {
+    /// Its bytes, base64-encoded (standard alphabet).
+    #[schema(format = Byte)]
+    pub base64: String,
 }
 
 /// Images, texts and pairs to embed.
@@ -68,8 +82,10 @@ pub struct FilterInput {
     #[schema(format = Date)]
     pub before: Option<String>,
     /// Columns at least.
+    #[schema(format = Int64, minimum = 0, maximum = 4_294_967_295_u64)]
     pub min_width: Option<u32>,
     /// Rows at least.
+    #[schema(format = Int64, minimum = 0, maximum = 4_294_967_295_u64)]
     pub min_height: Option<u32>,
     /// A part of the camera's name.
     pub camera: Option<String>,

@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::api::ImageInput;
+use crate::api::{ImageFile, ImageInput, ImageNumber};
 use crate::auth::Keys;
 use crate::error::{Code, Problem, Result};
 use crate::metrics::Metrics;
@@ -239,8 +239,9 @@ impl Service {
     /// [`Code::UnknownImage`], [`Code::InvalidImage`], [`Code::InvalidRequest`].
     pub fn decode(&self, input: &ImageInput) -> Result<Image> {
         let started = Instant::now();
-        let image = match (input.id, &input.base64) {
-            (Some(id), None) => {
+        let image = match input {
+            ImageInput::Id(ImageNumber { id }) => {
+                let id = *id;
                 let file = self.file(id)?;
                 self.reader.open(&file).map_err(|error| {
                     tracing::warn!("{error}");
@@ -248,8 +249,8 @@ impl Service {
                     Problem::new(Code::InvalidImage, detail)
                 })?
             }
-            (None, Some(text)) => {
-                let bytes = STANDARD.decode(text).map_err(|e| {
+            ImageInput::File(ImageFile { base64 }) => {
+                let bytes = STANDARD.decode(base64).map_err(|e| {
                     Problem::new(Code::InvalidRequest, format!("`base64` is not base64: {e}"))
                 })?;
                 let key = self.decoded.fetch_add(1, Ordering::Relaxed);
@@ -259,10 +260,6 @@ impl Service {
                         format!("the image cannot be decoded: {error}"),
                     )
                 })?
-            }
-            _ => {
-                let detail = "an image has either an `id` or its file as `base64`";
-                return Err(Problem::new(Code::InvalidRequest, detail));
             }
         };
         self.metrics.decode.observe(started.elapsed());

@@ -13,6 +13,8 @@ use utoipa::ToSchema;
 pub enum Code {
     /// The body is not what the operation reads. 400.
     InvalidRequest,
+    /// What is asked for contradicts itself or cannot be done. 422.
+    InvalidArgument,
     /// An image cannot be decoded, or is beyond the limits. 422.
     InvalidImage,
     /// A text has no words. 422.
@@ -49,7 +51,9 @@ impl Code {
     pub fn status(self) -> StatusCode {
         match self {
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
-            Self::InvalidImage | Self::EmptyText => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::InvalidArgument | Self::InvalidImage | Self::EmptyText => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound | Self::UnknownImage | Self::UnknownModel => StatusCode::NOT_FOUND,
@@ -109,7 +113,7 @@ impl From<LibraryError> for Problem {
         let detail = error.to_string();
         match error {
             LibraryError::EmptyText => Self::new(Code::EmptyText, detail),
-            LibraryError::Argument(_) => Self::new(Code::InvalidRequest, detail),
+            LibraryError::Argument(_) => Self::new(Code::InvalidArgument, detail),
             LibraryError::NoProjections => Self::new(Code::UnknownModel, detail),
             LibraryError::Cancelled => {
                 Self::new(Code::Timeout, "the answer took longer than the limit")

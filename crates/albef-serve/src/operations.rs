@@ -207,7 +207,7 @@ async fn find(service: &Arc<Service>, query: IndexQuery) -> Result<Json<SearchRe
 
 fn filter(input: FilterInput) -> Result<Filter> {
     let patterns = input.paths.iter().map(|pattern| PathPattern::new(pattern));
-    let paths = patterns.collect::<Result<Vec<_>, _>>().map_err(|e| invalid(e.to_string()))?;
+    let paths = patterns.collect::<Result<Vec<_>, _>>().map_err(|e| impossible(e.to_string()))?;
     let size = |pixels: Option<u32>| pixels.unwrap_or(0);
     let at_least = (size(input.min_width), size(input.min_height));
     Ok(Filter {
@@ -233,6 +233,10 @@ fn day(text: &str) -> Result<i64> {
 
 fn invalid(detail: String) -> Problem {
     Problem::new(Code::InvalidRequest, detail)
+}
+
+fn impossible(detail: impl Into<String>) -> Problem {
+    Problem::new(Code::InvalidArgument, detail)
 }
 
 fn in_range(name: &str, value: usize, from: usize, to: usize) -> Result<()> {
@@ -301,7 +305,7 @@ pub async fn rerank(
         }
         _ => {
             let detail = "give `query` with `images` or `texts`, or `query_image` with `texts`";
-            return Err(invalid(detail.into()));
+            return Err(impossible(detail));
         }
     };
     let mut ranked: Vec<Ranked> = scores
@@ -379,7 +383,7 @@ pub async fn ask(
         false => request.answers,
     };
     if answers.is_empty() {
-        return Err(invalid("give candidate `answers`; the service has no list of its own".into()));
+        return Err(impossible("give candidate `answers`; the service has no list of its own"));
     }
     let query = Query { answers, top_k: request.top_k, ..texted(&request.question)? };
     let images = vec![request.image];
@@ -447,7 +451,7 @@ pub async fn image(
     let Parameters(SizeParameters { size }) = size.map_err(|e| invalid(e.body_text()))?;
     let side = size.unwrap_or(THUMBNAIL);
     in_range("size", side as usize, 16, 2048)?;
-    let found = service.image(ImageInput { id: Some(id), base64: None }).await?;
+    let found = service.image(ImageInput::Id(ImageNumber { id })).await?;
     let encode = move || {
         let image = fit(&found, side as usize);
         albef_data::image::jpeg(&image, 85)

@@ -44,6 +44,7 @@ use crate::{operations, page};
         operations::search,
         operations::similar
     ),
+    components(schemas(crate::error::Problem, Code)),
     modifiers(&Security)
 )]
 struct Document;

@@ -304,7 +304,7 @@ fn what_cannot_be_answered_has_a_stable_code() {
         ("/v1/embed", json!({"texts": many}), 413, "too_large"),
         ("/v1/embed", json!({"texts": ["x".repeat(2 << 20)]}), 413, "too_large"),
         ("/v1/embed", json!([1]), 400, "invalid_request"),
-        ("/v1/search", json!({}), 400, "invalid_request"),
+        ("/v1/search", json!({}), 422, "invalid_argument"),
         ("/v1/search", json!({"query": "a", "top_k": 0}), 400, "invalid_request"),
         ("/v1/search", json!({"query": "a", "page": 99_999_999}), 400, "invalid_request"),
         (
@@ -313,15 +313,15 @@ fn what_cannot_be_answered_has_a_stable_code() {
             400,
             "invalid_request",
         ),
-        ("/v1/search", json!({"query": "a", "filter": {"paths": ["["]}}), 400, "invalid_request"),
-        ("/v1/classify", json!({"image": {"id": id}, "labels": []}), 400, "invalid_request"),
+        ("/v1/search", json!({"query": "a", "filter": {"paths": ["["]}}), 422, "invalid_argument"),
+        ("/v1/classify", json!({"image": {"id": id}, "labels": []}), 422, "invalid_argument"),
         (
             "/v1/ask",
             json!({"image": {"id": id}, "question": "a?", "answers": ["b"]}),
             404,
             "unknown_model",
         ),
-        ("/rerank", json!({"query": "a"}), 400, "invalid_request"),
+        ("/rerank", json!({"query": "a"}), 422, "invalid_argument"),
         ("/v1/none", json!({}), 404, "not_found"),
     ] {
         let answer = running.post(path, &body);

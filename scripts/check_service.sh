@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# The service as programs and people meet it: schemathesis against its OpenAPI document, then the page in a real
+# browser. Needs Python, Node.js and Chromium (with Debian's package where it is missing). scripts/check_service.sh
+# [PROGRAM]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+target=${CARGO_TARGET_DIR:-target}
+program=${1:-$target/release/albef}
+images=data/drawings/drawings-val-style/fxemoji
+export ALBEF_MODEL=$PWD/models/mini
+work=$(mktemp -d)
+trap 'kill "${service:-}" 2>/dev/null || true; rm -rf "$work"' EXIT
+
+[ -x "$target/schemathesis/bin/python" ] || python3 -m venv "$target/schemathesis"
+"$target/schemathesis/bin/python" -m pip install --quiet "schemathesis==4.32.5"
+"$program" -q serve "$images" --index "$work/index" --bind 127.0.0.1:0 >"$work/address" &
+service=$!
+for _ in $(seq 600); do [ -s "$work/address" ] && break; sleep 0.1; done
+address=$(cat "$work/address")
+# A document cannot say that base64 must be an image, so that requests which fit it may be refused.
+"$target/schemathesis/bin/schemathesis" run "$address/openapi.json" --max-examples 30 --seed 1 \
+    --exclude-checks positive_data_acceptance --warnings off
+kill -TERM "$service"
+wait "$service"
+
+command -v chromium >/dev/null || { apt-get update -qq; apt-get install -y -qq chromium >/dev/null; }
+(cd tests/page && npm ci --no-audit --no-fund --silent)
+node tests/page/test.mjs "$program" "$images" "$target/page"
