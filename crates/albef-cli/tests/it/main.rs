@@ -13,6 +13,7 @@ mod doctor;
 mod evaluate;
 mod finite;
 mod images;
+mod index;
 mod kill;
 mod lock;
 mod messages;
