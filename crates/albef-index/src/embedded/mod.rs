@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use half::f16;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::checksum::vector_crc;
 use crate::error::{IndexError, Result};
 use crate::record::{Change, ContentHash, Filter, Image, ImageId, Record, Root, RootId, join};
 use crate::scan::{Kernel, NO_IMAGE, Rows, top_k};
@@ -587,7 +588,7 @@ impl Store for Embedded {
                     Change::Upsert { image, vector } => {
                         let vector = vector.as_ref().map(|vector| {
                             slot += 1;
-                            (slot - 1, vectors::vector_crc(vector))
+                            (slot - 1, vector_crc(vector))
                         });
                         catalogue::upsert(connection, image, vector).map_err(fail)?
                     }
@@ -689,7 +690,7 @@ impl Store for Embedded {
             let Record { id, image } = &stored.record;
             let vector_sound = stored.slot.is_none_or(|slot| {
                 let row = snapshot.as_ref().and_then(|s| s.mapped.row(slot as usize));
-                row.is_some_and(|row| vectors::vector_crc(row) == stored.vector_crc)
+                row.is_some_and(|row| vector_crc(row) == stored.vector_crc)
             });
             if stored.sound && vector_sound {
                 found.sound += 1;
@@ -735,7 +736,7 @@ impl Store for Embedded {
             let mut copied = Vec::with_capacity(part.len());
             for (id, slot, hash, crc) in part {
                 let vector = mapped.row(*slot as usize).unwrap_or_default();
-                if vectors::vector_crc(vector) != *crc {
+                if vector_crc(vector) != *crc {
                     let detail = format!("the vector of image {id} contradicts its checksum");
                     return Err(IndexError::damaged(self.folder.display(), detail));
                 }
@@ -769,11 +770,11 @@ impl Embedded {
         let stored = self.stored(ids)?;
         let snapshot = self.snapshot()?;
         let vector = |stored: Option<Stored>| {
-            let Some(Stored { record, slot: Some(slot), vector_crc, .. }) = stored else {
+            let Some(Stored { record, slot: Some(slot), vector_crc: crc, .. }) = stored else {
                 return Ok(None);
             };
             match snapshot.mapped.row(slot as usize) {
-                Some(row) if vectors::vector_crc(row) == vector_crc => Ok(Some(row.to_vec())),
+                Some(row) if vector_crc(row) == crc => Ok(Some(row.to_vec())),
                 _ => {
                     let detail =
                         format!("the vector of image {} contradicts its checksum", record.id);
