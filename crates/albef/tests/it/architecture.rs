@@ -102,6 +102,7 @@ fn crates_know_what_the_invariants_allow() {
         ("albef-weights", &[]),
         ("albef-data", &["albef-random", "albef-weights"]),
         ("albef-report", &["albef-random"]),
+        ("albef-index", &["albef-data", "albef-weights"]),
         ("albef-recipes", &["albef", "albef-data", "albef-weights"]),
         ("albef-demo", &["albef", "albef-data", "albef-report", "albef-weights"]),
         (
