@@ -179,13 +179,33 @@ fn acknowledged_images_stay() {
     }
 }
 
+/// Making an index is killed too: what is left is opened, and is an index without images.
+fn creation_may_be_killed() {
+    let mut draws = Draws(11);
+    for round in 0..60 {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("index");
+        let (mut child, _) = start(&folder);
+        std::thread::sleep(Duration::from_micros(draws.below(15_000)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if let Ok(store) = Embedded::read(&folder) {
+            assert_eq!(store.info().unwrap().images, 0);
+        }
+        let store = Embedded::write(&folder, &Colors::default().identity());
+        let store = store.unwrap_or_else(|e| panic!("round {round}: {e}"));
+        assert!(store.verify().unwrap().is_sound(), "round {round}");
+    }
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|a| a == CHILD) {
         child(&PathBuf::from(&arguments[1]));
         return;
     }
-    let tests: [(&str, fn()); 2] = [
+    let tests: [(&str, fn()); 3] = [
+        ("creation_may_be_killed", creation_may_be_killed),
         ("thousand_kills", thousand_kills),
         ("acknowledged_images_stay", acknowledged_images_stay),
     ];
