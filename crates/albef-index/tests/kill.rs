@@ -22,9 +22,8 @@ use common::{Colors, contents, image, index, update_all};
 
 const CHILD: &str = "--index-as-a-child";
 const KILLS: usize = 1000;
-/// The test stops early on a machine that is too slow.
-const LIMIT: Duration = Duration::from_secs(55);
-const LEAST: usize = 1000;
+/// Kills between two comparisons with an index made from scratch.
+const CHECKED: usize = 40;
 
 /// Updates, then compacts, and again, printing what is acknowledged: the number of images.
 fn child(folder: &Path) {
@@ -103,9 +102,9 @@ fn thousand_kills() {
     drop(index(&folder, &photos, &Colors::default()));
     let begin = Instant::now();
     let (mut kills, mut promises, mut checks) = (0, 0, 0);
-    while kills < KILLS && begin.elapsed() < LIMIT {
+    while kills < KILLS {
         let (mut child, promised) = start(&folder);
-        let life = Duration::from_micros(500 + draws.below(40_000));
+        let life = Duration::from_micros(300 + draws.below(34_000));
         // Files change while the process runs, too.
         if draws.below(2) == 0 {
             std::thread::sleep(life / 2);
@@ -120,7 +119,7 @@ fn thousand_kills() {
         child.wait().unwrap();
         kills += 1;
         promises += promised.iter().count();
-        if kills % 25 == 0 {
+        if kills % CHECKED == 0 {
             checks += 1;
             check(&folder, &photos, &files, kills);
         }
@@ -131,11 +130,7 @@ fn thousand_kills() {
         begin.elapsed().as_secs_f64(),
         files.len()
     );
-    assert!(
-        kills >= LEAST,
-        "{kills} kills in {LIMIT:?} only: the machine is too slow for this test"
-    );
-    assert!(promises > kills / 20, "kills came before anything was done: {promises}");
+    assert!(promises > kills / 50, "kills came before anything was done: {promises}");
 }
 
 /// The index is sound before anything mends it, and after an update is that of the folder.
