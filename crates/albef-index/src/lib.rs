@@ -73,6 +73,7 @@ mod walk;
 
 #[cfg(feature = "postgres")]
 pub use crate::postgres::Postgres;
+pub use checksum::hash_numbers;
 pub use control::{Control, Progress};
 pub use duplicates::{DuplicateGroup, DuplicateOptions, duplicates};
 pub use embedded::{Embedded, Identity, Repair, check_identity, repair};

@@ -18,9 +18,6 @@ use crate::checksum::{vector_bytes, vector_crc};
 use crate::error::{IndexError, Result};
 use crate::record::ContentHash;
 
-#[cfg(target_endian = "big")]
-compile_error!("vectors are mapped as they are in the file, which is little-endian");
-
 const MAGIC: &[u8; 8] = b"albefvec";
 const KEY_MAGIC: &[u8; 8] = b"albefkey";
 /// Version of both files.
