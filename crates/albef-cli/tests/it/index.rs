@@ -135,6 +135,11 @@ fn a_search_goes_on_while_another_process_writes() {
     assert!(stderr(&output).contains("as it is: "), "{}", stderr(&output));
     let error = failed(&mut index(&photos, &at, &[]));
     assert!(error.contains("another process"), "{error}");
+    // A folder that the index does not have cannot be added meanwhile.
+    let other = tempfile::tempdir().unwrap();
+    data(other.path(), 1);
+    let error = failed(&mut search(other.path(), &at, &[]));
+    assert!(error.contains("another process"), "{error}");
     lock.unlock().unwrap();
     let found = out(&mut search(&photos, &at, &["--json"]));
     assert_eq!(found["results"].as_array().unwrap().len(), 2);
