@@ -216,15 +216,15 @@ impl IndexEncoder<'_> {
             if part.is_empty() {
                 break;
             }
-            let read = |hit: IndexHit| match self.reader().open(&hit.file) {
-                Ok(image) => Ok((hit, self.prepare(&image))),
-                Err(e) => Err((hit, e.to_string())),
+            let read = |hit: IndexHit| {
+                let image = self.reader().open(&hit.file);
+                (hit, image.map(|image| self.prepare(&image)).map_err(|e| e.to_string()))
             };
             let mut ready = Vec::new();
-            for result in part.into_par_iter().map(read).collect::<Vec<_>>() {
-                match result {
-                    Ok(prepared) => ready.push(prepared),
-                    Err((hit, detail)) => skipped.push(Skipped {
+            for (hit, prepared) in part.into_par_iter().map(read).collect::<Vec<_>>() {
+                match prepared {
+                    Ok(prepared) => ready.push((hit, prepared)),
+                    Err(detail) => skipped.push(Skipped {
                         name: hit.image,
                         error: ImageError { kind: ImageErrorKind::Io, detail },
                     }),
