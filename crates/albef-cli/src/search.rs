@@ -152,6 +152,7 @@ fn search_index(a: &SearchArguments, text: Option<&str>, paths: &[String]) -> Re
     let folders: Vec<PathBuf> = paths.iter().map(|path| path_of(path)).collect();
     let place = Place::find(&folders, a.index.index.as_deref(), Some(&fingerprint))?;
     let opened = open_current(&place, &encoder, &UpdateOptions::default(), &index_bar())?;
+    opened.check_not_empty(&paths.join(", "))?;
     if let Some(update) = &opened.update {
         tell_update(update);
         tell_notes(&reader);
@@ -159,7 +160,6 @@ fn search_index(a: &SearchArguments, text: Option<&str>, paths: &[String]) -> Re
     if let Some(reason) = &opened.stale {
         tracing::info!("searching the index as it is: {reason}");
     }
-    opened.check_not_empty(&paths.join(", "))?;
     let query = IndexQuery {
         text: text.map(str::to_owned),
         like,
@@ -181,20 +181,19 @@ fn search_index(a: &SearchArguments, text: Option<&str>, paths: &[String]) -> Re
         let skipped = opened.store.info()?.broken + found.skipped.len() as u64;
         let unread = opened.update.map_or(0, |update| update.unread);
         add_counts(&mut value, skipped, unread, found.truncated);
+        // A folder has no members; lists and archives have.
+        (value["skipped_members"], value["left_out"]) = (json!(0), json!(0));
         value["index"] = json!(place.index.display().to_string());
         say!("{value}")?;
     } else {
         say!("  score  match   cosine  image")?;
         for hit in &found.results {
-            let copies = match hit.copies.len() {
-                0 => String::new(),
-                1 => " (and 1 copy)".into(),
-                n => format!(" (and {n} copies)"),
-            };
-            let name = shown(&hit.image);
-            print_hit(hit.score, hit.probability, hit.cosine, &format!("{name}{copies}"))?;
+            print_hit(hit.score, hit.probability, hit.cosine, &shown(&hit.name))?;
+            for copy in &hit.copy_names {
+                say!("{:>23}  {}", "copy", shown(copy))?;
+            }
         }
-        if found.more {
+        if found.more && a.index.page.is_some() {
             eprintln!("more with --page {}", found.page + 1);
         }
     }

@@ -5,6 +5,7 @@
 //! | to | see |
 //! | --- | --- |
 //! | open an index on this machine | [`Embedded`], one implementation of [`Store`] |
+//! | or in a database for several machines | `Postgres` (feature `postgres`), the other one |
 //! | bring it up to date with its folders | [`update`] |
 //! | search it | [`Store::top_k`] with a [`Filter`] |
 //! | check and mend it | [`Store::verify`], [`Store::compact`], [`repair`] |
@@ -54,6 +55,7 @@
 //! # }
 //! ```
 
+mod checksum;
 mod control;
 mod duplicates;
 mod embedded;
@@ -61,12 +63,17 @@ mod encoder;
 mod error;
 mod metadata;
 mod place;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod record;
 pub mod scan;
 mod store;
 mod update;
 mod walk;
 
+#[cfg(feature = "postgres")]
+pub use crate::postgres::Postgres;
+pub use checksum::hash_numbers;
 pub use control::{Control, Progress};
 pub use duplicates::{DuplicateGroup, DuplicateOptions, duplicates};
 pub use embedded::{Embedded, Identity, Repair, check_identity, repair};

@@ -126,9 +126,7 @@ pub fn perceptual_hash(image: &RgbImage) -> u64 {
     let mut means = [0_u64; COLUMNS * ROWS];
     let mut last = 0;
     for (mean, (sum, count)) in means.iter_mut().zip(sums.iter().zip(counts)) {
-        if count > 0 {
-            last = sum / count;
-        }
+        last = sum.checked_div(count).unwrap_or(last);
         *mean = last;
     }
     let bits = (0..ROWS).flat_map(|row| (0..COLUMNS - 1).map(move |column| row * COLUMNS + column));

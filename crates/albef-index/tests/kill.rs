@@ -22,9 +22,8 @@ use common::{Colors, contents, image, index, update_all};
 
 const CHILD: &str = "--index-as-a-child";
 const KILLS: usize = 1000;
-/// The test stops early on a machine that is too slow.
-const LIMIT: Duration = Duration::from_secs(55);
-const LEAST: usize = 1000;
+/// Kills between two comparisons with an index made from scratch.
+const CHECKED: usize = 40;
 
 /// Updates, then compacts, and again, printing what is acknowledged: the number of images.
 fn child(folder: &Path) {
@@ -103,9 +102,9 @@ fn thousand_kills() {
     drop(index(&folder, &photos, &Colors::default()));
     let begin = Instant::now();
     let (mut kills, mut promises, mut checks) = (0, 0, 0);
-    while kills < KILLS && begin.elapsed() < LIMIT {
+    while kills < KILLS {
         let (mut child, promised) = start(&folder);
-        let life = Duration::from_micros(500 + draws.below(40_000));
+        let life = Duration::from_micros(300 + draws.below(34_000));
         // Files change while the process runs, too.
         if draws.below(2) == 0 {
             std::thread::sleep(life / 2);
@@ -120,7 +119,7 @@ fn thousand_kills() {
         child.wait().unwrap();
         kills += 1;
         promises += promised.iter().count();
-        if kills % 25 == 0 {
+        if kills % CHECKED == 0 {
             checks += 1;
             check(&folder, &photos, &files, kills);
         }
@@ -131,11 +130,7 @@ fn thousand_kills() {
         begin.elapsed().as_secs_f64(),
         files.len()
     );
-    assert!(
-        kills >= LEAST,
-        "{kills} kills in {LIMIT:?} only: the machine is too slow for this test"
-    );
-    assert!(promises > kills / 20, "kills came before anything was done: {promises}");
+    assert!(promises > kills / 50, "kills came before anything was done: {promises}");
 }
 
 /// The index is sound before anything mends it, and after an update is that of the folder.
@@ -179,13 +174,33 @@ fn acknowledged_images_stay() {
     }
 }
 
+/// Making an index is killed too: what is left is opened, and is an index without images.
+fn creation_may_be_killed() {
+    let mut draws = Draws(11);
+    for round in 0..60 {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("index");
+        let (mut child, _) = start(&folder);
+        std::thread::sleep(Duration::from_micros(draws.below(15_000)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if let Ok(store) = Embedded::read(&folder) {
+            assert_eq!(store.info().unwrap().images, 0);
+        }
+        let store = Embedded::write(&folder, &Colors::default().identity());
+        let store = store.unwrap_or_else(|e| panic!("round {round}: {e}"));
+        assert!(store.verify().unwrap().is_sound(), "round {round}");
+    }
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|a| a == CHILD) {
         child(&PathBuf::from(&arguments[1]));
         return;
     }
-    let tests: [(&str, fn()); 2] = [
+    let tests: [(&str, fn()); 3] = [
+        ("creation_may_be_killed", creation_may_be_killed),
         ("thousand_kills", thousand_kills),
         ("acknowledged_images_stay", acknowledged_images_stay),
     ];

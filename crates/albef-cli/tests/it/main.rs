@@ -15,6 +15,7 @@ mod evaluate;
 mod failpoints;
 mod finite;
 mod images;
+mod index;
 mod kill;
 mod lock;
 mod messages;

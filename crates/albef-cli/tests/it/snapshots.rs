@@ -83,7 +83,7 @@ fn prepared() -> tempfile::TempDir {
 #[test]
 fn help_of_all_commands() {
     let dir = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 29] = [
+    let commands: [&[&str]; 35] = [
         &[],
         &["demo"],
         &["pretrain"],
@@ -110,6 +110,12 @@ fn help_of_all_commands() {
         &["analyse", "mi"],
         &["compare"],
         &["search"],
+        &["index"],
+        &["index", "status"],
+        &["index", "verify"],
+        &["index", "repair"],
+        &["index", "gc"],
+        &["index", "dups"],
         &["embed"],
         &["match"],
         &["inspect"],

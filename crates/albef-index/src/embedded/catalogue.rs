@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, ToSql, params};
 
+use crate::checksum::record_crc;
 use crate::error::{IndexError, Result};
 use crate::record::{Image, ImageId, Record, RootId, Status};
 
@@ -180,35 +181,6 @@ impl Stored {
             && image.status.is_ok() == slot.is_some();
         Ok(Self { record: Record { id, image }, slot, vector_crc, sound })
     }
-}
-
-/// The CRC-32 of what a row says. The slot is left out, which compacting changes: a vector at another slot has
-/// another checksum itself.
-fn record_crc(id: ImageId, image: &Image, vector_crc: u32) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    let numbers = [
-        id,
-        image.root,
-        image.size.cast_signed(),
-        image.modified,
-        image.settled.into(),
-        image.width.into(),
-        image.height.into(),
-        image.taken.unwrap_or(i64::MIN),
-        image.perceptual.cast_signed(),
-        vector_crc.into(),
-    ];
-    numbers.iter().for_each(|n| hasher.update(&n.to_le_bytes()));
-    hasher.update(&image.hash);
-    let broken = match &image.status {
-        Status::Ok => None,
-        Status::Broken(reason) => Some(reason.as_bytes()),
-    };
-    for text in [Some(image.path.as_slice()), image.camera.as_ref().map(String::as_bytes), broken] {
-        hasher.update(&text.map_or(-1, |t| t.len() as i64).to_le_bytes());
-        hasher.update(text.unwrap_or_default());
-    }
-    hasher.finalize()
 }
 
 /// Adds an image or replaces the one at its path; returns its number.

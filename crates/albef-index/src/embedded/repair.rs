@@ -8,6 +8,7 @@ use super::{
     Embedded, FORMAT, Identity, Manifest, SALVAGED, catalogue, catalogue_path, check_format,
     create, guard, lock, meta, salvaged, set_meta,
 };
+use crate::checksum::vector_crc;
 use crate::error::{IndexError, Result};
 use crate::record::Change;
 use crate::store::Store;
@@ -105,7 +106,7 @@ fn rebuild(folder: &Path) -> Result<u64> {
         let mut seen = std::collections::HashSet::new();
         for (slot, key) in keys.into_iter().take(rows).enumerate() {
             let (Some(key), Some(row)) = (key, mapped.row(slot)) else { continue };
-            if vectors::vector_crc(row) == key.vector_crc && seen.insert(key.hash) {
+            if vector_crc(row) == key.vector_crc && seen.insert(key.hash) {
                 let vector = Some((slot as u64, key.vector_crc));
                 catalogue::upsert(&transaction, &salvaged(slot as u64, key.hash), vector)
                     .map_err(fail)?;

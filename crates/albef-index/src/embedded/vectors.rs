@@ -14,11 +14,9 @@ use std::sync::Arc;
 use half::f16;
 use memmap2::{Mmap, MmapOptions};
 
+use crate::checksum::{vector_bytes, vector_crc};
 use crate::error::{IndexError, Result};
 use crate::record::ContentHash;
-
-#[cfg(target_endian = "big")]
-compile_error!("vectors are mapped as they are in the file, which is little-endian");
 
 const MAGIC: &[u8; 8] = b"albefvec";
 const KEY_MAGIC: &[u8; 8] = b"albefkey";
@@ -69,16 +67,6 @@ pub(super) fn stride(width: usize) -> usize {
 /// Bytes that a row takes in both files.
 pub(super) fn row_bytes(width: usize) -> u64 {
     (stride(width) + KEY) as u64
-}
-
-/// The CRC-32 of a vector.
-pub(super) fn vector_crc(vector: &[f16]) -> u32 {
-    crc32fast::hash(as_bytes(vector))
-}
-
-fn as_bytes(vector: &[f16]) -> &[u8] {
-    // SAFETY: an `f16` is two bytes without padding, and every byte is a valid `u8`.
-    unsafe { std::slice::from_raw_parts(vector.as_ptr().cast(), size_of_val(vector)) }
 }
 
 fn header(magic: &[u8; 8], width: usize, bytes: u64) -> Vec<u8> {
@@ -147,7 +135,7 @@ impl VectorFiles {
         let mut vectors = Vec::with_capacity(rows.len() * stride(self.width));
         let mut keys = Vec::with_capacity(rows.len() * KEY);
         for (i, row) in rows.iter().enumerate() {
-            vectors.extend_from_slice(as_bytes(row.vector));
+            vectors.extend_from_slice(vector_bytes(row.vector));
             keys.extend_from_slice(&key(slot + i as u64, row));
         }
         let at = HEADER + slot * stride(self.width) as u64;

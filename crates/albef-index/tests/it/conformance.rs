@@ -13,8 +13,11 @@ pub fn identity() -> Identity {
     Identity { fingerprint: "abc123".into(), model: "a model".into(), width: WIDTH }
 }
 
+/// What is checked, and how.
+pub type Check = (&'static str, fn(&dyn Store));
+
 /// The checks, each for an empty store of [`identity`].
-pub const CHECKS: [(&str, fn(&dyn Store)); 9] = [
+pub const CHECKS: [Check; 9] = [
     ("an empty store", empty),
     ("records and vectors come back", round_trip),
     ("a path keeps its number", paths_keep_their_numbers),

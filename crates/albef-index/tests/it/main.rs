@@ -7,5 +7,7 @@ mod conformance;
 mod duplicates;
 mod embedded;
 mod faults;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod update;
 mod walk;

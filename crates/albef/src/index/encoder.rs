@@ -1,7 +1,7 @@
 //! The encoder of an index: the image side of a model.
 
 use albef_data::image::{Gray16, ImageReader, Normalization, RgbImage, resize_bicubic};
-use albef_index::{Encoder, Identity};
+use albef_index::{Encoder, Identity, hash_numbers};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -49,12 +49,7 @@ fn fingerprint(model: &Pipeline) -> String {
     let of_weight = |param: &Param| -> [u8; 32] {
         let mut hasher = Sha256::new();
         hasher.update(format!("{} {:?}\n", param.name, param.shape));
-        let mut bytes = Vec::new();
-        for part in to_vec(param.value.clone()).chunks(1 << 14) {
-            bytes.clear();
-            bytes.extend(part.iter().flat_map(|v| v.to_le_bytes()));
-            hasher.update(&bytes);
-        }
+        hasher.update(hash_numbers(&to_vec(param.value.clone())));
         hasher.finalize().into()
     };
     let weights: Vec<[u8; 32]> = model.params().entries().par_iter().map(of_weight).collect();

@@ -164,6 +164,11 @@ pub fn open_current(
         Err(e) => return Err(e.into()),
     };
     check_identity(&store, &encoder.identity())?;
+    // What it does not have cannot be added now, and would be missing without a word.
+    let roots: Vec<PathBuf> = store.roots()?.iter().map(|root| path_of(&root.path)).collect();
+    if !place.folders.iter().all(|folder| roots.iter().any(|root| folder.starts_with(root))) {
+        return Err(refused.into());
+    }
     Ok(OpenIndex { store, update: None, stale: Some(refused.to_string()) })
 }
 

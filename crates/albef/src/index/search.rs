@@ -92,6 +92,12 @@ pub struct IndexHit {
     /// The paths of its copies, byte by byte the same.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub copies: Vec<String>,
+    /// Its name as `image`, in the form of [`albef_data::names`] that keeps every byte.
+    #[serde(skip)]
+    pub name: String,
+    /// The names of its copies in the same form.
+    #[serde(skip)]
+    pub copy_names: Vec<String>,
     /// Its whole path as the system has it.
     #[serde(skip)]
     pub file: PathBuf,
@@ -210,15 +216,15 @@ impl IndexEncoder<'_> {
             if part.is_empty() {
                 break;
             }
-            let read = |hit: IndexHit| match self.reader().open(&hit.file) {
-                Ok(image) => Ok((hit, self.prepare(&image))),
-                Err(e) => Err((hit, e.to_string())),
+            let read = |hit: IndexHit| {
+                let image = self.reader().open(&hit.file);
+                (hit, image.map(|image| self.prepare(&image)).map_err(|e| e.to_string()))
             };
             let mut ready = Vec::new();
-            for result in part.into_par_iter().map(read).collect::<Vec<_>>() {
-                match result {
-                    Ok(prepared) => ready.push(prepared),
-                    Err((hit, detail)) => skipped.push(Skipped {
+            for (hit, prepared) in part.into_par_iter().map(read).collect::<Vec<_>>() {
+                match prepared {
+                    Ok(prepared) => ready.push((hit, prepared)),
+                    Err(detail) => skipped.push(Skipped {
                         name: hit.image,
                         error: ImageError { kind: ImageErrorKind::Io, detail },
                     }),
@@ -267,13 +273,18 @@ impl Names {
         join(root, &record.image.path)
     }
 
+    /// The path below the folder, where there is one folder only.
+    fn name(&self, record: &Record) -> String {
+        match self.roots.len() {
+            1 => names::text_of(&record.image.path),
+            _ => names::text_of_path(&self.file(record)),
+        }
+    }
+
     fn hit(&self, record: Record, cosine: f32) -> IndexHit {
         let file = self.file(&record);
         let whole = names::text_of_path(&file);
-        let name = match self.roots.len() {
-            1 => names::text_of(&record.image.path),
-            _ => whole.clone(),
-        };
+        let name = self.name(&record);
         let date = record.image.date();
         IndexHit {
             id: record.id,
@@ -288,6 +299,8 @@ impl Names {
             date,
             camera: record.image.camera,
             copies: Vec::new(),
+            name,
+            copy_names: Vec::new(),
             file,
         }
     }
@@ -316,6 +329,7 @@ fn candidates(
                 Some(place) => {
                     let copy = names::readable(&names::text_of_path(&names.file(&record)));
                     hits[*place].copies.push(copy);
+                    hits[*place].copy_names.push(names.name(&record));
                 }
                 None => {
                     places.insert(record.image.hash, hits.len());

@@ -106,6 +106,7 @@ fn crates_know_what_the_invariants_allow() {
         ("albef-data", &["albef-random", "albef-weights"]),
         ("albef-report", &["albef-files", "albef-random"]),
         ("albef-recipes", &["albef", "albef-data", "albef-weights"]),
+        ("albef-serve", &["albef", "albef-data"]),
         ("albef-demo", &["albef", "albef-data", "albef-files", "albef-report", "albef-weights"]),
         (
             "albef-cli",
@@ -116,6 +117,7 @@ fn crates_know_what_the_invariants_allow() {
                 "albef-hub",
                 "albef-recipes",
                 "albef-report",
+                "albef-serve",
                 "albef-weights",
             ],
         ),

@@ -1,0 +1,288 @@
+//! `albef index`, and searching through an index.
+
+#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use albef_data::image::RgbImage;
+use albef_data::scenes::png;
+use serde_json::{Value, json};
+
+use crate::common::{albef, data, out, run, stderr};
+
+/// A folder `photos` of `n` images, and the place of an index beside it.
+fn photos(n: usize) -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let photos = dir.path().join("photos");
+    fs::create_dir(&photos).unwrap();
+    data(&photos, n);
+    fs::remove_file(photos.join("list.json")).unwrap();
+    let index = dir.path().join("index");
+    (dir, photos, index)
+}
+
+fn index(photos: &Path, index: &Path, arguments: &[&str]) -> Command {
+    let mut command = albef();
+    command.arg("index").arg(photos).arg("--index").arg(index).args(arguments);
+    command
+}
+
+fn search(photos: &Path, index: &Path, arguments: &[&str]) -> Command {
+    let mut command = albef();
+    command.args(["search", "a red square"]).arg(photos).arg("--index").arg(index).args(arguments);
+    command
+}
+
+fn of_index(index: &Path, arguments: &[&str]) -> Command {
+    let mut command = albef();
+    command.arg("index").args(arguments).arg("--index").arg(index);
+    command
+}
+
+fn names(found: &Value) -> Vec<&str> {
+    found["results"].as_array().unwrap().iter().filter_map(|hit| hit["image"].as_str()).collect()
+}
+
+fn failed(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    stderr(&output)
+}
+
+#[test]
+fn an_index_is_made_kept_current_and_searched() {
+    let (_dir, photos, at) = photos(9);
+    fs::write(photos.join("broken.png"), "no image").unwrap();
+    let dry = out(&mut index(&photos, &at, &["--dry-run", "--json"]));
+    assert_eq!((&dry["added"], at.exists()), (&json!(10), false));
+    let made = out(&mut index(&photos, &at, &["--json", "--workers", "2"]));
+    assert_eq!(
+        (&made["added"], &made["broken"], &made["encoded"]),
+        (&json!(10), &json!(1), &json!(9))
+    );
+    let status = out(&mut of_index(&at, &["status", "--json"]));
+    assert_eq!((&status["images"], status["broken"].as_array().unwrap().len()), (&json!(9), 1));
+
+    // The same results as without an index, but that its vectors have fewer digits.
+    let found = out(&mut search(&photos, &at, &["--json", "--score", "itm"]));
+    let mut once = albef();
+    once.args(["search", "a red square", "--no-index", "--json", "--score", "itm"]).arg(&photos);
+    let once = out(&mut once);
+    assert_eq!((&found["gallery"], &found["skipped"]), (&once["gallery"], &once["skipped"]));
+    for (hit, same) in
+        found["results"].as_array().unwrap().iter().zip(once["results"].as_array().unwrap())
+    {
+        let score = |hit: &Value| hit["score"].as_f64().unwrap();
+        assert!((score(hit) - score(same)).abs() < 1e-3, "{hit} {same}");
+    }
+
+    // A search updates the index.
+    fs::rename(photos.join("0.png"), photos.join("moved.png")).unwrap();
+    fs::remove_file(photos.join("1.png")).unwrap();
+    let found = out(&mut search(&photos, &at, &["--json"]));
+    let names = names(&found);
+    assert!(names.contains(&"moved.png") && !names.contains(&"0.png") && !names.contains(&"1.png"));
+    let again = out(&mut index(&photos, &at, &["--json"]));
+    assert_eq!((&again["encoded"], &again["unchanged"]), (&json!(0), &json!(9)));
+    // Without a folder, those of the index.
+    let again = out(of_index(&at, &[]).arg("--json"));
+    assert_eq!(again["unchanged"], 9);
+}
+
+#[test]
+fn without_a_place_an_index_is_one_of_the_user() {
+    let (dir, photos, _) = photos(3);
+    fs::create_dir(photos.join("sub")).unwrap();
+    fs::rename(photos.join("2.png"), photos.join("sub/2.png")).unwrap();
+    let program = || {
+        let mut command = albef();
+        command.env("XDG_DATA_HOME", dir.path().join("data")).current_dir(dir.path());
+        command
+    };
+    let error = failed(program().args(["search", "red"]));
+    assert!(error.contains("there is no index yet"), "{error}");
+    let found = out(program().args(["search", "red", "photos", "--json"]));
+    assert_eq!(found["results"].as_array().unwrap().len(), 3);
+    let at = found["index"].as_str().unwrap().to_owned();
+    assert!(at.contains("data/albef/index/"), "{at}");
+    // A folder below is in the same index, and the only index needs no name.
+    let below = out(program().args(["search", "red", "photos/sub", "--json"]));
+    assert_eq!((below["index"].as_str(), names(&below)), (Some(at.as_str()), vec!["sub/2.png"]));
+    let only = out(program().args(["search", "red", "--json"]));
+    assert_eq!(only["index"].as_str(), Some(at.as_str()));
+    fs::create_dir(dir.path().join("other")).unwrap();
+    data(&dir.path().join("other"), 1);
+    run(program().args(["index", "other"]));
+    let error = failed(program().args(["search", "red"]));
+    assert!(error.contains("there are 2 indexes") && error.contains("other"), "{error}");
+    let both = out(program().args(["search", "red", "photos", "other", "--json"]));
+    assert_eq!(both["results"].as_array().unwrap().len(), 3, "one image is in both folders");
+}
+
+#[test]
+fn a_search_goes_on_while_another_process_writes() {
+    let (_dir, photos, at) = photos(3);
+    run(&mut index(&photos, &at, &[]));
+    let lock = File::options().write(true).open(at.join("lock")).unwrap();
+    lock.lock().unwrap();
+    fs::remove_file(photos.join("0.png")).unwrap();
+    let output = run(&mut search(&photos, &at, &["--rerank-k", "0", "--json"]));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["results"].as_array().unwrap().len(), 3);
+    assert!(stderr(&output).contains("as it is: "), "{}", stderr(&output));
+    let error = failed(&mut index(&photos, &at, &[]));
+    assert!(error.contains("another process"), "{error}");
+    // A folder that the index does not have cannot be added meanwhile.
+    let other = tempfile::tempdir().unwrap();
+    data(other.path(), 1);
+    let error = failed(&mut search(other.path(), &at, &[]));
+    assert!(error.contains("another process"), "{error}");
+    lock.unlock().unwrap();
+    let found = out(&mut search(&photos, &at, &["--json"]));
+    assert_eq!(found["results"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn damage_is_found_and_mended() {
+    let (_dir, photos, at) = photos(6);
+    run(&mut index(&photos, &at, &[]));
+    run(&mut of_index(&at, &["verify"]));
+    let vectors = at.join("vectors-1.f16");
+    let mut bytes = fs::read(&vectors).unwrap();
+    bytes[4100] ^= 1;
+    fs::write(&vectors, bytes).unwrap();
+    let verified = of_index(&at, &["verify"]).output().unwrap();
+    assert_eq!(verified.status.code(), Some(1));
+    assert!(stderr(&verified).contains("albef index repair"));
+    assert_eq!(out(&mut of_index(&at, &["repair", "--json"]))["forgotten"], 1);
+    assert_eq!(out(&mut index(&photos, &at, &["--json"]))["encoded"], 1);
+    assert_eq!(out(&mut of_index(&at, &["verify", "--json"]))["sound"], true);
+
+    fs::write(at.join("catalogue.sqlite"), "no catalogue").unwrap();
+    let error = failed(&mut search(&photos, &at, &[]));
+    assert!(error.contains("albef index repair"), "{error}");
+    let report = out(&mut of_index(&at, &["repair", "--json"]));
+    assert_eq!(
+        (&report["catalogue_rebuilt"], &report["salvaged_vectors"]),
+        (&json!(true), &json!(6))
+    );
+    assert_eq!(out(&mut index(&photos, &at, &["--json"]))["encoded"], 0);
+    let sizes = out(&mut of_index(&at, &["gc", "--json"]));
+    assert!(sizes["bytes_after"].as_u64() <= sizes["bytes_before"].as_u64(), "{sizes}");
+    assert_eq!(out(&mut of_index(&at, &["verify", "--json"]))["sound_images"], 6);
+}
+
+#[test]
+fn other_image_options_are_refused_until_all_is_encoded_again() {
+    let (_dir, photos, at) = photos(3);
+    run(&mut index(&photos, &at, &[]));
+    let error = failed(&mut search(&photos, &at, &["--background", "white"]));
+    assert!(error.contains("--reencode"), "{error}");
+    let other = ["--background", "white", "--reencode", "--json"];
+    assert_eq!(out(&mut index(&photos, &at, &other))["encoded"], 3);
+    run(&mut search(&photos, &at, &["--background", "white"]));
+}
+
+#[test]
+fn filters_images_and_terms_narrow_a_search() {
+    let (dir, photos, at) = photos(6);
+    fs::create_dir(photos.join("large")).unwrap();
+    let large = png(&RgbImage::filled(300, 200, [10, 200, 30])).unwrap();
+    fs::write(photos.join("large/green.png"), large).unwrap();
+    let found = |arguments: &[&str]| {
+        let arguments = [&["--json"], arguments].concat();
+        let found = out(&mut search(&photos, &at, &arguments));
+        let mut names: Vec<String> = names(&found).into_iter().map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(found(&[]).len(), 7);
+    assert_eq!(found(&["--path", "[12].png"]), ["1.png", "2.png"]);
+    assert_eq!(found(&["--path", "large/**"]), ["large/green.png"]);
+    assert_eq!(found(&["--larger-than", "300x200"]), ["large/green.png"]);
+    assert_eq!(found(&["--camera", "nikon"]), [""; 0]);
+    assert_eq!(found(&["--before", "1999"]), [""; 0]);
+    assert_eq!(found(&["--after", "1999"]).len(), 7);
+    let pages: Vec<String> =
+        ["1", "2", "3", "4"].iter().flat_map(|p| found(&["--top-k", "2", "--page", p])).collect();
+    assert_eq!(pages.len(), 7);
+
+    let mut like = albef();
+    like.args(["search", "--like"]).arg(photos.join("large/green.png"));
+    like.arg(&photos).arg("--index").arg(&at).args(["--top-k", "1", "--paths", "-0"]);
+    let path =
+        [photos.canonicalize().unwrap().join("large/green.png").display().to_string(), "\0".into()];
+    assert_eq!(String::from_utf8(run(&mut like).stdout).unwrap(), path.concat());
+    let minus =
+        out(&mut search(&photos, &at, &["--json", "--minus", "green:0.5", "--plus", "blue"]));
+    assert_eq!(minus["order"], "cosine");
+
+    // Options of an index for what has none.
+    let list = data(dir.path(), 2);
+    let error = failed(albef().args(["search", "red", &list, "--camera", "x"]));
+    assert!(error.contains("--camera"), "{error}");
+    let error = failed(albef().args(["search", "red", &list, &list]));
+    assert!(error.contains("one is searched at a time"), "{error}");
+    let error = failed(&mut search(&photos, &at, &["--path", "a["]));
+    assert!(error.contains("a["), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn paths_for_other_programs_are_bytes() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let (_dir, photos, at) = photos(1);
+    let name = OsStr::from_bytes(b"\xff\n.png");
+    fs::rename(photos.join("0.png"), photos.join(name)).unwrap();
+    let output = run(&mut search(&photos, &at, &["--paths", "--null"]));
+    let path = photos.canonicalize().unwrap().join(name);
+    assert_eq!(output.stdout, [path.as_os_str().as_bytes(), b"\0"].concat());
+}
+
+#[test]
+fn duplicates_are_grouped_and_one_is_kept() {
+    let (_dir, photos, at) = photos(3);
+    fs::copy(photos.join("0.png"), photos.join("copy.png")).unwrap();
+    let found = out(&mut search(&photos, &at, &["--json"]));
+    assert_eq!(found["results"].as_array().unwrap().len(), 3);
+    let copies: usize = found["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|hit| hit["copies"].as_array().map_or(0, Vec::len))
+        .sum();
+    assert_eq!(copies, 1);
+    let groups = out(&mut of_index(&at, &["dups", "--json"]));
+    assert_eq!(
+        (groups["groups"].as_array().unwrap().len(), &groups["groups"][0]["exact"]),
+        (1, &json!(true))
+    );
+    let alike = out(&mut of_index(&at, &["dups", "--json", "--cosine", "0"]));
+    assert_eq!(alike["groups"][0]["others"].as_array().unwrap().len(), 3);
+    let paths = run(&mut of_index(&at, &["dups", "--paths"])).stdout;
+    assert_eq!(String::from_utf8(paths).unwrap().lines().count(), 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn watching_keeps_the_index_current_until_it_is_interrupted() {
+    let (_dir, photos, at) = photos(2);
+    let mut child = index(&photos, &at, &["--watch", "1", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert_eq!(next()["added"], 2);
+    fs::rename(photos.join("0.png"), photos.join("moved.png")).unwrap();
+    assert_eq!(next()["moved"], 1);
+    let number = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &number]).status().unwrap().success());
+    assert!(child.wait().unwrap().success());
+    assert_eq!(out(&mut of_index(&at, &["status", "--json"]))["images"], 2);
+}

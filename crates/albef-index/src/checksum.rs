@@ -1,0 +1,71 @@
+//! Checksums of what a store keeps.
+
+use half::f16;
+use sha2::{Digest, Sha256};
+
+use crate::record::{ContentHash, Image, ImageId, Status};
+
+#[cfg(target_endian = "big")]
+compile_error!("numbers are hashed and mapped as they are in files, which are little-endian");
+
+/// The SHA-256 of numbers as little-endian bytes: of weights, for the fingerprint of an encoder.
+#[must_use]
+pub fn hash_numbers(values: &[f32]) -> ContentHash {
+    // SAFETY: an `f32` is four bytes without padding, and every byte is a valid `u8`.
+    let bytes =
+        unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) };
+    Sha256::digest(bytes).into()
+}
+
+/// The bytes of a vector.
+pub(crate) fn vector_bytes(vector: &[f16]) -> &[u8] {
+    // SAFETY: an `f16` is two bytes without padding, and every byte is a valid `u8`.
+    unsafe { std::slice::from_raw_parts(vector.as_ptr().cast(), size_of_val(vector)) }
+}
+
+/// The CRC-32 of a vector.
+pub(crate) fn vector_crc(vector: &[f16]) -> u32 {
+    crc32fast::hash(vector_bytes(vector))
+}
+
+/// The CRC-32 of what a row says. The slot is left out, which compacting changes: a vector at another slot has
+/// another checksum itself.
+pub(crate) fn record_crc(id: ImageId, image: &Image, vector_crc: u32) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    let numbers = [
+        id,
+        image.root,
+        image.size.cast_signed(),
+        image.modified,
+        image.settled.into(),
+        image.width.into(),
+        image.height.into(),
+        image.taken.unwrap_or(i64::MIN),
+        image.perceptual.cast_signed(),
+        vector_crc.into(),
+    ];
+    numbers.iter().for_each(|n| hasher.update(&n.to_le_bytes()));
+    hasher.update(&image.hash);
+    let broken = match &image.status {
+        Status::Ok => None,
+        Status::Broken(reason) => Some(reason.as_bytes()),
+    };
+    for text in [Some(image.path.as_slice()), image.camera.as_ref().map(String::as_bytes), broken] {
+        hasher.update(&text.map_or(-1, |t| t.len() as i64).to_le_bytes());
+        hasher.update(text.unwrap_or_default());
+    }
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_hashed_as_their_bytes() {
+        let values = [1.0_f32, -0.5, f32::MIN_POSITIVE];
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        assert_eq!(hash_numbers(&values), crate::content_hash(&bytes));
+        assert_eq!(hash_numbers(&[]), crate::content_hash(b""));
+    }
+}
