@@ -12,11 +12,6 @@ use crate::arguments::bytes;
 use crate::progress::bytes_bar;
 use crate::train::interruptible;
 
-/// Write a checkpoint in another format: model folders for this program, files that the official code or
-/// LAVIS load.
-///
-/// All formats hold the same tensors, and open again as the same model. The formats of `torch.save` have every
-/// key that the official classes list: tied weights under both names, position numbers, momentum copies.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Model folder, run folder or checkpoint file (`.pth`, `.safetensors`).

@@ -113,6 +113,8 @@ fn help_of_all_commands() {
         &["embed"],
         &["match"],
         &["inspect"],
+        &["convert"],
+        &["pull"],
     ];
     for command in
         commands.into_iter().chain([&["doctor"][..], &["bench"], &["completions"], &["man"]])

@@ -5,6 +5,7 @@
 mod addresses;
 mod models;
 mod server;
+mod table;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -23,6 +24,7 @@ pub fn checkpoint(seed: u8) -> Vec<u8> {
     std::fs::read(dir.path().join("x.pth")).unwrap()
 }
 
+/// The caches below a folder.
 pub fn caches(dir: &Path) -> Caches {
     Caches { hub: dir.join("hub"), files: dir.join("files") }
 }

@@ -105,8 +105,10 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::WeightNotFinite`] for the first that is not.
     pub(crate) fn check_finite(&self) -> Result<()> {
-        let mut floats = self.tensors.iter().filter(|(_, tensor)| tensor.dtype.is_float());
-        floats.try_for_each(|(name, tensor)| finite(name, tensor, &self.source).map(drop))
+        match self.tensors.iter().find(|(_, tensor)| !tensor.is_finite()) {
+            Some((name, _)) => Err(not_finite(name, &self.source)),
+            None => Ok(()),
+        }
     }
 
     /// The model of `task`, converted from a checkpoint that it can start from. `seed` draws a head that
@@ -314,7 +316,11 @@ pub(crate) fn finite(name: &str, tensor: &HostTensor, source: &str) -> Result<Ve
     if largest(&values).is_finite() {
         return Ok(values);
     }
-    Err(Error::WeightNotFinite { place: source.to_owned(), key: name.to_owned(), hint: OTHER_FILE })
+    Err(not_finite(name, source))
+}
+
+fn not_finite(name: &str, source: &str) -> Error {
+    Error::WeightNotFinite { place: source.to_owned(), key: name.to_owned(), hint: OTHER_FILE }
 }
 
 /// What to do about a file that is unusable.

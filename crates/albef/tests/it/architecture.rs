@@ -72,6 +72,31 @@ fn dependencies(root: &Path, name: &str) -> Vec<String> {
     names.filter(|n| n.starts_with("albef") || n.starts_with("burn")).map(str::to_owned).collect()
 }
 
+#[test]
+fn only_pull_reaches_the_network() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let (mut sockets, mut pulls) = (Vec::new(), Vec::new());
+    for entry in std::fs::read_dir(&crates).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let source = crates.join(&name).join("src");
+        let within = |words: &[&str]| -> Vec<String> {
+            naming(&source, words).iter().map(|file| format!("{name}/{file}")).collect()
+        };
+        sockets.extend(within(&["ureq::", "std::net", "TcpStream", "UdpSocket"]));
+        pulls.extend(within(&["albef_hub::pull("]));
+        let manifest = std::fs::read_to_string(crates.join(&name).join("Cargo.toml")).unwrap();
+        let client = manifest.contains("ureq.workspace") || manifest.contains("ureq = {");
+        assert_eq!(client, name == "albef-hub", "{name} has a client");
+    }
+    assert_eq!(sockets, ["albef-hub/client.rs"]);
+    assert_eq!(pulls, ["albef-cli/pull.rs"]);
+    let library = std::fs::read_to_string(crates.join("albef/Cargo.toml")).unwrap();
+    assert!(library.contains("albef-hub.workspace = true"), "the library gets the client");
+    let workspace = std::fs::read_to_string(crates.join("../Cargo.toml")).unwrap();
+    let line = workspace.lines().find(|line| line.starts_with("albef-hub = ")).unwrap();
+    assert!(line.contains("default-features = false"), "{line}");
+}
+
 /// The Rust files below a folder, relative to it, that contain one of the words.
 fn naming(folder: &Path, words: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
@@ -101,6 +126,7 @@ fn crates_know_what_the_invariants_allow() {
         ("albef-kernels", &["albef-random"]),
         ("albef-weights", &[]),
         ("albef-data", &["albef-random", "albef-weights"]),
+        ("albef-hub", &["albef-weights"]),
         ("albef-report", &["albef-random"]),
         ("albef-recipes", &["albef", "albef-data", "albef-weights"]),
         ("albef-demo", &["albef", "albef-data", "albef-report", "albef-weights"]),
@@ -110,6 +136,7 @@ fn crates_know_what_the_invariants_allow() {
                 "albef",
                 "albef-data",
                 "albef-demo",
+                "albef-hub",
                 "albef-recipes",
                 "albef-report",
                 "albef-weights",
