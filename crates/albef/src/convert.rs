@@ -173,9 +173,8 @@ fn check_place(model: &Checkpoint, output: &Path, format: ModelFormat, single: b
         let same = |path: &Path| {
             path.canonicalize().is_ok_and(|own| output.canonicalize().is_ok_and(|o| o == own))
         };
-        if weights_file(&model.folder).is_ok_and(|file| same(&file))
-            || model.source == format!("`{shown}`")
-        {
+        let own = Path::new(model.source.trim_matches('`'));
+        if same(own) || weights_file(&model.folder).is_ok_and(|file| same(&file)) {
             return Err(Error::Argument(format!(
                 "{shown} is the model that is converted; write to another file"
             )));

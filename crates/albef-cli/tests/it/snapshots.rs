@@ -83,7 +83,7 @@ fn prepared() -> tempfile::TempDir {
 #[test]
 fn help_of_all_commands() {
     let dir = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 29] = [
+    let commands: [&[&str]; 31] = [
         &[],
         &["demo"],
         &["pretrain"],
