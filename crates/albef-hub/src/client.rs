@@ -337,16 +337,18 @@ mod tests {
 
     #[test]
     fn proxies_are_chosen_by_address() {
-        let mut settings = Settings::default();
-        settings.https_proxy = Some("http://p:1".into());
-        settings.no_proxy = vec!["local".into(), ".corp.org".into(), "10.0.0.1:80".into()];
+        let settings = Settings {
+            https_proxy: Some("http://p:1".into()),
+            no_proxy: vec!["local".into(), ".corp.org".into(), "10.0.0.1:80".into()],
+            ..Settings::default()
+        };
         assert_eq!(settings.proxy("https", "a.org"), Some("http://p:1"));
         assert_eq!(settings.proxy("http", "a.org"), None);
         for host in ["local", "x.local", "corp.org", "a.CORP.org", "10.0.0.1"] {
             assert_eq!(settings.proxy("https", host), None, "{host}");
         }
         assert!(settings.proxy("https", "xcorp.org").is_some());
-        settings.no_proxy = vec!["*".into()];
+        let settings = Settings { no_proxy: vec!["*".into()], ..settings };
         assert_eq!(settings.proxy("https", "a.org"), None);
     }
 

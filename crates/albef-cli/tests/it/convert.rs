@@ -72,9 +72,10 @@ fn a_run_is_converted_and_gives_the_same_answers_in_each_format() {
         fs::copy(model.join(name), dir.path().join(name)).unwrap();
     }
     let file = dir.path().join("albef.pth");
-    run(albef().arg("convert").arg(&model).args(["--to", "official", "-o"]).arg(&file));
+    run(albef().arg("convert").arg(&model).args(["--to", "official", "--output"]).arg(&file));
     assert_eq!(matched(&file), plain);
-    let own = albef().arg("convert").arg(&file).args(["--to", "lavis", "-o"]).arg(&file).output();
+    let own =
+        albef().arg("convert").arg(&file).args(["--to", "lavis", "--output"]).arg(&file).output();
     assert!(stderr(&own.unwrap()).contains("is the model that is converted"));
 }
 
@@ -96,10 +97,10 @@ fn a_kill_leaves_the_old_or_the_new_and_no_leftover_after_the_next_run() {
     let folder = dir.path().join("folder");
     let parts = ["--shard-size", "5MB"];
     let mut left = [0, 0];
-    for i in 0..30_u32 {
+    for i in 0..20_u32 {
         let old: &[u8] = b"old";
         fs::write(&file, old).unwrap();
-        let life = whole * i / 25;
+        let life = whole * i / 16;
         let mut children = [
             convert("official", &["--dtype", "f32"], &file).spawn().unwrap(),
             convert("safetensors", &parts, &folder).spawn().unwrap(),

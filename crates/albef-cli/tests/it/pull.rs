@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{albef, pretrained, run, stderr};
+use crate::common::{albef, config, data, pretrained, run, settings, stderr};
 use server::{Server, file, head, whole};
 
 /// The program with caches below `dir` and nothing of the environment that could lead elsewhere.
@@ -34,7 +34,7 @@ fn program(dir: &Path) -> Command {
 fn checkpoint(dir: &Path) -> (Vec<u8>, std::path::PathBuf) {
     let model = pretrained(dir);
     let file = dir.join("made.pth");
-    run(albef().arg("convert").arg(&model).args(["--to", "official", "-o"]).arg(&file));
+    run(albef().arg("convert").arg(&model).args(["--to", "official", "--output"]).arg(&file));
     (fs::read(file).unwrap(), model)
 }
 
@@ -189,6 +189,67 @@ fn a_pull_that_is_killed_again_and_again_ends_with_the_whole_file() {
     assert!(left.iter().all(|n| !n.contains(".part") && !n.contains(".tmp")), "{left:?}");
 }
 
+/// A server that sends a part of a file and then nothing more, until it is asked again.
+fn halting(bytes: Vec<u8>) -> Server {
+    Server::start(move |request, stream| {
+        let limit = if request.number == 0 { bytes.len() / 2 } else { usize::MAX };
+        file(request, stream, &bytes, "a", limit)?;
+        if request.number == 0 {
+            thread::sleep(Duration::from_secs(60));
+        }
+        Ok(())
+    })
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_pull_and_one_on_a_full_disk_are_resumed() {
+    use std::io::Read;
+    let dir = tempfile::tempdir().unwrap();
+    let (bytes, _) = checkpoint(dir.path());
+    let target = dir.path().join("torch/hub/checkpoints/m.pth");
+    let part = dir.path().join("torch/hub/checkpoints/.albef/m.pth.part");
+    let length = || fs::metadata(&part).map_or(0, |found| found.len());
+
+    let server = halting(bytes.clone());
+    let url = server.url("/m.pth");
+    let mut command = program(dir.path());
+    // The pause after a second without a byte is when it notices.
+    command.args(["pull", &url]).env("HF_HUB_DOWNLOAD_TIMEOUT", "1").stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    while length() < bytes.len() as u64 / 2 {
+        thread::sleep(Duration::from_millis(20));
+    }
+    run(Command::new("kill").args(["-INT", &child.id().to_string()]));
+    let status = child.wait().unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("run the same command again to resume"), "{said}");
+    assert!(!target.exists() && length() == bytes.len() as u64 / 2);
+
+    let limited =
+        format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", bytes.len() * 3 / 4 / 512);
+    let own = program(dir.path());
+    let mut command = Command::new("sh");
+    command.args(["-c", &limited]).arg(own.get_program()).args(["pull", &url]);
+    for (name, value) in own.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let output = command.output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("m.pth.part") && said.contains("File too large"), "{said}");
+    assert!(!target.exists() && length() > bytes.len() as u64 / 2);
+
+    run(program(dir.path()).args(["pull", &url]));
+    assert!(fs::read(&target).unwrap() == bytes && !part.exists());
+    assert!(server.requests()[1..].iter().all(|r| r.start() >= Some(bytes.len() / 2)));
+}
+
 #[test]
 fn two_programs_at_once_fetch_a_file_once() {
     let dir = tempfile::tempdir().unwrap();
@@ -230,6 +291,17 @@ fn what_cannot_be_fetched_is_an_error_that_says_what_to_do() {
         let output = command.args(["pull", "hub:a/b"]).env(variable, value).output().unwrap();
         assert!(stderr(&output).contains(variable), "{}", stderr(&output));
     }
+    let mut command = program(dir.path());
+    command.args([
+        "finetune",
+        "retrieval",
+        &config().replace("nano", "retrieval_flickr"),
+        "--output",
+    ]);
+    command.arg(dir.path().join("run")).args(settings(&data(dir.path(), 8), dir.path()));
+    let output = command.args(["--set", "checkpoint=albef-14m"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("`albef pull albef-14m`"), "{}", stderr(&output));
     let nowhere = program(dir.path()).args(["pull", "albef"]).output().unwrap();
     assert!(stderr(&nowhere).contains("--list"), "{}", stderr(&nowhere));
 }

@@ -1,6 +1,7 @@
 //! Fetching from servers of all kinds.
 
 #![cfg(feature = "client")]
+#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
 mod addresses;
 mod models;

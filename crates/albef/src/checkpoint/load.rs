@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use albef_data::image::ImageReader;
+use albef_hub::{PUBLISHED, Published};
 use albef_kernels::largest;
 use albef_weights::{
     HostTensor, KeyReport, Placement, Schema, StateDict, plan, queue_tensors, resize_tables,
@@ -150,12 +151,14 @@ impl Checkpoint {
     }
 }
 
-/// The published files of tasks, as the end of a hint.
+/// The published checkpoints of tasks, as the end of a hint.
 fn published(tasks: &[TaskRef]) -> String {
-    let files: Vec<&str> = tasks.iter().filter_map(|task| task.published()).collect();
+    let wanted = |p: &&Published| tasks.iter().any(|task| task.name() == p.task);
+    let files: Vec<String> =
+        PUBLISHED.iter().filter(wanted).map(|p| format!("`albef pull {}`", p.name)).collect();
     match files[..] {
         [] => String::new(),
-        _ => format!(", or take a published one: {}", files.join(" or ")),
+        _ => format!(", or fetch a published one with {}", files.join(" or ")),
     }
 }
 
