@@ -299,7 +299,10 @@ fn what_cannot_be_fetched_is_an_error_that_says_what_to_do() {
         "--output",
     ]);
     command.arg(dir.path().join("run")).args(settings(&data(dir.path(), 8), dir.path()));
-    let output = command.args(["--set", "checkpoint=albef-14m"]).output().unwrap();
+    let output = command
+        .args(["--set", "batch_size_train=4", "--set", "checkpoint=albef-14m"])
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("`albef pull albef-14m`"), "{}", stderr(&output));
     let nowhere = program(dir.path()).args(["pull", "albef"]).output().unwrap();
