@@ -97,6 +97,7 @@ mod tests {
         {
             assert_eq!(bytes(text), Ok(want), "{text}");
         }
+        assert_eq!(bytes("5GB"), Ok(albef::convert::SHARD_SIZE), "the default of `convert`");
         for text in ["", "0", "-1GB", "2TB", "nan", "inf"] {
             assert!(bytes(text).is_err(), "{text}");
         }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use albef::checkpoint::Checkpoint;
-use albef::convert::{self, ConvertOptions, KeepAs, ModelFormat, SHARD_SIZE};
+use albef::convert::{self, ConvertOptions, KeepAs, ModelFormat};
 use albef::{Error, note_inferred};
 use anyhow::{Context, Result};
 
@@ -12,11 +12,6 @@ use crate::arguments::bytes;
 use crate::progress::bytes_bar;
 use crate::train::interruptible;
 
-/// Write a checkpoint in another format: model folders for this program, files that the official code or
-/// LAVIS load.
-///
-/// All formats hold the same tensors, and open again as the same model. The formats of `torch.save` have every
-/// key that the official classes list: tied weights under both names, position numbers, momentum copies.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Model folder, run folder or checkpoint file (`.pth`, `.safetensors`).
@@ -26,13 +21,13 @@ pub struct Arguments {
     to: Format,
     /// Folder to write, with `config.json` and `vocab.txt`; or a file `.pth` or `.pt`, except for
     /// safetensors.
-    #[arg(long, short)]
+    #[arg(long)]
     output: PathBuf,
     /// Number format of the weights. f16 is refused where a value does not fit.
     #[arg(long, default_value = "same")]
     dtype: Dtype,
     /// Size from which on safetensors are written in parts with an index, such as 2GB or 500MiB.
-    #[arg(long, value_name = "SIZE", default_value_t = SHARD_SIZE, value_parser = bytes)]
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = bytes)]
     shard_size: u64,
     /// Do not write momentum copies and queues, which only training needs.
     #[arg(long)]

@@ -109,8 +109,17 @@ enum Command {
     /// Say what a checkpoint is, or write it as a model folder.
     Inspect(inspect::Arguments),
     /// Write a checkpoint for this program, the official code or LAVIS.
+    ///
+    /// All formats hold the same tensors and open again as the same model. `official` and `lavis` are files of
+    /// `torch.save` with every key that the classes there list: tied weights under both names, position
+    /// numbers, momentum copies. For LAVIS the first row of the token types is added to the positions.
     Convert(convert::Arguments),
     /// Fetch a published checkpoint into the cache.
+    ///
+    /// Prints its path; `--model` takes the same name. Files are kept where Hugging Face's libraries
+    /// (`HF_HUB_CACHE`, `HF_HOME`) and `torch.hub` (`TORCH_HOME`) keep theirs. The same command resumes an
+    /// interrupted download. `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE`, `HTTPS_PROXY` and `NO_PROXY` are
+    /// respected.
     Pull(pull::Arguments),
     /// Show what the machine offers, test the program, replay golden fixtures.
     Doctor(doctor::Arguments),

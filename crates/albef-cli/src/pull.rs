@@ -17,11 +17,6 @@ use crate::train::interruptible;
 /// Between two lines where there is no terminal.
 const LINE: Duration = Duration::from_secs(10);
 
-/// Fetch a published checkpoint, a file of an address, or a model of a hub into the cache, and print its path.
-///
-/// `--model` then takes the same name. Files are kept where Hugging Face's libraries (`HF_HUB_CACHE`, `HF_HOME`)
-/// and `torch.hub` (`TORCH_HOME`) keep theirs. An interrupted download is resumed by the same command.
-/// `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE`, `HTTPS_PROXY` and `NO_PROXY` are respected.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// A name of `--list`, an address, or `hub:OWNER/NAME[@REVISION][:FILE]`.

@@ -284,16 +284,21 @@ impl Client {
                 ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::InvalidProxyUrl => {
                     lasting(error.to_string())
                 }
-                ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::Pem(_) => {
-                    lasting(format!(
-                        "no protected connection ({error}); if a proxy stands between, name its certificate \
-                     with SSL_CERT_FILE"
-                    ))
-                }
+                other if is_of_certificates(&other) => lasting(format!(
+                    "no protected connection ({other}); if a proxy or mirror with a certificate of its own \
+                     stands between, name its file with SSL_CERT_FILE"
+                )),
                 other => Failure::Passing(other.to_string()),
             }),
         }
     }
+}
+
+/// Whether a server is not the one that was meant, or cannot show it; trying again does not help. Most of these
+/// errors come as ones of input and output.
+fn is_of_certificates(error: &ureq::Error) -> bool {
+    let tls = matches!(error, ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::Pem(_));
+    tls || error.to_string().contains("certificate")
 }
 
 /// An address to which one refers, and whether it is on the same server.
@@ -337,17 +342,27 @@ mod tests {
 
     #[test]
     fn proxies_are_chosen_by_address() {
-        let mut settings = Settings::default();
-        settings.https_proxy = Some("http://p:1".into());
-        settings.no_proxy = vec!["local".into(), ".corp.org".into(), "10.0.0.1:80".into()];
+        let settings = Settings {
+            https_proxy: Some("http://p:1".into()),
+            no_proxy: vec!["local".into(), ".corp.org".into(), "10.0.0.1:80".into()],
+            ..Settings::default()
+        };
         assert_eq!(settings.proxy("https", "a.org"), Some("http://p:1"));
         assert_eq!(settings.proxy("http", "a.org"), None);
         for host in ["local", "x.local", "corp.org", "a.CORP.org", "10.0.0.1"] {
             assert_eq!(settings.proxy("https", host), None, "{host}");
         }
         assert!(settings.proxy("https", "xcorp.org").is_some());
-        settings.no_proxy = vec!["*".into()];
+        let settings = Settings { no_proxy: vec!["*".into()], ..settings };
         assert_eq!(settings.proxy("https", "a.org"), None);
+    }
+
+    #[test]
+    fn a_wrong_certificate_is_not_tried_again() {
+        let of = |text: &str| ureq::Error::Io(std::io::Error::other(text.to_owned()));
+        assert!(is_of_certificates(&of("invalid peer certificate: UnknownIssuer")));
+        assert!(is_of_certificates(&ureq::Error::Tls("no provider")));
+        assert!(!is_of_certificates(&of("connection reset by peer")));
     }
 
     #[test]

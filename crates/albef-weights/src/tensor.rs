@@ -260,6 +260,17 @@ impl HostTensor {
         })
     }
 
+    /// Whether all elements are finite numbers, read part by part; true for integers.
+    #[must_use]
+    pub fn is_finite(&self) -> bool {
+        !self.dtype.is_float()
+            || self.in_parts().all(|part| {
+                let finite = part.to_f32().is_ok_and(|v| v.iter().all(|v| v.is_finite()));
+                part.bytes.release();
+                finite
+            })
+    }
+
     /// The elements as floats, for the last time: memory of a mapped file is given back on the way, so that
     /// a large tensor is never in memory twice. It can still be read, anew from the file.
     ///

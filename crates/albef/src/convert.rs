@@ -173,20 +173,28 @@ fn check_place(model: &Checkpoint, output: &Path, format: ModelFormat, single: b
         let same = |path: &Path| {
             path.canonicalize().is_ok_and(|own| output.canonicalize().is_ok_and(|o| o == own))
         };
-        if weights_file(&model.folder).is_ok_and(|file| same(&file))
-            || model.source == format!("`{shown}`")
-        {
+        let own = Path::new(model.source.trim_matches('`'));
+        if same(own) || weights_file(&model.folder).is_ok_and(|file| same(&file)) {
             return Err(Error::Argument(format!(
                 "{shown} is the model that is converted; write to another file"
             )));
         }
         return Ok(());
     }
-    if format == ModelFormat::Safetensors && output.extension().is_some_and(|e| e == "safetensors")
-    {
+    let hint = match format {
+        ModelFormat::Safetensors => {
+            "safetensors are written as a model folder, with its configuration and word pieces; name a folder"
+        }
+        _ => "name a file that ends in .pth or .pt, or a folder",
+    };
+    let ending = output.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    let of_file = ["safetensors", "pth", "pt", "bin", "ckpt"].contains(&ending);
+    if of_file && !output.is_dir() {
+        return Err(Error::Argument(format!("{shown}: {hint}")));
+    }
+    if output.symlink_metadata().is_ok() && !output.is_dir() {
         return Err(Error::Argument(format!(
-            "{shown}: safetensors are written as a model folder, with its configuration and word pieces; \
-             name a folder"
+            "{shown} is a file, which is not replaced by a folder; {hint}"
         )));
     }
     // A link to a file that is gone counts.

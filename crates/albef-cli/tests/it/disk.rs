@@ -91,6 +91,22 @@ fn a_folder_that_finds_no_room_is_not_begun() {
 }
 
 #[test]
+fn a_converted_file_that_finds_no_room_leaves_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/mini");
+    let (model, file) = (model.display().to_string(), dir.path().join("x.pth"));
+    let place = file.display().to_string();
+    let convert = ["convert", &model, "--to", "official", "--output", &place].map(String::from);
+    std::fs::write(&file, "old").unwrap();
+    let output = limited(200, &convert);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains(&place) && said.contains("File too large"), "{said}");
+    assert_eq!(std::fs::read(&file).unwrap(), b"old");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
 fn a_full_disk_is_an_error_that_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let list = data(dir.path(), 24);

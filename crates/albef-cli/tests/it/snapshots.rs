@@ -83,7 +83,7 @@ fn prepared() -> tempfile::TempDir {
 #[test]
 fn help_of_all_commands() {
     let dir = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 35] = [
+    let commands: [&[&str]; 39] = [
         &[],
         &["demo"],
         &["pretrain"],
@@ -119,6 +119,9 @@ fn help_of_all_commands() {
         &["embed"],
         &["match"],
         &["inspect"],
+        &["convert"],
+        &["pull"],
+        &["serve"],
     ];
     for command in
         commands.into_iter().chain([&["doctor"][..], &["bench"], &["completions"], &["man"]])

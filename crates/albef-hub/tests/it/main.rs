@@ -1,10 +1,12 @@
 //! Fetching from servers of all kinds.
 
 #![cfg(feature = "client")]
+#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
 mod addresses;
 mod models;
 mod server;
+mod table;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -23,7 +25,7 @@ pub fn checkpoint(seed: u8) -> Vec<u8> {
     std::fs::read(dir.path().join("x.pth")).unwrap()
 }
 
-/// Caches below a folder.
+/// The caches below a folder.
 pub fn caches(dir: &Path) -> Caches {
     Caches { hub: dir.join("hub"), files: dir.join("files") }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use albef_data::image::ImageReader;
+use albef_hub::{PUBLISHED, Published};
 use albef_kernels::largest;
 use albef_weights::{
     HostTensor, KeyReport, Placement, Schema, StateDict, plan, queue_tensors, resize_tables,
@@ -105,8 +106,10 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::WeightNotFinite`] for the first that is not.
     pub(crate) fn check_finite(&self) -> Result<()> {
-        let mut floats = self.tensors.iter().filter(|(_, tensor)| tensor.dtype.is_float());
-        floats.try_for_each(|(name, tensor)| finite(name, tensor, &self.source).map(drop))
+        match self.tensors.iter().find(|(_, tensor)| !tensor.is_finite()) {
+            Some((name, _)) => Err(not_finite(name, &self.source)),
+            None => Ok(()),
+        }
     }
 
     /// The model of `task`, converted from a checkpoint that it can start from. `seed` draws a head that
@@ -148,12 +151,14 @@ impl Checkpoint {
     }
 }
 
-/// The published files of tasks, as the end of a hint.
+/// The published checkpoints of tasks, as the end of a hint.
 fn published(tasks: &[TaskRef]) -> String {
-    let files: Vec<&str> = tasks.iter().filter_map(|task| task.published()).collect();
+    let wanted = |p: &&Published| tasks.iter().any(|task| task.name() == p.task);
+    let files: Vec<String> =
+        PUBLISHED.iter().filter(wanted).map(|p| format!("`albef pull {}`", p.name)).collect();
     match files[..] {
         [] => String::new(),
-        _ => format!(", or take a published one: {}", files.join(" or ")),
+        _ => format!(", or fetch a published one with {}", files.join(" or ")),
     }
 }
 
@@ -314,7 +319,11 @@ pub(crate) fn finite(name: &str, tensor: &HostTensor, source: &str) -> Result<Ve
     if largest(&values).is_finite() {
         return Ok(values);
     }
-    Err(Error::WeightNotFinite { place: source.to_owned(), key: name.to_owned(), hint: OTHER_FILE })
+    Err(not_finite(name, source))
+}
+
+fn not_finite(name: &str, source: &str) -> Error {
+    Error::WeightNotFinite { place: source.to_owned(), key: name.to_owned(), hint: OTHER_FILE }
 }
 
 /// What to do about a file that is unusable.

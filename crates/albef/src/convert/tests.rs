@@ -192,8 +192,22 @@ fn what_cannot_be_written_whole_is_not_begun() {
         assert!(refused(&model, "x", options(format), &control).contains("cancelled"));
     }
     let model = of_task(ve, nano());
-    let file = options(ModelFormat::Safetensors);
-    assert!(refused(&model, "x.safetensors", file, &Control::new()).contains("name a folder"));
+    for (format, name) in [
+        (ModelFormat::Safetensors, "x.safetensors"),
+        (ModelFormat::Safetensors, "x.pth"),
+        (ModelFormat::Official, "x.bin"),
+        (ModelFormat::Lavis, "x.safetensors"),
+    ] {
+        let said = refused(&model, name, options(format), &Control::new());
+        assert!(said.contains("name a file") || said.contains("name a folder"), "{said}");
+    }
+    fs::write(dir.path().join("file"), "kept").unwrap();
+    for format in FORMATS {
+        let error = convert(&model, &dir.path().join("file"), &options(format), &Control::new());
+        assert!(error.unwrap_err().to_string().contains("is a file"), "{format}");
+    }
+    assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"kept");
+    fs::remove_file(dir.path().join("file")).unwrap();
     converted(&model, &dir.path().join("x"), options(ModelFormat::Lavis));
     for format in FORMATS {
         let error = convert(&model, &dir.path().join("x"), &options(format), &Control::new());

@@ -50,10 +50,6 @@ impl Task for Grounding {
         "`albef ground` and `albef evaluate grounding`"
     }
 
-    fn published(&self) -> Option<&'static str> {
-        Some("`refcoco.pth`")
-    }
-
     fn model(&self) -> &'static str {
         "retrieval"
     }

@@ -76,11 +76,6 @@ pub trait Task: Send + Sync {
     /// The commands that use a model of this task.
     fn used_by(&self) -> &'static str;
 
-    /// The published files that hold such a model, in words.
-    fn published(&self) -> Option<&'static str> {
-        None
-    }
-
     /// The name of the task whose model it trains: its own, but for tasks that share one.
     fn model(&self) -> &'static str {
         self.name()

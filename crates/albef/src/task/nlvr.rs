@@ -51,10 +51,6 @@ impl Task for Nlvr2 {
         "`albef reason` and `albef evaluate nlvr`"
     }
 
-    fn published(&self) -> Option<&'static str> {
-        Some("the NLVR2 model of LAVIS")
-    }
-
     fn schema(&self, config: &ModelConfig) -> Schema {
         let schema = Schema::new(config.sizes()).vision().paired_text_encoder("text_encoder");
         schema.cls_head(CLASSES)

@@ -38,10 +38,6 @@ impl Task for TextAssignment {
         "`albef finetune nlvr`"
     }
 
-    fn published(&self) -> Option<&'static str> {
-        Some("`pretrain_model_nlvr.pth`")
-    }
-
     fn schema(&self, config: &ModelConfig) -> Schema {
         let mut schema = Schema::new(config.sizes())
             .temp()

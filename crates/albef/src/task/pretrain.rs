@@ -44,10 +44,6 @@ impl Task for Pretrain {
         "`albef search`, `albef match` and `albef finetune`"
     }
 
-    fn published(&self) -> Option<&'static str> {
-        Some("`ALBEF.pth` or `ALBEF_4M.pth`")
-    }
-
     fn schema(&self, config: &ModelConfig) -> Schema {
         let mut schema = Schema::new(config.sizes())
             .temp()

@@ -64,10 +64,6 @@ impl Task for Retrieval {
         "`albef search`, `albef match`, `albef ground` and `albef evaluate retrieval`"
     }
 
-    fn published(&self) -> Option<&'static str> {
-        Some("`mscoco.pth` or `flickr30k.pth`")
-    }
-
     fn schema(&self, config: &ModelConfig) -> Schema {
         schema(config)
     }

@@ -83,6 +83,13 @@ fn names_and_aliases_are_those_of_one_task() {
 }
 
 #[test]
+fn published_checkpoints_are_of_tasks() {
+    for p in &albef_hub::PUBLISHED {
+        assert_eq!(TaskRef::named(p.task).unwrap().name(), p.task, "{}", p.name);
+    }
+}
+
+#[test]
 fn a_task_serializes_as_its_name() {
     for task in TASKS {
         let text = serde_json::to_value(task).unwrap();

@@ -50,10 +50,6 @@ impl Task for VisualEntailment {
         "`albef entail` and `albef evaluate ve`"
     }
 
-    fn published(&self) -> Option<&'static str> {
-        Some("the SNLI-VE model of LAVIS")
-    }
-
     fn schema(&self, config: &ModelConfig) -> Schema {
         let schema = Schema::new(config.sizes()).vision().text_encoder("text_encoder");
         schema.cls_head(CLASSES.len())

@@ -131,10 +131,6 @@ impl Task for Vqa {
         "`albef ask` and `albef evaluate vqa`"
     }
 
-    fn published(&self) -> Option<&'static str> {
-        Some("`vqa.pth`")
-    }
-
     fn schema(&self, config: &ModelConfig) -> Schema {
         let sizes = config.sizes();
         let decoder = Bert {

@@ -72,6 +72,33 @@ fn dependencies(root: &Path, name: &str) -> Vec<String> {
     names.filter(|n| n.starts_with("albef") || n.starts_with("burn")).map(str::to_owned).collect()
 }
 
+#[test]
+fn only_pull_reaches_the_network() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let (mut sockets, mut listeners, mut pulls) = (Vec::new(), Vec::new(), Vec::new());
+    for entry in std::fs::read_dir(&crates).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let source = crates.join(&name).join("src");
+        let within = |words: &[&str]| -> Vec<String> {
+            naming(&source, words).iter().map(|file| format!("{name}/{file}")).collect()
+        };
+        sockets.extend(within(&["ureq::", "TcpStream", "UdpSocket"]));
+        listeners.extend(within(&["TcpListener"]));
+        pulls.extend(within(&["albef_hub::pull("]));
+        let manifest = std::fs::read_to_string(crates.join(&name).join("Cargo.toml")).unwrap();
+        let client = manifest.contains("ureq.workspace") || manifest.contains("ureq = {");
+        assert_eq!(client, name == "albef-hub", "{name} has a client");
+    }
+    assert_eq!(sockets, ["albef-hub/client.rs"]);
+    assert_eq!(listeners, ["albef-serve/server.rs"]);
+    assert_eq!(pulls, ["albef-cli/pull.rs"]);
+    let library = std::fs::read_to_string(crates.join("albef/Cargo.toml")).unwrap();
+    assert!(library.contains("albef-hub.workspace = true"), "the library gets the client");
+    let workspace = std::fs::read_to_string(crates.join("../Cargo.toml")).unwrap();
+    let line = workspace.lines().find(|line| line.starts_with("albef-hub = ")).unwrap();
+    assert!(line.contains("default-features = false"), "{line}");
+}
+
 /// The Rust files below a folder, relative to it, that contain one of the words.
 fn naming(folder: &Path, words: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
