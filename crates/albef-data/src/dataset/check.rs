@@ -4,8 +4,10 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::contents::Contents;
 use super::near::{other_root, similar_file};
-use super::source::{Contents, Location, Sample, Skipped, SourceSpec, read_source};
+use super::sample::{Location, Sample, Skipped};
+use super::source::{SourceSpec, read_source};
 use super::tasks::TaskFields;
 use super::unread::unread_formats;
 use crate::error::{ImageErrorKind, Result};

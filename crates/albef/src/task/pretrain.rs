@@ -173,8 +173,11 @@ impl PretrainConfig {
         match self.init.vocab.as_str() {
             "bert" | "" => Ok(BERT_VOCABULARY.to_owned()),
             "corpus" => {
-                let captions = data.samples().iter().flat_map(|s| &s.captions);
-                corpus_vocabulary(captions.map(String::as_str))
+                let mut failed = None;
+                let samples = data.samples().iter();
+                let samples = samples.map_while(|s| s.map_err(|error| failed = Some(error)).ok());
+                let vocabulary = corpus_vocabulary(samples.flat_map(|s| s.captions));
+                failed.map_or(vocabulary, |error| Err(error.into()))
             }
             path => Ok(Vocabulary::read(Path::new(path))?.1),
         }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::{current_names, merge};
+use crate::error::Result;
 use crate::task::TaskRef;
 
 /// Keys that may change between two sessions of a run. They say how long and how fast it goes on, how it
@@ -132,7 +133,10 @@ impl Hash {
 }
 
 /// Over the data, whatever folder it lies in.
-pub(super) fn data_hash(data: &Dataset, vocabulary: &str) -> String {
+///
+/// # Errors
+/// If it cannot be gone through.
+pub(super) fn data_hash(data: &Dataset, vocabulary: &str) -> Result<String> {
     let mut hash = Hash::default();
     let mut take = |bytes: &[u8]| hash.take(bytes);
     take(vocabulary.as_bytes());
@@ -141,6 +145,7 @@ pub(super) fn data_hash(data: &Dataset, vocabulary: &str) -> String {
         take(&weight.to_bits().to_le_bytes());
     }
     for (sample, image) in data.samples().iter().zip(data.image_ids()) {
+        let sample = sample?;
         take(&image.to_le_bytes());
         take(sample.name.as_bytes());
         sample.captions.iter().for_each(|caption| take(caption.as_bytes()));
@@ -160,7 +165,7 @@ pub(super) fn data_hash(data: &Dataset, vocabulary: &str) -> String {
             }),
         }
     }
-    hash.text()
+    Ok(hash.text())
 }
 
 #[cfg(test)]
@@ -336,7 +341,7 @@ mod tests {
                 key: format!("{folder}/a.png"),
                 task: TaskFields::default(),
             };
-            data_hash(&Dataset::from_samples(vec![sample]), "[PAD]")
+            data_hash(&Dataset::from_samples(vec![sample]), "[PAD]").unwrap()
         };
         assert_eq!(data("here", "red"), data("there", "red"));
         assert_ne!(data("here", "red"), data("here", "blue"));
