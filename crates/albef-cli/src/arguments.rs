@@ -17,6 +17,27 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A number of bytes with a unit: `500MB`, `1GB`, `64KiB`, `1000000`.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1_000,
+        "m" | "mb" => 1_000_000,
+        "g" | "gb" => 1_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        other => return Err(format!("`{other}` is no unit; write KB, MB, GB, KiB, MiB or GiB")),
+    };
+    let number: f64 = number.parse().map_err(|_| "must be a number of bytes, as in 500MB")?;
+    match number * f64::from(factor) {
+        bytes if bytes >= 1.0 && bytes < 2_f64.powi(63) => Ok(bytes as u64),
+        _ => Err("must be at least one byte and fit into a file".into()),
+    }
+}
+
 /// A text with something in it.
 pub fn words(text: &str) -> Result<String, String> {
     if text.trim().is_empty() {

@@ -18,6 +18,13 @@ impl Hash128 {
     }
 }
 
+impl Hash128 {
+    /// Half of the bits, for counting, where a wrong count among billions does no harm.
+    pub fn short(self) -> u64 {
+        self.0
+    }
+}
+
 impl Hash for Hash128 {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.0);

@@ -27,10 +27,20 @@ mod has {
 pub(super) struct Texts {
     all: Vec<Box<str>>,
     numbers: HashMap<Box<str>, u64>,
+    last: u64,
 }
 
 impl Texts {
     pub fn number(&mut self, text: &str) -> u64 {
+        // Neighbours share theirs.
+        if self.all.get(self.last as usize).is_some_and(|last| **last == *text) {
+            return self.last;
+        }
+        self.last = self.look_up(text);
+        self.last
+    }
+
+    fn look_up(&mut self, text: &str) -> u64 {
         if let Some(number) = self.numbers.get(text) {
             return *number;
         }
@@ -104,7 +114,7 @@ impl<'a> Cursor<'a> {
 /// Appends a sample.
 pub(super) fn put_sample(out: &mut Vec<u8>, sample: &Sample, texts: &mut Texts) {
     let Sample { location, name, captions, key, task } = sample;
-    let own_key = *key != place_key(location, name);
+    let own_key = !is_place(key, location, name);
     let mut flags = if own_key { has::KEY } else { 0 };
     if *task != TaskFields::default() {
         flags |= has::TASK;
@@ -122,6 +132,19 @@ pub(super) fn put_sample(out: &mut Vec<u8>, sample: &Sample, texts: &mut Texts) 
     if flags & has::TASK != 0 {
         put_task(out, task, texts);
     }
+}
+
+/// Whether a key is the place of the image, as [`place_key`] gives it.
+fn is_place(key: &str, location: &Location, name: &str) -> bool {
+    let own = match location {
+        Location::File(path) => path.to_str().map(|path| key == path),
+        Location::Member { archive, .. } => archive.to_str().map(|archive| {
+            let rest = key.strip_prefix(archive).and_then(|rest| rest.strip_prefix(':'));
+            rest == Some(name)
+        }),
+    };
+    // A name that is no UTF-8 has another text.
+    own == Some(true) || *key == *place_key(location, name)
 }
 
 /// Reads a sample.

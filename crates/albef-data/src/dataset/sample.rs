@@ -96,7 +96,8 @@ impl Sample {
         }
     }
 
-    fn at(&self, view: usize) -> &Location {
+    /// Where the first or second image lies.
+    pub(super) fn at(&self, view: usize) -> &Location {
         match (view, &self.task.second) {
             (1, Some(second)) => second,
             _ => &self.location,
@@ -193,9 +194,23 @@ impl Sample {
     /// # Errors
     /// Says which class of error it is.
     pub fn read_view(&self, view: usize, reader: &ImageReader) -> Result<RgbImage, ImageError> {
-        let location = self.at(view);
-        let (image, notes) = decode_noted(&location.bytes()?, &reader.options)?;
-        reader.note(location, notes);
+        self.decode_bytes(view, &self.view_bytes(view)?, reader)
+    }
+
+    /// Reads the encoded first or second image.
+    pub(super) fn view_bytes(&self, view: usize) -> Result<Vec<u8>, ImageError> {
+        self.at(view).bytes()
+    }
+
+    /// [`Sample::read_view`] of bytes at hand.
+    pub(super) fn decode_bytes(
+        &self,
+        view: usize,
+        bytes: &[u8],
+        reader: &ImageReader,
+    ) -> Result<RgbImage, ImageError> {
+        let (image, notes) = decode_noted(bytes, &reader.options)?;
+        reader.note(self.at(view), notes);
         let Some([left, top, right, bottom]) = self.task.crops.map(|c| c[view.min(1)]) else {
             return Ok(image);
         };

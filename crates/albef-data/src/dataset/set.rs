@@ -21,7 +21,20 @@ pub struct Dataset {
     sources: Vec<(usize, f64)>,
     wordless: usize,
     left_out: Vec<Skipped>,
+    /// What could not be used of each source.
+    counts: Vec<SourceCounts>,
     notes: Vec<String>,
+}
+
+/// What could not be used of a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct SourceCounts {
+    /// Images without a caption.
+    pub wordless: usize,
+    /// Entries and members that form no sample.
+    pub left_out: usize,
+    /// Captions that cannot be used, or not as they are written.
+    pub faults: usize,
 }
 
 /// The samples of sources while they are read.
@@ -68,7 +81,7 @@ impl Dataset {
     /// # Errors
     /// If a source cannot be read, or no image with a caption is in any.
     pub fn open(specs: &[SourceSpec]) -> Result<Self> {
-        let mut sources = Vec::new();
+        let (mut sources, mut counts) = (Vec::new(), Vec::new());
         let samples = Captioned { drops_blank: true, ..Captioned::default() };
         let mut all = Gathered { samples, left_out: vec![], faults: vec![], notes: vec![] };
         let (mut left_out, mut notes) = (Vec::new(), Vec::new());
@@ -77,8 +90,13 @@ impl Dataset {
                 let detail = format!("weight {} must be above 0", spec.weight);
                 return Err(DataError::annotation(Path::new(&spec.path), String::new(), detail));
             }
-            let before = all.samples.samples.len();
+            let (before, wordless) = (all.samples.samples.len(), all.samples.wordless);
             read_into(spec, &mut all)?;
+            counts.push(SourceCounts {
+                wordless: all.samples.wordless - wordless,
+                left_out: all.left_out.len(),
+                faults: all.faults.len(),
+            });
             // Those of one source stay together.
             left_out.append(&mut all.left_out);
             left_out.append(&mut all.faults);
@@ -96,7 +114,7 @@ impl Dataset {
         // The table of keys is by far the largest part, and is not needed any more.
         drop(numbers);
         notes.extend(samples.note());
-        let mut all = Self { samples, image_ids, sources, wordless, left_out, notes };
+        let mut all = Self { samples, image_ids, sources, wordless, left_out, counts, notes };
         let paths: Vec<&str> = specs.iter().map(|s| s.path.as_str()).collect();
         let lines = all.tell_apart(&paths, count)?;
         all.notes.extend(lines);
@@ -198,10 +216,35 @@ impl Dataset {
     #[must_use]
     pub fn from_contents(contents: Contents) -> Self {
         let Contents { samples, mut left_out, faults, mut notes } = contents;
+        let (lost, faulty) = (left_out.len(), faults.len());
         left_out.extend(faults);
         let all = Self::from_samples(samples);
         notes.extend(all.samples.note());
-        Self { left_out, notes, ..all }
+        let counts = vec![SourceCounts { wordless: 0, left_out: lost, faults: faulty }];
+        Self { left_out, counts, notes, ..all }
+    }
+
+    /// A data set of several sources that were read already. With weights each is a source of its own, and its samples
+    /// are drawn by its weight; `weights`: of each of `parts`.
+    #[must_use]
+    pub fn mixed(parts: Vec<Contents>, weights: Option<&[f64]>) -> Self {
+        let sizes: Vec<usize> = parts.iter().map(|part| part.samples.len()).collect();
+        let counts = parts.iter().map(|part| SourceCounts {
+            wordless: 0,
+            left_out: part.left_out.len(),
+            faults: part.faults.len(),
+        });
+        let counts = counts.collect();
+        let mut all = Contents::default();
+        parts.into_iter().for_each(|part| all.extend(part));
+        let all = Self::from_contents(all);
+        match weights {
+            Some(weights) if weights.len() == sizes.len() => {
+                let sources = sizes.into_iter().zip(weights.iter().copied()).collect();
+                Self { sources, counts, ..all }
+            }
+            _ => all,
+        }
     }
 
     /// A data set of samples at hand.
@@ -211,7 +254,9 @@ impl Dataset {
         samples.into_iter().for_each(|sample| all.push(sample));
         let Captioned { samples, image_ids, wordless, .. } = all;
         let sources = vec![(samples.len(), 1.0)];
-        Self { samples, image_ids, sources, wordless, left_out: Vec::new(), notes: Vec::new() }
+        let counts = vec![SourceCounts::default()];
+        let (left_out, notes) = (Vec::new(), Vec::new());
+        Self { samples, image_ids, sources, wordless, left_out, counts, notes }
     }
 
     /// The samples.
@@ -230,6 +275,11 @@ impl Dataset {
     #[must_use]
     pub fn sources(&self) -> &[(usize, f64)] {
         &self.sources
+    }
+
+    /// What could not be used of each source.
+    pub(super) fn counts(&self) -> &[SourceCounts] {
+        &self.counts
     }
 
     /// Images that [`Dataset::open`] left out because they have no caption.

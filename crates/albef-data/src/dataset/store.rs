@@ -234,6 +234,14 @@ impl Collect for Samples {
     }
 }
 
+impl FromIterator<Sample> for Samples {
+    fn from_iter<I: IntoIterator<Item = Sample>>(samples: I) -> Self {
+        let mut all = Self::default();
+        samples.into_iter().for_each(|sample| all.push(sample));
+        all
+    }
+}
+
 /// The samples of one image as one, with the captions of all, in the place of the first; the others are given
 /// with the number of their first.
 pub(super) struct Joined {

@@ -240,6 +240,16 @@ impl ClassificationConfig {
 impl TaskConfig for ClassificationConfig {
     accessors!(Classification, start);
 
+    fn check(&self) -> Result<()> {
+        match self.train.data.train_file.weights() {
+            None => Ok(()),
+            Some(_) => Err(Error::Config(
+                "`train_file` has weights, by which classification does not draw; `class_weights` weighs labels"
+                    .into(),
+            )),
+        }
+    }
+
     fn objective(&self, data: &Dataset) -> Box<dyn Objective> {
         let class_weights = match &self.classification.class_weights {
             ClassWeights::Rule(WeightRule::None) => None,

@@ -219,12 +219,12 @@ pub(super) fn train_data(config: &dyn TaskConfig) -> Result<Dataset> {
         return Err(super::configured::no_train_file());
     }
     let roots = ImageRoots { image_root: data.image_root.clone().into(), ..ImageRoots::default() };
-    let mut contents = Contents::default();
+    let mut parts = Vec::new();
     for file in &files {
         let part = read_annotations(config.task(), file.as_ref(), &roots);
-        contents.extend(part.map_err(Error::of_key("train_file"))?);
+        parts.push(part.map_err(Error::of_key("train_file"))?);
     }
-    Ok(Dataset::from_contents(contents))
+    Ok(Dataset::mixed(parts, data.train_file.weights().as_deref()))
 }
 
 /// The evaluator of a run.

@@ -11,7 +11,7 @@ use crate::task::TaskRef;
 /// Keys that may change between two sessions of a run. They say how long and how fast it goes on, how it
 /// is stored, what is measured, or are not read; where data and first weights lie may change as well, since the
 /// data itself is compared and the weights are those of the run.
-const FREE: [&str; 33] = [
+const FREE: [&str; 34] = [
     // A run whose losses or weights were no numbers any more goes on with a smaller one.
     "optimizer.lr",
     "max_steps",
@@ -20,6 +20,7 @@ const FREE: [&str; 33] = [
     "keep_last_n",
     "max_skipped",
     "train_file",
+    "data_manifest",
     "image_root",
     "vqa_root",
     "vg_root",
