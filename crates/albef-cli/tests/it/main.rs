@@ -7,6 +7,7 @@ mod checkpoints;
 mod cli;
 mod common;
 mod compare;
+mod data_sets;
 mod demo;
 mod disk;
 mod doctor;
