@@ -149,6 +149,19 @@ pub enum DataError {
     /// A choice that cannot be met.
     #[error("{0}")]
     Argument(String),
+    /// A file is not the one that a manifest lists.
+    #[error("{path}: it differs from what {manifest} says: {detail}")]
+    Differs {
+        /// The file.
+        path: PathBuf,
+        /// The manifest.
+        manifest: PathBuf,
+        /// In what.
+        detail: String,
+    },
+    /// Work was stopped from outside; what is done stays.
+    #[error("interrupted")]
+    Interrupted,
     /// Our own mistake.
     #[error("internal: {0}; please report this")]
     Internal(String),

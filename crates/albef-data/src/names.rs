@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 /// The character of byte 0; that of byte `b` is `b` further.
 const FIRST: u32 = 0x10_FF00;
 
+/// The first byte of every character of the range in UTF-8. Names without it, as nearly all are, need no look at
+/// each character.
+const LEAD: u8 = 0xf4;
+
 fn stands_for(c: char) -> Option<u8> {
     u8::try_from(u32::from(c).checked_sub(FIRST)?).ok()
 }
@@ -21,6 +25,11 @@ fn of_byte(byte: u8) -> char {
 /// The name as text; UTF-8 stays as it is.
 #[must_use]
 pub fn text_of(bytes: &[u8]) -> String {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && !bytes.contains(&LEAD)
+    {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -85,7 +94,8 @@ pub fn readable(name: &str) -> String {
 /// The bytes of a name that is no UTF-8.
 #[must_use]
 pub fn odd_bytes(name: &str) -> Option<Vec<u8>> {
-    name.chars().any(|c| stands_for(c).is_some()).then(|| bytes_of(name))
+    let odd = name.as_bytes().contains(&LEAD) && name.chars().any(|c| stands_for(c).is_some());
+    odd.then(|| bytes_of(name))
 }
 
 /// A name in one line, different for different names: control characters, bytes that are no UTF-8 and

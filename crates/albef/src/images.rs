@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use albef_data::dataset::{
-    Contents, Dataset, Location, Sample, Skipped, SourceSpec, TaskFields, load_images, read_source,
-    unread_formats,
+    Contents, Location, Sample, Skipped, SourceSpec, TaskFields, image_numbers, load_images,
+    read_source, unread_formats,
 };
 use albef_data::image::{ImageReader, Normalization};
 use albef_data::names;
@@ -18,9 +18,12 @@ use crate::params::from_vec;
 /// A set of images, decoded batch by batch when a model needs them.
 #[derive(Clone)]
 pub struct ImageSet {
-    data: Arc<Dataset>,
+    samples: Arc<Vec<Sample>>,
+    image_ids: Vec<u32>,
     source: String,
     skipped_members: Vec<Skipped>,
+    caption_faults: Vec<Skipped>,
+    notes: Vec<String>,
     /// Whether archives are named by their whole paths, since two have one file name.
     whole_paths: bool,
 }
@@ -46,12 +49,9 @@ impl ImageSet {
     /// The samples that a source holds, those of one image as one.
     #[must_use]
     pub fn from_contents(contents: Contents) -> Self {
-        let Contents { samples, mut left_out, faults, notes } = contents.joined();
-        let skipped_members = left_out.clone();
-        left_out.extend(faults);
-        let data =
-            Dataset::from_contents(Contents { samples, left_out, notes, ..Contents::default() });
-        Self { skipped_members, ..Self::of_data(data) }
+        let Contents { samples, left_out, faults, notes } = contents.joined();
+        let all = Self::from_samples(samples);
+        Self { skipped_members: left_out, caption_faults: faults, notes, ..all }
     }
 
     /// Image files, each by its path.
@@ -70,15 +70,19 @@ impl ImageSet {
     /// Samples at hand.
     #[must_use]
     pub fn from_samples(samples: Vec<Sample>) -> Self {
-        Self::of_data(Dataset::from_samples(samples))
-    }
-
-    fn of_data(data: Dataset) -> Self {
-        let archives: BTreeSet<&Path> = data.samples().iter().filter_map(archive).collect();
+        let archives: BTreeSet<&Path> = samples.iter().filter_map(archive).collect();
         let names: BTreeSet<_> = archives.iter().filter_map(|path| path.file_name()).collect();
         let whole_paths = names.len() < archives.len();
-        let (source, skipped_members) = (String::new(), Vec::new());
-        Self { data: Arc::new(data), source, skipped_members, whole_paths }
+        let image_ids = image_numbers(samples.iter().map(|s| s.key.as_str()));
+        Self {
+            samples: Arc::new(samples),
+            image_ids,
+            source: String::new(),
+            skipped_members: Vec::new(),
+            caption_faults: Vec::new(),
+            notes: Vec::new(),
+            whole_paths,
+        }
     }
 
     /// The source as it was given; empty for samples at hand.
@@ -90,7 +94,7 @@ impl ImageSet {
     /// Number of images, unusable ones included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.data.len()
+        self.samples.len()
     }
 
     /// Whether there are none.
@@ -102,13 +106,13 @@ impl ImageSet {
     /// The images with their captions, in the order of the source.
     #[must_use]
     pub fn samples(&self) -> &[Sample] {
-        self.data.samples()
+        &self.samples
     }
 
     /// The concept of each image: `image_id` where given, else one of its own.
     #[must_use]
     pub fn image_ids(&self) -> &[u32] {
-        self.data.image_ids()
+        &self.image_ids
     }
 
     /// Members of archives and entries of lists that form no sample, with the reason.
@@ -120,19 +124,13 @@ impl ImageSet {
     /// Captions that cannot be used, or were not read as they are written.
     #[must_use]
     pub fn caption_faults(&self) -> &[Skipped] {
-        &self.data.left_out()[self.skipped_members.len()..]
+        &self.caption_faults
     }
 
     /// What a user should know about the source.
     #[must_use]
     pub fn notes(&self) -> &[String] {
-        self.data.notes()
-    }
-
-    /// The data set behind the images.
-    #[must_use]
-    pub fn dataset(&self) -> &Arc<Dataset> {
-        &self.data
+        &self.notes
     }
 
     /// Normalized pixels `[n, 3, image_res, image_res]`, and the images that cannot be used, which are
@@ -148,7 +146,7 @@ impl ImageSet {
         let workers = rayon::current_num_threads();
         let normalization = Normalization::default();
         let (pixels, failed) =
-            load_images(&self.data, which, image_res, normalization, reader, workers);
+            load_images(&**self.samples, which, image_res, normalization, reader, workers);
         (from_vec(pixels, [which.len(), 3, image_res, image_res], device), failed)
     }
 

@@ -8,6 +8,7 @@ mod cli;
 mod common;
 mod compare;
 mod convert;
+mod data_sets;
 mod demo;
 mod disk;
 mod doctor;

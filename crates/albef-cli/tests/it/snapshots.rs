@@ -83,7 +83,7 @@ fn prepared() -> tempfile::TempDir {
 #[test]
 fn help_of_all_commands() {
     let dir = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 39] = [
+    let commands: [&[&str]; 41] = [
         &[],
         &["demo"],
         &["pretrain"],
@@ -91,6 +91,8 @@ fn help_of_all_commands() {
         &["data"],
         &["data", "scenes"],
         &["data", "check"],
+        &["data", "stats"],
+        &["data", "pack"],
         &["ask"],
         &["entail"],
         &["reason"],

@@ -1,12 +1,18 @@
 //! Lists of images with captions: entries with `image`, `caption` and perhaps `image_id`.
 
+mod plain;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::entries::{Entry, Splits, each_entry, is_table};
-use super::source::{Contents, Location, Sample, Skipped, place_key};
+use self::plain::PlainEntry;
+use super::contents::Gathered;
+use super::entries::{Entry, Place, Splits, each_entry, is_table};
+use super::numbers::Hash128;
+use super::sample::{Location, Sample, Skipped, place_key};
+use super::store::{Collect, Joined};
 use super::tasks::TaskFields;
 use crate::error::{DataError, ImageErrorKind as Kind, Result};
 use crate::input::id_text;
@@ -81,6 +87,59 @@ pub(super) fn found(image: &str, list: &Path) -> PathBuf {
     }
 }
 
+/// Which folders of relative paths are there as they stand and beside the list, so that most images of a long
+/// list need not be looked for one by one.
+struct Beside<'a> {
+    list: &'a Path,
+    folders: HashMap<PathBuf, Folders>,
+}
+
+#[derive(Clone, Copy)]
+enum Folders {
+    /// Only as the path stands, or both are one.
+    Stands,
+    /// Only beside the list, or neither.
+    Beside,
+    /// Either may have the image.
+    Both,
+}
+
+impl Beside<'_> {
+    /// [`found`] of an image.
+    fn found(&mut self, image: &str) -> PathBuf {
+        let stands = names::path_of(image);
+        let Some(folder) = stands.parent().filter(|_| stands.is_relative()) else { return stands };
+        let folders = match self.folders.get(folder) {
+            Some(folders) => *folders,
+            None => {
+                let folders = self.look(folder);
+                self.folders.insert(folder.to_owned(), folders);
+                folders
+            }
+        };
+        match folders {
+            Folders::Stands => stands,
+            Folders::Beside => self.list.with_file_name(stands),
+            Folders::Both => found(image, self.list),
+        }
+    }
+
+    fn look(&self, folder: &Path) -> Folders {
+        let here = |path: &Path| match path.as_os_str().is_empty() {
+            true => PathBuf::from("."),
+            false => path.to_owned(),
+        };
+        let beside = here(&self.list.with_file_name("").join(folder));
+        match (here(folder).canonicalize(), beside.canonicalize()) {
+            (Ok(stands), Ok(beside)) if stands != beside => Folders::Both,
+            (Ok(_), Ok(_)) => Folders::Stands,
+            // A folder that cannot be looked into is tried image by image.
+            (Ok(_), Err(_)) => Folders::Both,
+            (Err(_), _) => Folders::Beside,
+        }
+    }
+}
+
 /// How the images of a list are found.
 #[derive(Clone, Copy)]
 pub(super) enum Root<'a> {
@@ -92,42 +151,55 @@ pub(super) enum Root<'a> {
 
 /// Reads a list. An entry that gives no image is left out, one whose captions cannot be used keeps its
 /// image; both are named. In a table the rows of one image are its captions.
-pub(super) fn read(path: &Path, split: Option<&str>, root: Root<'_>) -> Result<Contents> {
-    let mut list = List { path, root, out: Contents::default(), rows: HashMap::new(), first: None };
+pub(super) fn read<S: Collect>(
+    path: &Path,
+    split: Option<&str>,
+    root: Root<'_>,
+    out: &mut Gathered<S>,
+) -> Result<()> {
+    let before = out.samples.given();
+    let beside = Beside { list: path, folders: HashMap::new() };
+    let table = is_table(path).then(|| Table { rows: HashMap::new(), joined: Joined::new() });
+    let mut list = List { path, root, beside, out, table, first: None };
     let mut splits = Splits::new(split);
-    let table = is_table(path);
-    each_entry(path, &mut |entry: Entry| {
-        if entry.value.as_ref().map_or(true, |v| splits.takes(v)) {
-            list.take(entry, table);
-        }
-        Ok(())
-    })?;
-    let List { mut out, first, .. } = list;
+    each_entry(path, &mut |entry| list.take(entry, &mut splits))?;
+    let List { first, table, .. } = list;
+    if let Some(table) = table {
+        table.joined.into_collector(&mut out.samples)?;
+    }
+    let empty = out.samples.given() == before;
     // Where no entry gives an image the list is of another form, and the first shows of which.
     match first {
-        Some((place, detail)) if out.samples.is_empty() => {
-            return Err(DataError::annotation(path, place, detail));
+        Some((place, detail)) if empty => {
+            return Err(DataError::annotation(path, place.to_string(), detail));
         }
         _ => {}
     }
-    out.notes.extend(splits.end(path, out.samples.is_empty())?);
-    Ok(out)
+    out.notes.extend(splits.end(path, empty)?);
+    Ok(())
+}
+
+/// The rows of a table, those of one image together.
+struct Table {
+    /// The first row of each image.
+    rows: HashMap<Hash128, u32>,
+    joined: Joined,
 }
 
 /// A list while it is read.
-struct List<'a> {
+struct List<'a, S> {
     path: &'a Path,
     root: Root<'a>,
-    out: Contents,
-    /// The sample of each image of a table.
-    rows: HashMap<String, usize>,
+    beside: Beside<'a>,
+    out: &'a mut Gathered<S>,
+    table: Option<Table>,
     /// The first fault.
-    first: Option<(String, String)>,
+    first: Option<(Place, String)>,
 }
 
-impl List<'_> {
-    fn fault(&mut self, place: &str, kind: Kind, detail: String) {
-        self.first.get_or_insert_with(|| (place.to_owned(), detail.clone()));
+impl<S: Collect> List<'_, S> {
+    fn fault(&mut self, place: Place, kind: Kind, detail: String) {
+        self.first.get_or_insert_with(|| (place, detail.clone()));
         let found = Skipped::new(format!("{}{place}", self.path.display()), kind, detail);
         match kind {
             Kind::Entry => self.out.left_out.push(found),
@@ -135,35 +207,54 @@ impl List<'_> {
         }
     }
 
-    fn take(&mut self, Entry { place, value, mended }: Entry, table: bool) {
+    fn take(&mut self, entry: Entry<'_>, splits: &mut Splits<'_>) -> Result<()> {
+        let place = entry.place;
+        if let Some((split, image, captions, id)) = entry.plain().and_then(PlainEntry::usable) {
+            return match splits.takes_split(split.as_deref()) {
+                true => self.push(image, captions, id),
+                false => Ok(()),
+            };
+        }
+        let (value, mended) = entry.read();
         let entry = match value {
+            Ok(entry) if !splits.takes(&entry) => return Ok(()),
             Ok(entry) => entry,
-            Err(detail) => return self.fault(&place, Kind::Entry, detail),
+            Err(detail) => {
+                self.fault(place, Kind::Entry, detail);
+                return Ok(());
+            }
         };
         let Some(image) = entry.get("image").and_then(Value::as_str).filter(|i| !i.is_empty())
         else {
-            return self.fault(&place, Kind::Entry, missing("image", &entry));
+            self.fault(place, Kind::Entry, missing("image", &entry));
+            return Ok(());
         };
         let (captions, fault) = captions(&entry);
         if let Some(detail) = fault {
-            self.fault(&place, Kind::Caption, detail);
+            self.fault(place, Kind::Caption, detail);
         }
         if let Some(detail) = mended {
             let name = format!("{}{place}", self.path.display());
             self.out.faults.push(Skipped::new(name, Kind::Caption, detail));
         }
-        if table {
-            if let Some(at) = self.rows.get(image) {
-                return self.out.samples[*at].captions.extend(captions);
-            }
-            self.rows.insert(image.to_owned(), self.out.samples.len());
-        }
+        self.push(image.to_owned(), captions, image_key(&entry))
+    }
+
+    fn push(&mut self, name: String, captions: Vec<String>, id: Option<String>) -> Result<()> {
         let location = Location::File(match self.root {
-            Root::Folder(root) => root.join(names::path_of(image)),
-            Root::Given => found(image, self.path),
+            Root::Folder(root) => root.join(names::path_of(&name)),
+            Root::Given => self.beside.found(&name),
         });
-        let key = image_key(&entry).unwrap_or_else(|| place_key(&location, image));
-        let (name, task) = (image.to_owned(), TaskFields::default());
-        self.out.samples.push(Sample { location, name, captions, key, task });
+        let key = id.unwrap_or_else(|| place_key(&location, &name));
+        let image = Hash128::of(&name);
+        let sample = Sample { location, name, captions, key, task: TaskFields::default() };
+        let Some(table) = &mut self.table else {
+            self.out.samples.push(sample);
+            return Ok(());
+        };
+        let first = table.rows.get(&image).copied();
+        let own = table.joined.push(sample, first)?;
+        table.rows.entry(image).or_insert(own);
+        Ok(())
     }
 }

@@ -1,15 +1,22 @@
 //! What is wrong with a source, before a run finds out.
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+mod report;
 
+use std::collections::HashSet;
+
+pub use self::report::{CaptionCounts, CheckReport, TaskFault};
+use super::contents::{Contents, Gathered};
+use super::fingerprint::{Fingerprint, alike, look};
 use super::near::{other_root, similar_file};
-use super::source::{Contents, Location, Sample, Skipped, SourceSpec, read_source};
+use super::numbers::Hash128;
+use super::sample::{Location, Sample, Skipped};
+use super::source::{SourceSpec, read_into};
+use super::store::{SampleSet, Samples};
 use super::tasks::TaskFields;
 use super::unread::unread_formats;
+use super::watch::{Watch, in_order};
 use crate::error::{ImageErrorKind, Result};
-use crate::image::{DecodeOptions, ImageReader, NoteCounts};
+use crate::image::{DecodeOptions, ImageReader};
 
 /// How a source is checked.
 #[derive(Clone, Debug)]
@@ -24,6 +31,8 @@ pub struct CheckOptions {
     pub workers: usize,
     /// Whether texts are captions, which should tell images apart, and not questions or labels.
     pub texts_are_captions: bool,
+    /// Bits of 128 in which the difference hashes of images that look alike may differ.
+    pub near_distance: u32,
 }
 
 impl Default for CheckOptions {
@@ -34,59 +43,8 @@ impl Default for CheckOptions {
             max_problems: 20,
             workers: 1,
             texts_are_captions: true,
+            near_distance: 6,
         }
-    }
-}
-
-/// What a source holds and what is wrong with it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CheckReport {
-    /// Samples.
-    pub samples: usize,
-    /// Captions that are not blank.
-    pub captions: usize,
-    /// Different images by their key.
-    pub distinct_images: usize,
-    /// Images that are not there.
-    pub missing: usize,
-    /// Images that are there but cannot be used.
-    pub unusable: usize,
-    /// Captions without text.
-    pub blank_captions: usize,
-    /// Samples without any caption that is not blank.
-    pub without_captions: usize,
-    /// Samples that repeat both image and captions of an earlier one.
-    pub repeated_samples: usize,
-    /// Captions that a sample lists twice.
-    pub repeated_captions: usize,
-    /// Captions that cannot be used, or are not read as they are written.
-    pub caption_faults: usize,
-    /// Images with the caption that most images have, if that says nothing about them: more than one, and
-    /// at least a tenth of all.
-    pub sharing_a_caption: usize,
-    /// Members of archives and entries of lists that form no sample.
-    pub left_out: usize,
-    /// Files of a folder that are images of formats that are not read.
-    pub unread: usize,
-    /// These by format, in a sentence.
-    pub unread_formats: Option<String>,
-    /// What is to be noted of the images that were decoded.
-    pub notes: NoteCounts,
-    /// The first problems, each kind in order of the source: images that cannot be used, what forms no sample
-    /// and captions that cannot be used, then samples without captions and repetitions.
-    pub problems: Vec<String>,
-    /// What may help, and what a user should know about the source.
-    pub hints: Vec<String>,
-}
-
-impl CheckReport {
-    /// Whether there are samples, every one can be trained on, and nothing was left out.
-    #[must_use]
-    pub fn is_clean(&self) -> bool {
-        self.samples > 0
-            && self.missing + self.unusable + self.blank_captions + self.without_captions == 0
-            && self.repeated_samples + self.repeated_captions + self.left_out + self.unread == 0
-            && self.caption_faults + self.sharing_a_caption == 0
     }
 }
 
@@ -95,54 +53,169 @@ impl CheckReport {
 /// # Errors
 /// If the source cannot be read at all, or an annotation in it is malformed.
 pub fn check(spec: &SourceSpec, options: &CheckOptions) -> Result<CheckReport> {
-    Ok(check_contents(&read_source(spec)?, options))
+    check_against(&gather(std::slice::from_ref(spec))?, None::<&Samples>, options, Watch::NONE)
 }
 
-/// The same for what was read already, of any task.
+/// What several sources hold, kept at little cost.
+///
+/// # Errors
+/// If one cannot be read.
+pub fn gather(specs: &[SourceSpec]) -> Result<Gathered<Samples>> {
+    let mut all =
+        Gathered { samples: Samples::default(), left_out: vec![], faults: vec![], notes: vec![] };
+    specs.iter().try_for_each(|spec| read_into(spec, &mut all))?;
+    all.notes.extend(all.samples.note());
+    Ok(all)
+}
+
+/// [`check`] of what was read already, of any task.
+///
+/// # Panics
+/// Never: samples at hand can be read.
 #[must_use]
 pub fn check_contents(contents: &Contents, options: &CheckOptions) -> CheckReport {
-    let Contents { samples, left_out, faults: captions, notes } = contents;
-    let reader = ImageReader::new(options.options);
-    let faults = picture_faults(samples, options, &reader);
+    check_against(contents, None::<&Samples>, options, Watch::NONE).unwrap_or_default()
+}
+
+/// [`check`] of what was read already; images that are also in `other`, whether as the same bytes or looking
+/// alike, are counted as leaks.
+///
+/// # Errors
+/// If samples cannot be read back, or `watch` ends the work.
+pub fn check_against<S: SampleSet>(
+    contents: &Gathered<S>,
+    other: Option<&(impl SampleSet + ?Sized)>,
+    options: &CheckOptions,
+    watch: Watch<'_>,
+) -> Result<CheckReport> {
+    let Gathered { samples, left_out, faults: captions, notes } = contents;
     let is_unread = |s: &&Skipped| matches!(s.error.kind, ImageErrorKind::Unsupported(_));
     let unread = left_out.iter().filter(is_unread).count();
+    let not_utf8 = |s: &&Skipped| s.error.detail.contains("UTF-8");
     let mut report = CheckReport {
-        samples: samples.len(),
+        samples: samples.count(),
         left_out: left_out.len() - unread,
         unread,
         unread_formats: unread_formats(left_out),
-        notes: reader.counts(),
         caption_faults: captions.len(),
+        caption_counts: CaptionCounts {
+            not_utf8: captions.iter().filter(not_utf8).count(),
+            ..CaptionCounts::default()
+        },
         ..CheckReport::default()
     };
-    if samples.is_empty() {
+    if report.samples == 0 {
         report.problems.push("it holds no sample".into());
     }
-    let mut keys = HashSet::new();
-    let mut seen = HashSet::new();
-    // Named last: a folder without captions would otherwise hide its broken images.
-    let mut of_texts = Vec::new();
-    for (sample, fault) in samples.iter().zip(faults) {
-        let mut problems = Vec::new();
-        keys.insert(sample.key.as_str());
-        if let Some(Skipped { name, error }) = fault {
-            match error.kind {
-                ImageErrorKind::NotFound => report.missing += 1,
-                _ => report.unusable += 1,
+    let mut prints = Vec::new();
+    check_images(samples, options, watch, &mut report, &mut prints)?;
+    let room = options.max_problems.saturating_sub(report.problems.len());
+    let named = captions.iter().chain(left_out).map(|s| format!("{}: {}", s.name, s.error));
+    report.problems.extend(named.take(room));
+    check_texts(samples, options, &mut report)?;
+    report.hints = notes.clone();
+    if report.missing > 0 {
+        let first: Vec<Sample> = (0..report.samples.min(10_000))
+            .filter_map(|i| samples.sample(i).ok().map(|s| s.into_owned()))
+            .collect();
+        report.hints.extend(other_root(&first));
+    }
+    let name = |i: u32| samples.sample(i as usize).map(|s| s.name.clone());
+    let found = alike(&prints, options.near_distance);
+    report.duplicates = found.same.len();
+    report.near_duplicates = found.near.len();
+    for (pairs, what) in [(&found.same, "has the same bytes as"), (&found.near, "looks like")] {
+        for (first, later) in pairs.iter().take(options.max_problems) {
+            report.alike.push(format!("{} {what} {}", name(*later)?, name(*first)?));
+        }
+    }
+    if let Some(other) = other {
+        leaks(samples, &prints, other, options, watch, &mut report)?;
+    }
+    Ok(report)
+}
+
+/// Looks at every image.
+fn check_images<S: SampleSet + ?Sized>(
+    samples: &S,
+    options: &CheckOptions,
+    watch: Watch<'_>,
+    report: &mut CheckReport,
+    prints: &mut Vec<(u32, Fingerprint)>,
+) -> Result<()> {
+    let reader = ImageReader::new(options.options);
+    let work = |i: usize| {
+        let sample = samples.sample(i)?;
+        let found = sample.all_views(sample.views(), |view| match options.decode {
+            true => fingerprint(&sample, view, &reader).map(Some),
+            false => sample.present_view(view).map(|()| None),
+        });
+        Ok(found)
+    };
+    let take = |i: usize, found: Result<Result<Vec<Option<Fingerprint>>, Skipped>>| {
+        let Skipped { name, error } = match found? {
+            Ok(found) => {
+                prints.extend(found.into_iter().flatten().map(|print| (i as u32, print)));
+                return Ok(());
             }
-            let room = options.max_problems > report.problems.len();
-            let near = match &sample.location {
-                Location::File(path) if room && error.kind == ImageErrorKind::NotFound => {
+            Err(fault) => fault,
+        };
+        match error.kind {
+            ImageErrorKind::NotFound => report.missing += 1,
+            _ => report.unusable += 1,
+        }
+        report.truncated += usize::from(error.kind == ImageErrorKind::Truncated);
+        report.oversized += usize::from(error.kind == ImageErrorKind::TooLarge);
+        *report.unusable_by_kind.entry(error.kind.name()).or_default() += 1;
+        if options.max_problems > report.problems.len() {
+            let near = match &samples.sample(i)?.location {
+                Location::File(path) if error.kind == ImageErrorKind::NotFound => {
                     similar_file(path)
                 }
                 _ => None,
             };
             let near = near.map_or(String::new(), |near| format!("; {near}"));
-            if room {
-                report.problems.push(format!("{name}: {error}{near}"));
-            }
+            report.problems.push(format!("{name}: {error}{near}"));
         }
-        let blank = sample.captions.iter().filter(|c| c.trim().is_empty()).count();
+        Ok(())
+    };
+    in_order("images", samples.count(), options.workers, watch, work, take)?;
+    report.notes = reader.counts();
+    Ok(())
+}
+
+fn fingerprint(
+    sample: &Sample,
+    view: usize,
+    reader: &ImageReader,
+) -> Result<Fingerprint, crate::error::ImageError> {
+    let bytes = sample.view_bytes(view)?;
+    let image = sample.decode_bytes(view, &bytes, reader)?;
+    // A part of an image is another image.
+    let place = Hash128::of(&(sample.at(view), sample.task.crops));
+    let bytes = Hash128::of(&(&bytes[..], sample.task.crops));
+    Ok(Fingerprint { place, bytes, look: look(&image) })
+}
+
+/// Counts captions, and samples that repeat earlier ones. These are named last: a folder without captions would
+/// otherwise hide its broken images.
+fn check_texts<S: SampleSet + ?Sized>(
+    samples: &S,
+    options: &CheckOptions,
+    report: &mut CheckReport,
+) -> Result<()> {
+    let short = |value: Hash128| value.short();
+    let (mut keys, mut seen) = (HashSet::new(), HashSet::new());
+    let mut texts: Vec<(u64, u64)> = Vec::new();
+    let room = options.max_problems.saturating_sub(report.problems.len());
+    let mut named = Vec::new();
+    for i in 0..samples.count() {
+        let sample = samples.sample(i)?;
+        let mut problems = Vec::new();
+        let key = short(Hash128::of(&sample.key));
+        keys.insert(key);
+        let words = || sample.captions.iter().filter(|c| !c.trim().is_empty());
+        let blank = sample.captions.len() - words().count();
         report.captions += sample.captions.len() - blank;
         report.blank_captions += blank;
         if blank == sample.captions.len() {
@@ -151,85 +224,111 @@ pub fn check_contents(contents: &Contents, options: &CheckOptions) -> CheckRepor
         } else if blank > 0 {
             problems.push(format!("{}: {blank} blank captions", sample.name));
         }
-        let words = sample.captions.iter().filter(|c| !c.trim().is_empty());
-        let repeated = sample.captions.len() - blank - words.collect::<HashSet<_>>().len();
+        let repeated = sample.captions.len() - blank - words().collect::<HashSet<_>>().len();
         if repeated > 0 {
             report.repeated_captions += repeated;
             problems.push(format!("{}: {repeated} captions repeated", sample.name));
         }
+        for caption in words() {
+            texts.push((short(Hash128::of(caption.trim())), key));
+            let longest = caption.chars().count();
+            if longest > report.caption_counts.longest {
+                report.caption_counts.longest = longest;
+                report.caption_counts.longest_of = sample.name.clone();
+            }
+        }
         let TaskFields { second, crops, target, .. } = &sample.task;
         let target = format!("{target:?}");
-        if !seen.insert((&sample.location, &sample.captions, second, crops, target)) {
+        let whole = (&sample.location, &sample.captions, second, crops, target);
+        if !seen.insert(short(Hash128::of(&whole))) {
             report.repeated_samples += 1;
             problems.push(format!("{}: repeats an earlier sample", sample.name));
         }
-        let room = options.max_problems.saturating_sub(of_texts.len());
-        of_texts.extend(problems.into_iter().take(room));
+        let left = room.saturating_sub(named.len());
+        named.extend(problems.into_iter().take(left));
     }
-    let room = options.max_problems.saturating_sub(report.problems.len());
-    let named = captions.iter().chain(left_out).map(|s| format!("{}: {}", s.name, s.error));
-    report.problems.extend(named.take(room));
-    let room = options.max_problems.saturating_sub(report.problems.len());
-    report.problems.extend(of_texts.into_iter().take(room));
+    report.problems.extend(named);
     report.distinct_images = keys.len();
+    drop((keys, seen));
+    texts.sort_unstable();
+    report.caption_counts.distinct = texts.chunk_by(|a, b| a.0 == b.0).count();
     if options.texts_are_captions {
-        share_of_one_caption(samples, &mut report, options);
+        texts.dedup();
+        share_of_one_caption(samples, &texts, report, options)?;
     }
-    report.hints = notes.clone();
-    if report.missing > 0 {
-        report.hints.extend(other_root(samples));
-    }
-    report
+    Ok(())
 }
 
 /// Counts the images with the most frequent caption where it says nothing about them: all have it, or at
-/// least ten and a fifth of all.
-fn share_of_one_caption(samples: &[Sample], report: &mut CheckReport, options: &CheckOptions) {
-    let mut pairs: Vec<(&str, &str)> = samples
-        .iter()
-        .flat_map(|s| s.captions.iter().map(|c| (c.trim(), s.key.as_str())))
-        .filter(|(caption, _)| !caption.is_empty())
-        .collect();
-    pairs.sort_unstable();
-    pairs.dedup();
-    let most = pairs.chunk_by(|a, b| a.0 == b.0).max_by_key(|same| same.len());
-    let Some(same) = most else { return };
-    let (n, images) = (same.len(), report.distinct_images);
-    if n > 1 && (n == images || n >= 10 && n * 5 >= images) {
-        report.sharing_a_caption = n;
-        if report.problems.len() < options.max_problems {
-            let caption: String = same[0].0.chars().take(60).collect();
-            report.problems.push(format!(
-                "{n} of {images} images share the caption `{caption}`, by which nothing tells them apart"
-            ));
+/// least ten and a fifth of all. `texts`: caption and image, each pair once, in order.
+fn share_of_one_caption<S: SampleSet + ?Sized>(
+    samples: &S,
+    texts: &[(u64, u64)],
+    report: &mut CheckReport,
+    options: &CheckOptions,
+) -> Result<()> {
+    let chunks = || texts.chunk_by(|a, b| a.0 == b.0);
+    let n = chunks().map(<[_]>::len).max().unwrap_or(0);
+    let images = report.distinct_images;
+    if n < 2 || !(n == images || n >= 10 && n * 5 >= images) {
+        return Ok(());
+    }
+    report.sharing_a_caption = n;
+    if report.problems.len() >= options.max_problems {
+        return Ok(());
+    }
+    let most: HashSet<u64> =
+        chunks().filter(|same| same.len() == n).map(|same| same[0].0).collect();
+    let mut caption = String::new();
+    for i in 0..samples.count() {
+        for found in &samples.sample(i)?.captions {
+            let found = found.trim();
+            if *found > *caption && most.contains(&Hash128::of(found).short()) {
+                caption = found.to_owned();
+            }
         }
     }
+    let caption: String = caption.chars().take(60).collect();
+    report.problems.push(format!(
+        "{n} of {images} images share the caption `{caption}`, by which nothing tells them apart"
+    ));
+    Ok(())
 }
 
-/// Of each sample the images that cannot be used, as one entry.
-fn picture_faults(
-    samples: &[Sample],
+/// Counts the images that are in another set as well.
+fn leaks<S: SampleSet + ?Sized>(
+    samples: &S,
+    prints: &[(u32, Fingerprint)],
+    other: &(impl SampleSet + ?Sized),
     options: &CheckOptions,
-    reader: &ImageReader,
-) -> Vec<Option<Skipped>> {
-    let next = AtomicUsize::new(0);
-    let faults = Mutex::new(vec![None; samples.len()]);
-    std::thread::scope(|scope| {
-        for _ in 0..options.workers.max(1) {
-            scope.spawn(|| {
-                loop {
-                    let i = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(sample) = samples.get(i) else { return };
-                    let fault = sample.all_views(sample.views(), |view| match options.decode {
-                        true => sample.read_view(view, reader).map(drop),
-                        false => sample.present_view(view),
-                    });
-                    if let Err(fault) = fault {
-                        faults.lock().unwrap_or_else(PoisonError::into_inner)[i] = Some(fault);
-                    }
-                }
-            });
+    watch: Watch<'_>,
+    report: &mut CheckReport,
+) -> Result<()> {
+    let mut of_other = Vec::new();
+    let options = CheckOptions { max_problems: 0, ..options.clone() };
+    let mut ignored = CheckReport::default();
+    check_images(other, &options, watch, &mut ignored, &mut of_other)?;
+    // Those of the other set come first, so that an image of this one that is alike comes after it.
+    let count = other.count() as u32;
+    let distinct = |print: Fingerprint, set: u64| Fingerprint {
+        place: Hash128::of(&(print.place, set)),
+        ..print
+    };
+    let mut all: Vec<(u32, Fingerprint)> =
+        of_other.into_iter().map(|(i, print)| (i, distinct(print, 0))).collect();
+    all.extend(prints.iter().map(|(i, print)| (count + i, distinct(*print, 1))));
+    let found = alike(&all, options.near_distance);
+    let leaked = |pairs: Vec<(u32, u32)>| -> Vec<(u32, u32)> {
+        let across = pairs.into_iter().filter(|(a, b)| *a < count && *b >= count);
+        across.map(|(a, b)| (a, b - count)).collect()
+    };
+    let (same, near) = (leaked(found.same), leaked(found.near));
+    (report.leaks, report.near_leaks) = (same.len(), near.len());
+    for (pairs, what) in [(same, "has the same bytes as"), (near, "looks like")] {
+        for (a, b) in pairs.into_iter().take(20) {
+            let (own, of_other) = (samples.sample(b as usize)?, other.sample(a as usize)?);
+            report.alike.push(format!("leak: {} {what} {}", own.name, of_other.name));
         }
-    });
-    faults.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+    Ok(())
 }

@@ -9,7 +9,7 @@ use albef_weights::read_plain_pickle;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::entries::Entry;
+use super::entries::{Entry, Place};
 use crate::error::{DataError, Result};
 use crate::input::{decode_text, id_text, parse_json};
 
@@ -79,10 +79,9 @@ fn whole(path: &Path, bytes: &[u8]) -> Result<Whole> {
 pub(super) fn each_entry(
     path: &Path,
     bytes: &[u8],
-    take: &mut dyn FnMut(Entry) -> Result<()>,
+    take: &mut dyn FnMut(Entry<'_>) -> Result<()>,
 ) -> Result<()> {
-    let mut give =
-        |place: String, value: Result<Value, String>| take(Entry { place, value, mended: None });
+    let mut give = |place: Place, value: Result<Value, String>| take(Entry::of(place, value));
     match whole(path, bytes)? {
         Whole { questions: Some(questions), data_subtype, .. } => {
             // A test list has no annotations.
@@ -164,24 +163,24 @@ fn vqa(
             })),
             None => Err("there is no number under `image_id`".to_owned()),
         };
-        give(format!(", question {i}"), value)?;
+        give(Place::Question(i), value)?;
     }
     Ok(())
 }
 
 /// The expressions of RefCOCO, one entry each. The names of its images carry the number of an annotation, so
 /// they are made from the numbers of the images.
-pub(super) fn refs(path: &Path, take: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
+pub(super) fn refs(path: &Path, take: &mut dyn FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
     let fail = |detail: String| DataError::annotation(path, String::new(), detail);
     let list = read_plain_pickle(path).map_err(|e| fail(e.to_string()))?;
     let list = list.as_array().ok_or_else(|| fail("it holds no list of expressions".into()))?;
     for (i, entry) in list.iter().enumerate() {
-        let place = format!(", entry {i}");
+        let place = Place::Entry(i);
         let (Some(image), Some(sentences)) =
             (entry["image_id"].as_i64(), entry["sentences"].as_array())
         else {
             let value = Err("there is no `image_id` or no list of `sentences`".to_owned());
-            take(Entry { place, value, mended: None })?;
+            take(Entry::of(place, value))?;
             continue;
         };
         for sentence in sentences {
@@ -191,13 +190,13 @@ pub(super) fn refs(path: &Path, take: &mut dyn FnMut(Entry) -> Result<()>) -> Re
                 "ref_id": entry["ref_id"],
                 "split": entry["split"],
             }));
-            take(Entry { place: place.clone(), value, mended: None })?;
+            take(Entry::of(place, value))?;
         }
     }
     Ok(())
 }
 
-type Give<'a> = &'a mut dyn FnMut(String, Result<Value, String>) -> Result<()>;
+type Give<'a> = &'a mut dyn FnMut(Place, Result<Value, String>) -> Result<()>;
 
 fn coco(images: Vec<Image>, annotations: Vec<Annotation>, give: Give<'_>) -> Result<()> {
     let mut captions: HashMap<i64, Vec<String>> = HashMap::new();
@@ -213,11 +212,11 @@ fn coco(images: Vec<Image>, annotations: Vec<Annotation>, give: Give<'_>) -> Res
     for (i, image) in images.into_iter().enumerate() {
         let captions = image.id.and_then(|id| captions.remove(&id)).unwrap_or_default();
         let value = json!({"image": image.file_name, "image_id": image.id, "caption": captions});
-        give(format!(", image {i}"), Ok(value))?;
+        give(Place::Image(i), Ok(value))?;
     }
     strange.into_iter().try_for_each(|i| {
         let detail = "it has no `caption`, or its `image_id` is none of `images`";
-        give(format!(", annotation {i}"), Err(detail.into()))
+        give(Place::Annotation(i), Err(detail.into()))
     })
 }
 
@@ -232,7 +231,7 @@ fn karpathy(images: Vec<Image>, give: Give<'_>) -> Result<()> {
             image.sentences.into_iter().flatten().map(|s| s.raw).collect();
         let value = json!({"image": place, "caption": captions, "image_id": image.cocoid.or(image.id),
                            "split": image.split});
-        give(format!(", image {i}"), Ok(value))?;
+        give(Place::Image(i), Ok(value))?;
     }
     Ok(())
 }

@@ -5,8 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::annotation::{self, Root};
+use super::contents::Gathered;
+use super::sample::{Location, Sample, Skipped, place_key};
 use super::shard;
-use super::source::{Contents, Location, Sample, Skipped, place_key};
+use super::store::Collect;
 use super::tasks::TaskFields;
 use super::unread::{Looks, looks, refusal};
 use crate::error::{DataError, ImageError, ImageErrorKind, Result};
@@ -18,11 +20,11 @@ pub(super) const ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "webp", "gif", "bmp
 
 /// Reads `captions.jsonl`, `captions.csv` or the `.txt` beside each image; an image without
 /// captions is kept, for searching. A folder of nothing but archives gives their samples.
-pub(super) fn read(folder: &Path) -> Result<Contents> {
+pub(super) fn read<S: Collect>(folder: &Path, out: &mut Gathered<S>) -> Result<()> {
     for list in ["captions.jsonl", "captions.csv", "captions.tsv"] {
         let list = folder.join(list);
         if list.is_file() {
-            return annotation::read(&list, None, Root::Folder(folder));
+            return annotation::read(&list, None, Root::Folder(folder), out);
         }
     }
     let (mut files, mut left_out) = pictures(folder)?;
@@ -30,17 +32,21 @@ pub(super) fn read(folder: &Path) -> Result<Contents> {
     left_out.sort_by(|a, b| a.name.cmp(&b.name));
     let is_unread = |s: &Skipped| matches!(s.error.kind, ImageErrorKind::Unsupported(_));
     if files.is_empty() && left_out.iter().all(is_unread) {
-        let mut all = shards(folder)?;
-        all.left_out.extend(left_out);
-        return Ok(all);
+        shard::read_all(&archives(folder)?, out)?;
+    } else {
+        contents_of(files, folder, out);
     }
-    Ok(Contents { left_out, ..contents_of(files, folder) })
+    out.left_out.extend(left_out);
+    Ok(())
 }
 
 /// Images below `folder`, each with the captions of the `.txt` beside it. A caption file that cannot be
 /// used costs its image the captions only.
-pub(super) fn contents_of(pictures: Vec<PathBuf>, folder: &Path) -> Contents {
-    let mut out = Contents::default();
+pub(super) fn contents_of<S: Collect>(
+    pictures: Vec<PathBuf>,
+    folder: &Path,
+    out: &mut Gathered<S>,
+) {
     for path in pictures {
         let text = path.with_extension("txt");
         let mut captions = Vec::new();
@@ -61,7 +67,6 @@ pub(super) fn contents_of(pictures: Vec<PathBuf>, folder: &Path) -> Contents {
         let (key, task) = (place_key(&location, &name), TaskFields::default());
         out.samples.push(Sample { key, location, name, captions, task });
     }
-    out
 }
 
 /// The captions of a text, one a line, and what is wrong with it.
@@ -81,16 +86,16 @@ pub(super) fn is_picture(path: &Path) -> bool {
     ending.is_some_and(|e| ENDINGS.contains(&e.to_lowercase().as_str()))
 }
 
-fn shards(folder: &Path) -> Result<Contents> {
+fn archives(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut archives = Vec::new();
     for entry in fs::read_dir(folder).map_err(DataError::io(folder))? {
         let path = entry.map_err(DataError::io(folder))?.path();
-        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("tar")) {
+        if shard::is_archive(&names::text_of_path(&path)) {
             archives.push(path);
         }
     }
     archives.sort();
-    shard::read_all(&archives)
+    Ok(archives)
 }
 
 /// The images below a folder, and what below it cannot be read: folders, and images of other formats. Folders that links lead to are

@@ -16,8 +16,11 @@ use super::batch::{Answers, Batch};
 use super::mixgen::{MixGen, MixMode};
 use super::near::other_root;
 use super::order::epoch_order;
-use super::source::{Dataset, Sample, Skipped};
-use crate::error::{DataError, ImageError, Result};
+use super::sample::{Sample, Skipped};
+use super::set::Dataset;
+use super::store::SampleSet;
+use super::tasks::Target;
+use crate::error::{DataError, ImageError, ImageErrorKind, Result};
 use crate::image::{ImageReader, Normalization, RgbImage, TrainTransform, resize_bicubic};
 use crate::random::Stream;
 use crate::text::{TokenBatch, Tokenizer};
@@ -123,7 +126,7 @@ impl SkipReport {
 
     fn decoded(
         &self,
-        data: &Dataset,
+        sample: &Sample,
         index: usize,
         view: usize,
         reader: &ImageReader,
@@ -132,7 +135,7 @@ impl SkipReport {
         if let Some(image) = lock().get(&(index, view)) {
             return Ok(image.clone());
         }
-        let image = Arc::new(data.samples()[index].read_view(view, reader)?);
+        let image = Arc::new(sample.read_view(view, reader)?);
         let size = image.pixels.len();
         if self.cached.fetch_add(size, Ordering::Relaxed) + size <= CACHE {
             lock().insert((index, view), image.clone());
@@ -162,19 +165,32 @@ struct Work {
     ahead: usize,
 }
 
+/// A sample of a batch, besides its pixels.
+struct Loaded {
+    index: usize,
+    tokens: Vec<u32>,
+    target: Target,
+}
+
 impl Work {
-    fn sample(&self, position: usize, images: &mut [&mut [f32]]) -> Result<(usize, Vec<u32>)> {
+    /// Enough samples to see what most images that are not found have in common.
+    fn first_samples(&self) -> Vec<Sample> {
+        const ENOUGH: usize = 10_000;
+        self.data.samples().iter().take(ENOUGH).flatten().collect()
+    }
+
+    fn sample(&self, position: usize, images: &mut [&mut [f32]]) -> Result<Loaded> {
         let o = &self.options;
         let mut index = self.order[position] as usize;
         let mut substitutes = Stream::new(o.seed, "substitute", &[o.epoch, position as u64]);
         for _ in 0..=self.limit.saturating_mul(4).saturating_add(100) {
-            let sample = &self.data.samples()[index];
+            let sample = self.data.sample(index)?.into_owned();
             let mut augment = Stream::new(o.seed, "augment", &[o.epoch, position as u64]);
             let known_bad = self.report.lock().contains_key(&index);
             let decoded = if known_bad {
                 None
             } else {
-                let view = |v| self.report.decoded(&self.data, index, v, &o.reader);
+                let view = |v| self.report.decoded(&sample, index, v, &o.reader);
                 Some(sample.all_views(images.len(), view))
             };
             match decoded {
@@ -194,7 +210,8 @@ impl Work {
                         MixMode::Off => o.max_tokens,
                         MixMode::Fixed | MixMode::Batch => o.mixgen.max_tokens,
                     };
-                    return Ok((index, self.tokenizer.encode_truncated(&words, max_tokens)));
+                    let tokens = self.tokenizer.encode_truncated(&words, max_tokens);
+                    return Ok(Loaded { index, tokens, target: sample.task.target });
                 }
                 Some(Err(skipped)) => drop(self.report.lock().insert(index, skipped)),
                 None => {}
@@ -210,7 +227,7 @@ impl Work {
                 let lines: Vec<String> =
                     list.iter().map(|s| format!("  {}: {}", s.name, s.error)).collect();
                 let mut list = lines.join("\n");
-                if let Some(hint) = other_root(self.data.samples()) {
+                if let Some(hint) = other_root(&self.first_samples()) {
                     list.push_str(&format!("\n  {hint}"));
                 }
                 return Err(DataError::TooManySkipped { count, limit: self.limit, list });
@@ -235,10 +252,10 @@ impl Work {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(DataError::Internal("the loader was closed".into()));
             }
-            let (index, tokens) = self.sample(number * size + i, &mut image)?;
+            let Loaded { index, tokens, target } = self.sample(number * size + i, &mut image)?;
             texts.push(tokens);
             batch.image_ids.push(i64::from(self.data.image_ids()[index]));
-            batch.targets.push(self.data.samples()[index].task.target.clone());
+            batch.targets.push(target);
             batch.samples.push(index);
         }
         batch.images = images;
@@ -297,11 +314,14 @@ impl TrainLoader {
         let at = options.start_batch.min(batches);
         let workers = options.workers.max(1);
         let ahead = 2 * workers + 1;
-        let views = data.samples().iter().map(Sample::views).max().unwrap_or(1);
-        if let Some(odd) = data.samples().iter().find(|s| s.views() != views) {
-            let detail = format!("`{}` has one image where others have two", odd.name);
-            return Err(DataError::Internal(detail));
-        }
+        let views = match data.samples().views() {
+            Ok(views) => views,
+            Err(odd) => {
+                let name = &data.sample(odd)?.name;
+                let detail = format!("`{name}` has another number of images than those before it");
+                return Err(DataError::Internal(detail));
+            }
+        };
         if views > 1 && options.mixgen.mode != MixMode::Off {
             let detail = "MixGen mixes pairs of one image and one text, not texts about two images";
             return Err(DataError::Argument(detail.into()));
@@ -414,7 +434,7 @@ pub fn batches_per_epoch(samples: usize, batch: usize) -> Result<usize> {
 /// with `size` 0, no image is looked at.
 #[must_use]
 pub fn load_images(
-    data: &Dataset,
+    data: &(impl SampleSet + ?Sized),
     which: &[usize],
     size: usize,
     normalization: Normalization,
@@ -427,7 +447,7 @@ pub fn load_images(
 /// The same of the first (0) or second (1) image of each sample.
 #[must_use]
 pub fn load_views(
-    data: &Dataset,
+    data: &(impl SampleSet + ?Sized),
     which: &[usize],
     view: usize,
     size: usize,
@@ -442,7 +462,7 @@ pub fn load_views(
 /// sample is named once, whichever of its images cannot be used.
 #[must_use]
 pub fn load_samples(
-    data: &Dataset,
+    data: &(impl SampleSet + ?Sized),
     which: &[usize],
     views: usize,
     size: usize,
@@ -454,7 +474,7 @@ pub fn load_samples(
 }
 
 fn load_range(
-    data: &Dataset,
+    data: &(impl SampleSet + ?Sized),
     which: &[usize],
     views: Range<usize>,
     size: usize,
@@ -474,7 +494,16 @@ fn load_range(
             let failed = &failed;
             scope.spawn(move || {
                 for ((view, index), out) in places.iter().zip(pixels.chunks_mut(plane)) {
-                    let sample = &data.samples()[*index];
+                    let sample = match data.sample(*index) {
+                        Ok(sample) => sample,
+                        Err(error) => {
+                            let name = format!("sample {index}");
+                            let skipped = Skipped::new(name, ImageErrorKind::Io, error.to_string());
+                            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                            failed.insert((*index, *view), skipped);
+                            continue;
+                        }
+                    };
                     match sample.read_view(*view, reader) {
                         Ok(image) => {
                             let image =

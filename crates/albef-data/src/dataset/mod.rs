@@ -4,32 +4,52 @@
 mod annotation;
 mod batch;
 mod check;
+mod contents;
 mod downloads;
 mod entries;
+mod fingerprint;
 mod folder;
 mod loader;
+mod manifest;
 mod mixgen;
 mod near;
+mod numbers;
 mod order;
+mod pack;
+mod record;
+mod sample;
+mod set;
 mod shard;
 mod source;
+mod stats;
+mod store;
 mod tasks;
 mod unread;
+mod watch;
 
 pub use batch::{Answers, Batch};
-pub use check::{CheckOptions, CheckReport, check, check_contents};
+pub use check::{
+    CaptionCounts, CheckOptions, CheckReport, TaskFault, check, check_against, check_contents,
+    gather,
+};
+pub use contents::{Contents, Gathered};
 pub use loader::{
     LoaderOptions, MAX_WORKERS, SkipReport, TextRule, TrainLoader, batches_per_epoch, load_images,
     load_samples, load_views,
 };
+pub use manifest::{verify_manifest, write_manifest};
 pub use mixgen::{Lambda, MixGen, MixMode, Mixed};
 pub use near::{other_root, similar_file};
 pub use order::epoch_order;
-pub use source::{
-    Contents, Dataset, Location, Sample, Skipped, SourceSpec, open_source, read_source,
-};
+pub use pack::{PackOptions, PackReport, pack};
+pub use sample::{Location, Sample, Skipped};
+pub use set::{Dataset, image_numbers};
+pub use source::{SourceSpec, open_source, read_into, read_source};
+pub use stats::{DataStats, SourceStats, StatsOptions, Summary, stats};
+pub use store::{Collect, SampleSet, Samples};
 pub use tasks::{
     EntryContext, ImageRoots, ReadEntry, Target, TaskFields, first_entry, number_field,
     read_entries, read_list, repeated_ids, text_field,
 };
 pub use unread::{Looks, looks, refusal, unread_formats};
+pub use watch::Watch;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use unicode_normalization::UnicodeNormalization;
 
-use super::source::{Location, Sample};
+use super::sample::{Location, Sample};
 use crate::names;
 
 /// Entries of a folder that are looked through.

@@ -1,81 +1,27 @@
 //! Tar shards in the webdataset manner: an image and a `.json` or `.txt` of the same stem.
 
+mod gzip;
+mod index;
+mod pattern;
+
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read as _, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+pub(super) use self::gzip::is_gzip;
+pub(super) use self::pattern::expand;
 use super::annotation::{captions, image_key};
+use super::contents::{Contents, Gathered};
 use super::folder::{ENDINGS, lines};
-use super::source::{Contents, Location, Sample, Skipped, place_key};
+use super::sample::{Location, Sample, Skipped, place_key};
+use super::store::Collect;
 use super::tasks::TaskFields;
 use crate::error::{DataError, ImageErrorKind as Kind, Result};
 use crate::input::{Encoding, decode_text, has_lone_surrogate, packed, parse_json};
 use crate::names;
-
-/// Shards of a pattern with braces; more are a slip of the pen.
-const MOST: usize = 1_000_000;
-
-/// The files of a pattern: braces with a range (`{000..012}`) or a list (`{a,b}`), and `*` in the
-/// last component.
-pub(super) fn expand(pattern: &str) -> Result<Vec<PathBuf>> {
-    expand_into(pattern, pattern, MOST)
-}
-
-/// The same of what is left of the pattern `given`, if its braces give no more than `room` names.
-fn expand_into(given: &str, pattern: &str, room: usize) -> Result<Vec<PathBuf>> {
-    let fail = |detail: String| DataError::annotation(Path::new(given), String::new(), detail);
-    let too_many = || format!("its braces give more than {MOST} names; narrow a range");
-    if let Some(open) = pattern.find('{') {
-        let close = pattern[open..].find('}').ok_or_else(|| fail("`{` without `}`".into()))? + open;
-        let (head, body, tail) =
-            (&pattern[..open], &pattern[open + 1..close], &pattern[close + 1..]);
-        let parts: Vec<String> = match body.split_once("..") {
-            Some((from, to)) => {
-                let number =
-                    |s: &str| s.parse::<u64>().map_err(|_| fail(format!("`{s}` is no number")));
-                let (first, last) = (number(from)?, number(to)?);
-                if first > last {
-                    return Err(fail(format!("`{{{body}}}` is no rising range")));
-                }
-                if last - first >= room as u64 {
-                    return Err(fail(too_many()));
-                }
-                (first..=last).map(|i| format!("{i:0width$}", width = from.len())).collect()
-            }
-            None => body.split(',').map(str::to_owned).collect(),
-        };
-        let room = room / parts.len().max(1);
-        if room == 0 {
-            return Err(fail(too_many()));
-        }
-        let mut all = Vec::new();
-        for part in parts {
-            all.extend(expand_into(given, &format!("{head}{part}{tail}"), room)?);
-        }
-        return Ok(all);
-    }
-    let path = names::path_of(pattern);
-    let name = path.file_name().map(names::text_of_os).unwrap_or_default();
-    let Some((before, after)) = name.split_once('*') else { return Ok(vec![path]) };
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(DataError::io(folder))? {
-        let entry = entry.map_err(DataError::io(folder))?;
-        let name = names::text_of_os(&entry.file_name());
-        let long = name.len() >= before.len() + after.len();
-        if long && name.starts_with(before) && name.ends_with(after) {
-            found.push(entry.path());
-        }
-    }
-    found.sort();
-    if found.is_empty() {
-        return Err(fail("no file fits this pattern".into()));
-    }
-    Ok(found)
-}
 
 /// What a shard holds under one key.
 #[derive(Default)]
@@ -109,31 +55,53 @@ fn cut(name: &str) -> (&str, &str) {
     }
 }
 
+/// Whether a name ends as those of archives do.
+pub(super) fn is_archive(name: &str) -> bool {
+    name.to_lowercase().ends_with(".tar") || is_gzip(name)
+}
+
 /// The samples of several shards.
 ///
 /// # Errors
 /// If some cannot be read, which are all named.
-pub(super) fn read_all(paths: &[PathBuf]) -> Result<Contents> {
+pub(super) fn read_all<S: Collect>(paths: &[PathBuf], out: &mut Gathered<S>) -> Result<()> {
     const SHOWN: usize = 20;
-    let mut all = Contents::default();
     let (mut failed, mut lines) = (Vec::new(), Vec::new());
-    for path in paths {
-        match read(path) {
-            Ok(contents) => {
-                // Faults of a whole archive that can be read all the same.
-                let name = names::text_of_path(path);
-                let whole = contents.left_out.iter().filter(|s| s.name == name);
-                lines.extend(whole.map(|s| format!("  {name}: {}", s.error)));
-                all.extend(contents);
-            }
-            Err(error) => {
-                lines.push(format!("  {error}"));
-                failed.push(error);
+    let (mut without_index, mut unwritten) = (0, None);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    for some in paths.chunks(workers) {
+        for (path, found) in some.iter().zip(read_together(some)) {
+            match found {
+                Ok(Read { contents, index }) => {
+                    // Faults of a whole archive that can be read all the same.
+                    let name = names::text_of_path(path);
+                    let whole = contents.left_out.iter().filter(|s| s.name == name);
+                    lines.extend(whole.map(|s| format!("  {name}: {}", s.error)));
+                    contents.samples.into_iter().for_each(|sample| out.samples.push(sample));
+                    out.left_out.extend(contents.left_out);
+                    out.faults.extend(contents.faults);
+                    out.notes.extend(contents.notes);
+                    if let Err(cause) = index {
+                        without_index += 1;
+                        unwritten.get_or_insert(cause);
+                    }
+                }
+                Err(error) => {
+                    lines.push(format!("  {error}"));
+                    failed.push(error);
+                }
             }
         }
     }
+    if let Some(cause) = unwritten {
+        out.notes.push(format!(
+            "{without_index} of {} shards have no index, since none could be written beside them ({cause}); \
+             they are gone through anew each time",
+            paths.len()
+        ));
+    }
     match (failed.pop(), lines.len()) {
-        (None, _) => Ok(all),
+        (None, _) => Ok(()),
         (Some(error), 1) => Err(error),
         (Some(_), count) => {
             if count > SHOWN {
@@ -145,10 +113,46 @@ pub(super) fn read_all(paths: &[PathBuf]) -> Result<Contents> {
     }
 }
 
+/// Several shards at a time, in order.
+fn read_together(paths: &[PathBuf]) -> Vec<Result<Read>> {
+    if let [one] = paths {
+        return vec![read(one)];
+    }
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = paths.iter().map(|path| scope.spawn(|| read(path))).collect();
+        let failed = || Err(DataError::Internal("a thread that reads shards panicked".into()));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| failed())).collect()
+    })
+}
+
+/// A shard that was read.
+struct Read {
+    contents: Contents,
+    /// Why it has no index.
+    index: Result<(), String>,
+}
+
+/// The samples of one shard: from the index beside it where that is of this very file, else by going through
+/// it, upon which the index is written.
+fn read(given: &Path) -> Result<Read> {
+    let (path, note) = match is_gzip(&names::text_of_path(given)) {
+        true => gzip::unpacked(given)?,
+        false => (given.to_owned(), None),
+    };
+    let stamp = index::Stamp::of(&path).map_err(DataError::io(&path))?;
+    if let Some(contents) = index::load(&path, stamp) {
+        return Ok(Read { contents, index: Ok(()) });
+    }
+    let mut contents = scan(&path)?;
+    let index = index::store(&path, stamp, &contents);
+    contents.notes.extend(note);
+    Ok(Read { contents, index })
+}
+
 /// The samples of one shard, in order of first appearance, and the members that form none. Headers
 /// are read once; images stay where they are. The first member of a kind counts; captions of a
 /// `.json` go before those of a `.txt`; fields of other kinds beside an image are passed over.
-fn read(path: &Path) -> Result<Contents> {
+fn scan(path: &Path) -> Result<Contents> {
     let mut file = File::open(path).map_err(DataError::io(path))?;
     let size = file.metadata().map_err(DataError::io(path))?.len();
     let mut first = Vec::new();
@@ -225,7 +229,7 @@ impl Shard<'_> {
         self.left_out.push(Skipped::new(name, kind, detail));
     }
 
-    fn take(&mut self, member: Member, bytes: &mut impl Read) -> Result<()> {
+    fn take(&mut self, member: Member, bytes: &mut impl std::io::Read) -> Result<()> {
         let path = self.path;
         let field = cut(&member.name).1.to_lowercase();
         let parts = self.parts_of(&member.name);

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::annotation::found;
+use super::contents::Contents;
 use super::entries::{Splits, each_entry};
-use super::source::{Contents, Location, Sample, Skipped};
+use super::sample::{Location, Sample, Skipped};
 use crate::error::{DataError, ImageErrorKind as Kind, Result};
 use crate::input::id_text;
 use crate::names;
@@ -73,7 +74,9 @@ pub type ReadEntry = fn(&Value, EntryContext<'_>) -> Result<Option<Sample>, Stri
 pub fn read_entries(path: &Path) -> Result<Vec<Value>> {
     let mut all = Vec::new();
     each_entry(path, &mut |entry| {
-        all.push(entry.value.map_err(|e| DataError::annotation(path, entry.place, e))?);
+        let place = entry.place;
+        let value = entry.read().0;
+        all.push(value.map_err(|e| DataError::annotation(path, place.to_string(), e))?);
         Ok(())
     })?;
     Ok(all)
@@ -85,7 +88,7 @@ pub fn first_entry(path: &Path) -> Option<Value> {
     let mut first = None;
     // Any error ends the reading.
     let _ = each_entry(path, &mut |entry| {
-        first = entry.value.ok();
+        first = entry.read().0.ok();
         Err(DataError::Argument(String::new()))
     });
     first
@@ -106,12 +109,14 @@ pub fn read_list(path: &Path, roots: &ImageRoots, read: ReadEntry) -> Result<Con
     let mut out = Contents::default();
     let mut splits = Splits::new(split);
     each_entry(path, &mut |entry| {
-        let fail = |detail: String| DataError::annotation(path, entry.place.clone(), detail);
-        let value = entry.value.map_err(fail)?;
+        let place = entry.place;
+        let fail = |detail: String| DataError::annotation(path, place.to_string(), detail);
+        let (value, mended) = entry.read();
+        let value = value.map_err(fail)?;
         if !splits.takes(&value) {
             return Ok(());
         }
-        let name = || format!("{}{}", path.display(), entry.place);
+        let name = || format!("{}{place}", path.display());
         match read(&value, context).map_err(fail)? {
             Some(sample) => out.samples.push(sample),
             None => {
@@ -119,7 +124,7 @@ pub fn read_list(path: &Path, roots: &ImageRoots, read: ReadEntry) -> Result<Con
                 out.left_out.push(Skipped::new(name(), Kind::Entry, detail));
             }
         }
-        out.faults.extend(entry.mended.map(|detail| Skipped::new(name(), Kind::Caption, detail)));
+        out.faults.extend(mended.map(|detail| Skipped::new(name(), Kind::Caption, detail)));
         Ok(())
     })?;
     out.notes.extend(splits.end(path, out.samples.is_empty())?);

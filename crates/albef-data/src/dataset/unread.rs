@@ -5,12 +5,12 @@ use std::io::Read;
 use std::path::Path;
 
 use super::folder::is_picture;
-use super::source::Skipped;
+use super::sample::Skipped;
 use crate::error::{ImageError, ImageErrorKind as Kind};
 use crate::image::{Content, HEAD, content, unread};
 
 /// Endings of files that lie beside images and are none, so that they need not be opened.
-const OTHERS: [&str; 20] = [
+const OTHERS: [&str; 22] = [
     "txt",
     "json",
     "jsonl",
@@ -18,6 +18,8 @@ const OTHERS: [&str; 20] = [
     "tsv",
     "md",
     "tar",
+    "index",
+    "unpacked",
     "zip",
     "gz",
     "yaml",

@@ -22,7 +22,7 @@ pub(crate) use decode::{fail, image_size, plain_file, read_picture};
 pub use encode::jpeg;
 pub use reader::{ImageReader, NoteCounts};
 pub use resize::{ResizeOrder, resize_bicubic};
-pub(crate) use sniff::{Content, HEAD, content, unread};
+pub(crate) use sniff::{Content, Format, HEAD, content, unread};
 pub use transform::{
     CropDraws, Normalization, RandAugment, TrainTransform, crop, flip_horizontal,
     random_resized_crop_box,

@@ -9,5 +9,6 @@ mod formats;
 mod forms;
 mod golden;
 mod odd_samples;
+mod packing;
 mod properties;
 mod shards;

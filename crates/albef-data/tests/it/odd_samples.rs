@@ -205,8 +205,12 @@ fn names_that_are_no_utf8_stay_apart() {
     }
     put(&dir, "mix.tar", builder.into_inner().unwrap());
     let data = Dataset::open(&[spec(dir.path().join("mix.tar"))]).unwrap();
-    let found: Vec<_> =
-        data.samples().iter().map(|s| (s.bytes().unwrap(), s.captions.join("|"))).collect();
+    let found: Vec<_> = data
+        .samples()
+        .iter()
+        .map(Result::unwrap)
+        .map(|s| (s.bytes().unwrap(), s.captions.join("|")))
+        .collect();
     assert_eq!(found, [(red, "a red picture".to_owned()), (blue, "a blue picture".to_owned())]);
     assert_eq!((data.image_ids(), data.left_out().len()), (&[0, 1][..], 0));
 }
@@ -228,10 +232,11 @@ fn files_and_folders_whose_names_are_no_utf8_stay_apart() {
     }
     let data = Dataset::open(&[spec(dir.path())]).unwrap();
     assert_eq!(data.image_ids(), [0, 1, 2]);
-    for s in data.samples() {
+    for s in data.samples().iter().map(Result::unwrap) {
         assert_eq!(s.bytes().unwrap(), picture(s.captions[0].parse().unwrap()));
     }
-    let names: std::collections::BTreeSet<_> = data.samples().iter().map(|s| &s.name).collect();
+    let names: std::collections::BTreeSet<_> =
+        data.samples().iter().map(|s| s.unwrap().name).collect();
     assert_eq!(names.len(), 3);
     let odd = albef_data::names::text_of_path(&dir.path().join(OsStr::from_bytes(b"a\xff")));
     assert_eq!(open_source(&SourceSpec::new(&odd, None)).unwrap().len(), 1);

@@ -17,7 +17,7 @@ pub(crate) use sections::check_length;
 
 pub use model::{ModelConfig, TextConfig, VisionConfig};
 pub use sections::{
-    AugmentConfig, AugmentForm, CheckpointConfig, DataConfig, DistillConfig, Files, ImageConfig,
-    LossConfig, MixGen, MomentumConfig, OptimConfig, OptimizerConfig, PairsConfig, ScheduleConfig,
-    StartConfig, TrainConfig,
+    AugmentConfig, AugmentForm, CheckpointConfig, DataConfig, DistillConfig, FileEntry, Files,
+    ImageConfig, LossConfig, MixGen, MomentumConfig, OptimConfig, OptimizerConfig, PairsConfig,
+    ScheduleConfig, StartConfig, TrainConfig,
 };

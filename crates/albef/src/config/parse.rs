@@ -294,7 +294,7 @@ pub(crate) fn in_words(error: &str) -> String {
         ("expected a tuple of size 2", "expected a list of two numbers"),
         (
             "data did not match any variant of untagged enum Files",
-            "expected a path or a list of paths",
+            "expected a path or a list of paths, or of `{path: PATH, weight: NUMBER}`",
         ),
         ("invalid type: string", "found the text"),
         ("invalid type: integer", "found the number"),

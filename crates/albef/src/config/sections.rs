@@ -31,7 +31,35 @@ pub enum Files {
     /// One path.
     One(String),
     /// Several.
-    Many(Vec<String>),
+    Many(Vec<FileEntry>),
+}
+
+/// A file of several.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum FileEntry {
+    /// A path.
+    Path(String),
+    /// A path with its weight in the mixture.
+    Weighted(WeightedFile),
+}
+
+/// A file with its weight in the mixture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightedFile {
+    /// The path.
+    pub path: String,
+    /// How often each of its samples is drawn, relative to those of weight 1.
+    pub weight: f64,
+}
+
+impl FileEntry {
+    fn path(&self) -> &str {
+        match self {
+            Self::Path(path) | Self::Weighted(WeightedFile { path, .. }) => path,
+        }
+    }
 }
 
 impl Default for Files {
@@ -44,11 +72,41 @@ impl Files {
     /// The paths; an empty text names none.
     #[must_use]
     pub fn paths(&self) -> Vec<String> {
-        let all = match self {
-            Self::One(path) => std::slice::from_ref(path),
-            Self::Many(paths) => paths,
+        let all: Vec<&str> = match self {
+            Self::One(path) => vec![path],
+            Self::Many(files) => files.iter().map(FileEntry::path).collect(),
         };
-        all.iter().filter(|path| !path.is_empty()).cloned().collect()
+        all.into_iter().filter(|path| !path.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// The weights of [`Files::paths`]; `None` if none is given.
+    #[must_use]
+    pub fn weights(&self) -> Option<Vec<f64>> {
+        let Self::Many(files) = self else { return None };
+        let weight = |file: &FileEntry| match file {
+            FileEntry::Path(_) => 1.0,
+            FileEntry::Weighted(file) => file.weight,
+        };
+        let weighted = files.iter().any(|file| matches!(file, FileEntry::Weighted(_)));
+        let named = files.iter().filter(|file| !file.path().is_empty());
+        weighted.then(|| named.map(weight).collect())
+    }
+}
+
+mod files_rule {
+    use super::Files;
+
+    /// Weights must be above 0.
+    pub(super) fn positive(files: &Files) -> Option<String> {
+        let weights = files.weights().unwrap_or_default();
+        let wrong = weights.into_iter().find(|w| !(w.is_finite() && *w > 0.0))?;
+        Some(format!("has the weight {wrong}; weights must be above 0"))
+    }
+
+    /// There is no mixture to measure on.
+    pub(super) fn unweighted(files: &Files) -> Option<String> {
+        let line = "has weights, which only `train_file` can have: every sample is measured once";
+        files.weights().map(|_| line.into())
     }
 }
 
@@ -66,11 +124,15 @@ pub enum AugmentForm {
 section! {
     /// What is trained and measured on.
     pub struct DataConfig: "Data" {
-        /// training data: annotation lists, folders, tar shards (`train-{000..012}.tar`), one or several
-        train_file: Files = Files::default();
+        /// training data: annotation lists, folders, tar shards (`train-{000..012}.tar`), one or several; each may have
+        /// a weight, as in `[a.json, {path: b.json, weight: 2}]`, by which its samples are drawn more often
+        train_file: Files = Files::default(), if files_rule::positive;
         /// lists measured after each epoch; the best weights are kept in `best`. For pre-training one
         /// retrieval list
-        val_file: Files = Files::default();
+        val_file: Files = Files::default(), if files_rule::unweighted;
+        /// a manifest (`albef data check LIST --manifest FILE`, `manifest.jsonl` of `albef data pack`); its files
+        /// must be as it says, or the run does not begin
+        data_manifest: String = String::new();
         /// joined before image paths that are not absolute
         image_root: String = String::new();
         /// words of a text that are kept
@@ -352,7 +414,7 @@ section! {
         /// model folder, checkpoint or run to start from
         checkpoint: String = String::new();
         /// lists measured once, at the end
-        test_file: Files = Files::default();
+        test_file: Files = Files::default(), if files_rule::unweighted;
         /// the official name of `batch_size`
         batch_size_train: Option<usize> = None;
         /// images of an evaluation step

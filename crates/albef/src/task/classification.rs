@@ -240,10 +240,22 @@ impl ClassificationConfig {
 impl TaskConfig for ClassificationConfig {
     accessors!(Classification, start);
 
+    fn check(&self) -> Result<()> {
+        match self.train.data.train_file.weights() {
+            None => Ok(()),
+            Some(_) => Err(Error::Config(
+                "`train_file` has weights, by which classification does not draw; `class_weights` weighs labels"
+                    .into(),
+            )),
+        }
+    }
+
     fn objective(&self, data: &Dataset) -> Box<dyn Objective> {
         let class_weights = match &self.classification.class_weights {
             ClassWeights::Rule(WeightRule::None) => None,
-            ClassWeights::Rule(WeightRule::Balanced) => Some(balanced(data.samples())),
+            ClassWeights::Rule(WeightRule::Balanced) => {
+                Some(balanced(data.samples().iter().flatten()))
+            }
             ClassWeights::Each(weights) => Some(weights.clone()),
         };
         Box::new(LabelsObjective { class_weights, dropout: self.train.optim.dropout as f32 })
@@ -377,7 +389,7 @@ fn indices(sample: &Sample, labels: &[String], multi_label: bool) -> Result<Vec<
 }
 
 /// Weights inversely proportional to the frequency of labels, 1 on the average of samples.
-fn balanced(samples: &[Sample]) -> Vec<f32> {
+fn balanced(samples: impl Iterator<Item = Sample>) -> Vec<f32> {
     let mut counts: Vec<usize> = Vec::new();
     for sample in samples {
         let labels = match &sample.task.target {

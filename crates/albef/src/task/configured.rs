@@ -169,6 +169,7 @@ pub(super) fn image_text_pairs(
     config: &TrainConfig,
     weight: impl Fn(usize) -> f64,
 ) -> Result<Dataset> {
+    let own = config.data.train_file.weights();
     let root = &config.data.image_root;
     let root = (!root.is_empty()).then(|| Path::new(root));
     let files = config.data.train_file.paths();
@@ -176,7 +177,7 @@ pub(super) fn image_text_pairs(
         return Err(no_train_file());
     }
     let spec = |(i, path): (usize, &String)| SourceSpec {
-        weight: weight(i),
+        weight: own.as_ref().map_or_else(|| weight(i), |own| own[i]),
         ..SourceSpec::new(path, root)
     };
     let specs: Vec<SourceSpec> = files.iter().enumerate().map(spec).collect();

@@ -82,13 +82,13 @@ pub(super) fn texts<'a>(
 /// Normalized images `[views * n, 3, S, S]` of samples, and those that cannot be used.
 pub(super) fn images(
     model: &LoadedModel,
-    data: &Dataset,
+    samples: &[Sample],
     which: &[usize],
     views: usize,
 ) -> (Tensor<4>, Vec<(usize, Skipped)>) {
     let size = model.config.vision.image_res;
     let (pixels, failed) = load_samples(
-        data,
+        samples,
         which,
         views,
         size,
@@ -118,14 +118,13 @@ pub(super) fn probabilities(
     activate: fn(Tensor<2>) -> Tensor<2>,
     control: &Control,
 ) -> Result<Predictions<Vec<f32>>> {
-    let data = Dataset::from_samples(samples.to_vec());
     let all: Vec<usize> = (0..samples.len()).collect();
     let (tokenizer, limits) =
         (tokenizer(model)?, truncation(model, SENTENCE_WORDS, LAVIS_SENTENCE_IDS));
     let mut out = Predictions { rows: Vec::new(), skipped: Vec::new(), truncated: 0 };
     for part in all.chunks(batch.max(1)) {
         control.check()?;
-        let (images, failed) = images(model, &data, part, views);
+        let (images, failed) = images(model, samples, part, views);
         let (tokens, truncated) =
             texts(part.iter().map(|i| &samples[*i]), |text| tokenizer.caption(text, limits));
         out.truncated += truncated;
@@ -220,12 +219,12 @@ pub(super) fn train_data(config: &dyn TaskConfig) -> Result<Dataset> {
         return Err(super::configured::no_train_file());
     }
     let roots = ImageRoots { image_root: data.image_root.clone().into(), ..ImageRoots::default() };
-    let mut contents = Contents::default();
+    let mut parts = Vec::new();
     for file in &files {
         let part = read_annotations(config.task(), file.as_ref(), &roots);
-        contents.extend(part.map_err(Error::of_key("train_file"))?);
+        parts.push(part.map_err(Error::of_key("train_file"))?);
     }
-    Ok(Dataset::from_contents(contents))
+    Ok(Dataset::mixed(parts, data.train_file.weights().as_deref()))
 }
 
 /// The evaluator of a run.

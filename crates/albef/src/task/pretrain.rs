@@ -169,8 +169,11 @@ impl PretrainConfig {
         match self.init.vocab.as_str() {
             "bert" | "" => Ok(BERT_VOCABULARY.to_owned()),
             "corpus" => {
-                let captions = data.samples().iter().flat_map(|s| &s.captions);
-                corpus_vocabulary(captions.map(String::as_str))
+                let mut failed = None;
+                let samples = data.samples().iter();
+                let samples = samples.map_while(|s| s.map_err(|error| failed = Some(error)).ok());
+                let vocabulary = corpus_vocabulary(samples.flat_map(|s| s.captions));
+                failed.map_or(vocabulary, |error| Err(error.into()))
             }
             path => Ok(Vocabulary::read(Path::new(path))?.1),
         }
@@ -233,6 +236,11 @@ impl TaskConfig for PretrainConfig {
             return Err(Error::Config(format!(
                 "{weights} `mixture_weights` for {files} training files"
             )));
+        }
+        if weights != 0 && self.train.data.train_file.weights().is_some() {
+            return Err(Error::Config(
+                "`mixture_weights` and weights in `train_file` are given; keep one of them".into(),
+            ));
         }
         self.check_lengths(self.model()?.text.max_positions)
     }

@@ -7,7 +7,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use albef_data::dataset::{
-    Contents, Dataset, EntryContext, ImageRoots, ReadEntry, Sample, Target, TaskFields, TextRule,
+    Dataset, EntryContext, ImageRoots, ReadEntry, Sample, Target, TaskFields, TextRule,
     number_field, repeated_ids, text_field,
 };
 use albef_weights::{Bert, Schema, StateDict, layer_of};
@@ -253,14 +253,15 @@ impl TaskConfig for VqaConfig {
         if files.is_empty() {
             return Err(no_train_file());
         }
-        let mut contents = Contents::default();
+        let mut parts = Vec::new();
         for file in &files {
             let part = read_annotations(self.task(), Path::new(file), &self.roots())
                 .map_err(Error::of_key("train_file"))?;
             all_answered(file, &part.samples)?;
-            contents.extend(part);
+            parts.push(part);
         }
-        Ok(Dataset::from_contents(contents))
+        let weights = self.train.data.train_file.weights();
+        Ok(Dataset::mixed(parts, weights.as_deref()))
     }
 
     fn initialize(&self, _data: &Dataset, device: &Device) -> Result<Start> {

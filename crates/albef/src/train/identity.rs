@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::{current_names, merge};
+use crate::error::Result;
 use crate::task::TaskRef;
 
 /// Keys that may change between two sessions of a run. They say how long and how fast it goes on, how it
 /// is stored, what is measured, or are not read; where data and first weights lie may change as well, since the
 /// data itself is compared and the weights are those of the run.
-const FREE: [&str; 33] = [
+const FREE: [&str; 34] = [
     // A run whose losses or weights were no numbers any more goes on with a smaller one.
     "optimizer.lr",
     "max_steps",
@@ -19,6 +20,7 @@ const FREE: [&str; 33] = [
     "keep_last_n",
     "max_skipped",
     "train_file",
+    "data_manifest",
     "image_root",
     "vqa_root",
     "vg_root",
@@ -132,7 +134,10 @@ impl Hash {
 }
 
 /// Over the data, whatever folder it lies in.
-pub(super) fn data_hash(data: &Dataset, vocabulary: &str) -> String {
+///
+/// # Errors
+/// If it cannot be gone through.
+pub(super) fn data_hash(data: &Dataset, vocabulary: &str) -> Result<String> {
     let mut hash = Hash::default();
     let mut take = |bytes: &[u8]| hash.take(bytes);
     take(vocabulary.as_bytes());
@@ -141,6 +146,7 @@ pub(super) fn data_hash(data: &Dataset, vocabulary: &str) -> String {
         take(&weight.to_bits().to_le_bytes());
     }
     for (sample, image) in data.samples().iter().zip(data.image_ids()) {
+        let sample = sample?;
         take(&image.to_le_bytes());
         take(sample.name.as_bytes());
         sample.captions.iter().for_each(|caption| take(caption.as_bytes()));
@@ -160,7 +166,7 @@ pub(super) fn data_hash(data: &Dataset, vocabulary: &str) -> String {
             }),
         }
     }
-    hash.text()
+    Ok(hash.text())
 }
 
 #[cfg(test)]
@@ -336,7 +342,7 @@ mod tests {
                 key: format!("{folder}/a.png"),
                 task: TaskFields::default(),
             };
-            data_hash(&Dataset::from_samples(vec![sample]), "[PAD]")
+            data_hash(&Dataset::from_samples(vec![sample]), "[PAD]").unwrap()
         };
         assert_eq!(data("here", "red"), data("there", "red"));
         assert_ne!(data("here", "red"), data("here", "blue"));

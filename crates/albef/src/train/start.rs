@@ -111,11 +111,11 @@ pub(crate) fn optimizer(config: &TrainConfig, online: &Params) -> Optimizer {
 ///
 /// # Errors
 /// Never for the built-in list.
-pub fn corpus_vocabulary<'a>(captions: impl Iterator<Item = &'a str>) -> Result<String> {
+pub fn corpus_vocabulary<T: AsRef<str>>(captions: impl Iterator<Item = T>) -> Result<String> {
     let full = Tokenizer::new(Vocabulary::from_text(BERT_VOCABULARY)?);
     let mut used = vec![false; full.vocabulary().len()];
     for caption in captions {
-        let clean = albef_data::text::pre_caption(caption, usize::MAX);
+        let clean = albef_data::text::pre_caption(caption.as_ref(), usize::MAX);
         full.encode(&clean).into_iter().for_each(|id| used[id as usize] = true);
     }
     let single = |piece: &str| {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use albef_data::dataset::{
-    Batch, Dataset, LoaderOptions, SkipReport, Skipped, TrainLoader, batches_per_epoch,
+    Batch, Dataset, LoaderOptions, SampleSet, SkipReport, Skipped, TrainLoader, batches_per_epoch,
 };
 use albef_data::error::DataError;
 use albef_data::image::{ImageReader, Normalization, RandAugment, ReferenceQuirks, TrainTransform};
@@ -151,7 +151,7 @@ impl Trainer {
         config.train().check_lengths(model.text.max_positions)?;
         Ok(Self {
             objective: config.objective(&data),
-            data_hash: data_hash(&data, &vocabulary),
+            data_hash: data_hash(&data, &vocabulary)?,
             tokenizer: Arc::new(
                 Tokenizer::new(Vocabulary::from_text(&vocabulary)?)
                     .processed(model.text.processing),
@@ -442,8 +442,11 @@ impl Trainer {
     /// Puts the names of samples in the place of their numbers.
     fn with_names(&self, error: Error) -> Error {
         let Error::NotFinite { step, epoch, what, samples, .. } = error else { return error };
-        let all = self.data.samples();
-        let names: Vec<&str> = samples.iter().map(|i| all[*i].name.as_str()).collect();
+        let name = |i: &usize| match self.data.sample(*i) {
+            Ok(sample) => sample.name.clone(),
+            Err(_) => format!("sample {i}"),
+        };
+        let names: Vec<String> = samples.iter().map(name).collect();
         Error::NotFinite { step, epoch, what, batch: names.join(", "), samples }
     }
 

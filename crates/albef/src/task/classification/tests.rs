@@ -47,7 +47,7 @@ fn balanced_weights_undo_frequencies() {
         key: "a".into(),
         task: TaskFields { target: Target::Label(label), ..TaskFields::default() },
     };
-    let weights = balanced(&[sample(0), sample(0), sample(0), sample(1)]);
+    let weights = balanced([sample(0), sample(0), sample(0), sample(1)].into_iter());
     assert_eq!(weights, [4.0 / 6.0, 2.0]);
 }
 

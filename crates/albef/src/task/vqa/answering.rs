@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
 
-use albef_data::dataset::{Contents, Dataset, ImageRoots, Sample, Target, repeated_ids};
+use albef_data::dataset::{Contents, ImageRoots, Sample, Target, repeated_ids};
 use albef_data::input::read_json;
 use albef_data::text::TextProcessing;
 use albef_report::Kind;
@@ -128,7 +127,6 @@ impl<'a> Answering<'a> {
         let model = VqaModel::new(&loaded.config, &weights, Branch::Online)?;
         let (tokenizer, limits) =
             (labels::tokenizer(loaded)?, truncation(loaded, QUESTION_WORDS, LAVIS_QUESTION_IDS));
-        let data = Arc::new(Dataset::from_samples(samples.to_vec()));
         let all: Vec<usize> = (0..samples.len()).collect();
         let mut out = Predictions { rows: Vec::new(), skipped: Vec::new(), truncated: 0 };
         for part in all.chunks(batch.max(1)) {
@@ -144,7 +142,7 @@ impl<'a> Answering<'a> {
                 });
                 image_of.push(place);
             }
-            let (pixels, failed) = labels::images(loaded, &data, &images, 1);
+            let (pixels, failed) = labels::images(loaded, samples, &images, 1);
             let states = model.visual_encoder.forward(pixels)?;
             let (questions, truncated) = labels::texts(part.iter().map(|i| &samples[*i]), |text| {
                 tokenizer.question(text, limits)

@@ -14,8 +14,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use albef_data::dataset::Skipped;
+use albef_data::dataset::{Skipped, Watch, verify_manifest};
 use albef_data::error::DataError;
+use albef_data::names::path_of;
 use albef_weights::{KeepAs, write_atomic};
 use burn::tensor::Device;
 use serde_json::{Value, json};
@@ -146,6 +147,7 @@ pub fn run(
         )));
     }
     config.notes().iter().for_each(|note| tracing::info!("{note}"));
+    verify_data(&config.train().data.data_manifest, &options.control)?;
     let validation = config.evaluator(EvalKey::Val)?;
     let test = config.evaluator(EvalKey::Test)?;
     let mut trainer = match options.resume {
@@ -336,6 +338,21 @@ fn report_left_out(without_captions: usize, skipped: &[Skipped]) {
         tracing::info!("{without_captions} images without a caption are left out");
     }
     left_out(skipped).iter().for_each(|line| tracing::warn!("{line}"));
+}
+
+/// Compares the files of the data with their manifest, if there is one.
+fn verify_data(manifest: &str, control: &Control) -> Result<()> {
+    if manifest.is_empty() {
+        return Ok(());
+    }
+    let tell = |what: &str, done: usize, all: usize| control.advance(what, done, all);
+    let cancelled = || control.is_cancelled();
+    let watch = Watch::new(&tell, &cancelled);
+    let workers = rayon::current_num_threads();
+    let found = verify_manifest(&path_of(manifest), workers, watch);
+    let files = found.map_err(Error::of_key("data_manifest"))?;
+    tracing::info!("{files} files are as {manifest} says");
+    Ok(())
 }
 
 /// Counts the images that a run could not use, and names them all: they are to be mended.

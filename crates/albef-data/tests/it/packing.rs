@@ -1,0 +1,330 @@
+//! The index of a shard, compressed archives, packing, manifests, and images that are one.
+
+#![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
+
+use std::fs;
+use std::path::Path;
+
+use albef_data::dataset::{
+    CheckOptions, Contents, Dataset, PackOptions, Sample, SourceSpec, Watch, check, check_against,
+    gather, pack, read_source, verify_manifest, write_manifest,
+};
+use albef_data::image::{ImageReader, ResizeOrder, RgbImage, resize_bicubic};
+use albef_data::random::Stream;
+use albef_data::scenes::png;
+use tempfile::{TempDir, tempdir};
+
+use crate::dataset_promises::{picture, put, refusal, spec, tar_of};
+
+/// An image that looks like no other, of about `side * side` bytes.
+fn scene(seed: u64, side: usize) -> RgbImage {
+    let mut stream = Stream::new(seed, "scene", &[]);
+    let pixels = (0..6 * 6 * 3).map(|_| stream.below(256) as u8).collect();
+    resize_bicubic(&RgbImage::new(6, 6, pixels).unwrap(), side, side, ResizeOrder::default())
+}
+
+/// A shard that is large enough for an index, with members that form no sample and faulty captions.
+fn shard() -> Vec<u8> {
+    let padding = vec![b' '; 70_000];
+    let image = picture(1);
+    let members: [(&str, &[u8]); 9] = [
+        ("0.png", &image),
+        ("0.json", br#"{"caption": ["a", "b"], "image_id": 7}"#),
+        ("1.png", &image),
+        ("1.txt", b"it\x92s"),
+        ("2.seg.png", &image),
+        ("3.txt", b"alone"),
+        ("4.png", &image),
+        ("4.jpg", &image),
+        ("5.bin", &padding),
+    ];
+    tar_of(&members)
+}
+
+fn found(path: &Path) -> Contents {
+    read_source(&spec(path)).unwrap()
+}
+
+fn text(contents: &Contents) -> String {
+    let Contents { samples, left_out, faults, .. } = contents;
+    format!("{samples:?} {left_out:?} {faults:?}")
+}
+
+#[test]
+fn a_shard_is_opened_by_its_index_while_that_is_of_it() {
+    let dir = tempdir().unwrap();
+    put(&dir, "a.tar", shard());
+    let (path, index) = (dir.path().join("a.tar"), dir.path().join("a.tar.index"));
+    let first = found(&path);
+    assert_eq!((first.samples.len(), first.left_out.len(), first.faults.len()), (3, 4, 1));
+    let written = fs::read(&index).unwrap();
+    assert_eq!(text(&found(&path)), text(&first));
+    // It is what is read: the archive itself could not be read any more.
+    let changed = fs::metadata(&path).unwrap().modified().unwrap();
+    let whole = fs::read(&path).unwrap();
+    let set = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_modified(changed).unwrap();
+    };
+    set(&vec![b'?'; whole.len()]);
+    assert_eq!(text(&found(&path)), text(&first));
+    set(&whole);
+    // Cut or changed anywhere it is not read, and written again.
+    let mut stream = Stream::new(1, "index", &[]);
+    for round in 0..40 {
+        let mut broken = written.clone();
+        let at = stream.below(broken.len());
+        if round % 2 == 0 {
+            broken.truncate(at)
+        } else {
+            broken[at] ^= 1 << stream.below(8)
+        }
+        fs::write(&index, &broken).unwrap();
+        assert_eq!(text(&found(&path)), text(&first), "{at}");
+        assert_eq!(fs::read(&index).unwrap(), written);
+    }
+    // In another folder it serves as well, and of another archive it does not.
+    fs::create_dir(dir.path().join("other")).unwrap();
+    let moved = dir.path().join("other/a.tar");
+    fs::rename(&path, &moved).unwrap();
+    fs::rename(&index, dir.path().join("other/a.tar.index")).unwrap();
+    let at_new = found(&moved);
+    assert_eq!(text(&at_new).replace("/other/", "/"), text(&first));
+    let new = tar_of(&[("0.png", &picture(2)), ("0.txt", b"new"), ("x.bin", &[0; 70_000])]);
+    fs::write(&moved, new).unwrap();
+    assert_eq!(found(&moved).samples[0].captions, ["new"]);
+}
+
+#[test]
+fn a_folder_that_takes_no_index_is_read_all_the_same() {
+    let dir = tempdir().unwrap();
+    put(&dir, "a.tar", shard());
+    fs::create_dir(dir.path().join("a.tar.index")).unwrap();
+    let contents = found(&dir.path().join("a.tar"));
+    assert_eq!(contents.samples.len(), 3);
+    assert!(contents.notes[0].contains("1 of 1 shards have no index"), "{:?}", contents.notes);
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut out, bytes).unwrap();
+    out.finish().unwrap()
+}
+
+#[test]
+fn a_compressed_archive_is_unpacked_once_and_anew_when_it_changes() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("a.tar.gz");
+    put(&dir, "plain.tar", shard());
+    put(&dir, "a.tar.gz", gzip(&shard()));
+    let first = found(&path);
+    assert!(first.notes[0].contains("was unpacked to"), "{:?}", first.notes);
+    let plain = found(&dir.path().join("plain.tar"));
+    assert_eq!(text(&first).replace("a.tar.gz.unpacked", "plain.tar"), text(&plain));
+    assert_eq!(first.samples[0].bytes().unwrap(), picture(1));
+    let again = found(&path);
+    assert!(again.notes.is_empty() && text(&again) == text(&first));
+    put(&dir, "a.tar.gz", gzip(&tar_of(&[("0.png", &picture(2)), ("0.txt", b"new")])));
+    assert_eq!(found(&path).samples[0].captions, ["new"]);
+    let packed = gzip(&shard());
+    put(&dir, "a.tar.gz", &packed[..packed.len() / 2]);
+    let said = refusal(read_source(&spec(&path)));
+    assert!(said.contains("a.tar.gz") && said.contains("cannot be unpacked beyond byte"), "{said}");
+    // As one of the archives of a folder, and of a pattern.
+    let folder = tempdir().unwrap();
+    put(&folder, "b.tgz", gzip(&shard()));
+    put(&folder, "c.tar", shard());
+    assert_eq!(found(folder.path()).samples.len(), 6);
+    assert_eq!(found(&folder.path().join("*.tgz")).samples.len(), 3);
+}
+
+/// Two lists whose ids collide, a folder and a shard; `broken` of the images are no images.
+fn sources(dir: &TempDir, broken: usize) -> Vec<SourceSpec> {
+    let mut specs = Vec::new();
+    for list in ["one", "two"] {
+        let mut entries = Vec::new();
+        for i in 0..20 {
+            let name = format!("{list}/{}.png", i / 2);
+            put(dir, &name, png(&scene(i / 2 + 100 * list.len() as u64, 40)).unwrap());
+            entries.push(serde_json::json!({
+                "image": name, "caption": format!("{list} caption\n {i}"), "image_id": i / 2
+            }));
+        }
+        put(dir, &format!("{list}.json"), serde_json::to_vec(&entries).unwrap());
+        specs.push(SourceSpec::of(&dir.path().join(format!("{list}.json")), Some(dir.path())));
+    }
+    for i in 0..broken {
+        put(dir, &format!("one/{}.png", i + 3), "<html>");
+    }
+    put(dir, "folder/x.png", picture(3));
+    put(dir, "folder/x.txt", "first\nsecond\n");
+    put(dir, "folder/silent.png", picture(4));
+    specs.push(spec(dir.path().join("folder")));
+    put(dir, "s.tar", shard());
+    specs.push(spec(dir.path().join("s.tar")));
+    specs
+}
+
+fn options(output: &Path) -> PackOptions {
+    PackOptions {
+        output: output.to_owned(),
+        shard_bytes: 1 << 30,
+        pairs_per_shard: 7,
+        decode: true,
+        reader: ImageReader::default(),
+        workers: 2,
+    }
+}
+
+/// What a run sees of a data set: which samples have one image number (each by the first that has it),
+/// captions and bytes.
+fn seen(data: &Dataset) -> Vec<(usize, Vec<String>, Vec<u8>)> {
+    let samples = data.samples().iter().map(|s| s.unwrap());
+    let first = |id: &u32| data.image_ids().iter().position(|other| other == id).unwrap();
+    let one = |(s, id): (Sample, &u32)| s.bytes().ok().map(|bytes| (first(id), s.captions, bytes));
+    samples.zip(data.image_ids()).filter_map(one).collect()
+}
+
+fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap());
+    // The time of change, by which an index is known to be of its shard, differs.
+    let mut all: Vec<_> = entries
+        .map(|e| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap()))
+        .filter(|(name, _)| !name.ends_with(".index"))
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn packed_pairs_are_those_of_the_sources_in_their_order() {
+    let dir = tempdir().unwrap();
+    let data = Dataset::open(&sources(&dir, 0)).unwrap();
+    let output = dir.path().join("packed");
+    let report = pack(&data, &options(&output), Watch::NONE).unwrap();
+    assert_eq!((report.pairs, report.shards, report.without_captions), (43, 7, 2));
+    assert_eq!((report.unusable, report.left_out), (0, data.left_out().len()));
+    let packed = Dataset::open(&[spec(&output)]).unwrap();
+    assert!(seen(&packed) == seen(&data));
+    assert!(data.image_ids()[20] > 9, "ids that collide are told apart");
+    assert_eq!(verify_manifest(&output.join("manifest.jsonl"), 2, Watch::NONE).unwrap(), 7);
+    let by_size = PackOptions {
+        pairs_per_shard: usize::MAX,
+        shard_bytes: 30_000,
+        ..options(&dir.path().join("by-size"))
+    };
+    let report = pack(&data, &by_size, Watch::NONE).unwrap();
+    for shard in 0..report.shards {
+        let size = fs::metadata(by_size.output.join(format!("{shard:05}.tar"))).unwrap().len();
+        assert!(size <= 30_000 + 1024, "{size}");
+    }
+    assert!(report.shards > 3);
+    assert!(seen(&Dataset::open(&[spec(&by_size.output)]).unwrap()) == seen(&data));
+}
+
+#[test]
+fn broken_pairs_are_left_out_counted_and_named() {
+    let dir = tempdir().unwrap();
+    let data = Dataset::open(&sources(&dir, 4)).unwrap();
+    let output = dir.path().join("packed");
+    let report = pack(&data, &options(&output), Watch::NONE).unwrap();
+    assert_eq!((report.pairs, report.unusable), (35, 8));
+    let named = fs::read_to_string(output.join("left_out.jsonl")).unwrap();
+    assert_eq!(named.lines().count(), report.left_out);
+    assert!(named.contains("one/3.png") && named.contains("HTML"), "{named}");
+    let usable: Vec<_> =
+        seen(&data).into_iter().filter(|(_, _, bytes)| !bytes.starts_with(b"<")).collect();
+    let captions =
+        |all: &[(usize, Vec<String>, Vec<u8>)]| all.iter().map(|s| s.1.clone()).collect::<Vec<_>>();
+    let packed = seen(&Dataset::open(&[spec(&output)]).unwrap());
+    assert_eq!(captions(&packed), captions(&usable));
+}
+
+#[test]
+fn a_packing_continues_wherever_it_was_stopped() {
+    let dir = tempdir().unwrap();
+    let data = Dataset::open(&sources(&dir, 4)).unwrap();
+    let whole = dir.path().join("whole");
+    pack(&data, &options(&whole), Watch::NONE).unwrap();
+    let expected = files(&whole);
+    let output = dir.path().join("packed");
+    // Ended after each number of looks.
+    for looks in [0, 1, 0] {
+        let left = std::sync::atomic::AtomicUsize::new(looks);
+        let end = || {
+            let order = std::sync::atomic::Ordering::Relaxed;
+            left.fetch_update(order, order, |n| n.checked_sub(1)).is_err()
+        };
+        let said = refusal(pack(&data, &options(&output), Watch::new(&|_, _, _| (), &end)));
+        assert_eq!(said, "interrupted");
+        assert!(files(&output).iter().all(|(name, bytes)| {
+            let known = expected.iter().find(|(n, _)| n == name);
+            known.is_some_and(|(_, whole)| whole == bytes)
+        }));
+    }
+    pack(&data, &options(&output), Watch::NONE).unwrap();
+    assert_eq!(files(&output), expected);
+    // A shard without its account, and one that is cut, are written anew.
+    fs::remove_file(output.join("00002.json")).unwrap();
+    fs::write(output.join("00003.tar"), "cut").unwrap();
+    let report = pack(&data, &options(&output), Watch::NONE).unwrap();
+    assert_eq!((report.kept_shards, report.shards), (3, 5));
+    assert_eq!(files(&output), expected);
+    // The folder is of these data and settings.
+    let other = PackOptions { pairs_per_shard: 8, ..options(&output) };
+    let said = refusal(pack(&data, &other, Watch::NONE));
+    assert!(said.contains("other settings"), "{said}");
+    let less = Dataset::open(&sources(&dir, 0)[..1]).unwrap();
+    let said = refusal(pack(&less, &options(&output), Watch::NONE));
+    assert!(said.contains("other data"), "{said}");
+    let said = refusal(pack(&data, &options(dir.path()), Watch::NONE));
+    assert!(said.contains("of no packing"), "{said}");
+}
+
+#[test]
+fn a_manifest_lists_each_file_once_and_finds_what_changed() {
+    let dir = tempdir().unwrap();
+    let specs = sources(&dir, 0);
+    let samples = gather(&specs).unwrap().samples;
+    let path = dir.path().join("manifest.jsonl");
+    let written = write_manifest(&path, &specs, &samples, 2, Watch::NONE).unwrap();
+    // Two lists of ten images, two images of a folder, a shard.
+    assert_eq!(written, (2 + 20 + 2 + 1, 0));
+    assert!(fs::read_to_string(&path).unwrap().contains(r#"{"path":"one/0.png","bytes":"#));
+    assert_eq!(verify_manifest(&path, 2, Watch::NONE).unwrap(), 25);
+    put(&dir, "two/4.png", picture(9));
+    let said = refusal(verify_manifest(&path, 2, Watch::NONE));
+    assert!(said.contains("two/4.png") && said.contains("manifest.jsonl"), "{said}");
+}
+
+#[test]
+fn images_that_are_one_or_look_alike_are_counted_and_leaks_are_problems() {
+    let dir = tempdir().unwrap();
+    for i in 0..12 {
+        put(&dir, &format!("train/{i}.png"), png(&scene(i, 60)).unwrap());
+        put(&dir, &format!("train/{i}.txt"), format!("scene {i}"));
+    }
+    let smaller = |seed: u64, side| {
+        png(&resize_bicubic(&scene(seed, 60), side, side, ResizeOrder::default())).unwrap()
+    };
+    put(&dir, "train/copy.png", png(&scene(3, 60)).unwrap());
+    put(&dir, "train/copy.txt", "a copy");
+    put(&dir, "train/small.png", smaller(4, 50));
+    put(&dir, "train/small.txt", "small");
+    put(&dir, "test/0.png", png(&scene(5, 60)).unwrap());
+    put(&dir, "test/1.png", smaller(6, 45));
+    put(&dir, "test/2.png", png(&scene(77, 60)).unwrap());
+    let train = spec(dir.path().join("train"));
+    let options = CheckOptions { workers: 2, ..CheckOptions::default() };
+    let report = check(&train, &options).unwrap();
+    assert_eq!((report.duplicates, report.near_duplicates), (1, 1), "{report}");
+    assert!(report.alike.contains(&"copy.png has the same bytes as 3.png".into()), "{report}");
+    assert!(report.alike.contains(&"small.png looks like 4.png".into()), "{report}");
+    assert!(report.is_clean());
+    let test = gather(&[spec(dir.path().join("test"))]).unwrap().samples;
+    let train = gather(&[train]).unwrap();
+    let report = check_against(&train, Some(&test), &options, Watch::NONE).unwrap();
+    assert_eq!((report.leaks, report.near_leaks), (1, 1), "{report}");
+    assert!(!report.is_clean());
+    assert!(report.alike.contains(&"leak: 5.png has the same bytes as 0.png".into()), "{report}");
+}
