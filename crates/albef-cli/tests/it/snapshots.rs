@@ -83,7 +83,7 @@ fn prepared() -> tempfile::TempDir {
 #[test]
 fn help_of_all_commands() {
     let dir = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 41] = [
+    let commands: [&[&str]; 40] = [
         &[],
         &["demo"],
         &["pretrain"],
