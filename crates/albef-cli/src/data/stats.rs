@@ -18,7 +18,7 @@ use crate::progress::bar;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     albef data stats list.json --image-root images --batch-size 64\n  \
-    albef data stats --config configs/Pretrain.yaml --set 'train_file=[list.json]'")]
+    albef data stats --config configs/base.yaml --set 'train_file=[list.json]'")]
 pub struct Arguments {
     /// Annotation lists, folders or tar shards.
     #[arg(required_unless_present = "config", value_parser = source())]
