@@ -94,7 +94,9 @@ async fn read_form(mut form: Multipart) -> Result<Map<String, Value>, Problem> {
         };
         if LISTS.contains(&name.as_str()) {
             let list = out.entry(name).or_insert_with(|| json!([]));
-            list.as_array_mut().map(|list| list.push(value));
+            if let Some(list) = list.as_array_mut() {
+                list.push(value);
+            }
         } else if out.insert(name.clone(), value).is_some() {
             let detail = format!("`{name}` is given twice");
             return Err(Problem::new(Code::InvalidRequest, detail));
