@@ -49,6 +49,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let (out, caption) = (a.output.display(), made.caption);
     for command in [
         format!("search \"{caption}\" {out}/data/val_scenes"),
+        format!("serve {out}/data/val_scenes"),
         format!("match {out}/data/val_style/00000.png \"a joker\""),
         format!(
             "evaluate retrieval --annotations {out}/data/val_style.json --image-root {out}/data \
