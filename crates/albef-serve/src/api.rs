@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::object::{maybe_object, object, objects};
+
 /// An image: its number in the index, or the file itself. In `multipart/form-data` a file stands in its place.
 #[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(untagged)]
@@ -39,10 +41,12 @@ pub struct EmbedRequest {
     /// The model; the first one if not given.
     pub model: Option<String>,
     /// Images.
+    #[serde(deserialize_with = "objects")]
     pub images: Vec<ImageInput>,
     /// Texts.
     pub texts: Vec<String>,
     /// Images with a text each: the fused state of `[CLS]`, not of unit length.
+    #[serde(deserialize_with = "objects")]
     pub pairs: Vec<PairInput>,
 }
 
@@ -51,6 +55,7 @@ pub struct EmbedRequest {
 #[serde(deny_unknown_fields)]
 pub struct PairInput {
     /// The image.
+    #[serde(deserialize_with = "object")]
     pub image: ImageInput,
     /// The text.
     pub text: String,
@@ -109,10 +114,13 @@ pub struct SearchRequest {
     /// What the images should show. Alone, it orders the best images by the matching head.
     pub query: Option<String>,
     /// Images that they should be like.
+    #[serde(deserialize_with = "objects")]
     pub like: Vec<ImageInput>,
     /// Texts that are added or taken away.
+    #[serde(deserialize_with = "objects")]
     pub terms: Vec<TermInput>,
     /// Which images are searched.
+    #[serde(deserialize_with = "object")]
     pub filter: FilterInput,
     /// Images of a page.
     #[schema(minimum = 1, maximum = 200)]
@@ -194,9 +202,10 @@ pub struct SearchResponse {
 #[serde(deny_unknown_fields)]
 pub struct SimilarRequest {
     /// The image.
+    #[serde(deserialize_with = "object")]
     pub image: ImageInput,
     /// Which images are searched.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub filter: FilterInput,
     /// Images of a page.
     #[serde(default = "usual_top_k")]
@@ -224,6 +233,7 @@ pub struct MatchRequest {
     #[serde(default)]
     pub model: Option<String>,
     /// The image.
+    #[serde(deserialize_with = "object")]
     pub image: ImageInput,
     /// The text.
     pub text: String,
@@ -250,13 +260,13 @@ pub struct RerankRequest {
     #[serde(default)]
     pub query: Option<String>,
     /// The query: an image.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "maybe_object")]
     pub query_image: Option<ImageInput>,
     /// Candidates that are texts.
     #[serde(default)]
     pub texts: Vec<String>,
     /// Candidates that are images.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "objects")]
     pub images: Vec<ImageInput>,
     /// Logits of the matching head instead of probabilities.
     #[serde(default)]
@@ -286,6 +296,7 @@ pub struct ClassifyRequest {
     #[serde(default)]
     pub model: Option<String>,
     /// The image.
+    #[serde(deserialize_with = "object")]
     pub image: ImageInput,
     /// The classes, in words.
     pub labels: Vec<String>,
@@ -317,6 +328,7 @@ pub struct GroundRequest {
     #[serde(default)]
     pub model: Option<String>,
     /// The image.
+    #[serde(deserialize_with = "object")]
     pub image: ImageInput,
     /// The phrase.
     pub phrase: String,
@@ -359,6 +371,7 @@ pub struct AskRequest {
     #[serde(default)]
     pub model: Option<String>,
     /// The image.
+    #[serde(deserialize_with = "object")]
     pub image: ImageInput,
     /// The question.
     pub question: String,
@@ -383,6 +396,7 @@ pub struct EntailRequest {
     #[serde(default)]
     pub model: Option<String>,
     /// The image.
+    #[serde(deserialize_with = "object")]
     pub image: ImageInput,
     /// The sentence.
     pub sentence: String,
@@ -396,8 +410,10 @@ pub struct ReasonRequest {
     #[serde(default)]
     pub model: Option<String>,
     /// The left image.
+    #[serde(deserialize_with = "object")]
     pub left: ImageInput,
     /// The right image.
+    #[serde(deserialize_with = "object")]
     pub right: ImageInput,
     /// The statement.
     pub statement: String,
@@ -446,7 +462,7 @@ pub enum EmbeddingsInput {
     /// Texts.
     Texts(Vec<String>),
     /// Images.
-    Images(Vec<ImageInput>),
+    Images(#[serde(deserialize_with = "objects")] Vec<ImageInput>),
 }
 
 /// How a feature is written.

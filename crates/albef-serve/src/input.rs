@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Code, Problem};
+use crate::object::object;
 
 /// The body of a request.
 #[derive(Debug)]
@@ -34,7 +35,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
         match kind.as_str() {
             "application/json" => {
                 let bytes = Bytes::from_request(request, state).await.map_err(of_body)?;
-                let found = serde_json::from_slice(&bytes);
+                let mut reader = serde_json::Deserializer::from_slice(&bytes);
+                let found = object(&mut reader).and_then(|found| reader.end().map(|()| found));
                 found.map(Input).map_err(|e| Problem::new(Code::InvalidRequest, e.to_string()))
             }
             "multipart/form-data" => {

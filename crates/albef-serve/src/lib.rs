@@ -26,6 +26,7 @@ mod engine;
 mod error;
 mod input;
 mod metrics;
+mod object;
 mod operations;
 mod page;
 mod queue;

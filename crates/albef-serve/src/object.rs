@@ -1,0 +1,76 @@
+//! Objects that are objects: by themselves, structures can also be read from lists of their fields, which no document
+//! of the service says.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+
+struct Strict<T>(T);
+
+struct Object<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Strict<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        object(deserializer).map(Self)
+    }
+}
+
+/// An object.
+pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<T, D::Error> {
+    d.deserialize_map(Object(PhantomData))
+}
+
+/// An object or null.
+pub fn maybe_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    d: D,
+) -> Result<Option<T>, D::Error> {
+    Ok(Option::<Strict<T>>::deserialize(d)?.map(|strict| strict.0))
+}
+
+/// A list of objects.
+pub fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Vec<T>, D::Error> {
+    Ok(Vec::<Strict<T>>::deserialize(d)?.into_iter().map(|strict| strict.0).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::api::{EmbedRequest, EmbeddingsRequest, MatchRequest, RerankRequest, SearchRequest};
+
+    #[test]
+    fn lists_are_no_objects() {
+        fn read<T: serde::de::DeserializeOwned>(text: &str) -> bool {
+            super::object::<_, T>(&mut serde_json::Deserializer::from_str(text)).is_ok()
+        }
+        assert!(read::<EmbedRequest>("{}") && !read::<EmbedRequest>("[]"));
+        assert!(read::<EmbedRequest>(r#"{"images": [{"id": 1}, {"base64": "AA=="}]}"#));
+        for wrong in
+            [r#"{"images": [[1]]}"#, r#"{"pairs": [[{"id": 1}, "a"]]}"#, r#"{"images": [1]}"#]
+        {
+            assert!(!read::<EmbedRequest>(wrong), "{wrong}");
+        }
+        assert!(read::<SearchRequest>(r#"{"query": "a", "filter": {"camera": "x"}}"#));
+        assert!(!read::<SearchRequest>(r#"{"query": "a", "filter": []}"#));
+        assert!(!read::<SearchRequest>(r#"{"query": "a", "terms": [["b", 1]]}"#));
+        assert!(read::<MatchRequest>(r#"{"image": {"id": 1}, "text": "a"}"#));
+        assert!(!read::<MatchRequest>(r#"{"image": [1], "text": "a"}"#));
+        assert!(!read::<MatchRequest>(r#"{"image": {"id": 1, "base64": ""}, "text": "a"}"#));
+        assert!(read::<RerankRequest>(r#"{"query_image": null}"#));
+        assert!(!read::<RerankRequest>(r#"{"query_image": [1]}"#));
+        assert!(read::<EmbeddingsRequest>(r#"{"input": [{"id": 1}]}"#));
+        assert!(!read::<EmbeddingsRequest>(r#"{"input": [[1]]}"#));
+    }
+}
