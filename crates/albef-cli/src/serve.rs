@@ -40,6 +40,10 @@ pub struct Arguments {
     /// Address to listen to. Any but a loopback address needs keys.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     bind: SocketAddr,
+    /// A name by which a reverse proxy on this machine is reached; may be given several times. Needs keys, as an
+    /// address of its own does.
+    #[arg(long, value_name = "NAME")]
+    host: Vec<String>,
     /// A file with a key a line, of which requests must have one (`Authorization: Bearer KEY`); or the keys
     /// themselves in `ALBEF_API_KEYS`.
     #[arg(long, value_name = "FILE")]
@@ -74,11 +78,11 @@ pub struct Arguments {
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let keys = keys(a)?;
     let loopback = a.bind.ip().is_loopback();
-    if !loopback && keys.is_empty() && !a.no_keys {
+    if (!loopback || !a.host.is_empty()) && keys.is_empty() && !a.no_keys {
         bail!(
-            "{} is no loopback address: whoever reaches it could search these images; give --keys FILE or \
-             {KEYS}, or --no-keys to answer everybody",
-            a.bind
+            "whoever reaches {} could search these images; give --keys FILE or {KEYS}, or --no-keys to answer \
+             everybody",
+            a.host.first().cloned().unwrap_or_else(|| a.bind.to_string())
         );
     }
     let (device, reader) = (a.device.open()?, a.images.own());
@@ -102,6 +106,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let mut service = Service::new(models, index, reader, limits, metrics);
     service.keys = keys;
     service.loopback = loopback;
+    service.hosts.clone_from(&a.host);
     service.threshold = a.threshold.into();
     if !a.answers.is_empty() {
         service.answers = answer_list(&a.answers)?;

@@ -66,19 +66,23 @@ pub fn check_key(keys: &Keys, headers: &HeaderMap) -> Result<()> {
 }
 
 /// Refuses requests that a page of another origin makes, and, at a loopback address, those for a host that is not
-/// this machine: by them a page could reach a service that listens to its user only.
+/// this machine or one of `hosts`: by them a page could reach a service that listens to its user only.
 ///
 /// # Errors
 /// [`Code::Forbidden`].
-pub fn check_origin(loopback: bool, headers: &HeaderMap) -> Result<()> {
+pub fn check_origin(loopback: bool, hosts: &[String], headers: &HeaderMap) -> Result<()> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let host = text(header::HOST).unwrap_or_default();
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => host,
     };
-    if loopback && !["localhost", "127.0.0.1", "[::1]", ""].contains(&name) {
-        let detail = format!("this service answers at loopback addresses, not at `{name}`");
+    let known = ["localhost", "127.0.0.1", "[::1]", ""].contains(&name)
+        || hosts.iter().any(|host| host.eq_ignore_ascii_case(name));
+    if loopback && !known {
+        let detail = format!(
+            "this service answers at loopback addresses, not at `{name}`; behind a proxy, start it with --host"
+        );
         return Err(Problem::new(Code::Forbidden, detail));
     }
     match text(header::ORIGIN) {
@@ -119,10 +123,13 @@ mod tests {
     #[test]
     fn other_pages_and_names_are_refused() {
         let passes = |loopback, entries: &[(&'static str, &'static str)]| {
-            check_origin(loopback, &headers(entries)).is_ok()
+            check_origin(loopback, &["photos.example".into()], &headers(entries)).is_ok()
         };
         assert!(passes(true, &[("host", "127.0.0.1:8080")]));
         assert!(passes(true, &[("host", "[::1]:8080"), ("origin", "http://[::1]:8080")]));
+        let proxied = [("host", "Photos.example"), ("origin", "https://Photos.example")];
+        assert!(passes(true, &proxied));
+        assert!(!passes(true, &[("host", "photos.example"), ("origin", "http://evil.example")]));
         assert!(!passes(true, &[("host", "evil.example:8080")]));
         assert!(!passes(true, &[("host", "localhost:8080"), ("origin", "http://evil.example")]));
         assert!(!passes(true, &[("host", "localhost:8080"), ("origin", "null")]));

@@ -135,6 +135,8 @@ pub struct Service {
     pub limits: Limits,
     /// Whether it listens to a loopback address.
     pub loopback: bool,
+    /// Names by which a proxy in front of a loopback address is reached.
+    pub hosts: Vec<String>,
     /// What it counts.
     pub metrics: Arc<Metrics>,
     /// Set when models have answered once.
@@ -162,6 +164,7 @@ impl Service {
             keys: Keys::default(),
             limits,
             loopback: true,
+            hosts: Vec::new(),
             metrics,
             ready: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(limits.permits)),

@@ -129,7 +129,7 @@ async fn around(State(service): State<Arc<Service>>, request: Request, next: Nex
     let operation = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let operation = operation.unwrap_or_else(|| "other".into());
     let limit = service.limits.time + service.limits.upload;
-    let mut response = match check_origin(service.loopback, request.headers()) {
+    let mut response = match check_origin(service.loopback, &service.hosts, request.headers()) {
         Err(problem) => problem.into_response(),
         Ok(()) => match tokio::time::timeout(limit, next.run(request)).await {
             Ok(response) => response,

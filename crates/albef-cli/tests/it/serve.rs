@@ -374,6 +374,19 @@ fn a_key_opens_and_nothing_else_does() {
     for closed in ["/metrics", "/v1/models", "/v1/images/1"] {
         assert_eq!(running.get(closed).code(), "unauthorized", "{closed}");
     }
+    drop(running);
+
+    // Behind a proxy that passes the name on by which it is reached.
+    let keys = file.display().to_string();
+    let running = Running::start(dir.path(), &["--host", "photos.example", "--keys", &keys]);
+    for (host, origin, status) in [
+        ("photos.example", "https://photos.example", 200),
+        ("photos.example", "https://other.example", 403),
+        ("other.example", "https://other.example", 403),
+    ] {
+        let sent = [("Host", host), ("Origin", origin), ("X-API-Key", "secret-1")];
+        assert_eq!(running.send("GET", "/v1/index", &sent, b"").status, status, "{host} {origin}");
+    }
     let page = running.get("/");
     assert!(page.headers["content-security-policy"].starts_with("default-src 'none'"));
 
