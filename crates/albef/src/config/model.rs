@@ -1,5 +1,8 @@
 //! Sizes of the model, the presets, and the `config.json` of a model folder.
 
+use std::path::Path;
+
+use albef_data::input::read_json;
 use albef_data::text::TextProcessing;
 use albef_weights::Sizes;
 use serde::{Deserialize, Serialize};
@@ -144,17 +147,27 @@ impl ModelConfig {
         Self::preset([128, 3, 4, 512, 8, 64], [128, 4, 4, 512, 2], 64)
     }
 
-    /// A preset by name.
+    /// A preset by name, or the sizes in a file like the `config.json` of a model folder, if the name ends with
+    /// `.json`.
     ///
     /// # Errors
-    /// If there is none of that name.
+    /// If there is no preset of that name; if the file cannot be read or its sizes contradict each other.
     pub fn named(name: &str) -> Result<Self> {
         match name {
             "base" => Ok(Self::base()),
             "mini" => Ok(Self::mini()),
             "nano" => Ok(Self::nano()),
-            _ => Err(Error::Config(format!("no preset `{name}`; there are base, mini and nano"))),
+            file if file.ends_with(".json") => Self::sizes_of_file(Path::new(file)),
+            _ => Err(Error::Config(format!(
+                "no preset `{name}`; there are base, mini and nano, or give a file of sizes (`sizes.json`)"
+            ))),
         }
+    }
+
+    fn sizes_of_file(path: &Path) -> Result<Self> {
+        let found: Self = read_json(path, "sizes of a model (`vision`, `text`, `embed_dim`)")?;
+        found.check()?;
+        Ok(Self { task: None, labels: Vec::new(), multi_label: false, ..found })
     }
 
     fn preset(v: [usize; 6], t: [usize; 5], embed_dim: usize) -> Self {

@@ -77,7 +77,7 @@ impl Task for Pretrain {
 section! {
     /// Sizes and starting weights.
     pub struct InitConfig: "Model" {
-        /// sizes: `base` (the paper's), `mini` or `nano`
+        /// sizes: `base` (the paper's), `mini`, `nano`, or a file like the `config.json` of a model (`sizes.json`)
         preset: String = "base".into();
         /// width of the joint space, if not the preset's
         embed_dim: Option<usize> = None;
@@ -146,7 +146,7 @@ impl PretrainConfig {
     /// If sizes contradict each other.
     pub fn model(&self) -> Result<ModelConfig> {
         let init = &self.init;
-        let mut model = ModelConfig::named(&init.preset)?;
+        let mut model = ModelConfig::named(&init.preset).map_err(Error::of_key("preset"))?;
         if let Some(res) = self.train.image.image_res {
             model.vision.image_res = res;
         }
@@ -320,6 +320,7 @@ impl TaskConfig for PretrainConfig {
     }
 
     fn model_name(&self) -> String {
-        format!("ALBEF `{}`", self.init.preset)
+        let preset = Path::new(&self.init.preset).file_stem().map(|name| name.to_string_lossy());
+        format!("ALBEF `{}`", preset.unwrap_or_default())
     }
 }
