@@ -13,9 +13,15 @@ use crate::train::{Progress, interruptible};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Minutes of training.
+    /// Minutes of training; the task is chosen such that most searches come out right on this machine.
     #[arg(long, default_value_t = 6.0)]
     minutes: f64,
+    /// Steps of training instead: equal steps and seeds give equal results.
+    #[arg(long, conflicts_with = "minutes")]
+    steps: Option<u64>,
+    /// Things that are shown, 8 to 160; chosen by the number of steps if not given.
+    #[arg(long)]
+    concepts: Option<usize>,
     /// Folder for data, run, model and report.
     #[arg(long, default_value = "albef-demo")]
     output: PathBuf,
@@ -25,7 +31,14 @@ pub struct Arguments {
 }
 
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
-    let options = Options { minutes: a.minutes, output: a.output.clone(), seed: a.seed };
+    let options = Options {
+        minutes: a.minutes,
+        steps: a.steps,
+        concepts: a.concepts,
+        output: a.output.clone(),
+        seed: a.seed,
+        shipped: albef::default_model(),
+    };
     let (started, folder) = (Instant::now(), a.output.join("run"));
     let (mut progress, trials) = (Progress::new(&folder, "cpu"), ProgressBar::new(0));
     let made = demonstrate(&options, &interruptible(), &mut |event| match event {
@@ -43,7 +56,8 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let Some(made) = made? else { return Ok(ExitStatus::No) };
     say!("{}", made.report.display())?;
     let seconds = started.elapsed().as_secs_f64();
-    eprintln!("\ndone in {seconds:.0} s; the report is {}\nnext:", made.report.display());
+    eprintln!("\ndone in {seconds:.0} s; the report is {}", made.report.display());
+    eprintln!("the same again, on any machine: albef demo {}\nnext:", made.repeat);
     // As it was called, so that the commands can be pasted.
     let program = std::env::args().next().unwrap_or_else(|| "albef".into());
     let (out, caption) = (a.output.display(), made.caption);

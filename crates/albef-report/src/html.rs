@@ -26,6 +26,19 @@ pub struct SearchResult {
     pub caption: String,
 }
 
+/// The right image of a search that did not show it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    /// The image as a PNG file.
+    pub png: Vec<u8>,
+    /// Where it came, from 1; `None` if it was no candidate.
+    pub place: Option<usize>,
+    /// Candidates.
+    pub of: usize,
+    /// What it shows.
+    pub caption: String,
+}
+
 /// A search and what it found, best first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SearchExample {
@@ -33,6 +46,8 @@ pub struct SearchExample {
     pub query: String,
     /// The images.
     pub results: Vec<SearchResult>,
+    /// The right image, if it is not among them.
+    pub wanted: Option<Wanted>,
 }
 
 /// The page.
@@ -115,6 +130,7 @@ tr:first-child th { border-top: 0 } th:first-child, td:first-child { text-align:
 figure img { width: 100%; border-radius: .35rem; border: 3px solid var(--line); image-rendering: auto }
 figure.right img { border-color: var(--good) } figure.wrong img { border-style: dashed; border-color: var(--bad) }
 figcaption { font-size: .78rem; line-height: 1.3; color: var(--soft) }
+figure.wanted { margin-left: auto } figure.wanted img { border-color: var(--soft) }
 figcaption b { color: var(--ink) } .right b { color: var(--good) } .wrong b { color: var(--bad) }
 ";
 
@@ -137,6 +153,39 @@ impl Report {
                     write!(out, "<div><dt>{}</dt><dd>{}</dd></div>", escape(name), escape(value));
             }
             out.push_str("</dl>\n");
+        }
+        if !self.searches.is_empty() {
+            out.push_str("<h2>Searches</h2>\n");
+        }
+        for search in &self.searches {
+            let query = escape(&search.query);
+            let _ = write!(out, "<div class=\"search\"><p>“{query}”</p><div class=\"hits\">");
+            for hit in &search.results {
+                let (class, mark) =
+                    if hit.correct { ("right", "✓ right") } else { ("wrong", "✗ wrong") };
+                let caption = escape(&hit.caption);
+                let _ = write!(
+                    out,
+                    "<figure class=\"{class}\"><img alt=\"{caption}\" src=\"{}\"><figcaption>\
+                     <b>{mark}</b> {:.2}<br>{caption}</figcaption></figure>",
+                    data_uri(&hit.png),
+                    hit.score
+                );
+            }
+            if let Some(wanted) = &search.wanted {
+                let caption = escape(&wanted.caption);
+                let place = match wanted.place {
+                    Some(place) => format!("came {place}. of {}", wanted.of),
+                    None => format!("not among {} candidates", wanted.of),
+                };
+                let _ = write!(
+                    out,
+                    "<figure class=\"wanted\"><img alt=\"{caption}\" src=\"{}\"><figcaption>\
+                     <b>looked for</b> {place}<br>{caption}</figcaption></figure>",
+                    data_uri(&wanted.png)
+                );
+            }
+            out.push_str("</div></div>\n");
         }
         if !self.curves.is_empty() {
             let _ = writeln!(out, "<h2>Training</h2><div class=\"curves\">{}</div>", self.curves);
@@ -167,26 +216,6 @@ impl Report {
             }
             out.push_str("</table></div>\n");
         }
-        if !self.searches.is_empty() {
-            out.push_str("<h2>Searches</h2>\n");
-        }
-        for search in &self.searches {
-            let query = escape(&search.query);
-            let _ = write!(out, "<div class=\"search\"><p>“{query}”</p><div class=\"hits\">");
-            for hit in &search.results {
-                let (class, mark) =
-                    if hit.correct { ("right", "✓ right") } else { ("wrong", "✗ wrong") };
-                let caption = escape(&hit.caption);
-                let _ = write!(
-                    out,
-                    "<figure class=\"{class}\"><img alt=\"{caption}\" src=\"{}\"><figcaption>\
-                     <b>{mark}</b> {:.2}<br>{caption}</figcaption></figure>",
-                    data_uri(&hit.png),
-                    hit.score
-                );
-            }
-            out.push_str("</div></div>\n");
-        }
         for note in &self.notes {
             let _ = write!(out, "<p class=\"sub\">{}</p>", escape(note));
         }
@@ -210,7 +239,11 @@ mod tests {
         };
         let page = Report {
             title: hostile.into(),
-            searches: vec![SearchExample { query: hostile.into(), results: vec![result] }],
+            searches: vec![SearchExample {
+                query: hostile.into(),
+                results: vec![result],
+                wanted: None,
+            }],
             ..Report::default()
         }
         .to_html();

@@ -13,7 +13,7 @@ mod tensorboard;
 pub use compare::{Difference, Draw, Named, Side, Test, compare};
 pub use comparison::Comparison;
 pub use curves::{Series, curve_panels, curves_svg};
-pub use html::{Report, SearchExample, SearchResult, Table, data_uri, escape};
+pub use html::{Report, SearchExample, SearchResult, Table, Wanted, data_uri, escape};
 pub use jsonl::JsonLines;
 pub use outcomes::{Column, Kind, Outcome, OutcomeSet, Outcomes, OutcomesError};
 pub use stats::{

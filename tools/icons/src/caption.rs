@@ -149,12 +149,6 @@ impl Name {
     pub fn words(&self) -> String {
         self.stem.join(" ").to_lowercase()
     }
-
-    /// With the style behind it, if there is one.
-    fn with_style(&self) -> Option<String> {
-        let style = self.style.join(" ").replace("two tone", "two-tone");
-        (!style.is_empty()).then(|| format!("{} {style}", self.words()))
-    }
 }
 
 /// "a" or "an", by the first letter; "user" and the like are spoken with a consonant.
@@ -175,9 +169,11 @@ const SENTENCES: [&str; 6] = [
     "a symbol for {}",
 ];
 
-/// The captions of an icon for training: its words, with an article, in a sentence, with its style, under its other
-/// names, with its category.
-pub fn captions(name: &Name, others: &[String], category: Option<&str>, draw: u64) -> Vec<String> {
+/// The captions of an icon for training: its words, with an article, in a sentence, and under its other names.
+///
+/// Style and category are not among them. Which sets declare them can be told from how an icon is drawn, so that a
+/// model would learn to tell sets by the form of captions, long before it learns what is drawn.
+pub fn captions(name: &Name, others: &[String], draw: u64) -> Vec<String> {
     let words = name.words();
     let with_article = format!("{} {words}", article(&words));
     let sentence = SENTENCES[(draw % SENTENCES.len() as u64) as usize];
@@ -186,10 +182,8 @@ pub fn captions(name: &Name, others: &[String], category: Option<&str>, draw: u6
         with_article.clone(),
         sentence.replace("{a}", &with_article).replace("{}", &words),
     ];
-    found.extend(name.with_style());
     // The first ones: some sets list dozens of spellings.
     found.extend(others.iter().take(3).cloned());
-    found.extend(category.map(|c| format!("{words}, {}", c.to_lowercase())));
     let mut seen = std::collections::BTreeSet::new();
     found.retain(|c| seen.insert(c.clone()));
     found
@@ -245,11 +239,7 @@ mod tests {
 
     #[test]
     fn captions_are_distinct_and_begin_with_the_words() {
-        let found =
-            captions(&plain("apple-filled"), &["fruit".into(), "apple".into()], Some("Food"), 0);
-        assert_eq!(
-            found,
-            ["apple", "an apple", "an icon of an apple", "apple filled", "fruit", "apple, food"]
-        );
+        let found = captions(&plain("apple-filled"), &["fruit".into(), "apple".into()], 0);
+        assert_eq!(found, ["apple", "an apple", "an icon of an apple", "fruit"]);
     }
 }

@@ -1,6 +1,6 @@
 //! The corpus: what is drawn, which drawings are kept apart, and the files.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
@@ -32,13 +32,11 @@ impl Drawn {
 
     fn record(&self) -> Value {
         let words = self.icon.parts.words();
-        let captions = caption::captions(
-            &self.icon.parts,
-            &self.icon.others,
-            self.icon.category.as_deref(),
-            hash(&self.key()),
-        );
-        json!({"caption": captions, "image_id": words, "set": self.set, "name": self.icon.name})
+        let captions = caption::captions(&self.icon.parts, &self.icon.others, hash(&self.key()));
+        json!({
+            "caption": captions, "image_id": words, "set": self.set, "name": self.icon.name,
+            "style": self.icon.parts.style.join(" "), "category": self.icon.category,
+        })
     }
 }
 
@@ -194,27 +192,39 @@ fn keep_apart(
     });
 }
 
-/// The shards of the training side, in an order drawn by hash.
+/// The shards of the training side, each group in an order drawn by hash: `common` shows what several sets draw, `rare`
+/// what few do.
 fn write_train(train: &[Drawn], folder: &Path, o: &Options) -> Result<Vec<(String, Value)>> {
-    let mut order: Vec<(u64, &Drawn, u32)> = train
-        .iter()
-        .flat_map(|d| (0..o.looks).map(move |look| (hash(&format!("{} {look}", d.key())), d, look)))
-        .collect();
-    order.sort_by_key(|(h, d, look)| (*h, d.key(), *look));
+    let mut drawn_by: HashMap<String, BTreeSet<&str>> = HashMap::new();
+    for d in train {
+        drawn_by.entry(d.icon.parts.words()).or_default().insert(&d.set);
+    }
+    let is_common =
+        |d: &Drawn| drawn_by.get(&d.icon.parts.words()).is_some_and(|sets| sets.len() >= o.common);
     fs::create_dir_all(folder.join("train"))?;
     let mut files = Vec::new();
-    for (number, samples) in order.chunks(o.shard.max(1)).enumerate() {
-        let name = format!("train/icons-{number:05}.tar");
-        let images = draw_looks(samples, o);
-        let mut tar = tar::Builder::new(File::create(folder.join(&name))?);
-        for (place, ((_, drawn, _), png)) in samples.iter().zip(images).enumerate() {
-            let key = format!("{:09}", number * o.shard + place);
-            append(&mut tar, &format!("{key}.png"), &png?)?;
-            append(&mut tar, &format!("{key}.json"), drawn.record().to_string().as_bytes())?;
+    for (group, common) in [("common", true), ("rare", false)] {
+        let mut order: Vec<(u64, &Drawn, u32)> = train
+            .iter()
+            .filter(|d| is_common(d) == common)
+            .flat_map(|d| {
+                (0..o.looks).map(move |look| (hash(&format!("{} {look}", d.key())), d, look))
+            })
+            .collect();
+        order.sort_by_key(|(h, d, look)| (*h, d.key(), *look));
+        for (number, samples) in order.chunks(o.shard.max(1)).enumerate() {
+            let name = format!("train/{group}-{number:05}.tar");
+            let images = draw_looks(samples, o);
+            let mut tar = tar::Builder::new(File::create(folder.join(&name))?);
+            for (place, ((_, drawn, _), png)) in samples.iter().zip(images).enumerate() {
+                let key = format!("{:09}", number * o.shard + place);
+                append(&mut tar, &format!("{key}.png"), &png?)?;
+                append(&mut tar, &format!("{key}.json"), drawn.record().to_string().as_bytes())?;
+            }
+            tar.into_inner()?.sync_all()?;
+            files.push(described(folder, name, samples.len())?);
         }
-        tar.into_inner()?.sync_all()?;
-        files.push(described(folder, name, samples.len())?);
-        eprintln!("shard {number}: {} samples", samples.len());
+        eprintln!("{group}: {} samples", order.len());
     }
     Ok(files)
 }

@@ -50,6 +50,9 @@ const UNNAMED: [&str; 12] = [
     "whh",
 ];
 
+/// Last words of emoji that come in several skin tones.
+const TONES: [&str; 3] = ["medium", "dark", "light"];
+
 const LOGOS: &str = "Logos";
 const FLAGS: [&str; 4] = ["cif", "circle-flags", "flag", "flagpack"];
 
@@ -113,7 +116,9 @@ pub fn unwanted(words: &[String], category: Option<&str>, brands: bool) -> bool 
         && ["letter", "alphabet", "alpha", "number", "numeric", "circle", "square", "roman"]
             .contains(&&*words[0])
         && words[1].chars().count() == 1;
-    let tone = has("skin") && has("tone");
+    // "artist medium dark" is the drawing "artist" in another skin tone.
+    let tone = has("skin") && has("tone")
+        || words.len() > 1 && TONES.iter().any(|tone| words.last().is_some_and(|w| w == tone));
     let category = category.unwrap_or_default().to_lowercase();
     let branded = ["brand", "logo", "flags"].iter().any(|name| category.contains(name))
         || has("brand")
@@ -162,6 +167,7 @@ mod tests {
             "u1faab small",
             "flag fr",
             "hand medium skin tone",
+            "artist medium dark",
             "1 2",
         ] {
             assert!(unwanted(&words(name), None, false), "{name}");

