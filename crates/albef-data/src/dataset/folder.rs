@@ -16,7 +16,8 @@ use crate::input::{Encoding, decode_text};
 use crate::names;
 
 /// How the names of images end.
-pub(super) const ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "jfif"];
+pub(super) const ENDINGS: [&str; 9] =
+    ["jpg", "jpeg", "png", "webp", "gif", "bmp", "jfif", "tif", "tiff"];
 
 /// Reads `captions.jsonl`, `captions.csv` or the `.txt` beside each image; an image without
 /// captions is kept, for searching. A folder of nothing but archives gives their samples.

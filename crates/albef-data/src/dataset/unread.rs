@@ -7,7 +7,7 @@ use std::path::Path;
 use super::folder::is_picture;
 use super::sample::Skipped;
 use crate::error::{ImageError, ImageErrorKind as Kind};
-use crate::image::{Content, HEAD, content, unread};
+use crate::image::{Content, Format, HEAD, content, unread};
 
 /// Endings of files that lie beside images and are none, so that they need not be opened.
 const OTHERS: [&str; 22] = [
@@ -57,9 +57,9 @@ pub fn looks(path: &Path) -> Looks {
         return Looks::Other;
     }
     match (head(path).map(|h| content(&h)), unread(extension)) {
-        (Some(Content::Image(_)), _) => Looks::Image,
         // Most raw formats are TIFF inside.
-        (Some(Content::Unread("TIFF")), Some("RAW")) => Looks::Unread("RAW"),
+        (Some(Content::Image(Format::Tiff)), Some("RAW")) => Looks::Unread("RAW"),
+        (Some(Content::Image(_)), _) => Looks::Image,
         (Some(Content::Unread(format)), _) | (_, Some(format)) => Looks::Unread(format),
         _ => Looks::Other,
     }

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use image::metadata::Orientation;
 use image::{
-    DynamicImage, ImageDecoder, ImageError as Fault, ImageFormat, ImageReader, Limits, RgbaImage,
+    DynamicImage, ImageDecoder, ImageError as Fault, ImageFormat, ImageReader, Limits,
+    RgbImage as RgbImageOfDecoder, RgbaImage,
 };
 
 use super::background::Background;
@@ -103,7 +104,7 @@ fn classify(fault: &Fault, format: Format) -> ImageError {
     error(kind, text)
 }
 
-/// Decodes JPEG, PNG, WebP, GIF (first frame) or BMP, told apart by content.
+/// Decodes JPEG, PNG, WebP, GIF (first frame), BMP or TIFF (first page), told apart by content.
 ///
 /// # Errors
 /// Says which class of error it is; never panics, whatever the bytes.
@@ -161,13 +162,18 @@ fn known_picture(
         Format::Jpeg => decoded(ImageFormat::Jpeg, format, &header, options)?,
         Format::WebP => decoded(ImageFormat::WebP, format, &header, options)?,
         Format::Bmp => decoded(ImageFormat::Bmp, format, &header, options)?,
+        Format::Tiff => decoded(ImageFormat::Tiff, format, &header, options)?,
     };
+    if let Some(palette) = &header.palette {
+        picture = in_colors(picture, palette);
+    }
     let orientation = header.orientation.unwrap_or(Orientation::NoTransforms);
-    if options.exif_orientation {
+    // Pillow turns a TIFF as it loads it; the orientation of other formats is left to the caller.
+    if options.exif_orientation || format == Format::Tiff {
         picture.apply_orientation(orientation);
     }
     let notes = ImageNotes {
-        oriented: orientation != Orientation::NoTransforms,
+        oriented: orientation != Orientation::NoTransforms && format != Format::Tiff,
         transparent: false,
         animated: header.animated,
     };
@@ -178,7 +184,12 @@ fn known_picture(
 
 /// Height and width of an encoded image, from its header.
 pub(crate) fn image_size(bytes: &[u8]) -> Result<(usize, usize), ImageError> {
-    let header = header::read(sniff::format(bytes)?, bytes)?;
+    let format = sniff::format(bytes)?;
+    let mut header = header::read(format, bytes)?;
+    let turned = header.orientation.is_some_and(|o| o.to_exif() >= 5);
+    if format == Format::Tiff && turned {
+        std::mem::swap(&mut header.width, &mut header.height);
+    }
     let side = |pixels: u64| {
         usize::try_from(pixels).map_err(|_| error(Kind::TooLarge, format!("{pixels} pixels")))
     };
@@ -230,6 +241,16 @@ fn decoded(
         }
         _ => Ok(image),
     }
+}
+
+/// The colors that gray values stand for.
+fn in_colors(indices: DynamicImage, palette: &[[u8; 3]; 256]) -> DynamicImage {
+    let gray = indices.into_luma8();
+    let mut colors = RgbImageOfDecoder::new(gray.width(), gray.height());
+    for (to, from) in colors.pixels_mut().zip(gray.pixels()) {
+        to.0 = palette[usize::from(from.0[0])];
+    }
+    DynamicImage::ImageRgb8(colors)
 }
 
 /// A frame on its canvas, which is transparent black.

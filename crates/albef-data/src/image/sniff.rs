@@ -17,6 +17,8 @@ pub(crate) enum Format {
     Gif,
     /// BMP.
     Bmp,
+    /// TIFF.
+    Tiff,
 }
 
 impl Format {
@@ -28,6 +30,7 @@ impl Format {
             Self::WebP => "WebP",
             Self::Gif => "GIF",
             Self::Bmp => "BMP",
+            Self::Tiff => "TIFF",
         }
     }
 }
@@ -44,9 +47,8 @@ pub(crate) enum Content {
 }
 
 /// How the names of images end that are not read, and what they are.
-const UNREAD: [(&str, &[&str]); 15] = [
+const UNREAD: [(&str, &[&str]); 14] = [
     ("HEIC", &["heic", "heif", "hif"]),
-    ("TIFF", &["tif", "tiff"]),
     ("AVIF", &["avif"]),
     ("JPEG XL", &["jxl"]),
     ("JPEG 2000", &["jp2", "j2k", "jpx", "jpf"]),
@@ -85,7 +87,9 @@ pub(crate) fn content(head: &[u8]) -> Content {
         () if starts(b"BM") && at(15, &[0, 0, 0]) => Image(Format::Bmp),
         () if at(4, b"ftyp") => media(head).map_or(Content::Other, Unread),
         () if starts(b"II*\0") && at(8, b"CR") => Unread("RAW"),
-        () if [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"].iter().any(|m| starts(*m)) => Unread("TIFF"),
+        () if [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"].iter().any(|m| starts(*m)) => {
+            Image(Format::Tiff)
+        }
         () if starts(&[0xff, 0x0a]) || at(4, b"JXL \r\n\x87\n") => Unread("JPEG XL"),
         () if at(4, b"jP  \r\n\x87\n") || starts(&[0xff, 0x4f, 0xff, 0x51]) => Unread("JPEG 2000"),
         () if starts(b"FUJIFILMCCD-RAW") || starts(b"IIRO") || starts(b"IIU\0") => Unread("RAW"),
@@ -149,7 +153,7 @@ pub(super) fn format(bytes: &[u8]) -> Result<Format, ImageError> {
 fn other(bytes: &[u8]) -> String {
     let head = &bytes[..bytes.len().min(HEAD)];
     FileKind::of(head, bytes.len() as u64).map_or_else(
-        || "not JPEG, PNG, WebP, GIF or BMP".into(),
+        || "not JPEG, PNG, WebP, GIF, BMP or TIFF".into(),
         |kind| kind.instead_of("an image"),
     )
 }
@@ -167,8 +171,6 @@ mod tests {
             (b"\0\0\0\x18ftypavif\0\0\0\0mif1avif", "AVIF"),
             (b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom", "RAW"),
             (b"II*\0\x10\0\0\0CR\x02\0", "RAW"),
-            (b"II*\0\x08\0\0\0\0\0\0\0", "TIFF"),
-            (b"MM\0*\0\0\0\x08", "TIFF"),
             (b"\xff\x0a\xfa\x1f", "JPEG XL"),
             (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
             (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
@@ -185,8 +187,8 @@ mod tests {
             assert_eq!(content(head), Content::Other, "{}", head.escape_ascii());
         }
         assert_eq!(
-            (unread("HEIC"), unread("Tif"), unread("png")),
-            (Some("HEIC"), Some("TIFF"), None)
+            (unread("HEIC"), unread("NEF"), unread("tif")),
+            (Some("HEIC"), Some("RAW"), None)
         );
     }
 

@@ -9,6 +9,7 @@ use albef_data::dataset::{CheckOptions, Dataset, SourceSpec, check, read_source,
 use albef_data::error::ImageErrorKind as Kind;
 
 const HEIC: &[u8] = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic";
+const JPEG_2000: &[u8] = b"\0\0\0\x0cjP  \r\n\x87\n";
 const TIFF: &[u8] = b"II*\0\x08\0\0\0\0\0\0\0";
 
 fn png() -> Vec<u8> {
@@ -34,7 +35,7 @@ fn images_of_other_formats_in_a_folder_are_counted_by_format() {
         ("no-extension-heic", HEIC),
         ("png-named.HEIC", &png),
         ("raw.NEF", TIFF),
-        ("scan.tif", TIFF),
+        ("scan.jp2", JPEG_2000),
         ("broken.avif", b""),
         ("notes.md", b"# notes"),
         ("clip.mp4", b"\0\0\0\x18ftypisom\0\0\0\0isomavc1"),
@@ -50,7 +51,7 @@ fn images_of_other_formats_in_a_folder_are_counted_by_format() {
     assert_eq!(contents.samples[0].captions, ["a dog"]);
     assert_eq!(
         unread_formats(&contents.left_out).unwrap(),
-        "7 files that look like images are of a kind that is not read (HEIC 4, AVIF 1, RAW 1, TIFF 1)"
+        "7 files that look like images are of a kind that is not read (HEIC 4, AVIF 1, RAW 1, JPEG 2000 1)"
     );
     let report = check(&spec(dir.path()), &CheckOptions::default()).unwrap();
     assert_eq!((report.samples, report.unread, report.left_out), (3, 7, 0));
@@ -83,9 +84,11 @@ fn a_path_is_an_image_by_its_content() {
     }
     let error = read_source(&spec(&dir.path().join("none.heic"))).unwrap_err().to_string();
     assert!(error.contains("not found"), "{error}");
-    for (name, bytes, format) in
-        [("x.heic", HEIC, "HEIC"), ("no-extension", HEIC, "HEIC"), ("y.tif", TIFF, "TIFF")]
-    {
+    for (name, bytes, format) in [
+        ("x.heic", HEIC, "HEIC"),
+        ("no-extension", HEIC, "HEIC"),
+        ("y.jp2", JPEG_2000, "JPEG 2000"),
+    ] {
         let path = at(name, bytes);
         let error = read_source(&spec(&path)).unwrap_err().to_string();
         assert!(error.contains(&format!("{format} is not supported")), "{error}");

@@ -203,7 +203,9 @@ fn a_size_beyond_the_limits_is_refused_by_the_header() {
     }
     let small = DecodeOptions { max_pixels: 100, ..options };
     assert!(refused(11, 10, &small).detail.ends_with("11 x 10 pixels, limit 100"));
-    for name in ["baseline.jpg", "rgb.png", "p.gif", "lossy.webp", "anim_off.webp", "rgb.bmp"] {
+    for name in
+        ["baseline.jpg", "rgb.png", "p.gif", "lossy.webp", "anim_off.webp", "rgb.bmp", "t_rgb.tif"]
+    {
         assert_eq!(decode(&bytes_of(name), &small).unwrap_err().kind, Kind::TooLarge, "{name}");
     }
 }

@@ -265,7 +265,7 @@ fn shard() -> Vec<u8> {
         ("d/1.jpg", &[7; 700]),
         ("d/1.txt", b"one\ntwo\n"),
         (&long, b"x"),
-        ("3.tif", b"y"),
+        ("3.jp2", b"y"),
     ] {
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);

@@ -122,7 +122,7 @@ fn what_forms_no_sample_is_counted_and_named() {
         ("0.jpg", &second),
         ("0.json", words),
         ("0.json", br#"{"caption": "a cat"}"#),
-        ("1.tif", &first),
+        ("1.jp2", &first),
         ("1.json", words),
         ("2.json", words),
         ("a.b.png", &first),
@@ -136,7 +136,7 @@ fn what_forms_no_sample_is_counted_and_named() {
     let expected = [
         ("0.jpg", ImageErrorKind::Repeated),
         ("0.json", ImageErrorKind::Repeated),
-        ("1.tif", ImageErrorKind::UnknownFormat),
+        ("1.jp2", ImageErrorKind::UnknownFormat),
         ("2.json", ImageErrorKind::NotFound),
         ("a.b.png", ImageErrorKind::UnknownFormat),
         ("README", ImageErrorKind::UnknownFormat),
@@ -147,7 +147,7 @@ fn what_forms_no_sample_is_counted_and_named() {
     let path = dir.path().join("x.tar");
     let report = check(&spec(&path), &CheckOptions::default()).unwrap();
     assert_eq!((report.samples, report.left_out, report.problems.len()), (1, 7, 7));
-    assert!(!report.is_clean() && report.problems[2].contains("x.tar: 1.tif"));
+    assert!(!report.is_clean() && report.problems[2].contains("x.tar: 1.jp2"));
     let folder = check(&spec(dir.path()), &CheckOptions::default()).unwrap();
     assert_eq!(folder.left_out, 7);
     let data = Dataset::open(&[spec(&path)]).unwrap();

@@ -6,6 +6,7 @@ mod exif;
 mod gif;
 mod jpeg;
 mod png;
+mod tiff;
 mod webp;
 
 use std::borrow::Cow;
@@ -30,6 +31,8 @@ pub(super) struct Header<'a> {
     pub bytes: Cow<'a, [u8]>,
     /// Where on its canvas the bytes' image belongs, if not at the top left corner or not all of it.
     pub frame: Option<[usize; 2]>,
+    /// The colors that gray values stand for.
+    pub palette: Option<tiff::Palette>,
 }
 
 /// Reads the structure of a file.
@@ -40,6 +43,7 @@ pub(super) fn read(format: Format, bytes: &[u8]) -> Result<Header<'_>, ImageErro
         Format::WebP => webp::read(bytes),
         Format::Gif => gif::read(bytes),
         Format::Bmp => bmp::read(bytes),
+        Format::Tiff => tiff::read(bytes),
     }
 }
 
