@@ -71,6 +71,11 @@ pub(crate) fn report(
         tables: vec![table],
         searches,
         notes: vec![
+            format!(
+                "To search these images yourself: albef serve {out}/data/val_scenes --model {out}/run/model, then open \
+                 http://127.0.0.1:8080.",
+                out = a.output.display()
+            ),
             "“pixels” is the share of images whose nearest training image, compared pixel by \
              pixel, shows the same thing: what looking alike alone achieves. For scenes it is not \
              defined, since no training image shows the same pair."
