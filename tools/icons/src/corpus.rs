@@ -192,39 +192,58 @@ fn keep_apart(
     });
 }
 
-/// The shards of the training side, each group in an order drawn by hash: `common` shows what several sets draw, `rare`
-/// what few do.
+/// How many sets must draw a thing for it to be in a group, from the easiest group on.
+const GROUPS: [(&str, usize); 3] = [("frequent", 12), ("common", 3), ("rare", 1)];
+
+/// The shards of the training side, each group in an order drawn by hash: by how many sets draw a thing, and apart
+/// from that the drawings as they are (`plain`) and in other colors and weights (`varied`).
 fn write_train(train: &[Drawn], folder: &Path, o: &Options) -> Result<Vec<(String, Value)>> {
     let mut drawn_by: HashMap<String, BTreeSet<&str>> = HashMap::new();
     for d in train {
         drawn_by.entry(d.icon.parts.words()).or_default().insert(&d.set);
     }
-    let is_common =
-        |d: &Drawn| drawn_by.get(&d.icon.parts.words()).is_some_and(|sets| sets.len() >= o.common);
+    let group_of = |d: &Drawn| {
+        let sets = drawn_by.get(&d.icon.parts.words()).map_or(1, BTreeSet::len);
+        GROUPS.iter().position(|(_, least)| sets >= *least)
+    };
     fs::create_dir_all(folder.join("train"))?;
     let mut files = Vec::new();
-    for (group, common) in [("common", true), ("rare", false)] {
-        let mut order: Vec<(u64, &Drawn, u32)> = train
-            .iter()
-            .filter(|d| is_common(d) == common)
-            .flat_map(|d| {
-                (0..o.looks).map(move |look| (hash(&format!("{} {look}", d.key())), d, look))
-            })
-            .collect();
-        order.sort_by_key(|(h, d, look)| (*h, d.key(), *look));
-        for (number, samples) in order.chunks(o.shard.max(1)).enumerate() {
-            let name = format!("train/{group}-{number:05}.tar");
-            let images = draw_looks(samples, o);
-            let mut tar = tar::Builder::new(File::create(folder.join(&name))?);
-            for (place, ((_, drawn, _), png)) in samples.iter().zip(images).enumerate() {
-                let key = format!("{:09}", number * o.shard + place);
-                append(&mut tar, &format!("{key}.png"), &png?)?;
-                append(&mut tar, &format!("{key}.json"), drawn.record().to_string().as_bytes())?;
-            }
-            tar.into_inner()?.sync_all()?;
-            files.push(described(folder, name, samples.len())?);
+    for (number, (group, _)) in GROUPS.iter().enumerate() {
+        let members: Vec<&Drawn> = train.iter().filter(|d| group_of(d) == Some(number)).collect();
+        for (looks, kind) in [(0..1, "plain"), (1..o.looks.max(1), "varied")] {
+            let mut order: Vec<(u64, &Drawn, u32)> = members
+                .iter()
+                .flat_map(|d| {
+                    let d = *d;
+                    looks.clone().map(move |look| (hash(&format!("{} {look}", d.key())), d, look))
+                })
+                .collect();
+            order.sort_by_key(|(h, d, look)| (*h, d.key(), *look));
+            files.extend(write_shards(&order, &format!("train/{group}-{kind}"), folder, o)?);
+            eprintln!("{group}, {kind}: {} samples", order.len());
         }
-        eprintln!("{group}: {} samples", order.len());
+    }
+    Ok(files)
+}
+
+fn write_shards(
+    order: &[(u64, &Drawn, u32)],
+    name: &str,
+    folder: &Path,
+    o: &Options,
+) -> Result<Vec<(String, Value)>> {
+    let mut files = Vec::new();
+    for (number, samples) in order.chunks(o.shard.max(1)).enumerate() {
+        let name = format!("{name}-{number:05}.tar");
+        let images = draw_looks(samples, o);
+        let mut tar = tar::Builder::new(File::create(folder.join(&name))?);
+        for (place, ((_, drawn, _), png)) in samples.iter().zip(images).enumerate() {
+            let key = format!("{:09}", number * o.shard + place);
+            append(&mut tar, &format!("{key}.png"), &png?)?;
+            append(&mut tar, &format!("{key}.json"), drawn.record().to_string().as_bytes())?;
+        }
+        tar.into_inner()?.sync_all()?;
+        files.push(described(folder, name, samples.len())?);
     }
     Ok(files)
 }

@@ -42,9 +42,6 @@ pub struct Options {
     /// Drawings of one thing that a set may give to training, in different styles
     #[arg(long, default_value_t = 3)]
     pub styles: usize,
-    /// Sets that must draw a thing for it to be common; the shards of rarer things are separate
-    #[arg(long, default_value_t = 3)]
-    pub common: usize,
     /// Images of the gallery of a validation or test set; each shows something else
     #[arg(long, default_value_t = 400)]
     pub gallery: usize,
