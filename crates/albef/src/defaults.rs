@@ -142,6 +142,13 @@ impl ModelDefaults {
         Ok(path)
     }
 
+    /// What of them may hold for other weights in the same folder: all but what was measured.
+    #[must_use]
+    pub fn for_other_weights(&self) -> Self {
+        let Self { about, templates, background, .. } = self.clone();
+        Self { about, templates, background, ..Self::default() }
+    }
+
     /// The templates with a text in the place of `{}`; the text itself where there are no templates.
     #[must_use]
     pub fn filled(&self, text: &str) -> Vec<String> {
@@ -231,6 +238,27 @@ mod tests {
             .unwrap();
         let text = std::fs::read_to_string(path).unwrap();
         assert_eq!(text, "{\n  \"match_threshold\": 0.5\n}\n");
+    }
+
+    #[test]
+    fn what_was_measured_goes_with_the_weights() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = ModelConfig::nano();
+        let schema = crate::task::TaskRef::pretrain().schema(&config);
+        let params = crate::init::fresh_params(&schema, 0.07, 3, &crate::params::cpu()).unwrap();
+        let save = || {
+            let keep_as = albef_weights::KeepAs::Same;
+            crate::checkpoint::save_model_folder(dir.path(), &config, &params, "a\n", "", keep_as)
+                .unwrap();
+        };
+        save();
+        assert!(!dir.path().join(ModelDefaults::FILE).exists());
+        let background = Some(Background::WHITE);
+        let all = ModelDefaults { match_threshold: Some(0.3), background, ..Default::default() };
+        all.write(dir.path()).unwrap();
+        save();
+        let kept = ModelDefaults::of_folder(dir.path()).unwrap();
+        assert_eq!(kept, ModelDefaults { match_threshold: None, ..all });
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl ThresholdCalibration {
             let (present, absent) = split(drawn);
             Cut::best(&present, &absent).map_or(f64::NAN, |cut| cut.threshold)
         };
-        let held_out = held_out(&clusters, |drawn| threshold(drawn));
+        let held_out = held_out(&clusters, &threshold);
         let sum = |sums: &[Sum]| sums.iter().fold((0.0, 0.0), |a, s| (a.0 + s.0, a.1 + s.1));
         let (right, all) = sum(&held_out);
         Ok(Self {

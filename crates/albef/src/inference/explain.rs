@@ -222,7 +222,7 @@ mod tests {
 
         let read = |i: usize| match i {
             0 => Ok(image.clone()),
-            _ => albef_data::image::open("none.png".as_ref(), &Default::default()),
+            _ => albef_data::image::decode(b"no image", &Default::default()),
         };
         let named = |name: &str| ResultImage { name: name.into(), ..ResultImage::default() };
         let mut results = vec![named("../a b.png"), named("none.png")];
