@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use albef::inference::ClassifyOptions;
+use albef::inference::{ClassifyOptions, ForImages};
 use albef::{ImageSet, Pipeline};
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
@@ -94,7 +94,7 @@ fn classify_several(
     files: Vec<PathBuf>,
 ) -> Result<ExitStatus> {
     let images = ImageSet::of_files(files);
-    let (found, skipped) = model.classify_set(&images, labels, options, &bar())?;
+    let ForImages { found, skipped } = model.classify_set(&images, labels, options, &bar())?;
     tell_unusable("skipped", &skipped);
     tell_notes(model.reader());
     if found.is_empty() {

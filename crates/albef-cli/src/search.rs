@@ -7,7 +7,7 @@ use albef::index::{
     Encoder, IndexEncoder, IndexHit, IndexQuery, Place, Store, UpdateOptions, is_photo_folder,
     open_current,
 };
-use albef::inference::{Hit, Match, SearchOptions, Verdict};
+use albef::inference::{ForImages, Hit, Match, SearchOptions, Verdict};
 use albef::{ImageSet, Pipeline};
 use albef_data::error::{ImageError, ImageErrorKind};
 use albef_data::names::{path_of, shown, text_of_path};
@@ -327,7 +327,7 @@ fn match_several(a: &MatchArguments, model: &Pipeline, files: Vec<PathBuf>) -> R
     let images = ImageSet::of_files(files);
     tell_truncated(model.query_caption(&a.text).truncated.into(), 1, model.caption_limits());
     tell_unknown(model, [a.text.as_str()]);
-    let (found, skipped) = model.match_set(&images, &a.text, &bar())?;
+    let ForImages { found, skipped } = model.match_set(&images, &a.text, &bar())?;
     tell_unusable("skipped", &skipped);
     tell_notes(model.reader());
     if found.is_empty() {

@@ -77,9 +77,10 @@ pub struct Calibration {
 }
 
 impl Calibration {
-    /// Puts the values in the place of those that a model has.
+    /// Puts the values in the place of those that a model has. A threshold that is no better than chance is none.
     pub fn apply(&self, defaults: &mut ModelDefaults) {
-        defaults.match_threshold = Some(self.threshold.cut.threshold);
+        let threshold = &self.threshold;
+        defaults.match_threshold = threshold.is_useful().then_some(threshold.cut.threshold);
         defaults.match_weight = Some(self.weight.best.weight);
     }
 }
@@ -175,7 +176,8 @@ mod tests {
             ModelDefaults { about: Some("colors".into()), ..ModelDefaults::default() };
         found.apply(&mut defaults);
         assert_eq!(defaults.about.as_deref(), Some("colors"));
-        assert_eq!(defaults.match_threshold, Some(found.threshold.cut.threshold));
+        let threshold = found.threshold.cut.threshold;
+        assert_eq!(defaults.match_threshold, found.threshold.is_useful().then_some(threshold));
         // Templates are searched by as they are in a search.
         let templates = vec!["a {}".into()];
         let model = nano().with_defaults(ModelDefaults { templates, ..defaults });

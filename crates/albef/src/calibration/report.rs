@@ -20,7 +20,7 @@ impl Calibration {
             format!("R@1 {:.1} [{:.1}, {:.1}]", r.recall, r.interval.0, r.interval.1)
         };
         let w = &self.weight;
-        vec![
+        let mut lines = vec![
             format!(
                 "{} images, {} texts; re-ranked: the best {}",
                 self.images, self.texts, self.rerank_k
@@ -60,7 +60,14 @@ impl Calibration {
                 w.held_out_interval.1
             ),
             format!("  weight 1: {}; cosine alone: {}", recall(&w.at_one), recall(&w.cosine)),
-        ]
+        ];
+        if !t.is_useful() {
+            lines.insert(
+                2,
+                "  it is no better than chance, and does not become a default".to_owned(),
+            );
+        }
+        lines
     }
 }
 

@@ -44,6 +44,12 @@ pub struct ThresholdCalibration {
 }
 
 impl ThresholdCalibration {
+    /// Whether the threshold is better than chance, beyond its interval.
+    #[must_use]
+    pub fn is_useful(&self) -> bool {
+        self.held_out_interval.0 > 50.0
+    }
+
     pub(super) fn new(texts: &[Searched], resamples: usize) -> Result<Self> {
         let best = |list: &[Candidate]| {
             list.iter().map(Candidate::probability).fold(f64::NEG_INFINITY, f64::max)
@@ -70,7 +76,7 @@ impl ThresholdCalibration {
             let (present, absent) = split(drawn);
             Cut::best(&present, &absent).map_or(f64::NAN, |cut| cut.threshold)
         };
-        let held_out = held_out(&clusters, &threshold);
+        let held_out = held_out(&clusters, threshold);
         let sum = |sums: &[Sum]| sums.iter().fold((0.0, 0.0), |a, s| (a.0 + s.0, a.1 + s.1));
         let (right, all) = sum(&held_out);
         Ok(Self {
@@ -137,6 +143,7 @@ mod tests {
         );
         assert!((found.cut.threshold - 0.5).abs() < 0.01, "{found:?}");
         assert_eq!((found.cut.missed, found.cut.false_alarms), (0.0, 0.0));
+        assert!(found.is_useful());
         assert!((found.absent.median - 0.2).abs() < 1e-6 && found.present.lower > 0.79);
     }
 
@@ -153,5 +160,6 @@ mod tests {
         let (low, high) = found.held_out_interval;
         assert!(low < 50.0 + 3.0 && high > 50.0 - 3.0, "{found:?}");
         assert!(found.held_out_accuracy <= found.balanced_accuracy, "{found:?}");
+        assert_eq!(found.is_useful(), low > 50.0);
     }
 }

@@ -129,16 +129,16 @@ mod tests {
 
     #[test]
     fn the_weight_with_the_best_order_is_found() {
-        // The head is right in half of the texts and wrong by 8 in the others, where the cosine is right by 1.
+        // The head is right in half of the texts and wrong by 10 in the others, where the cosine is right by 1.
         let found = WeightCalibration::new(
             &texts(|i| match i % 4 < 2 {
                 true => [candidate(0.1, 40.0, true), candidate(0.2, -40.0, false)],
-                false => [candidate(0.2, -4.0, true), candidate(0.1, 4.0, false)],
+                false => [candidate(0.2, -5.0, true), candidate(0.1, 5.0, false)],
             }),
             0.1,
             100,
         );
-        // The cosines differ by 1 over the temperature: any weight from 1/80 to 1/8 is right about all.
+        // The cosines differ by 1 over the temperature: any weight from 1/80 to 1/10 is right about all.
         assert_eq!((found.best.weight, found.best.recall), (0.0625, 100.0), "{found:?}");
         assert_eq!((found.cosine.recall, found.at_one.recall), (50.0, 50.0));
         assert_eq!(found.held_out_recall, 100.0);

@@ -5,7 +5,7 @@ use albef_data::image::RgbImage;
 use burn::tensor::Tensor;
 use serde::Serialize;
 
-use super::matching::match_probability;
+use super::matching::{ForImages, match_probability};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::eval::retrieval::similarities;
@@ -85,7 +85,7 @@ impl Pipeline {
         found.ok_or(Error::OutputNotFinite { what: "class scores" })
     }
 
-    /// [`Pipeline::classify`] for the usable images of a set, by their numbers in it, and those that cannot be used.
+    /// [`Pipeline::classify`] for the usable images of a set.
     ///
     /// # Errors
     /// As [`Pipeline::classify`], or [`Error::Cancelled`].
@@ -95,7 +95,7 @@ impl Pipeline {
         labels: &[String],
         options: &ClassifyOptions,
         control: &Control,
-    ) -> Result<(Vec<(usize, Classification)>, Vec<Skipped>)> {
+    ) -> Result<ForImages<Classification>> {
         let classes = self.class_texts(labels, options)?;
         let all: Vec<usize> = (0..images.len()).collect();
         let (mut out, mut skipped) = (Vec::with_capacity(all.len()), Vec::new());
@@ -109,7 +109,7 @@ impl Pipeline {
             skipped.extend(failed.into_iter().map(|(i, s)| Skipped { name: images.name(i), ..s }));
             control.advance("images", part.last().map_or(0, |i| i + 1), all.len());
         }
-        Ok((out, skipped))
+        Ok(ForImages { found: out, skipped })
     }
 
     /// The features and tokens of the classes.
@@ -216,9 +216,11 @@ mod tests {
         let set = ImageSet::of_files(paths);
         let labels = ["dog".to_owned(), "a dog".to_owned()];
         let (options, control) = (ClassifyOptions::default(), Control::new());
-        let (found, skipped) = model.classify_set(&set, &labels, &options, &control).unwrap();
+        let ForImages { found, skipped } =
+            model.classify_set(&set, &labels, &options, &control).unwrap();
         assert_eq!((found.len(), skipped.len(), found[0].0), (3, 1, 1));
-        let (matches, unmatched) = model.match_set(&set, "a dog", &control).unwrap();
+        let ForImages { found: matches, skipped: unmatched } =
+            model.match_set(&set, "a dog", &control).unwrap();
         assert_eq!((matches.len(), unmatched.len()), (3, 1));
         for (image, ((i, classes), (j, matched))) in images.iter().zip(found.iter().zip(&matches)) {
             assert_eq!(i, j);

@@ -114,7 +114,7 @@ impl Explanation {
         for (i, word) in self.words.iter().enumerate() {
             let letters: String =
                 word.word.chars().filter(|c| c.is_alphanumeric()).take(40).collect();
-            let over = albef_data::scenes::png(&self.whole.over(&self.image, &word.map))?;
+            let over = self.whole.render_map(&self.image, &word.map, None)?;
             write(format!("{begin}-{}-{letters}.png", i + 1), over)?;
         }
         Ok(1 + self.words.len())

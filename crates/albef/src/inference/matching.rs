@@ -23,6 +23,15 @@ pub struct Match {
     pub probability: f64,
 }
 
+/// What was found for each usable image of a set.
+#[derive(Clone, Debug)]
+pub struct ForImages<T> {
+    /// Images, by their numbers in the set, with what was found for them.
+    pub found: Vec<(usize, T)>,
+    /// Images that cannot be used.
+    pub skipped: Vec<Skipped>,
+}
+
 /// The probability of "match" of the two logits (no match, match).
 #[must_use]
 pub fn match_probability(logits: [f32; 2]) -> f64 {
@@ -50,7 +59,7 @@ impl Pipeline {
         Ok(found)
     }
 
-    /// [`Pipeline::match_text`] for the usable images of a set, by their numbers in it, and those that cannot be used.
+    /// [`Pipeline::match_text`] for the usable images of a set.
     ///
     /// # Errors
     /// As [`Pipeline::match_text`], or [`crate::Error::Cancelled`].
@@ -59,7 +68,7 @@ impl Pipeline {
         images: &ImageSet,
         text: &str,
         control: &Control,
-    ) -> Result<(Vec<(usize, Match)>, Vec<Skipped>)> {
+    ) -> Result<ForImages<Match>> {
         let (tokens, query) = ([self.query_caption(text).ids], self.embed_query(text)?);
         let all: Vec<usize> = (0..images.len()).collect();
         let (mut found, mut skipped) = (Vec::with_capacity(all.len()), Vec::new());
@@ -78,7 +87,7 @@ impl Pipeline {
             skipped.extend(failed.into_iter().map(|(i, s)| Skipped { name: images.name(i), ..s }));
             control.advance("images", part.last().map_or(0, |i| i + 1), all.len());
         }
-        Ok((found, skipped))
+        Ok(ForImages { found, skipped })
     }
 
     /// Features `[n, E]` of images `[n, 3, S, S]`, and the logits (no match, match) of each image with each

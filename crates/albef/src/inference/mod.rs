@@ -18,5 +18,5 @@ pub use extract::{ExtractOptions, FeatureRows, FeatureTokens};
 pub use feature_file::{FeatureFormat, FeatureName, FeatureSink, write_features};
 pub use features::ImageFeatures;
 pub use ground::{GroundOptions, Grounding, GroundingMode, WordMap};
-pub use matching::{Match, match_probability};
+pub use matching::{ForImages, Match, match_probability};
 pub use search::{Hit, Place, SearchOptions, SearchResults, Verdict};

@@ -36,7 +36,12 @@ impl Grounding {
         overlay(image, map, self.grid)
     }
 
-    fn render_map(&self, image: &RgbImage, map: &[f32], b: Option<PixelBox>) -> Result<Vec<u8>> {
+    pub(super) fn render_map(
+        &self,
+        image: &RgbImage,
+        map: &[f32],
+        b: Option<PixelBox>,
+    ) -> Result<Vec<u8>> {
         let (shown, factor) = enlarged(image);
         let mut out = overlay(&shown, map, self.grid);
         if let Some(b) = b {
