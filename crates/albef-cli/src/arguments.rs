@@ -59,6 +59,15 @@ pub fn share(text: &str) -> Result<f32, String> {
     }
 }
 
+/// A weight, 0 or more.
+pub fn weight(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(weight) if weight >= 0.0 && weight.is_finite() => Ok(weight),
+        Ok(_) => Err("must be 0 or more".into()),
+        Err(e) => Err(format!("{e}")),
+    }
+}
+
 /// A value that the library knows by name.
 pub fn named<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     T::deserialize(StrDeserializer::<serde::de::value::Error>::new(text)).map_err(|e| e.to_string())

@@ -13,7 +13,7 @@ use crate::ExitStatus;
 use crate::arguments::{named, place, source, words};
 use crate::device::DeviceArg;
 use crate::image_options::ImageOptions;
-use crate::models::{open_images, open_model};
+use crate::models::{model_defaults, open_images, open_model};
 use crate::output::say;
 use crate::progress::bar;
 use crate::warnings::{tell_notes, tell_truncated, tell_unusable};
@@ -66,7 +66,8 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         bail!("standard input can be images or texts, not both");
     }
     let texts = texts(a)?;
-    let (device, reader) = (a.device.open()?, a.image_options.own());
+    let own = model_defaults(a.model.as_deref())?;
+    let (device, reader) = (a.device.open()?, a.image_options.own(&own));
     let images = a.images.as_ref().map(|source| images(source, a)).transpose()?;
     let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
     let options = ExtractOptions::default().tokens(a.tokens).projected(!a.unprojected && !a.pairs);

@@ -12,9 +12,9 @@ use crate::ExitStatus;
 use crate::arguments::{image_place, share, words};
 use crate::device::DeviceArg;
 use crate::image_options::ImageOptions;
-use crate::models::{open_image, open_model};
+use crate::models::{image_file, model_defaults, open_image, open_model};
 use crate::output::say;
-use crate::warnings::tell_truncated;
+use crate::warnings::{tell_truncated, tell_unknown};
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
@@ -35,7 +35,7 @@ impl From<Mode> for GroundingMode {
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The image.
+    /// The image, or a result of the last search (`@1`).
     image: PathBuf,
     /// What to look for.
     #[arg(value_parser = words)]
@@ -43,14 +43,14 @@ pub struct Arguments {
     /// Model folder, weights file or run [default: `models/mini`].
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Which score is explained.
-    #[arg(long, default_value = "itm")]
-    mode: Mode,
+    /// Which score is explained [default: that of the model, else `itm`].
+    #[arg(long)]
+    mode: Option<Mode>,
     /// Text layer (itm; the third fusion layer, or the last if there are fewer, with --words the one before it) or
-    /// image block (itc; the last).
+    /// image block (itc; the last) [default: that of the model, if it has one for this mode].
     #[arg(long)]
     layer: Option<usize>,
-    /// A map for each word as well, in `--output` or `--json` (itm only).
+    /// A map for each word as well, in `--output` or `--json`. They explain the matching score, whatever the mode.
     #[arg(long)]
     words: bool,
     /// Write the image with the map over it here, small images enlarged; the maps of words get their number and
@@ -78,26 +78,21 @@ pub struct Arguments {
 }
 
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
-    if a.words && a.mode == Mode::Itc {
-        tracing::info!("the contrastive score has one map for the whole phrase, none for words");
-    }
     if a.words && a.output.is_none() && !a.json {
         tracing::info!("--words shows its maps in --output FILE or --json");
     }
-    if let Some(output) = a.output.as_ref().filter(|output| same_file(output, &a.image)) {
+    let file = image_file(&a.image)?;
+    if let Some(output) = a.output.as_ref().filter(|output| same_file(output, &file)) {
         bail!("--output {} is the image itself; name another file", output.display());
     }
-    let (device, reader) = (a.device.open()?, a.images.own());
-    let image = open_image(&a.image, &reader)?;
+    let own = model_defaults(a.model.as_deref())?;
+    let (device, reader) = (a.device.open()?, a.images.own(&own));
+    let image = open_image(&file, &reader)?;
     let boxes = proposals(a, &image)?;
     let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
-    let options = GroundOptions::default()
-        .mode(a.mode.into())
-        .layer(a.layer)
-        .words(a.words)
-        .boxes(boxes)
-        .threshold(a.threshold);
-    tell_layers(a, &model);
+    let options = options(a, &model).boxes(boxes).threshold(a.threshold);
+    tell_layers(&options, &model);
+    tell_unknown(&model, [a.phrase.as_str()]);
     let found = model.ground(&image, &a.phrase, &options)?;
     tell_truncated(found.truncated.into(), 1, model.phrase_limits());
     if let Some(path) = &a.output {
@@ -108,6 +103,14 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     }
     print(a, &found)?;
     Ok(if found.region.is_some() { ExitStatus::Yes } else { ExitStatus::No })
+}
+
+/// Mode and layer: as given, else those of the model.
+fn options(a: &Arguments, model: &Pipeline) -> GroundOptions {
+    let own = model.ground_options(a.words);
+    let mode = a.mode.map_or(own.mode, Into::into);
+    let layer = a.layer.or(own.layer.filter(|_| mode == own.mode));
+    own.mode(mode).layer(layer)
 }
 
 fn print(a: &Arguments, found: &Grounding) -> Result<()> {
@@ -134,19 +137,26 @@ fn proposals(a: &Arguments, image: &Image) -> Result<Option<Vec<[f64; 4]>>> {
 }
 
 /// Notes on the layer, where words are asked for.
-fn tell_layers(a: &Arguments, model: &Pipeline) {
-    if !a.words || a.mode == Mode::Itc {
+fn tell_layers(options: &GroundOptions, model: &Pipeline) {
+    if !options.words {
         return;
     }
     let (config, mode) = (model.config(), GroundingMode::Itm);
+    if options.mode == GroundingMode::Itc {
+        tracing::info!(
+            "the contrastive score has no maps for words: theirs explain the matching score, at layer {}",
+            mode.default_word_layer(config)
+        );
+        return;
+    }
     let (alone, for_words) = (mode.default_layer(config), mode.default_word_layer(config));
-    if a.layer.is_none() && for_words != alone {
+    if options.layer.is_none() && for_words != alone {
         tracing::info!(
             "all maps are of layer {for_words}, where words have some; without --words that of the phrase is \
              of layer {alone}"
         );
     }
-    if a.layer.unwrap_or(for_words) + 1 == config.text.layers {
+    if options.layer.unwrap_or(for_words) + 1 == config.text.layers {
         tracing::info!(
             "words have no maps at layer {}: of the last one only `[CLS]` is read; choose a lower --layer",
             config.text.layers - 1

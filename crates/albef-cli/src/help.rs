@@ -12,7 +12,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
         ],
     ),
     ("Train", &["demo", "pretrain", "finetune", "data"]),
-    ("Measure", &["evaluate", "compare", "analyse", "reproduce"]),
+    ("Measure", &["evaluate", "calibrate", "compare", "analyse", "reproduce"]),
     (
         "Checkpoints and this machine",
         &["inspect", "convert", "pull", "doctor", "bench", "completions", "man"],
@@ -23,13 +23,14 @@ const EXIT_CODES: &str =
     "Exit codes: 0 done, 1 a negative answer or an interrupted run, 2 an error.";
 
 /// Examples of a command, one a line.
-const EXAMPLES: [(&str, &[&str]); 17] = [
+const EXAMPLES: [(&str, &[&str]); 18] = [
     (
         "search",
         &[
             "albef search \"a red car\" photos",
             "albef search \"a dog\" photos --top-k 3 --json",
             "albef search \"a beach\" photos --minus people --after 2024 --path '*.jpg'",
+            "albef search \"a red car\" photos --open",
             "albef search --like photo.jpg photos --paths -0 | xargs -0 ls",
         ],
     ),
@@ -50,15 +51,33 @@ const EXAMPLES: [(&str, &[&str]); 17] = [
             "albef serve photos --bind 0.0.0.0:8080 --keys keys.txt",
         ],
     ),
-    ("match", &["albef match photo.jpg \"a dog on a beach\""]),
-    ("classify", &["albef classify photo.jpg \"a black dog\" \"a cat\" \"a horse\""]),
+    (
+        "match",
+        &[
+            "albef match photo.jpg \"a dog on a beach\"",
+            "albef match photos @1 \"a dog on a beach\"",
+        ],
+    ),
+    (
+        "classify",
+        &[
+            "albef classify photo.jpg \"a black dog\" \"a cat\" \"a horse\"",
+            "albef classify photos dog cat horse --json",
+        ],
+    ),
     (
         "ask",
         &["albef ask photo.jpg \"what color is the car?\" --answers red,blue,green --model vqa"],
     ),
     ("entail", &["albef entail photo.jpg \"two people are talking\" --model ve"]),
     ("reason", &["albef reason left.jpg right.jpg \"both show a dog\" --model nlvr"]),
-    ("ground", &["albef ground photo.jpg \"the red car\" --output map.png"]),
+    (
+        "ground",
+        &[
+            "albef ground photo.jpg \"the red car\" --output map.png",
+            "albef ground @3 \"the red car\"",
+        ],
+    ),
     ("embed", &["albef embed photos --output features.npy"]),
     ("demo", &["albef demo --minutes 2"]),
     (
@@ -69,6 +88,13 @@ const EXAMPLES: [(&str, &[&str]); 17] = [
         "finetune",
         &[
             "albef finetune classification configs/classification.yaml --output run --set 'train_file=[photos]'",
+        ],
+    ),
+    (
+        "calibrate",
+        &[
+            "albef calibrate --model run/best --annotations val.json --write",
+            "albef calibrate --annotations val.json --grounding val_grounding.json --json",
         ],
     ),
     ("inspect", &["albef inspect ALBEF.pth", "albef inspect ALBEF.pth --export model"]),

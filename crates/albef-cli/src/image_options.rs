@@ -1,6 +1,6 @@
 //! How images are read: the same options for all commands that take images, with two sets of defaults.
 
-use albef::{Background, DecodeOptions, ImageReader, ResizeOrder};
+use albef::{Background, DecodeOptions, ImageReader, ModelDefaults, ResizeOrder};
 
 use crate::arguments::named;
 
@@ -14,7 +14,8 @@ pub struct ImageOptions {
     #[arg(long, overrides_with = "exif_orientation")]
     no_exif_orientation: bool,
     /// What is behind transparent pixels: `white`, `black`, `#rrggbb`, or `official`, which ignores
-    /// transparency, so that the hidden color shows [default: `official`].
+    /// transparency, so that the hidden color shows [default: that of the model if it has one and the images are one's
+    /// own, else `official`].
     #[arg(long, value_name = "COLOR")]
     background: Option<Background>,
     /// Pixels above which an image is refused, by its header.
@@ -26,9 +27,11 @@ pub struct ImageOptions {
 }
 
 impl ImageOptions {
-    /// For images of one's own: upright.
-    pub fn own(&self) -> ImageReader {
-        self.over(DecodeOptions::own_images())
+    /// For images of one's own: upright, and on the background that the model has by default.
+    pub fn own(&self, model: &ModelDefaults) -> ImageReader {
+        let own = DecodeOptions::own_images();
+        let background = model.background.unwrap_or(own.background);
+        self.over(DecodeOptions { background, ..own })
     }
 
     /// For the lists of evaluations: as the official code.

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::ExitStatus;
 use crate::device::DeviceArg;
 use crate::image_options::ImageOptions;
-use crate::models::open_model;
+use crate::models::{model_defaults, open_model};
 use crate::output::{raw, say};
 use crate::progress::index_bar;
 use crate::train::interruptible;
@@ -121,7 +121,8 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
 }
 
 fn build(a: &Arguments) -> Result<ExitStatus> {
-    let (device, reader) = (a.device.open()?, a.images.own());
+    let own = model_defaults(a.model.as_deref())?;
+    let (device, reader) = (a.device.open()?, a.images.own(&own));
     let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
     let encoder = IndexEncoder::new(&model);
     let fingerprint = encoder.identity().fingerprint;

@@ -75,6 +75,10 @@ fn print(found: &CheckpointSummary) -> Result<()> {
     )?;
     say!("word pieces    {} of {}", found.word_pieces, text.vocab_size)?;
     say!("joint space    {}", found.config.embed_dim)?;
+    for (name, value) in serde_json::to_value(&found.defaults)?.as_object().into_iter().flatten() {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        say!("default        {name}: {value}")?;
+    }
     say!("momentum       {}", has(found.momentum))?;
     say!("queues         {}", has(found.queues))
 }

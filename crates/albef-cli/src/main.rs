@@ -6,6 +6,7 @@
 mod analyse;
 mod arguments;
 mod bench;
+mod calibrate;
 mod classify;
 mod compare;
 mod completions;
@@ -31,6 +32,7 @@ mod pull;
 mod reproduce;
 mod search;
 mod search_filters;
+mod search_page;
 mod serve;
 mod train;
 mod warnings;
@@ -89,6 +91,8 @@ enum Command {
     /// Measure a model.
     #[command(subcommand)]
     Evaluate(evaluate::Command),
+    /// Measure when nothing matches and which map finds a phrase, for the defaults of a model.
+    Calibrate(calibrate::Arguments),
     /// Run a row of the paper's tables and hold the figures against the claims.
     Reproduce(reproduce::Arguments),
     /// Look into what a model has learnt.
@@ -206,6 +210,7 @@ fn main() -> ExitCode {
         Command::Classify(a) => classify::run(&a),
         Command::Ground(a) => ground::run(&a),
         Command::Evaluate(a) => evaluate::run(&a),
+        Command::Calibrate(a) => calibrate::run(&a),
         Command::Reproduce(a) => reproduce::run(&a),
         Command::Analyse(a) => analyse::run(&a),
         Command::Compare(a) => compare::run(&a),

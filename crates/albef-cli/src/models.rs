@@ -1,14 +1,16 @@
 //! Images and models as the commands take them.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use albef::checkpoint::LoadedModel;
+use albef::index::{LastSearch, path_of, result_number, walk};
 use albef::task::TaskRef;
-use albef::{Device, Image, ImageReader, ImageSet, Pipeline, default_model};
-use albef_data::dataset::similar_file;
+use albef::{Device, Image, ImageReader, ImageSet, ModelDefaults, Pipeline, default_model};
+use albef_data::dataset::{similar_file, unread_formats};
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::warnings::{tell_left_out, tell_notes};
+use crate::warnings::{tell_left_out, tell_notes, tell_unusable};
 
 /// The variable that names the default model.
 const MODEL: &str = "ALBEF_MODEL";
@@ -21,7 +23,20 @@ pub fn open_model(
     reader: &ImageReader,
     device: &Device,
 ) -> Result<Pipeline> {
-    Ok(open_model_at(&model_path(path)?, image_res, device)?.with_reader(reader.clone()))
+    let model = open_model_at(&model_path(path)?, image_res, device)?.with_reader(reader.clone());
+    if let (None, Some(about)) = (path, &model.defaults().about) {
+        tracing::info!("the default model: {about}");
+    }
+    Ok(model)
+}
+
+/// What the model named, or the default one, does where nothing else is asked for; nothing where there is no model,
+/// which opening it reports.
+pub fn model_defaults(named: Option<&Path>) -> Result<ModelDefaults> {
+    match model_path(named) {
+        Ok(path) => Ok(ModelDefaults::of_model(&path)?),
+        Err(_) => Ok(ModelDefaults::default()),
+    }
 }
 
 /// The path of the model named, or of the default one.
@@ -63,6 +78,41 @@ pub fn open_images(source: &str, image_root: Option<&Path>) -> Result<ImageSet> 
     tell_left_out(source, images.skipped_members());
     images.notes().iter().for_each(|note| tracing::info!("{note}"));
     Ok(images)
+}
+
+/// The file of an image: itself, or a result of the last search (`@3`).
+pub fn image_file(path: &Path) -> Result<PathBuf> {
+    match result_number(path) {
+        Some(number) => Ok(LastSearch::read().and_then(|last| last.file(number))?),
+        None => Ok(path.to_owned()),
+    }
+}
+
+/// The files of several images, of which some may be folders that are walked; `None` for a single image.
+pub fn several_images(paths: &[PathBuf]) -> Result<Option<Vec<PathBuf>>> {
+    if let [one] = paths
+        && !one.is_dir()
+    {
+        return Ok(None);
+    }
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(image_file(path)?);
+            continue;
+        }
+        let found = walk(path, &AtomicBool::new(false)).map_err(albef::Error::from)?;
+        if let Some(line) = unread_formats(&found.unread) {
+            tracing::warn!("{}: {line}", path.display());
+        }
+        tell_unusable("cannot be read", &found.unreadable);
+        files.extend(found.images.iter().map(|image| path.join(path_of(&image.path))));
+    }
+    if files.is_empty() {
+        let shown = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+        bail!("there are no images in {}", shown.join(", "));
+    }
+    Ok(Some(files))
 }
 
 /// The one image.

@@ -14,7 +14,7 @@ use crate::ExitStatus;
 use crate::arguments::{named, words};
 use crate::device::DeviceArg;
 use crate::image_options::ImageOptions;
-use crate::models::{check_image, open_task_model};
+use crate::models::{check_image, image_file, model_defaults, open_task_model};
 use crate::output::say;
 use crate::warnings::tell_notes;
 
@@ -52,7 +52,7 @@ struct AnswerArguments {
 
 #[derive(clap::Args)]
 pub struct AskArguments {
-    /// The image.
+    /// The image, or a result of the last search (`@1`).
     image: PathBuf,
     /// The question.
     #[arg(value_parser = words)]
@@ -68,7 +68,7 @@ pub struct AskArguments {
 
 #[derive(clap::Args)]
 pub struct EntailArguments {
-    /// The image.
+    /// The image, or a result of the last search (`@1`).
     image: PathBuf,
     /// The sentence.
     #[arg(value_parser = words)]
@@ -108,7 +108,8 @@ pub struct PredictArguments {
 impl ModelArguments {
     /// The model of a task, for a query whose images can be read.
     fn open(&self, task: TaskRef, query: &Query) -> Result<LoadedModel> {
-        let (device, reader) = (self.device.open()?, self.images.own());
+        let own = model_defaults(Some(&self.model))?;
+        let (device, reader) = (self.device.open()?, self.images.own(&own));
         query.images.iter().try_for_each(|image| check_image(image, &reader))?;
         let model = open_task_model(task, &self.model, self.image_res, &device)?;
         Ok(LoadedModel { reader, ..model })
@@ -146,20 +147,20 @@ impl AnswerArguments {
 
 pub fn ask(a: &AskArguments) -> Result<ExitStatus> {
     let task = TaskRef::named("vqa")?;
-    let query = Query::new(vec![a.image.clone()], &a.question);
+    let query = Query::new(vec![image_file(&a.image)?], &a.question);
     let query = a.scoring.of(query, &a.answers)?;
     a.model.answer(task, &query)
 }
 
 pub fn entail(a: &EntailArguments) -> Result<ExitStatus> {
     let task = TaskRef::named("ve")?;
-    let query = Query::new(vec![a.image.clone()], &a.sentence);
+    let query = Query::new(vec![image_file(&a.image)?], &a.sentence);
     a.model.answer(task, &query)
 }
 
 pub fn reason(a: &ReasonArguments) -> Result<ExitStatus> {
     let task = TaskRef::named("nlvr")?;
-    let query = Query::new(vec![a.left.clone(), a.right.clone()], &a.statement);
+    let query = Query::new(vec![image_file(&a.left)?, image_file(&a.right)?], &a.statement);
     a.model.answer(task, &query)
 }
 
@@ -178,7 +179,8 @@ fn images_and_text(inputs: &[OsString]) -> (Vec<PathBuf>, &str) {
 /// By the task that the checkpoint is for.
 pub fn predict(a: &PredictArguments) -> Result<ExitStatus> {
     let (images, text) = images_and_text(&a.inputs);
-    let (device, reader) = (a.model.device.open()?, a.model.images.own());
+    let own = model_defaults(Some(&a.model.model))?;
+    let (device, reader) = (a.model.device.open()?, a.model.images.own(&own));
     images.iter().try_for_each(|image| check_image(image, &reader))?;
     note_inferred(&a.model.model);
     let checkpoint = Checkpoint::open(&a.model.model)?;

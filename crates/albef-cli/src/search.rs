@@ -4,23 +4,30 @@ use std::path::PathBuf;
 
 use albef::eval::retrieval::Score;
 use albef::index::{
-    Encoder, IndexEncoder, IndexQuery, Place, Store, UpdateOptions, is_photo_folder, open_current,
+    Encoder, IndexEncoder, IndexHit, IndexQuery, Place, Store, UpdateOptions, is_photo_folder,
+    open_current,
 };
-use albef::inference::{Match, SearchOptions};
-use albef_data::names::{path_of, shown};
+use albef::inference::{ForImages, Hit, Match, SearchOptions, Verdict};
+use albef::{ImageSet, Pipeline};
+use albef_data::error::{ImageError, ImageErrorKind};
+use albef_data::names::{path_of, shown, text_of_path};
+use albef_report::ResultImage;
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use crate::ExitStatus;
-use crate::arguments::{named, source, words};
+use crate::arguments::{named, share, source, weight, words};
 use crate::device::DeviceArg;
 use crate::image_options::ImageOptions;
 use crate::index::tell_update;
-use crate::models::{open_image, open_images, open_model};
+use crate::models::{
+    image_file, model_defaults, open_image, open_images, open_model, several_images,
+};
 use crate::output::{raw, say};
 use crate::progress::{bar, index_bar};
 use crate::search_filters::IndexOptions;
-use crate::warnings::{members, tell_notes, tell_truncated, tell_unusable};
+use crate::search_page::{Head, PageOptions, remember};
+use crate::warnings::{members, tell_notes, tell_truncated, tell_unknown, tell_unusable};
 
 #[derive(clap::Args)]
 pub struct SearchArguments {
@@ -47,6 +54,13 @@ pub struct SearchArguments {
     /// `itm-prob`.
     #[arg(long, default_value = "posterior", value_parser = named::<Score>)]
     score: Score,
+    /// Weight of the matching head in `posterior`, beside the cosine [default: that of the model, else 1].
+    #[arg(long, value_name = "WEIGHT", value_parser = weight)]
+    match_weight: Option<f32>,
+    /// Match probability under which nothing matches; if it is given and nothing does, the exit code is 1
+    /// [default: that of the model, if it has one].
+    #[arg(long, value_name = "PROBABILITY", value_parser = share)]
+    threshold: Option<f32>,
     /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
     /// position table is interpolated.
     #[arg(long, value_name = "PIXELS")]
@@ -56,6 +70,8 @@ pub struct SearchArguments {
     #[command(flatten)]
     index: IndexOptions,
     #[command(flatten)]
+    page: PageOptions,
+    #[command(flatten)]
     device: DeviceArg,
     /// One JSON object on standard output.
     #[arg(long)]
@@ -64,8 +80,9 @@ pub struct SearchArguments {
 
 #[derive(clap::Args)]
 pub struct MatchArguments {
-    /// The image.
-    image: PathBuf,
+    /// Images, folders of images, or results of the last search (`@1`).
+    #[arg(required = true, num_args = 1.., value_name = "IMAGE")]
+    images: Vec<PathBuf>,
     /// The text.
     #[arg(value_parser = words)]
     text: String,
@@ -77,7 +94,7 @@ pub struct MatchArguments {
     #[arg(long, value_name = "PIXELS")]
     image_res: Option<usize>,
     #[command(flatten)]
-    images: ImageOptions,
+    image_options: ImageOptions,
     #[command(flatten)]
     device: DeviceArg,
     /// One JSON object on standard output.
@@ -115,10 +132,11 @@ pub fn search(a: &SearchArguments) -> Result<ExitStatus> {
 fn search_once(a: &SearchArguments, text: &str, path: &str) -> Result<ExitStatus> {
     let device = a.device.open()?;
     let images = open_images(path, a.image_root.as_deref())?;
-    let reader = a.images.own();
+    let reader = a.images.own(&model_defaults(a.model.as_deref())?);
     let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
-    let options = SearchOptions::default().top_k(a.top_k).rerank_k(a.rerank_k).score(a.score);
-    let (found, skipped) = model.search(&images, text, &options, &bar())?;
+    tell_unknown(&model, [text]);
+    let (found, skipped) = model.search(&images, text, &a.options(), &bar())?;
+    remember(text, found.results.iter().map(|hit| images.file(hit.index)));
     tell_unusable("skipped", &skipped);
     tell_notes(&reader);
     tell_truncated(found.truncated.into(), 1, model.caption_limits());
@@ -138,12 +156,29 @@ fn search_once(a: &SearchArguments, text: &str, path: &str) -> Result<ExitStatus
             print_hit(hit.score, hit.probability, hit.cosine, &name)?;
         }
     }
-    Ok(ExitStatus::Yes)
+    let head = Head {
+        text: Some(text),
+        query: text.to_owned(),
+        order: found.order,
+        gallery: found.gallery as u64,
+        verdict: &found.verdict,
+    };
+    let result = |hit: &Hit| ResultImage {
+        name: images.name(hit.index),
+        path: images.name(hit.index),
+        probability: hit.probability,
+        cosine: hit.cosine,
+        ..ResultImage::default()
+    };
+    let read = |i: usize| images.samples()[found.results[i].index].read_view(0, &reader);
+    a.page.write(&model, &head, found.results.iter().map(result).collect(), &read)?;
+    Ok(a.verdict(&found.verdict))
 }
 
 /// Brings the index of the folders up to date and searches it.
 fn search_index(a: &SearchArguments, text: Option<&str>, paths: &[String]) -> Result<ExitStatus> {
-    let (device, reader) = (a.device.open()?, a.images.own());
+    let own = model_defaults(a.model.as_deref())?;
+    let (device, reader) = (a.device.open()?, a.images.own(&own));
     let like: Vec<_> =
         a.index.like.iter().map(|path| open_image(path, &reader)).collect::<Result<_>>()?;
     let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
@@ -160,15 +195,20 @@ fn search_index(a: &SearchArguments, text: Option<&str>, paths: &[String]) -> Re
     if let Some(reason) = &opened.stale {
         tracing::info!("searching the index as it is: {reason}");
     }
+    let terms = a.index.plus.iter().chain(&a.index.minus).map(|(text, _)| text.as_str());
+    tell_unknown(&model, text.into_iter().chain(terms));
     let query = IndexQuery {
         text: text.map(str::to_owned),
         like,
         terms: a.index.terms(),
         filter: a.index.filter(place.folders),
-        options: SearchOptions::default().top_k(a.top_k).rerank_k(a.rerank_k).score(a.score),
+        options: a.options(),
         page: a.index.page.unwrap_or(1),
     };
     let found = encoder.search(&opened.store, &query, &bar())?;
+    let like = a.index.like.iter().map(|path| format!("like {}", path.display()));
+    let label = text.map(str::to_owned).into_iter().chain(like).collect::<Vec<_>>().join(", ");
+    remember(&label, found.results.iter().map(|hit| Some(hit.file.as_path())));
     tell_unusable("skipped", &found.skipped);
     tell_truncated(found.truncated.into(), 1, model.caption_limits());
     if a.index.paths_only {
@@ -197,7 +237,46 @@ fn search_index(a: &SearchArguments, text: Option<&str>, paths: &[String]) -> Re
             eprintln!("more with --page {}", found.page + 1);
         }
     }
-    Ok(ExitStatus::Yes)
+    let head = Head {
+        text,
+        query: label,
+        order: found.order,
+        gallery: found.gallery,
+        verdict: &found.verdict,
+    };
+    let result = |hit: &IndexHit| ResultImage {
+        name: shown(&hit.name),
+        path: shown(&text_of_path(&hit.file)),
+        probability: hit.probability,
+        cosine: hit.cosine,
+        copies: hit.copies.len(),
+        ..ResultImage::default()
+    };
+    let read = |i: usize| {
+        reader
+            .open(&found.results[i].file)
+            .map_err(|error| ImageError { kind: ImageErrorKind::Io, detail: error.to_string() })
+    };
+    a.page.write(&model, &head, found.results.iter().map(result).collect(), &read)?;
+    Ok(a.verdict(&found.verdict))
+}
+
+impl SearchArguments {
+    fn options(&self) -> SearchOptions {
+        SearchOptions::default()
+            .top_k(self.top_k)
+            .rerank_k(self.rerank_k)
+            .score(self.score)
+            .match_weight(self.match_weight)
+            .threshold(self.threshold.map(f64::from))
+    }
+
+    /// Says so where nothing matches. It is the answer where a threshold is given.
+    fn verdict(&self, found: &Verdict) -> ExitStatus {
+        let Some(remark) = found.remark() else { return ExitStatus::Yes };
+        eprintln!("{remark}");
+        if self.threshold.is_some() { ExitStatus::No } else { ExitStatus::Yes }
+    }
 }
 
 /// Counts of what was not used as given, and their names of the last release.
@@ -215,17 +294,63 @@ fn print_hit(score: f32, probability: Option<f64>, cosine: f32, name: &str) -> R
 }
 
 pub fn match_pair(a: &MatchArguments) -> Result<ExitStatus> {
-    let (device, reader) = (a.device.open()?, a.images.own());
-    let image = open_image(&a.image, &reader)?;
+    let own = model_defaults(a.model.as_deref())?;
+    let (device, reader) = (a.device.open()?, a.image_options.own(&own));
+    if let Some(files) = several_images(&a.images)? {
+        let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
+        return match_several(a, &model, files);
+    }
+    let image = open_image(&image_file(&a.images[0])?, &reader)?;
     let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
-    tell_truncated(model.caption(&a.text).truncated.into(), 1, model.caption_limits());
+    tell_truncated(model.query_caption(&a.text).truncated.into(), 1, model.caption_limits());
+    tell_unknown(&model, [a.text.as_str()]);
     let found = model.match_text(&[image], &a.text)?;
     let Some(found) = found.first() else { bail!("the model gave no score") };
+    let threshold = model.defaults().match_threshold;
+    let matches = threshold.map(|threshold| found.probability >= threshold);
     if a.json {
-        say!("{}", serde_json::to_value(found)?)?;
+        let mut value = serde_json::to_value(found)?;
+        (value["threshold"], value["matches"]) = (json!(threshold), json!(matches));
+        say!("{value}")?;
     } else {
         let Match { cosine, itm_logit, probability } = found;
         say!("cosine {cosine:.3}, match probability {probability:.3} (itm_logit {itm_logit:.3})")?;
+        if let (Some(false), Some(threshold)) = (matches, threshold) {
+            eprintln!("it does not match: the model's threshold is {threshold:.3}");
+        }
+    }
+    Ok(ExitStatus::Yes)
+}
+
+/// Each image in a line, in the order given.
+fn match_several(a: &MatchArguments, model: &Pipeline, files: Vec<PathBuf>) -> Result<ExitStatus> {
+    let images = ImageSet::of_files(files);
+    tell_truncated(model.query_caption(&a.text).truncated.into(), 1, model.caption_limits());
+    tell_unknown(model, [a.text.as_str()]);
+    let ForImages { found, skipped } = model.match_set(&images, &a.text, &bar())?;
+    tell_unusable("skipped", &skipped);
+    tell_notes(model.reader());
+    if found.is_empty() {
+        bail!("none of the {} images can be used", images.len());
+    }
+    let threshold = model.defaults().match_threshold;
+    let matches = |m: &Match| threshold.map(|threshold| m.probability >= threshold);
+    if a.json {
+        let results = found.iter().map(|(i, m)| {
+            let mut value = serde_json::to_value(m)?;
+            value["matches"] = json!(matches(m));
+            value["image"] = json!(images.name(*i));
+            Ok(value)
+        });
+        let results = results.collect::<Result<Vec<Value>>>()?;
+        let skipped = skipped.len();
+        say!("{}", json!({"results": results, "threshold": threshold, "skipped": skipped}))?;
+    } else {
+        say!("match   cosine  image")?;
+        for (i, m) in &found {
+            let mark = if matches(m) == Some(false) { "  (does not match)" } else { "" };
+            say!("{:.3}  {:>7.3}  {}{mark}", m.probability, m.cosine, images.name(*i))?;
+        }
     }
     Ok(ExitStatus::Yes)
 }

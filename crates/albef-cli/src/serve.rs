@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use albef::ModelDefaults;
 use albef::index::{
     Encoder, OpenIndex, Place, Store, UpdateOptions, is_photo_folder, open_current, open_to_read,
 };
@@ -54,9 +55,9 @@ pub struct Arguments {
     /// Candidate answers of questions that bring none: a JSON list, or answers separated by commas.
     #[arg(long, default_value = "", hide_default_value = true)]
     answers: String,
-    /// Match probability below which the page says that nothing matches.
-    #[arg(long, value_name = "PROBABILITY", default_value_t = 0.5, value_parser = share)]
-    threshold: f32,
+    /// Match probability below which the page says that nothing matches [default: that of the model, else 0.5].
+    #[arg(long, value_name = "PROBABILITY", value_parser = share)]
+    threshold: Option<f32>,
     /// Requests that are worked on or wait for it; others are told at once to come back later.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     permits: usize,
@@ -85,10 +86,20 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
             a.host.first().cloned().unwrap_or_else(|| a.bind.to_string())
         );
     }
-    let (device, reader) = (a.device.open()?, a.images.own());
+    let named = named_models(a)?;
+    let own = named.iter().map(|(_, path)| ModelDefaults::of_model(path));
+    let own = own.collect::<Result<Vec<_>, _>>()?;
+    // Images are decoded before it is known which model they are for.
+    let of_images = own.iter().find(|own| own.background.is_some()).cloned().unwrap_or_default();
+    let (device, reader) = (a.device.open()?, a.images.own(&of_images));
     let metrics = Arc::new(Metrics::default());
     let mut models = Vec::new();
-    for (name, path) in named_models(a)? {
+    if let (true, Some(about)) =
+        (a.model.is_empty(), own.first().and_then(|own| own.about.as_ref()))
+    {
+        tracing::info!("the default model: {about}");
+    }
+    for (name, path) in named {
         if models.iter().any(|m: &Model| m.name == name) {
             bail!("two models are called `{name}`; give them names with --model NAME=MODEL");
         }
@@ -107,7 +118,9 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     service.keys = keys;
     service.loopback = loopback;
     service.hosts.clone_from(&a.host);
-    service.threshold = a.threshold.into();
+    if let Some(threshold) = a.threshold {
+        service.threshold = threshold.into();
+    }
     if !a.answers.is_empty() {
         service.answers = answer_list(&a.answers)?;
     }

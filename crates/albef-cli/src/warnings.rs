@@ -1,6 +1,6 @@
 //! What was not used as given: named and counted on standard error.
 
-use albef::{ImageReader, Skipped, Truncation};
+use albef::{ImageReader, Pipeline, Skipped, Truncation};
 use albef_data::dataset::unread_formats;
 use albef_data::error::ImageErrorKind;
 
@@ -52,6 +52,13 @@ pub fn tell_notes(reader: &ImageReader) {
 
 fn lines(skipped: &[Skipped]) -> impl ExactSizeIterator<Item = String> {
     skipped.iter().map(|s| format!("{}: {}", s.name, s.error))
+}
+
+/// Warns about texts of which the model knows no word.
+pub fn tell_unknown<'a>(model: &Pipeline, texts: impl IntoIterator<Item = &'a str>) {
+    for text in texts.into_iter().filter(|text| model.is_unknown(text)) {
+        tracing::warn!("the model knows no word of `{text}`: what it finds says nothing about it");
+    }
 }
 
 /// Counts the texts that are longer than the model reads.

@@ -61,6 +61,7 @@ mod duplicates;
 mod embedded;
 mod encoder;
 mod error;
+mod last;
 mod metadata;
 mod place;
 #[cfg(feature = "postgres")]
@@ -79,8 +80,9 @@ pub use duplicates::{DuplicateGroup, DuplicateOptions, duplicates};
 pub use embedded::{Embedded, Identity, Repair, check_identity, repair};
 pub use encoder::Encoder;
 pub use error::{IndexError, Result};
+pub use last::{LastSearch, LastSearchError, result_number};
 pub use metadata::{Taken, content_hash, days_since_1970, perceptual_hash};
-pub use place::{default_folder, indexes};
+pub use place::{default_folder, indexes, user_folder};
 pub use record::{
     Change, ContentHash, Filter, Image, ImageId, PathPattern, Record, Root, RootId, Status,
     bytes_of, join, path_of,

@@ -8,12 +8,18 @@ use sha2::{Digest, Sha256};
 use crate::embedded::Embedded;
 use crate::record::bytes_of;
 
-/// The folder of the indexes of this user: `$XDG_DATA_HOME/albef/index`, or `~/.local/share/albef/index`. `None`
-/// where neither variable is set.
-fn all() -> Option<PathBuf> {
+/// The data folder of this user: `$XDG_DATA_HOME/albef`, or `~/.local/share/albef`. `None` where neither variable is
+/// set.
+#[must_use]
+pub fn user_folder() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let data = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));
-    data.map(|data| data.join("albef/index"))
+    data.map(|data| data.join("albef"))
+}
+
+/// The folder of the indexes of this user.
+fn all() -> Option<PathBuf> {
+    Some(user_folder()?.join("index"))
 }
 
 /// Where the index of some folders is by default: a folder of its own for each set of absolute paths, in any order.

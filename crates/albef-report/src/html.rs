@@ -89,9 +89,14 @@ pub fn escape(text: &str) -> String {
 /// A PNG file inside an address.
 #[must_use]
 pub fn data_uri(png: &[u8]) -> String {
+    format!("data:image/png;base64,{}", base64(png))
+}
+
+/// Bytes in base64, padded.
+pub(crate) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::from("data:image/png;base64,");
-    for part in png.chunks(3) {
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for part in bytes.chunks(3) {
         let bits = part.iter().fold(0_u32, |v, b| v << 8 | u32::from(*b)) << (8 * (3 - part.len()));
         for i in 0..4 {
             if i <= part.len() {

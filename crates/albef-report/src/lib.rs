@@ -7,6 +7,8 @@ mod curves;
 mod html;
 mod jsonl;
 mod outcomes;
+mod results;
+mod roc;
 mod stats;
 mod tensorboard;
 
@@ -16,8 +18,10 @@ pub use curves::{Series, curve_panels, curves_svg};
 pub use html::{Report, SearchExample, SearchResult, Table, Wanted, data_uri, escape};
 pub use jsonl::JsonLines;
 pub use outcomes::{Column, Kind, Outcome, OutcomeSet, Outcomes, OutcomesError};
+pub use results::{ResultImage, ResultPage};
+pub use roc::{Cut, roc_area};
 pub use stats::{
     Sum, bootstrap_interval, cluster_interval, joint_interval, mcnemar, sign_flip,
-    standard_deviation,
+    standard_deviation, statistic_interval,
 };
 pub use tensorboard::EventWriter;

@@ -70,6 +70,36 @@ pub fn cluster_interval(parts: &[Vec<Sum>], resamples: usize, seed: u64) -> (f64
     percentiles(resampled.collect())
 }
 
+/// A percentile bootstrap interval at 95 % of any statistic of some clusters of items, which is given the numbers of
+/// the clusters drawn. Draws for which it is not finite take no part.
+///
+/// ```
+/// let values = [1.0, 2.0, 3.0, 4.0];
+/// let largest = |drawn: &[usize]| drawn.iter().map(|i| values[*i]).fold(f64::MIN, f64::max);
+/// let (low, high) = albef_report::statistic_interval(values.len(), 1000, 1, largest);
+/// assert!(low >= 1.0 && high == 4.0);
+/// ```
+#[must_use]
+pub fn statistic_interval(
+    clusters: usize,
+    resamples: usize,
+    seed: u64,
+    mut statistic: impl FnMut(&[usize]) -> f64,
+) -> (f64, f64) {
+    if clusters == 0 {
+        return (f64::NAN, f64::NAN);
+    }
+    let mut draws = SplitMix64::new(seed);
+    let mut drawn = vec![0; clusters];
+    let mut values = Vec::with_capacity(resamples);
+    for _ in 0..resamples {
+        drawn.iter_mut().for_each(|c| *c = below(&mut draws, clusters));
+        values.push(statistic(&drawn));
+    }
+    values.retain(|v| v.is_finite());
+    percentiles(values)
+}
+
 /// The exact two-sided McNemar test: the probability that `a_only + b_only` throws of a fair coin
 /// are split at least as unevenly. `a_only` and `b_only` count the items that one of two models
 /// gets right and the other does not.
@@ -144,6 +174,15 @@ mod tests {
         assert!(low < 0.25 && 0.25 < high);
         assert!((0.06..0.11).contains(&(high - low)), "{low} {high}");
         assert_eq!(bootstrap_interval(&hits, 1000, 1), (low, high));
+    }
+
+    #[test]
+    fn the_interval_of_a_statistic_is_that_of_the_mean_for_the_mean() {
+        let hits: Vec<f64> = (0..50).map(|i| f64::from(i % 3)).collect();
+        let mean = |drawn: &[usize]| drawn.iter().map(|i| hits[*i]).sum::<f64>() / 50.0;
+        assert_eq!(statistic_interval(50, 300, 7, mean), bootstrap_interval(&hits, 300, 7));
+        assert!(statistic_interval(0, 300, 7, mean).0.is_nan());
+        assert!(statistic_interval(3, 300, 7, |_| f64::NAN).0.is_nan());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use albef::checkpoint::{Checkpoint, LoadedModel, Parts};
 use albef::index::{IndexEncoder, Root, Store, join};
 use albef::task::{Query, TaskRef};
-use albef::{Control, Device, Image, ImageReader, Pipeline, ResizeOrder};
+use albef::{Control, Device, Image, ImageReader, Pipeline};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -127,7 +127,7 @@ pub struct Service {
     pub reader: ImageReader,
     /// Candidate answers of questions.
     pub answers: Vec<String>,
-    /// The probability below which nothing matches.
+    /// The probability below which nothing matches: that of the model of the index, or 0.5.
     pub threshold: f64,
     /// Who may ask.
     pub keys: Keys,
@@ -155,12 +155,14 @@ impl Service {
         limits: Limits,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let own = models.iter().find_map(|model| model.pipeline);
+        let threshold = own.and_then(|model| model.defaults().match_threshold).unwrap_or(0.5);
         Self {
             models,
             index,
             reader,
             answers: Vec::new(),
-            threshold: 0.5,
+            threshold,
             keys: Keys::default(),
             limits,
             loopback: true,
@@ -414,20 +416,4 @@ impl Service {
 /// A fault of the service itself.
 fn failed() -> Problem {
     Problem::new(Code::Internal, "the service failed; its log says how")
-}
-
-/// An image within a square of that many pixels along a side; it is never enlarged.
-#[must_use]
-pub fn fit(image: &Image, side: usize) -> Image {
-    let longest = image.width.max(image.height);
-    if longest <= side {
-        return image.clone();
-    }
-    let scaled = |pixels: usize| (pixels * side / longest).max(1);
-    albef_data::image::resize_bicubic(
-        image,
-        scaled(image.width),
-        scaled(image.height),
-        ResizeOrder::default(),
-    )
 }

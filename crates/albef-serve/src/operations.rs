@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use albef::Image;
 use albef::index::{Filter, IndexQuery, IndexResults, PathPattern, days_since_1970};
-use albef::inference::{ClassifyOptions, ExtractOptions, GroundOptions, SearchOptions};
+use albef::inference::{ExtractOptions, SearchOptions, fit};
 use albef::task::Query;
 use axum::Json;
 use axum::extract::{Path, Query as Parameters, State};
@@ -16,7 +16,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, IntoResponses};
 
 use crate::api::*;
-use crate::engine::{Service, fit};
+use crate::engine::Service;
 use crate::error::{Code, Problem, Result};
 use crate::input::Input;
 
@@ -169,17 +169,13 @@ fn options(top_k: usize, page: usize) -> Result<SearchOptions> {
     Ok(SearchOptions::default().top_k(top_k))
 }
 
-async fn find(service: &Arc<Service>, query: IndexQuery) -> Result<Json<SearchResponse>> {
+async fn find(service: &Arc<Service>, mut query: IndexQuery) -> Result<Json<SearchResponse>> {
+    query.options.threshold = Some(service.threshold);
     let store = Arc::clone(&service.index()?.store);
     let (model, _) = service.model(None)?;
     let encoder = model.encoder().ok_or_else(|| invalid("this model has no features".into()))?;
     let run = move |control: &albef::Control| encoder.search(&*store, &query, control);
     let found: IndexResults = service.run(model, run).await?;
-    let best = found
-        .results
-        .iter()
-        .filter_map(|hit| hit.probability)
-        .fold(None, |best, p| Some(best.map_or(p, |best: f64| best.max(p))));
     let first = found.page == 1;
     let hits = found.results.into_iter().map(|hit| Hit {
         id: hit.id,
@@ -199,7 +195,7 @@ async fn find(service: &Arc<Service>, query: IndexQuery) -> Result<Json<SearchRe
         page: found.page,
         more: found.more,
         order: found.order.to_owned(),
-        nothing_matches: first && best.is_some_and(|best| best < service.threshold),
+        nothing_matches: first && found.verdict.nothing_matches,
         threshold: service.threshold,
         truncated: found.truncated,
     }))
@@ -330,7 +326,7 @@ pub async fn classify(
     let _permit = service.permit(request.labels.len())?;
     let (model, pipeline) = service.model(request.model.as_deref())?;
     let image = service.image(request.image).await?;
-    let options = ClassifyOptions::default();
+    let options = pipeline.classify_options();
     let run = move |_: &_| pipeline.classify(&image, &request.labels, &options);
     let found = service.run(model, run).await?;
     let classes = found.classes.into_iter().map(|class| ClassResult {
@@ -353,7 +349,7 @@ pub async fn ground(
     let image = service.image(request.image).await?;
     let run = move |control: &albef::Control| {
         let shown: Image = fit(&image, SHOWN);
-        let options = GroundOptions::default().words(request.words);
+        let options = pipeline.ground_options(request.words);
         let found = pipeline.ground(&shown, &request.phrase, &options)?;
         let overlay = STANDARD.encode(found.render(&shown)?);
         let mut words = Vec::new();

@@ -31,6 +31,7 @@ use albef_weights::{
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::control::Control;
+use crate::defaults::ModelDefaults;
 use crate::error::{Error, Result};
 use crate::task::TaskRef;
 
@@ -115,7 +116,7 @@ const TORCH: &str = "model.pth";
 const WEIGHTS: &str = "model.";
 
 /// Writes a checkpoint in another format, whole or not at all. `output` is a folder, with `config.json`,
-/// `vocab.txt` and a model card beside the weights, or, for the formats of `torch.save`, a file that ends
+/// `vocab.txt`, a model card and the model's `defaults.json` beside the weights, or, for the formats of `torch.save`, a file that ends
 /// in `.pth` or `.pt`. A file is replaced. What was written is opened again before this returns.
 ///
 /// # Errors
@@ -162,6 +163,10 @@ pub fn convert(
     }
     if single {
         notes.extend(alone(output, model, &config));
+        if !model.defaults.is_empty() {
+            let file = ModelDefaults::FILE;
+            notes.push(format!("a file alone has no `{file}`: copy that of the model beside it"));
+        }
     }
     Ok(Converted { path: output.to_owned(), tensors: tensors.len(), notes })
 }
@@ -306,6 +311,9 @@ fn write_model(
     {
         write_atomic(&folder.join(name), |f| f.write_all(text.as_bytes()))?;
     }
+    if !model.defaults.is_empty() {
+        model.defaults.write(folder)?;
+    }
     match options.format {
         ModelFormat::Safetensors => {
             let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -322,7 +330,8 @@ fn expect_same(again: &Checkpoint, model: &Checkpoint, config: &ModelConfig) -> 
     again.check()?;
     let same = again.task.model() == model.task.model()
         && again.config == *config
-        && again.vocabulary == model.vocabulary;
+        && again.vocabulary == model.vocabulary
+        && again.defaults == model.defaults;
     match same {
         true => Ok(()),
         false => Err(Error::Argument(format!(

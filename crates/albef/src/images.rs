@@ -150,6 +150,15 @@ impl ImageSet {
         (from_vec(pixels, [which.len(), 3, image_res, image_res], device), failed)
     }
 
+    /// The file of an image; `None` for a member of an archive.
+    #[must_use]
+    pub fn file(&self, index: usize) -> Option<&Path> {
+        match &self.samples()[index].location {
+            Location::File(path) => Some(path),
+            Location::Member { .. } => None,
+        }
+    }
+
     /// The archive that an image is a member of.
     #[must_use]
     pub fn archive(&self, index: usize) -> Option<&Path> {

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
+use crate::defaults::ModelDefaults;
 use crate::error::Result;
 
 /// What a checkpoint is.
@@ -23,6 +24,9 @@ pub struct CheckpointSummary {
     pub word_pieces: usize,
     /// Sizes of the model.
     pub config: ModelConfig,
+    /// What the model does where nothing else is asked for.
+    #[serde(skip_serializing_if = "ModelDefaults::is_empty")]
+    pub defaults: ModelDefaults,
     /// What of it is not as in a plain checkpoint, line by line.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -43,6 +47,7 @@ impl CheckpointSummary {
             queues: files.has_queues(),
             word_pieces: files.vocabulary.lines().count(),
             config: files.config.clone(),
+            defaults: files.defaults.clone(),
             notes: report.notes,
         })
     }

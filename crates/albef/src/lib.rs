@@ -10,15 +10,18 @@
 //! | search one's own images through an index | `index` (feature `index`) |
 //! | ask, entail, reason about two images, label | [`task::TaskRef`] and [`task::Query`] |
 //! | train | [`train::run()`] |
+//! | calibrate | [`calibration`], whose values become [`ModelDefaults`] |
 //! | evaluate | [`task::TaskRef`], figures in [`eval`] |
 //! | read, inspect and convert weights | [`checkpoint::Checkpoint`], [`inspect`], [`convert`] |
 //! | check that a build computes what the official code computes | [`golden`], [`doctor`] |
 
 pub mod bench;
+pub mod calibration;
 pub mod checkpoint;
 pub mod config;
 mod control;
 pub mod convert;
+mod defaults;
 pub mod device;
 pub mod doctor;
 mod error;
@@ -51,6 +54,7 @@ pub use albef_data::image::{
 pub use albef_data::text::Truncation;
 
 pub use control::{Control, Progress};
+pub use defaults::{GroundDefaults, ModelDefaults};
 pub use device::Device;
 pub use error::{Error, Result};
 pub use images::ImageSet;

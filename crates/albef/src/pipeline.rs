@@ -35,6 +35,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::checkpoint::{Checkpoint, LoadedModel, Parts};
 use crate::config::ModelConfig;
+use crate::defaults::ModelDefaults;
 use crate::error::{Error, Result};
 use crate::eval::retrieval::{embed_texts, similarities, top_k};
 use crate::model::Albef;
@@ -53,6 +54,7 @@ pub struct Pipeline {
     interpolated: Option<(usize, usize)>,
     has_contrast: bool,
     vocabulary: String,
+    defaults: ModelDefaults,
     reader: ImageReader,
 }
 
@@ -98,6 +100,7 @@ impl Pipeline {
         let mut out = Self::new(loaded.albef()?, loaded.online.clone(), &loaded.vocabulary)?;
         out.interpolated = loaded.report.resized;
         out.has_contrast = loaded.has_contrast;
+        out.defaults = loaded.defaults.clone();
         Ok(out.with_reader(loaded.reader.clone()))
     }
 
@@ -111,7 +114,30 @@ impl Pipeline {
         let vocabulary = vocabulary.to_owned();
         let reader = ImageReader::default();
         let (interpolated, has_contrast) = (None, true);
-        Ok(Self { model, params, tokenizer, interpolated, has_contrast, vocabulary, reader })
+        let defaults = ModelDefaults::default();
+        Ok(Self {
+            model,
+            params,
+            tokenizer,
+            interpolated,
+            has_contrast,
+            vocabulary,
+            defaults,
+            reader,
+        })
+    }
+
+    /// With other defaults than those of its folder. The background of images is the reader's.
+    #[must_use]
+    pub fn with_defaults(mut self, defaults: ModelDefaults) -> Self {
+        self.defaults = defaults;
+        self
+    }
+
+    /// What the model does where nothing else is asked for.
+    #[must_use]
+    pub fn defaults(&self) -> &ModelDefaults {
+        &self.defaults
     }
 
     /// Reads images of sets by `reader`; the default is the official code's way. Its order of resizing also
@@ -233,6 +259,48 @@ impl Pipeline {
         embed_texts(&self.model, &[self.tokens(text)], 1)
     }
 
+    /// The unit-length feature of what is looked for: the mean over the templates of the model
+    /// ([`ModelDefaults::templates`]), or [`Pipeline::embed_text`] where it has none.
+    ///
+    /// # Errors
+    /// As [`Pipeline::embed_text`].
+    pub fn embed_query(&self, text: &str) -> Result<Vec<f32>> {
+        if text.trim().is_empty() {
+            return Err(Error::EmptyText);
+        }
+        self.mean_feature(&self.defaults.filled(text))
+    }
+
+    /// What the matching head reads of what is looked for: the first template of the model, filled.
+    #[must_use]
+    pub fn query_caption(&self, text: &str) -> Encoded {
+        let filled = self.defaults.filled(text);
+        self.caption(filled.first().map_or(text, String::as_str))
+    }
+
+    /// The mean of the features of texts, unit length.
+    pub(crate) fn mean_feature(&self, texts: &[String]) -> Result<Vec<f32>> {
+        if let [text] = texts {
+            return self.embed_text(text);
+        }
+        let mut mean = vec![0.0_f32; self.embed_dim()];
+        for text in texts {
+            let feature = self.embed_text(text)?;
+            mean.iter_mut().zip(feature).for_each(|(m, f)| *m += f);
+        }
+        let norm = mean.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-12);
+        mean.iter_mut().for_each(|v| *v /= norm);
+        Ok(mean)
+    }
+
+    /// Whether no word of a text is in the vocabulary: all that the model would read is `[UNK]`, or nothing.
+    #[must_use]
+    pub fn is_unknown(&self, text: &str) -> bool {
+        let pieces = self.tokenizer.vocabulary();
+        let known = |id: &u32| ![pieces.cls, pieces.sep, pieces.unk].contains(id);
+        !self.tokens(text).iter().any(known)
+    }
+
     /// Unit-length features of images of any size, `embed_dim` values each.
     ///
     /// # Errors
@@ -269,7 +337,7 @@ impl Pipeline {
         features: &[Vec<f32>],
         k: usize,
     ) -> Result<Vec<(usize, f32)>> {
-        let query = self.embed_text(text)?;
+        let query = self.embed_query(text)?;
         let expected = query.len();
         if let Some(index) = features.iter().position(|f| f.len() != expected) {
             return Err(Error::FeatureWidth { index, found: features[index].len(), expected });
@@ -340,6 +408,27 @@ pub(crate) mod tests {
         for (i, error) in found.into_iter().enumerate() {
             assert!(matches!(error, Some(Error::OutputNotFinite { .. })), "{i}: {error:?}");
         }
+    }
+
+    #[test]
+    fn a_query_is_the_mean_of_its_templates_and_unknown_words_are_told() {
+        let plain = nano();
+        assert_eq!(plain.embed_query("dog").unwrap(), plain.embed_text("dog").unwrap());
+        let templates = vec!["a {}".into(), "{}".into()];
+        let model = nano().with_defaults(ModelDefaults { templates, ..ModelDefaults::default() });
+        let found = model.embed_query("dog").unwrap();
+        let parts = [model.embed_text("a dog").unwrap(), model.embed_text("dog").unwrap()];
+        let sum: Vec<f32> = parts[0].iter().zip(&parts[1]).map(|(a, b)| a + b).collect();
+        let length = sum.iter().map(|v| v * v).sum::<f32>().sqrt();
+        for (f, s) in found.iter().zip(&sum) {
+            assert!((f - s / length).abs() < 1e-6, "{f} {s}");
+        }
+        assert_eq!(model.query_caption("dog").ids, model.tokens("a dog"));
+        assert!(matches!(model.embed_query(" "), Err(Error::EmptyText)));
+        assert!(model.is_unknown("zebra xylophone") && !model.is_unknown("a zebra"));
+        let image = [RgbImage::filled(30, 20, [10, 200, 90])];
+        let (with, without) = (model.match_text(&image, "dog"), plain.match_text(&image, "a dog"));
+        assert_eq!(with.unwrap()[0].itm_logit, without.unwrap()[0].itm_logit);
     }
 
     #[test]

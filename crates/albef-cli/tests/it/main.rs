@@ -3,12 +3,14 @@
 //! One binary, since linking the whole library once per file costs more than the tests do.
 
 mod analyse;
+mod calibrate;
 mod checkpoints;
 mod cli;
 mod common;
 mod compare;
 mod convert;
 mod data_sets;
+mod defaults;
 mod demo;
 mod disk;
 mod doctor;
@@ -28,6 +30,7 @@ mod pull;
 mod readme;
 mod refusals;
 mod reproduce;
+mod results;
 mod resume;
 mod search;
 mod serve;

@@ -83,7 +83,7 @@ fn prepared() -> tempfile::TempDir {
 #[test]
 fn help_of_all_commands() {
     let dir = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 40] = [
+    let commands: [&[&str]; 41] = [
         &[],
         &["demo"],
         &["pretrain"],
@@ -108,6 +108,7 @@ fn help_of_all_commands() {
         &["evaluate", "grounding"],
         &["evaluate", "classification"],
         &["reproduce"],
+        &["calibrate"],
         &["analyse"],
         &["analyse", "mi"],
         &["compare"],

@@ -12,6 +12,7 @@ use burn::tensor::Device;
 
 use super::Checkpoint;
 use crate::config::ModelConfig;
+use crate::defaults::ModelDefaults;
 use crate::error::{Error, Result};
 use crate::init::fresh_params;
 use crate::model::Albef;
@@ -54,6 +55,8 @@ pub struct LoadedModel {
     pub config_inferred: bool,
     /// The folder of the weights file.
     pub folder: PathBuf,
+    /// What the model does where nothing else is asked for.
+    pub defaults: ModelDefaults,
     /// How the model reads images: by the defaults, unless it is told otherwise.
     pub reader: ImageReader,
 }
@@ -185,7 +188,15 @@ impl LoadedModel {
         parts: Parts,
     ) -> Result<Self> {
         let Checkpoint {
-            config, vocabulary, tensors, source, config_inferred, folder, notes, ..
+            config,
+            vocabulary,
+            defaults,
+            tensors,
+            source,
+            config_inferred,
+            folder,
+            notes,
+            ..
         } = checkpoint;
         let (mut state, resized) = resized(tensors, &config)?;
         let schema = task.schema(&config);
@@ -224,6 +235,7 @@ impl LoadedModel {
             report,
             config_inferred,
             folder,
+            defaults,
             reader: ImageReader::default(),
         })
     }

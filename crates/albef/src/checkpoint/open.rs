@@ -7,6 +7,7 @@ use albef_data::text::{TextProcessing, Vocabulary};
 use albef_weights::{StateDict, read_model, weights_file};
 
 use crate::config::ModelConfig;
+use crate::defaults::ModelDefaults;
 use crate::error::{Error, Result};
 use crate::model_path::find_model;
 use crate::task::TaskRef;
@@ -29,6 +30,8 @@ pub struct Checkpoint {
     pub of_run: bool,
     /// The word pieces, one per line.
     pub vocabulary: String,
+    /// What the model does where nothing else is asked for; none for a checkpoint of a run.
+    pub defaults: ModelDefaults,
     /// Tensors under official names.
     pub tensors: StateDict,
     /// The folder of the weights file.
@@ -40,8 +43,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a model folder; a weights file, or the index of several, with the `config.json` and
-    /// `vocab.txt` of its folder; a run, for the newest of its checkpoints; or one of these checkpoints,
+    /// Opens a model folder; a weights file, or the index of several, with the `config.json`, `vocab.txt` and
+    /// `defaults.json` of its folder; a run, for the newest of its checkpoints; or one of these checkpoints,
     /// which have momentum copies and queues too.
     ///
     /// For weights of the published width without a `config.json` of ALBEF the sizes are inferred from the
@@ -75,6 +78,7 @@ impl Checkpoint {
             config_inferred: false,
             of_run: false,
             vocabulary,
+            defaults: ModelDefaults::default(),
             tensors,
             folder: file.parent().unwrap_or(Path::new(".")).to_owned(),
             source: format!("`{}`", file.display()),
@@ -114,8 +118,10 @@ impl Checkpoint {
         if inferred && vocabulary != BERT_VOCABULARY {
             notes.push(format!("the word pieces are those of {}", vocab_path.display()));
         }
+        let defaults = ModelDefaults::of_folder(folder)?;
+        defaults.check_sizes(&config, folder)?;
         let new = Self::new(found.tensors, config, vocabulary, &file);
-        Ok(Self { config_inferred: inferred, notes, ..new })
+        Ok(Self { config_inferred: inferred, notes, defaults, ..new })
     }
 
     /// The tensors of a path for a model of known sizes: a weights file needs no `config.json` then.

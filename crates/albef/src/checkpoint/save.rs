@@ -8,12 +8,14 @@ use albef_files::folder::fill;
 use albef_weights::{HostTensor, KeepAs, StateDict, write_atomic, write_safetensors};
 
 use crate::config::ModelConfig;
+use crate::defaults::ModelDefaults;
 use crate::error::{Error, Result};
 use crate::params::{Params, to_vec};
 
 const WEIGHTS: &str = "model.safetensors";
 
-/// Writes a model folder, whole or not at all; other files of an old one remain.
+/// Writes a model folder, whole or not at all; other files of an old one remain, but of its [`ModelDefaults`] only
+/// what was not measured on its weights.
 ///
 /// # Errors
 /// If a weight is not finite or a file cannot be written.
@@ -29,7 +31,15 @@ pub fn save_model_folder(
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let config = serde_json::to_string_pretty(config)
         .map_err(|e| Error::Format { path: folder.join("config.json"), detail: e.to_string() })?;
+    // Of defaults that are damaged nothing holds for the new weights either.
+    let defaults = folder
+        .join(ModelDefaults::FILE)
+        .exists()
+        .then(|| ModelDefaults::of_folder(folder).unwrap_or_default().for_other_weights());
     fill(folder, WEIGHTS, |folder| -> Result<()> {
+        if let Some(defaults) = &defaults {
+            defaults.write(folder)?;
+        }
         for (name, text) in
             [("config.json", config.as_str()), ("vocab.txt", vocabulary), ("README.md", card)]
         {

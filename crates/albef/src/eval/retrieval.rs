@@ -81,12 +81,23 @@ impl Score {
     }
 
     /// Of the logits (no match, match) and, where it needs it, the cosine; `temp` is the learned temperature.
-    pub fn of(self, [no, yes]: [f32; 2], temp: f32, cosine: impl Fn() -> f32) -> f32 {
+    pub fn of(self, logits: [f32; 2], temp: f32, cosine: impl Fn() -> f32) -> f32 {
+        self.weighted(1.0, logits, temp, cosine)
+    }
+
+    /// [`Score::of`], with another weight of the log-odds in [`Score::Posterior`] than 1.
+    pub fn weighted(
+        self,
+        weight: f32,
+        [no, yes]: [f32; 2],
+        temp: f32,
+        cosine: impl Fn() -> f32,
+    ) -> f32 {
         match self {
             Self::Itm => yes,
             Self::ItmItc => yes + cosine(),
             Self::ItmProb => yes - no,
-            Self::Posterior => yes - no + cosine() / temp,
+            Self::Posterior => weight * (yes - no) + cosine() / temp,
         }
     }
 }
@@ -400,6 +411,8 @@ mod tests {
         assert!(of([-3.0, 1.0]) > of([0.0, 2.0]));
         let sum = Score::Posterior.of([-3.0, 1.0], 0.05, || 0.4);
         assert!((sum - 12.0).abs() < 1e-5, "log-odds of 4 and a cosine of 0.4 over 0.05: {sum}");
+        let half = Score::Posterior.weighted(0.5, [-3.0, 1.0], 0.05, || 0.4);
+        assert!((half - 10.0).abs() < 1e-5, "{half}");
         // Far beyond where the probability itself is 1 in f32.
         assert!(of([-60.0, 60.0]) > of([-50.0, 60.0]));
     }

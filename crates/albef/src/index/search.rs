@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::IndexEncoder;
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::inference::{SearchOptions, match_probability};
+use crate::inference::{SearchOptions, Verdict, match_probability};
 use crate::params::from_vec;
 use crate::pipeline::Pipeline;
 
@@ -115,6 +115,9 @@ pub struct IndexResults {
     pub results: Vec<IndexHit>,
     /// Usable images of the index.
     pub gallery: u64,
+    /// Whether something matches.
+    #[serde(flatten)]
+    pub verdict: Verdict,
     /// The page, from 1.
     pub page: usize,
     /// Whether there are more.
@@ -139,13 +142,13 @@ impl IndexEncoder<'_> {
             sum.iter_mut().zip(vector).for_each(|(s, v)| *s += weight * v);
         };
         if let Some(text) = &query.text {
-            add(&model.embed_text(text)?, 1.0);
+            add(&model.embed_query(text)?, 1.0);
         }
         for vector in model.embed_images(&query.like)? {
             add(&vector, 1.0 / query.like.len() as f32);
         }
         for (text, weight) in &query.terms {
-            add(&model.embed_text(text)?, *weight);
+            add(&model.embed_query(text)?, *weight);
         }
         let length = sum.iter().map(|v| v * v).sum::<f32>().sqrt();
         if length < 1e-6 {
@@ -182,6 +185,8 @@ impl IndexEncoder<'_> {
             hits = self.rerank(hits, text, &query.options, control, &mut skipped)?;
             hits.extend(rest);
         }
+        let (_, threshold) = self.model().weight_and_threshold(&query.options);
+        let verdict = Verdict::new(hits.iter().filter_map(|hit| hit.probability), threshold);
         let more = hits.len() > page * top_k;
         let results = hits.into_iter().skip((page - 1) * top_k).take(top_k).collect();
         let texts = query.text.iter().chain(query.terms.iter().map(|(text, _)| text));
@@ -189,9 +194,10 @@ impl IndexEncoder<'_> {
             order: if by.is_some() { query.options.order() } else { "cosine" },
             results,
             gallery: store.info()?.images,
+            verdict,
             page,
             more,
-            truncated: { texts }.any(|text| self.model().caption(text).truncated),
+            truncated: { texts }.any(|text| self.model().query_caption(text).truncated),
             query: query.text.clone(),
             skipped,
         })
@@ -207,7 +213,8 @@ impl IndexEncoder<'_> {
         skipped: &mut Vec<Skipped>,
     ) -> Result<Vec<IndexHit>> {
         let model = self.model();
-        let (texts, temperature) = ([model.caption(text).ids], model.temperature());
+        let (texts, temperature) = ([model.query_caption(text).ids], model.temperature());
+        let (weight, _) = model.weight_and_threshold(options);
         let mut out = Vec::with_capacity(hits.len());
         let mut hits = hits.into_iter();
         loop {
@@ -237,7 +244,7 @@ impl IndexEncoder<'_> {
             let logits = match_prepared(model, &pixels, &texts)?;
             out.extend(part.into_iter().zip(logits).map(|(mut hit, logits)| {
                 hit.probability = Some(match_probability(logits));
-                hit.score = options.score.of(logits, temperature, || hit.cosine);
+                hit.score = options.score.weighted(weight, logits, temperature, || hit.cosine);
                 hit
             }));
         }

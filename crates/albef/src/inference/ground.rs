@@ -1,5 +1,7 @@
 //! Grounding: where in an image the model finds a phrase, by Grad-CAM (paper section 6).
 
+use std::ops::Range;
+
 use albef_data::image::RgbImage;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +25,27 @@ pub enum GroundingMode {
 }
 
 impl GroundingMode {
+    /// Both modes.
+    pub const ALL: [Self; 2] = [Self::Itm, Self::Itc];
+
+    /// The name in options and reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Itm => "itm",
+            Self::Itc => "itc",
+        }
+    }
+
+    /// The layers that have a map: fusion layers, or image blocks.
+    #[must_use]
+    pub fn layers(self, config: &ModelConfig) -> Range<usize> {
+        match self {
+            Self::Itm => config.text.fusion_layer..config.text.layers,
+            Self::Itc => 0..config.vision.depth,
+        }
+    }
+
     /// The layer of the paper: the third fusion layer, or the last one of fewer; for `itc` the last image block.
     #[must_use]
     pub fn default_layer(self, config: &ModelConfig) -> usize {
@@ -57,7 +80,8 @@ pub struct GroundOptions {
     /// Its layer; [`GroundingMode::default_layer`], or with `words`
     /// [`GroundingMode::default_word_layer`], if not given.
     pub layer: Option<usize>,
-    /// A map for each word piece as well (only [`GroundingMode::Itm`] has some).
+    /// A map for each word piece as well. They explain the matching score: where the map of the phrase explains the
+    /// contrastive one, which has none for words, those of [`GroundingMode::default_word_layer`].
     pub words: bool,
     /// Boxes inside the image to choose from; without them the region around the peak is the box.
     pub boxes: Option<Vec<PixelBox>>,
@@ -148,6 +172,20 @@ pub struct Grounding {
 }
 
 impl Pipeline {
+    /// How this model grounds where nothing else is asked for: by the mode and layer of its
+    /// [`ModelDefaults`](crate::ModelDefaults), if it has some. With `words`, a matching map is of a layer where words
+    /// have maps.
+    #[must_use]
+    pub fn ground_options(&self, words: bool) -> GroundOptions {
+        let mut out = GroundOptions::default().words(words);
+        if let Some(own) = self.defaults().ground {
+            let last = self.config().text.layers.saturating_sub(1);
+            let wordless = words && own.mode == GroundingMode::Itm && own.layer == Some(last);
+            out = out.mode(own.mode).layer(own.layer.filter(|_| !wordless));
+        }
+        out
+    }
+
     /// Finds a phrase in an image.
     ///
     /// # Errors
@@ -171,6 +209,14 @@ impl Pipeline {
         });
         let texts = TokenBatch::packed(std::slice::from_ref(&text.ids));
         let pixels = self.pixels(std::slice::from_ref(image));
+        // The contrastive score looks at the phrase as a whole.
+        let of_words = match options.words && options.mode == GroundingMode::Itc {
+            true => {
+                let layer = GroundingMode::Itm.default_word_layer(self.config());
+                Some(self.attention_maps(pixels.clone(), &texts, GroundingMode::Itm, layer)?)
+            }
+            false => None,
+        };
         let maps = self.attention_maps(pixels, &texts, options.mode, layer)?;
         let map = maps.sentence(0, maps.tokens[0]);
         let size = (image.height, image.width);
@@ -186,11 +232,12 @@ impl Pipeline {
                 (boxes.clone(), best_box(&scores).map(|i| boxes[i]), scores)
             }
         };
-        let words = match options.words && options.mode == GroundingMode::Itm {
-            true => (1..maps.tokens[0])
+        let of_words = of_words.as_ref().unwrap_or(&maps);
+        let words = match options.words {
+            true => (1..of_words.tokens[0])
                 .map(|i| WordMap {
                     word: self.piece(text.ids[i]).to_owned(),
-                    map: maps.token(0, i),
+                    map: of_words.token(0, i),
                 })
                 .collect(),
             false => Vec::new(),
@@ -235,6 +282,23 @@ impl Pipeline {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::defaults::{GroundDefaults, ModelDefaults};
+
+    #[test]
+    fn a_model_grounds_by_its_defaults() {
+        let model = |mode, layer| {
+            let ground = Some(GroundDefaults { mode, layer: Some(layer) });
+            let defaults = ModelDefaults { ground, ..ModelDefaults::default() };
+            crate::pipeline::tests::nano().with_defaults(defaults)
+        };
+        let by_itc = model(GroundingMode::Itc, 0).ground_options(true);
+        assert_eq!((by_itc.mode, by_itc.layer), (GroundingMode::Itc, Some(0)));
+        let last = ModelConfig::nano().text.layers - 1;
+        let by_itm = |words| model(GroundingMode::Itm, last).ground_options(words).layer;
+        assert_eq!((by_itm(false), by_itm(true)), (Some(last), None), "words have no maps there");
+        let without = crate::pipeline::tests::nano().ground_options(false);
+        assert_eq!(without, GroundOptions::default());
+    }
 
     #[test]
     fn words_have_a_layer_of_their_own_where_the_paper_s_is_the_last() {
@@ -258,6 +322,12 @@ mod tests {
         assert!(found.words.iter().all(|w| w.map.len() == found.grid * found.grid));
         assert!(found.region.is_none_or(|b| boxes.contains(&b)), "{found:?}");
         assert!(found.render(&image).unwrap().starts_with(b"\x89PNG"));
+        // By the contrastive score words have the maps of the matching score.
+        let by_itc = options.clone().mode(GroundingMode::Itc);
+        let of_both = model.ground(&image, "a dog", &by_itc).unwrap();
+        assert_eq!((of_both.mode, &of_both.words), (GroundingMode::Itc, &found.words));
+        let alone = model.ground(&image, "a dog", &by_itc.words(false)).unwrap();
+        assert_eq!((&of_both.map, &of_both.scores), (&alone.map, &alone.scores));
         let empty = model.ground(&image, " ", &options);
         assert!(matches!(empty, Err(Error::EmptyText)), "{empty:?}");
     }

@@ -3,6 +3,7 @@
 //! Each file adds methods to [`Pipeline`](crate::pipeline::Pipeline), with their options and results.
 
 mod classify;
+mod explain;
 mod extract;
 mod feature_file;
 mod features;
@@ -12,9 +13,10 @@ mod overlay;
 mod search;
 
 pub use classify::{ClassScore, Classification, ClassifyOptions};
+pub use explain::{Explanation, Illustration, fit};
 pub use extract::{ExtractOptions, FeatureRows, FeatureTokens};
 pub use feature_file::{FeatureFormat, FeatureName, FeatureSink, write_features};
 pub use features::ImageFeatures;
 pub use ground::{GroundOptions, Grounding, GroundingMode, WordMap};
-pub use matching::{Match, match_probability};
-pub use search::{Hit, Place, SearchOptions, SearchResults};
+pub use matching::{ForImages, Match, match_probability};
+pub use search::{Hit, Place, SearchOptions, SearchResults, Verdict};

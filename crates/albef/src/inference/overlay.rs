@@ -30,7 +30,18 @@ impl Grounding {
         self.render_map(image, &self.words[index].map, None)
     }
 
-    fn render_map(&self, image: &RgbImage, map: &[f32], b: Option<PixelBox>) -> Result<Vec<u8>> {
+    /// The image with one of the maps over it, of its own size.
+    #[must_use]
+    pub(crate) fn over(&self, image: &RgbImage, map: &[f32]) -> RgbImage {
+        overlay(image, map, self.grid)
+    }
+
+    pub(super) fn render_map(
+        &self,
+        image: &RgbImage,
+        map: &[f32],
+        b: Option<PixelBox>,
+    ) -> Result<Vec<u8>> {
         let (shown, factor) = enlarged(image);
         let mut out = overlay(&shown, map, self.grid);
         if let Some(b) = b {

@@ -16,7 +16,7 @@ use crate::pipeline::Pipeline;
 const FUSED: usize = 16;
 
 /// How to search.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SearchOptions {
     /// Images to return.
     pub top_k: usize,
@@ -24,11 +24,17 @@ pub struct SearchOptions {
     pub rerank_k: usize,
     /// The score of re-ranking.
     pub score: Score,
+    /// Weight of the matching head in [`Score::Posterior`]; if not given that of the model's
+    /// [`ModelDefaults`](crate::ModelDefaults), or 1.
+    pub match_weight: Option<f32>,
+    /// Match probability under which nothing matches; if not given that of the model's defaults, if it has one.
+    pub threshold: Option<f64>,
 }
 
 impl Default for SearchOptions {
     fn default() -> Self {
-        Self { top_k: 10, rerank_k: 64, score: Score::Posterior }
+        let score = Score::Posterior;
+        Self { top_k: 10, rerank_k: 64, score, match_weight: None, threshold: None }
     }
 }
 
@@ -51,6 +57,20 @@ impl SearchOptions {
     #[must_use]
     pub fn score(mut self, score: Score) -> Self {
         self.score = score;
+        self
+    }
+
+    /// Weight of the matching head.
+    #[must_use]
+    pub fn match_weight(mut self, weight: Option<f32>) -> Self {
+        self.match_weight = weight;
+        self
+    }
+
+    /// Match probability under which nothing matches.
+    #[must_use]
+    pub fn threshold(mut self, threshold: Option<f64>) -> Self {
+        self.threshold = threshold;
         self
     }
 
@@ -115,12 +135,53 @@ pub struct SearchResults {
     pub results: Vec<Hit>,
     /// Images that were searched.
     pub gallery: usize,
+    /// Whether something matches.
+    #[serde(flatten)]
+    pub verdict: Verdict,
     /// Whether the text is longer than the model reads.
     #[serde(skip)]
     pub truncated: bool,
 }
 
+/// Whether a search found something: the best match probability against a threshold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Verdict {
+    /// The highest match probability among the images that were re-ranked; `None` without re-ranking.
+    pub best_match: Option<f64>,
+    /// The probability under which nothing matches; `None` where neither the model nor the caller has one.
+    pub threshold: Option<f64>,
+    /// Whether the best match is under the threshold.
+    pub nothing_matches: bool,
+}
+
+impl Verdict {
+    /// That nothing matches, in a sentence; `None` where something may.
+    #[must_use]
+    pub fn remark(&self) -> Option<String> {
+        let (best, threshold) = self.best_match.zip(self.threshold)?;
+        let remark = || {
+            format!(
+                "nothing here matches: the best match probability is {best:.3}, under {threshold:.3}"
+            )
+        };
+        self.nothing_matches.then(remark)
+    }
+
+    pub(crate) fn new(matches: impl Iterator<Item = f64>, threshold: Option<f64>) -> Self {
+        let best_match = matches.reduce(f64::max);
+        let nothing_matches = best_match.zip(threshold).is_some_and(|(best, t)| best < t);
+        Self { best_match, threshold, nothing_matches }
+    }
+}
+
 impl Pipeline {
+    /// The weight of the matching head and the threshold of a search: as given, or as this model has them.
+    pub(crate) fn weight_and_threshold(&self, options: &SearchOptions) -> (f32, Option<f64>) {
+        let own = self.defaults();
+        let weight = options.match_weight.or(own.match_weight).unwrap_or(1.0);
+        (weight, options.threshold.or(own.match_threshold))
+    }
+
     /// Embeds a set and searches it.
     ///
     /// # Errors
@@ -149,14 +210,15 @@ impl Pipeline {
         options: &SearchOptions,
         control: &Control,
     ) -> Result<SearchResults> {
-        let caption = self.caption(text);
-        let query = self.embed_text(text)?;
+        let caption = self.query_caption(text);
+        let query = self.embed_query(text)?;
         if !features.is_empty() && features.width != query.len() {
             let (found, expected) = (features.width, query.len());
             return Err(Error::FeatureWidth { index: 0, found, expected });
         }
         let cosines = similarities(&query, &features.values);
-        let SearchOptions { top_k: shown, rerank_k, score } = *options;
+        let SearchOptions { top_k: shown, rerank_k, score, .. } = *options;
+        let (weight, threshold) = self.weight_and_threshold(options);
         let candidates = top_k(&cosines, if rerank_k == 0 { shown } else { rerank_k.max(shown) });
         let mut hits: Vec<Hit> =
             candidates.into_iter().map(|c| hit(images, features.images[c], cosines[c])).collect();
@@ -170,17 +232,19 @@ impl Pipeline {
                 let (_, logits) = self.match_pixels(pixels, &texts)?;
                 for (hit, logits) in part.iter_mut().zip(logits) {
                     hit.probability = Some(match_probability(logits));
-                    hit.score = score.of(logits, temperature, || hit.cosine);
+                    hit.score = score.weighted(weight, logits, temperature, || hit.cosine);
                 }
             }
         }
         hits.sort_by(|x, y| y.score.total_cmp(&x.score).then(y.cosine.total_cmp(&x.cosine)));
+        let verdict = Verdict::new(hits.iter().filter_map(|hit| hit.probability), threshold);
         hits.truncate(shown);
         Ok(SearchResults {
             query: text.to_owned(),
             order: options.order(),
             results: hits,
             gallery: features.len(),
+            verdict,
             truncated: caption.truncated,
         })
     }
@@ -249,6 +313,41 @@ mod tests {
             assert!((alone.itm_logit - hit.score).abs() < 1e-5, "{alone:?} {hit:?}");
             assert!((alone.cosine - hit.cosine).abs() < 1e-5, "{alone:?} {hit:?}");
         }
+    }
+
+    #[test]
+    fn nothing_matches_under_the_threshold_and_the_weight_counts() {
+        let (model, (_dir, images)) = (nano(), folder(4));
+        let search = |options: &SearchOptions| {
+            model.search(&images, "a dog", options, &Control::new()).unwrap().0
+        };
+        let plain = search(&SearchOptions::default());
+        let best = plain.verdict.best_match.unwrap();
+        assert_eq!((plain.verdict.threshold, plain.verdict.nothing_matches), (None, false));
+        for (threshold, nothing) in [(best - 1e-9, false), (best + 1e-9, true)] {
+            // Of all that were re-ranked, not of those shown.
+            let options = SearchOptions::default().top_k(1).threshold(Some(threshold));
+            let verdict = search(&options).verdict;
+            assert_eq!((verdict.best_match, verdict.nothing_matches), (Some(best), nothing));
+        }
+        let without = SearchOptions::default().rerank_k(0).threshold(Some(1.0));
+        assert_eq!(search(&without).verdict.best_match, None);
+        assert!(!search(&without).verdict.nothing_matches, "nothing was matched at all");
+        // With no weight the cosine alone decides.
+        let cosine = search(&SearchOptions::default().match_weight(Some(0.0)));
+        for hit in &cosine.results {
+            assert!((hit.score - hit.cosine / model.temperature()).abs() < 1e-4, "{hit:?}");
+        }
+        let defaults = crate::ModelDefaults {
+            match_weight: Some(0.0),
+            match_threshold: Some(best + 1e-9),
+            ..crate::ModelDefaults::default()
+        };
+        let model = nano().with_defaults(defaults);
+        let options = SearchOptions::default();
+        let found = model.search(&images, "a dog", &options, &Control::new()).unwrap().0;
+        assert!(found.verdict.nothing_matches);
+        assert_eq!(found.results, cosine.results);
     }
 
     #[test]

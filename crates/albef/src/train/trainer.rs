@@ -26,6 +26,7 @@ use super::step::{StepSettings, WITHOUT_GRADIENT, check_finite_losses, train_ste
 use crate::checkpoint::{LoadedModel, save_model_folder};
 use crate::config::{AugmentForm, MixGen, ModelConfig, TrainConfig};
 use crate::control::Control;
+use crate::defaults::ModelDefaults;
 use crate::error::{Error, Result};
 use crate::objectives::Objective;
 use crate::objectives::masking::SpecialIds;
@@ -509,6 +510,7 @@ impl Trainer {
             report: KeyReport::default(),
             config_inferred: false,
             folder: self.output.clone(),
+            defaults: ModelDefaults::default(),
             reader: self.reader.clone(),
         }
     }
