@@ -1,12 +1,12 @@
 //! `albef index`: the index of one's own images.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
+use albef::Control;
 use albef::index::{
-    Control, DuplicateOptions, Embedded, Encoder, IndexEncoder, IndexError, Place, Record, Root,
-    Store, Update, UpdateOptions, dry_run, duplicates, join, open_to_read, path_of, repair, update,
+    DuplicateOptions, Embedded, Encoder, IndexEncoder, IndexError, Place, Record, Root, Store,
+    Update, UpdateOptions, dry_run, duplicates, join, open_to_read, path_of, repair, update,
 };
 use albef_data::dataset::unread_formats;
 use albef_data::names;
@@ -18,7 +18,7 @@ use crate::device::DeviceArg;
 use crate::image_options::ImageOptions;
 use crate::models::open_model;
 use crate::output::{raw, say};
-use crate::progress::index_bar;
+use crate::progress::bar;
 use crate::train::interruptible;
 use crate::warnings::{tell_first, tell_notes, tell_unusable};
 
@@ -127,13 +127,13 @@ fn build(a: &Arguments) -> Result<ExitStatus> {
     let fingerprint = encoder.identity().fingerprint;
     let place = Place::find(&a.folders, a.index.as_deref(), Some(&fingerprint))?;
     if a.dry_run {
-        let found = dry_run(&place, &encoder, &index_bar())?;
+        let found = dry_run(&place, &encoder, &bar())?;
         tell_update(&found);
         print_update(&found, a.json, true)?;
         return Ok(ExitStatus::Yes);
     }
     let stop = interruptible().cancellation();
-    let control = || index_bar().cancelled_by(Arc::clone(&stop));
+    let control = || bar().cancelled_by(stop.clone());
     let mut options = UpdateOptions::default();
     options.workers = a.workers.unwrap_or(options.workers);
     let store = place.open_to_write(&encoder, a.reencode)?;
@@ -355,7 +355,7 @@ fn dups(a: &DupsArguments) -> Result<ExitStatus> {
     let store = open_to_read(&place(&a.place)?)?;
     let roots = store.roots()?;
     let options = DuplicateOptions { cosine: a.cosine, bits: a.bits };
-    let groups = duplicates(&store, &options, &index_bar())?;
+    let groups = duplicates(&store, &options, &bar())?;
     if a.paths {
         let end: &[u8] = if a.null { b"\0" } else { b"\n" };
         for record in groups.iter().flat_map(|group| &group.others) {

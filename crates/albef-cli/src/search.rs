@@ -18,7 +18,7 @@ use crate::image_options::ImageOptions;
 use crate::index::tell_update;
 use crate::models::{open_image, open_images, open_model};
 use crate::output::{raw, say};
-use crate::progress::{bar, index_bar};
+use crate::progress::bar;
 use crate::search_filters::IndexOptions;
 use crate::warnings::{members, tell_notes, tell_truncated, tell_unusable};
 
@@ -151,7 +151,7 @@ fn search_index(a: &SearchArguments, text: Option<&str>, paths: &[String]) -> Re
     let fingerprint = encoder.identity().fingerprint;
     let folders: Vec<PathBuf> = paths.iter().map(|path| path_of(path)).collect();
     let place = Place::find(&folders, a.index.index.as_deref(), Some(&fingerprint))?;
-    let opened = open_current(&place, &encoder, &UpdateOptions::default(), &index_bar())?;
+    let opened = open_current(&place, &encoder, &UpdateOptions::default(), &bar())?;
     opened.check_not_empty(&paths.join(", "))?;
     if let Some(update) = &opened.update {
         tell_update(update);

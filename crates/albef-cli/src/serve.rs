@@ -19,7 +19,7 @@ use crate::image_options::ImageOptions;
 use crate::index::tell_update;
 use crate::models::model_path;
 use crate::output::say;
-use crate::progress::index_bar;
+use crate::progress::bar;
 
 /// The variable with a key a line, where keys are not in a file.
 const KEYS: &str = "ALBEF_API_KEYS";
@@ -167,7 +167,7 @@ fn open_index(a: &Arguments, models: &[Model]) -> Result<Option<Index>> {
     };
     let fingerprint = encoder.identity().fingerprint;
     let place = Place::find(&a.folders, a.index.as_deref(), Some(&fingerprint))?;
-    let opened = open_current(&place, encoder, &UpdateOptions::default(), &index_bar())?;
+    let opened = open_current(&place, encoder, &UpdateOptions::default(), &bar())?;
     if let Some(update) = &opened.update {
         tell_update(update);
     }

@@ -179,3 +179,9 @@ impl DataError {
         Self::Annotation { path: path.to_owned(), place, detail: detail.into() }
     }
 }
+
+impl From<crate::control::Cancelled> for DataError {
+    fn from(_: crate::control::Cancelled) -> Self {
+        Self::Interrupted
+    }
+}

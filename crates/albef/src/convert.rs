@@ -28,9 +28,9 @@ use albef_weights::{
     without_token_types, write_atomic, write_shards, write_torch,
 };
 
+use crate::Control;
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
-use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::task::TaskRef;
 

@@ -221,7 +221,7 @@ pub enum Error {
     /// A model that is named, and neither a file nor folder nor fetched.
     #[error("{0}")]
     NoModel(String),
-    /// The computation was cancelled ([`crate::control::Control`]).
+    /// The computation was cancelled ([`crate::Control`]).
     #[error("cancelled")]
     Cancelled,
     /// The device cannot be had.
@@ -232,6 +232,12 @@ pub enum Error {
         /// What is in the way, and the way out.
         detail: String,
     },
+}
+
+impl From<albef_data::control::Cancelled> for Error {
+    fn from(_: albef_data::control::Cancelled) -> Self {
+        Self::Cancelled
+    }
 }
 
 impl From<albef_files::FileError> for Error {

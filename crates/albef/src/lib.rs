@@ -17,7 +17,6 @@
 pub mod bench;
 pub mod checkpoint;
 pub mod config;
-mod control;
 pub mod convert;
 pub mod device;
 pub mod doctor;
@@ -50,7 +49,7 @@ pub use albef_data::image::{
 };
 pub use albef_data::text::Truncation;
 
-pub use control::{Control, Progress};
+pub use albef_data::control::{Cancelled, Control, Progress};
 pub use device::Device;
 pub use error::{Error, Result};
 pub use images::ImageSet;

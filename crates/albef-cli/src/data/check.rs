@@ -5,15 +5,14 @@ use std::path::PathBuf;
 use albef::DecodeOptions;
 use albef::task::{ListFault, TASKS, TaskRef, read_annotations};
 use albef_data::dataset::{
-    CheckOptions, Contents, ImageRoots, Skipped, SourceSpec, TaskFault, Watch, check_against,
-    gather, read_source, write_manifest,
+    CheckOptions, Contents, ImageRoots, Skipped, SourceSpec, TaskFault, check_against, gather,
+    read_source, write_manifest,
 };
 use albef_data::error::ImageErrorKind;
 use albef_data::names::path_of;
 use anyhow::Result;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use super::watched;
 use crate::ExitStatus;
 use crate::arguments::{place, source};
 use crate::output::say;
@@ -93,13 +92,11 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let (report, samples) = match a.task.0 {
         None => {
             let found = gather(std::slice::from_ref(&spec))?;
-            let check = |watch: Watch<'_>| check_against(&found, other.as_ref(), &options, watch);
-            (watched(&show, check)?, found.samples)
+            (check_against(&found, other.as_ref(), &options, &show)?, found.samples)
         }
         Some(task) => {
             let found = list_of_task(a, task)?;
-            let check = |watch: Watch<'_>| check_against(&found, other.as_ref(), &options, watch);
-            let mut report = watched(&show, check)?;
+            let mut report = check_against(&found, other.as_ref(), &options, &show)?;
             // An image with several questions, or a question asked of several, is no repetition.
             report.repeated_captions = 0;
             for fault in task.list_faults(&path_of(&a.source), &found.samples, !a.quick)? {
@@ -118,8 +115,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     }
     if let Some(path) = &a.manifest {
         let workers = options.workers;
-        let write = |watch: Watch<'_>| write_manifest(path, &[spec], &samples, workers, watch);
-        let (files, unreadable) = watched(&show, write)?;
+        let (files, unreadable) = write_manifest(path, &[spec], &samples, workers, &show)?;
         eprintln!("{files} files in {}", path.display());
         if unreadable > 0 {
             eprintln!("{unreadable} files that cannot be read are not among them");
