@@ -7,9 +7,7 @@ use anyhow::Result;
 
 use crate::ExitStatus;
 use crate::arguments::words;
-use crate::device::DeviceArg;
-use crate::image_options::ImageOptions;
-use crate::models::{open_image, open_model};
+use crate::models::{ModelOptions, open_image};
 use crate::output::say;
 use crate::warnings::tell_truncated;
 use albef::task::distinct;
@@ -24,17 +22,8 @@ pub struct Arguments {
     /// Sentence with `{}` in the place of the class; the features of several are averaged.
     #[arg(long, default_values = ["{}", "a picture of a {}"])]
     template: Vec<String>,
-    /// Model folder, weights file or run [default: `models/mini`].
-    #[arg(long)]
-    model: Option<PathBuf>,
-    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
-    /// position table is interpolated.
-    #[arg(long, value_name = "PIXELS")]
-    image_res: Option<usize>,
     #[command(flatten)]
-    images: ImageOptions,
-    #[command(flatten)]
-    device: DeviceArg,
+    model: ModelOptions,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -43,9 +32,9 @@ pub struct Arguments {
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let labels = distinct("class", a.labels.clone());
     let options = ClassifyOptions::default().templates(a.template.clone());
-    let (device, reader) = (a.device.open()?, a.images.own());
+    let (device, reader) = a.model.prepare()?;
     let image = open_image(&a.image, &reader)?;
-    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
+    let model = a.model.open(&reader, &device)?;
     let found = model.classify(&image, &labels, &options)?;
     let prompts = labels.len() * a.template.len();
     tell_truncated(found.truncated_texts, prompts, model.caption_limits());

@@ -14,9 +14,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::ExitStatus;
-use crate::device::DeviceArg;
-use crate::image_options::ImageOptions;
-use crate::models::open_model;
+use crate::models::ModelOptions;
 use crate::output::{raw, say};
 use crate::progress::bar;
 use crate::train::interruptible;
@@ -32,9 +30,6 @@ pub struct Arguments {
     /// `~/.local/share/albef/index`].
     #[arg(long, value_name = "DIR")]
     index: Option<PathBuf>,
-    /// Model folder, weights file or run [default: `models/mini`].
-    #[arg(long)]
-    model: Option<PathBuf>,
     /// Threads that read and decode images; all cores if not given.
     #[arg(long, value_parser = crate::arguments::at_least_one)]
     workers: Option<usize>,
@@ -48,14 +43,8 @@ pub struct Arguments {
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "10")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "dry_run")]
     watch: Option<u32>,
-    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
-    /// position table is interpolated.
-    #[arg(long, value_name = "PIXELS")]
-    image_res: Option<usize>,
     #[command(flatten)]
-    images: ImageOptions,
-    #[command(flatten)]
-    device: DeviceArg,
+    model: ModelOptions,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -121,8 +110,8 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
 }
 
 fn build(a: &Arguments) -> Result<ExitStatus> {
-    let (device, reader) = (a.device.open()?, a.images.own());
-    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
+    let (device, reader) = a.model.prepare()?;
+    let model = a.model.open(&reader, &device)?;
     let encoder = IndexEncoder::new(&model);
     let fingerprint = encoder.identity().fingerprint;
     let place = Place::find(&a.folders, a.index.as_deref(), Some(&fingerprint))?;

@@ -8,20 +8,60 @@ use albef::{Device, Image, ImageReader, ImageSet, Pipeline, default_model};
 use albef_data::dataset::similar_file;
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::device::DeviceArg;
+use crate::image_options::ImageOptions;
 use crate::warnings::{tell_left_out, tell_notes};
 
 /// The variable that names the default model.
 const MODEL: &str = "ALBEF_MODEL";
 
-/// Opens the model named, or the default one, for images of `image_res` pixels along a side, if not those of
-/// the model. It reads images by `reader`.
-pub fn open_model(
-    path: Option<&Path>,
-    image_res: Option<usize>,
-    reader: &ImageReader,
-    device: &Device,
-) -> Result<Pipeline> {
-    Ok(open_model_at(&model_path(path)?, image_res, device)?.with_reader(reader.clone()))
+/// How a model is used: the same options for all commands that take images to one.
+#[derive(clap::Args)]
+pub struct InferenceOptions {
+    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
+    /// position table is interpolated.
+    #[arg(long, value_name = "PIXELS")]
+    pub image_res: Option<usize>,
+    #[command(flatten)]
+    pub images: ImageOptions,
+    #[command(flatten)]
+    pub device: DeviceArg,
+}
+
+/// A model, or the default one, and how it is used.
+#[derive(clap::Args)]
+pub struct ModelOptions {
+    /// Model folder, weights file or run [default: `models/mini`].
+    #[arg(long)]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub inference: InferenceOptions,
+}
+
+impl InferenceOptions {
+    /// The device, and a reader for images of one's own.
+    pub fn prepare(&self) -> Result<(Device, ImageReader)> {
+        Ok((self.device.open()?, self.images.own()))
+    }
+}
+
+impl ModelOptions {
+    /// The device, and a reader for images of one's own: what can fail before a model is loaded.
+    pub fn prepare(&self) -> Result<(Device, ImageReader)> {
+        self.inference.prepare()
+    }
+
+    /// Opens the model for features; it reads images by `reader`.
+    pub fn open(&self, reader: &ImageReader, device: &Device) -> Result<Pipeline> {
+        let path = model_path(self.model.as_deref())?;
+        let model = Pipeline::open_at(&path, self.inference.image_res, device)
+            .with_context(|| cannot_open(&path))?;
+        Ok(model.with_reader(reader.clone()))
+    }
+}
+
+fn cannot_open(path: &Path) -> String {
+    format!("cannot open the model {}", path.display())
 }
 
 /// The path of the model named, or of the default one.
@@ -40,12 +80,6 @@ pub fn model_path(named: Option<&Path>) -> Result<PathBuf> {
     }
 }
 
-/// Opens a model for images of `image_res` pixels along a side, if not those of the model.
-pub fn open_model_at(path: &Path, image_res: Option<usize>, device: &Device) -> Result<Pipeline> {
-    Pipeline::open_at(path, image_res, device)
-        .with_context(|| format!("cannot open the model {}", path.display()))
-}
-
 /// Opens a model that a task is measured with.
 pub fn open_task_model(
     task: TaskRef,
@@ -53,8 +87,7 @@ pub fn open_task_model(
     image_res: Option<usize>,
     device: &Device,
 ) -> Result<LoadedModel> {
-    task.open_model(path, image_res, device)
-        .with_context(|| format!("cannot open the model {}", path.display()))
+    task.open_model(path, image_res, device).with_context(|| cannot_open(path))
 }
 
 /// Opens images of a folder, an archive or a list, and counts what forms no sample.

@@ -13,10 +13,8 @@ use serde_json::{Value, json};
 
 use crate::ExitStatus;
 use crate::arguments::{named, source, words};
-use crate::device::DeviceArg;
-use crate::image_options::ImageOptions;
 use crate::index::tell_update;
-use crate::models::{open_image, open_images, open_model};
+use crate::models::{ModelOptions, open_image, open_images};
 use crate::output::{raw, say};
 use crate::progress::bar;
 use crate::search_filters::IndexOptions;
@@ -34,9 +32,6 @@ pub struct SearchArguments {
     /// Joined before the image paths of a list.
     #[arg(long)]
     image_root: Option<PathBuf>,
-    /// Model folder, weights file or run [default: `models/mini`].
-    #[arg(long)]
-    model: Option<PathBuf>,
     /// Images to show.
     #[arg(long, alias = "top", default_value_t = 10)]
     top_k: usize,
@@ -47,16 +42,10 @@ pub struct SearchArguments {
     /// `itm-prob`.
     #[arg(long, default_value = "posterior", value_parser = named::<Score>)]
     score: Score,
-    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
-    /// position table is interpolated.
-    #[arg(long, value_name = "PIXELS")]
-    image_res: Option<usize>,
-    #[command(flatten)]
-    images: ImageOptions,
     #[command(flatten)]
     index: IndexOptions,
     #[command(flatten)]
-    device: DeviceArg,
+    model: ModelOptions,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -69,17 +58,8 @@ pub struct MatchArguments {
     /// The text.
     #[arg(value_parser = words)]
     text: String,
-    /// Model folder, weights file or run [default: `models/mini`].
-    #[arg(long)]
-    model: Option<PathBuf>,
-    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
-    /// position table is interpolated.
-    #[arg(long, value_name = "PIXELS")]
-    image_res: Option<usize>,
     #[command(flatten)]
-    images: ImageOptions,
-    #[command(flatten)]
-    device: DeviceArg,
+    model: ModelOptions,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -113,10 +93,9 @@ pub fn search(a: &SearchArguments) -> Result<ExitStatus> {
 
 /// Encodes all images now, and keeps nothing.
 fn search_once(a: &SearchArguments, text: &str, path: &str) -> Result<ExitStatus> {
-    let device = a.device.open()?;
+    let (device, reader) = a.model.prepare()?;
     let images = open_images(path, a.image_root.as_deref())?;
-    let reader = a.images.own();
-    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
+    let model = a.model.open(&reader, &device)?;
     let options = SearchOptions::default().top_k(a.top_k).rerank_k(a.rerank_k).score(a.score);
     let (found, skipped) = model.search(&images, text, &options, &bar())?;
     tell_unusable("skipped", &skipped);
@@ -143,10 +122,10 @@ fn search_once(a: &SearchArguments, text: &str, path: &str) -> Result<ExitStatus
 
 /// Brings the index of the folders up to date and searches it.
 fn search_index(a: &SearchArguments, text: Option<&str>, paths: &[String]) -> Result<ExitStatus> {
-    let (device, reader) = (a.device.open()?, a.images.own());
+    let (device, reader) = a.model.prepare()?;
     let like: Vec<_> =
         a.index.like.iter().map(|path| open_image(path, &reader)).collect::<Result<_>>()?;
-    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
+    let model = a.model.open(&reader, &device)?;
     let encoder = IndexEncoder::new(&model);
     let fingerprint = encoder.identity().fingerprint;
     let folders: Vec<PathBuf> = paths.iter().map(|path| path_of(path)).collect();
@@ -215,9 +194,9 @@ fn print_hit(score: f32, probability: Option<f64>, cosine: f32, name: &str) -> R
 }
 
 pub fn match_pair(a: &MatchArguments) -> Result<ExitStatus> {
-    let (device, reader) = (a.device.open()?, a.images.own());
+    let (device, reader) = a.model.prepare()?;
     let image = open_image(&a.image, &reader)?;
-    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
+    let model = a.model.open(&reader, &device)?;
     tell_truncated(model.caption(&a.text).truncated.into(), 1, model.caption_limits());
     let found = model.match_text(&[image], &a.text)?;
     let Some(found) = found.first() else { bail!("the model gave no score") };
