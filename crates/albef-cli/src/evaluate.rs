@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::ExitStatus;
 use crate::arguments::place;
 use crate::evaluate_vqa_results as vqa_results;
-use crate::models::{ModelOptions, model_path, open_task_model};
+use crate::models::{ModelOptions, open_task_model};
 use crate::output::say;
 use crate::progress::bar;
 use crate::warnings::tell_notes;
@@ -161,7 +161,7 @@ fn measure(m: &Measurement) -> Result<ExitStatus> {
     let options = Value::Object(m.options.clone());
     let image_res = inference.image_res.or(task.evaluation_res(&options));
     let evaluator = task.evaluation(options)?;
-    let path = model_path(model.as_deref())?;
+    let path = albef::model_or_default(model.as_deref())?;
     let model = open_task_model(task, &path, image_res, &device)?;
     let model = LoadedModel { reader: inference.images.lists(), ..model };
     let found = evaluator.evaluate(&model, &bar())?;

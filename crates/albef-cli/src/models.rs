@@ -4,16 +4,13 @@ use std::path::{Path, PathBuf};
 
 use albef::checkpoint::LoadedModel;
 use albef::task::TaskRef;
-use albef::{Device, Image, ImageReader, ImageSet, Pipeline, default_model};
+use albef::{Device, Image, ImageReader, ImageSet, Pipeline, model_or_default};
 use albef_data::dataset::similar_file;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 
 use crate::device::DeviceArg;
 use crate::image_options::ImageOptions;
 use crate::warnings::{tell_left_out, tell_notes};
-
-/// The variable that names the default model.
-const MODEL: &str = "ALBEF_MODEL";
 
 /// How a model is used: the same options for all commands that take images to one.
 #[derive(clap::Args)]
@@ -53,7 +50,7 @@ impl ModelOptions {
 
     /// Opens the model for features; it reads images by `reader`.
     pub fn open(&self, reader: &ImageReader, device: &Device) -> Result<Pipeline> {
-        let path = model_path(self.model.as_deref())?;
+        let path = model_or_default(self.model.as_deref())?;
         let model = Pipeline::open_at(&path, self.inference.image_res, device)
             .with_context(|| cannot_open(&path))?;
         Ok(model.with_reader(reader.clone()))
@@ -62,22 +59,6 @@ impl ModelOptions {
 
 fn cannot_open(path: &Path) -> String {
     format!("cannot open the model {}", path.display())
-}
-
-/// The path of the model named, or of the default one.
-pub fn model_path(named: Option<&Path>) -> Result<PathBuf> {
-    match named {
-        Some(path) => Ok(path.to_owned()),
-        None if std::env::var_os(MODEL).is_some_and(|p| !p.is_empty() && !Path::new(&p).exists()) => {
-            let named = std::env::var_os(MODEL).unwrap_or_default();
-            bail!("{MODEL} names {}, which does not exist", Path::new(&named).display())
-        }
-        None => default_model().context(
-            "no model found: there is no `models/mini` in the working directory, in the folder of the \
-             executable or above it, or in `~/.local/share/albef` (`$XDG_DATA_HOME/albef`); hint: copy the \
-             folder `models` of the repository there, or name a model with --model or ALBEF_MODEL",
-        ),
-    }
 }
 
 /// Opens a model that a task is measured with.

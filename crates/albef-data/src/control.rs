@@ -144,9 +144,12 @@ impl Observer {
 mod tests {
     use super::*;
 
+    /// Phase, items done, all items, and whether the rate is known.
+    type Reports = Arc<Mutex<Vec<(String, u64, u64, bool)>>>;
+
     /// A control, and what it has reported.
-    fn recorded() -> (Control, Arc<Mutex<Vec<(String, u64, u64, bool)>>>) {
-        let seen = Arc::new(Mutex::new(Vec::new()));
+    fn recorded() -> (Control, Reports) {
+        let seen = Reports::default();
         let log = Arc::clone(&seen);
         let control = Control::new().on_progress(move |p| {
             let known = p.rate > 0.0 && p.eta.is_some();

@@ -18,7 +18,7 @@ pub enum ImageErrorKind {
     Truncated,
     /// The bytes contradict the format.
     Corrupt,
-    /// Not a picture of a known format.
+    /// Not an image of a known format.
     UnknownFormat,
     /// An image of this format, which is not read, or not in this form.
     Unsupported(&'static str),

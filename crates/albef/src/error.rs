@@ -109,7 +109,7 @@ pub enum Error {
     Config(String),
     /// A loss that is not a number, or a weight that became none.
     #[error(
-        "step {step} (epoch {epoch}): {what}; nothing of this step is saved, earlier checkpoints are untouched. hint: lower the learning rate (`--resume` goes on with another `optimizer.lr`) or look at the pictures of this batch ({batch})"
+        "step {step} (epoch {epoch}): {what}; nothing of this step is saved, earlier checkpoints are untouched. hint: lower the learning rate (`--resume` goes on with another `optimizer.lr`) or look at the images of this batch ({batch})"
     )]
     NotFinite {
         /// Optimiser step, from 1 as in the log.

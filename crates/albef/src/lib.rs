@@ -53,5 +53,5 @@ pub use albef_data::control::{Cancelled, Control, Progress};
 pub use device::Device;
 pub use error::{Error, Result};
 pub use images::ImageSet;
-pub use model_path::{default_model, find_model, note_inferred};
+pub use model_path::{default_model, find_model, model_or_default, note_inferred};
 pub use pipeline::Pipeline;

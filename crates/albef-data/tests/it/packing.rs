@@ -15,7 +15,7 @@ use albef_data::random::Stream;
 use albef_data::scenes::png;
 use tempfile::{TempDir, tempdir};
 
-use crate::dataset_promises::{picture, put, refusal, spec, tar_of};
+use crate::dataset_promises::{image_bytes, put, refusal, spec, tar_of};
 
 /// An image that looks like no other, of about `side * side` bytes.
 fn scene(seed: u64, side: usize) -> RgbImage {
@@ -27,7 +27,7 @@ fn scene(seed: u64, side: usize) -> RgbImage {
 /// A shard that is large enough for an index, with members that form no sample and faulty captions.
 fn shard() -> Vec<u8> {
     let padding = vec![b' '; 70_000];
-    let image = picture(1);
+    let image = image_bytes(1);
     let members: [(&str, &[u8]); 9] = [
         ("0.png", &image),
         ("0.json", br#"{"caption": ["a", "b"], "image_id": 7}"#),
@@ -91,7 +91,7 @@ fn a_shard_is_opened_by_its_index_while_that_is_of_it() {
     fs::rename(&index, dir.path().join("other/a.tar.index")).unwrap();
     let at_new = found(&moved);
     assert_eq!(text(&at_new).replace("/other/", "/"), text(&first));
-    let new = tar_of(&[("0.png", &picture(2)), ("0.txt", b"new"), ("x.bin", &[0; 70_000])]);
+    let new = tar_of(&[("0.png", &image_bytes(2)), ("0.txt", b"new"), ("x.bin", &[0; 70_000])]);
     fs::write(&moved, new).unwrap();
     assert_eq!(found(&moved).samples[0].captions, ["new"]);
 }
@@ -122,10 +122,10 @@ fn a_compressed_archive_is_unpacked_once_and_anew_when_it_changes() {
     assert!(first.notes[0].contains("was unpacked to"), "{:?}", first.notes);
     let plain = found(&dir.path().join("plain.tar"));
     assert_eq!(text(&first).replace("a.tar.gz.unpacked", "plain.tar"), text(&plain));
-    assert_eq!(first.samples[0].bytes().unwrap(), picture(1));
+    assert_eq!(first.samples[0].bytes().unwrap(), image_bytes(1));
     let again = found(&path);
     assert!(again.notes.is_empty() && text(&again) == text(&first));
-    put(&dir, "a.tar.gz", gzip(&tar_of(&[("0.png", &picture(2)), ("0.txt", b"new")])));
+    put(&dir, "a.tar.gz", gzip(&tar_of(&[("0.png", &image_bytes(2)), ("0.txt", b"new")])));
     assert_eq!(found(&path).samples[0].captions, ["new"]);
     let packed = gzip(&shard());
     put(&dir, "a.tar.gz", &packed[..packed.len() / 2]);
@@ -157,9 +157,9 @@ fn sources(dir: &TempDir, broken: usize) -> Vec<SourceSpec> {
     for i in 0..broken {
         put(dir, &format!("one/{}.png", i + 3), "<html>");
     }
-    put(dir, "folder/x.png", picture(3));
+    put(dir, "folder/x.png", image_bytes(3));
     put(dir, "folder/x.txt", "first\nsecond\n");
-    put(dir, "folder/silent.png", picture(4));
+    put(dir, "folder/silent.png", image_bytes(4));
     specs.push(spec(dir.path().join("folder")));
     put(dir, "s.tar", shard());
     specs.push(spec(dir.path().join("s.tar")));
@@ -296,7 +296,7 @@ fn a_manifest_lists_each_file_once_and_finds_what_changed() {
     assert_eq!(written, (2 + 20 + 2 + 1, 0));
     assert!(fs::read_to_string(&path).unwrap().contains(r#"{"path":"one/0.png","bytes":"#));
     assert_eq!(verify_manifest(&path, 2, &Control::new()).unwrap(), 25);
-    put(&dir, "two/4.png", picture(9));
+    put(&dir, "two/4.png", image_bytes(9));
     let said = refusal(verify_manifest(&path, 2, &Control::new()));
     assert!(said.contains("two/4.png") && said.contains("manifest.jsonl"), "{said}");
 }
