@@ -60,7 +60,7 @@ fn a_list_finds_its_images_from_any_folder() {
 }
 
 #[test]
-fn a_image_is_searched_by_itself() {
+fn an_image_is_searched_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     data(dir.path(), 3);
     let found = results(&search(dir.path(), &["1.png", "--json"]));
@@ -74,7 +74,7 @@ fn members_of_several_shards_are_told_apart() {
     let image = |i: usize| fs::read(dir.path().join(format!("{i}.png"))).unwrap();
     for i in 0..2 {
         let path = dir.path().join(format!("a-00{i}.tar"));
-        archive(&path, &[("1f30f.png", image_bytes(i)), ("bad.png", b"no image".to_vec())]);
+        archive(&path, &[("1f30f.png", image(i)), ("bad.png", b"no image".to_vec())]);
     }
     let pattern = dir.path().join("a-{000..001}.tar").display().to_string();
     let output = search(dir.path(), &[&pattern]);

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_image_has_as_many_bytes_as_its_size_says() {
+    fn an_image_has_as_many_bytes_as_its_size_says() {
         assert_eq!(RgbImage::new(2, 1, vec![5; 6]), Some(RgbImage::filled(2, 1, [5; 3])));
         assert!(RgbImage::new(0, 9, Vec::new()).is_some());
         assert_eq!(RgbImage::new(2, 1, vec![5; 5]), None);

@@ -339,7 +339,7 @@ fn too_many_unusable_images_end_the_run() {
 }
 
 #[test]
-fn a_image_of_many_samples_counts_once() {
+fn an_image_of_many_samples_counts_once() {
     let dir = tempdir().unwrap();
     put(&dir, "ok.png", image_bytes(1));
     let mut lines = String::from("{\"image\": \"ok.png\", \"caption\": \"fine\"}\n");
