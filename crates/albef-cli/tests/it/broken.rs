@@ -16,7 +16,7 @@ struct Task {
     name: &'static str,
     ask: &'static [&'static str],
     matrix: &'static str,
-    entry: fn(&str) -> Value,
+    entry: fn(usize, &str) -> Value,
 }
 
 const TASKS: [Task; 3] = [
@@ -24,29 +24,30 @@ const TASKS: [Task; 3] = [
         name: "vqa",
         ask: &["ask", "IMAGE", "what is it?", "--answers", "red,blue"],
         matrix: "text_decoder.cls.predictions.transform.dense.weight",
-        entry: |image| {
+        entry: |i, image| {
             json!({"dataset": "vqa", "image": image, "question": "what is it?",
-                   "question_id": image, "answer": ["red"]})
+                   "question_id": i, "answer": ["red"]})
         },
     },
     Task {
         name: "nlvr",
         ask: &["reason", "IMAGE", "1.png", "both are red"],
         matrix: "cls_head.0.weight",
-        entry: |image| json!({"images": [image, "1.png"], "sentence": "both are red", "label": "True"}),
+        entry: |_, image| json!({"images": [image, "1.png"], "sentence": "both are red", "label": "True"}),
     },
     Task {
         name: "ve",
         ask: &["entail", "IMAGE", "a square"],
         matrix: "cls_head.0.weight",
-        entry: |image| json!({"image": image, "sentence": "a square", "label": "neutral"}),
+        entry: |_, image| json!({"image": image, "sentence": "a square", "label": "neutral"}),
     },
 ];
 
 impl Task {
     fn list(&self, dir: &Path, images: &[&str]) -> PathBuf {
         let path = dir.join(format!("{}.json", self.name));
-        let list: Vec<Value> = images.iter().map(|image| (self.entry)(image)).collect();
+        let list: Vec<Value> =
+            images.iter().enumerate().map(|(i, image)| (self.entry)(i, image)).collect();
         std::fs::write(&path, json!(list).to_string()).unwrap();
         path
     }
@@ -59,16 +60,12 @@ impl Task {
         let output = dir.join(format!("run-{}", self.name));
         let mut command = albef();
         command.args(["finetune", self.name]).arg(&yaml).arg("--output").arg(&output);
-        let mut settings = vec![
+        for setting in [
             format!("checkpoint={}", model.display()),
             format!("train_file=[{}]", list.display()),
             image_root(self.name, dir),
             "schedular.epochs=1".into(),
-        ];
-        if self.name == "vqa" {
-            settings.push("queue_size=8".into());
-        }
-        for setting in settings {
+        ] {
             command.args(["--set", &setting]);
         }
         run(&mut command);
