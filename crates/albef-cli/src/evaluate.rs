@@ -54,7 +54,7 @@ fn subcommand(task: TaskRef, options: &EvaluationOptions) -> clap::Command {
         .about(task.about())
         .mut_arg("model", |arg| match has_default_model {
             true => arg.help("Model folder, weights file or run [default: `models/mini`]"),
-            false => arg.required(true),
+            false => arg.help("Model folder, weights file or run").required(true),
         });
     for key in &options.section.keys {
         let name = key.name.clone();
