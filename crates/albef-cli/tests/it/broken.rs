@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 
 use crate::common::{albef, image_root, pretrained, run, stderr};
 
-/// A task, the command that asks one thing, and the matrix behind its answers.
+/// A task, the command that asks one thing, and weights behind its answers that overflow together.
 struct Task {
     name: &'static str,
     ask: &'static [&'static str],
-    matrix: &'static str,
+    weights: [&'static str; 2],
     entry: fn(usize, &str) -> Value,
 }
 
@@ -23,7 +23,10 @@ const TASKS: [Task; 3] = [
     Task {
         name: "vqa",
         ask: &["ask", "IMAGE", "what is it?", "--answers", "red,blue"],
-        matrix: "text_decoder.cls.predictions.transform.dense.weight",
+        weights: [
+            "text_decoder.cls.predictions.transform.LayerNorm.weight",
+            "text_decoder.cls.predictions.transform.LayerNorm.bias",
+        ],
         entry: |i, image| {
             json!({"dataset": "vqa", "image": image, "question": "what is it?",
                    "question_id": i, "answer": ["red"]})
@@ -32,13 +35,13 @@ const TASKS: [Task; 3] = [
     Task {
         name: "nlvr",
         ask: &["reason", "IMAGE", "1.png", "both are red"],
-        matrix: "cls_head.0.weight",
+        weights: ["cls_head.0.bias", "cls_head.2.weight"],
         entry: |_, image| json!({"images": [image, "1.png"], "sentence": "both are red", "label": "True"}),
     },
     Task {
         name: "ve",
         ask: &["entail", "IMAGE", "a square"],
-        matrix: "cls_head.0.weight",
+        weights: ["cls_head.0.bias", "cls_head.2.weight"],
         entry: |_, image| json!({"image": image, "sentence": "a square", "label": "neutral"}),
     },
 ];
@@ -136,9 +139,9 @@ fn a_broken_image_costs_itself_and_broken_weights_answer_nothing() {
         let list = task.list(dir, &["0.png", "2.png"]);
         for (value, parts) in [
             (3e38, &["not finite numbers", "hint"][..]),
-            (f32::NAN, &["model.safetensors", task.matrix, "not finite"]),
+            (f32::NAN, &["model.safetensors", task.weights[0], "not finite"]),
         ] {
-            fill(&model, task.matrix, value);
+            task.weights.iter().for_each(|name| fill(&model, name, value));
             fails(&mut task.asked(dir, "0.png", &model), parts);
             fails(&mut task.evaluated(dir, &list, &model), parts);
         }
