@@ -2,27 +2,22 @@
 
 use std::path::PathBuf;
 
-use albef::ModelDefaults;
 use albef::calibration::{CalibrateOptions, calibrate, calibrate_grounding};
 use albef::eval::grounding::Cases;
+use albef::{ModelDefaults, model_or_default};
 use albef_data::names::text_of_path;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::json;
 
 use crate::ExitStatus;
 use crate::arguments::at_least_one;
-use crate::device::DeviceArg;
-use crate::image_options::ImageOptions;
-use crate::models::{model_defaults, model_path, open_images, open_model};
+use crate::models::{ModelOptions, open_images};
 use crate::output::say;
 use crate::progress::bar;
 use crate::warnings::{tell_notes, tell_truncated, tell_unusable};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Model folder, weights file or run [default: `models/mini`].
-    #[arg(long)]
-    model: Option<PathBuf>,
     /// Images with captions that the model was not trained on: a JSON list, a folder or shards.
     #[arg(long, value_name = "LIST", required_unless_present = "grounding")]
     annotations: Option<PathBuf>,
@@ -41,27 +36,24 @@ pub struct Arguments {
     /// Write the values to the `defaults.json` of the model folder; its other fields remain.
     #[arg(long)]
     write: bool,
-    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
-    /// position table is interpolated.
-    #[arg(long, value_name = "PIXELS", conflicts_with = "write")]
-    image_res: Option<usize>,
     #[command(flatten)]
-    images: ImageOptions,
-    #[command(flatten)]
-    device: DeviceArg,
+    model: ModelOptions,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
-    let mut defaults = model_defaults(a.model.as_deref())?;
+    let path = model_or_default(a.model.model.as_deref())?;
+    let mut defaults = ModelDefaults::of_model(&path)?;
+    if a.write && a.model.inference.image_res.is_some() {
+        bail!(
+            "--write cannot be used with --image-res: a model's defaults are for its own resolution"
+        );
+    }
     // What cannot be written is known before the time is spent.
-    let folder = match a.write {
-        true => Some(ModelDefaults::folder_of(&model_path(a.model.as_deref())?)?),
-        false => None,
-    };
-    let (device, reader) = (a.device.open()?, a.images.own(&defaults));
+    let folder = a.write.then(|| ModelDefaults::folder_of(&path)).transpose()?;
+    let (device, reader) = a.model.prepare()?;
     let root = a.image_root.as_deref();
     let list = a.annotations.as_ref();
     let images = list.map(|list| open_images(&text_of_path(list), root)).transpose()?;
@@ -69,7 +61,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         [] => None,
         lists => Some(Cases::of_lists(lists, root.unwrap_or(".".as_ref()))?),
     };
-    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
+    let model = a.model.open(&reader, &device)?;
     let options = CalibrateOptions { rerank_k: a.rerank_k, resamples: a.resamples };
     let mut lines = Vec::new();
     let (mut matching, mut ground) = (None, None);

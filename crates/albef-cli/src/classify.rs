@@ -9,9 +9,7 @@ use serde_json::{Value, json};
 
 use crate::ExitStatus;
 use crate::arguments::words;
-use crate::device::DeviceArg;
-use crate::image_options::ImageOptions;
-use crate::models::{image_file, model_defaults, open_image, open_model, several_images};
+use crate::models::{ModelOptions, image_file, open_image, several_images};
 use crate::output::say;
 use crate::progress::bar;
 use crate::warnings::{tell_notes, tell_truncated, tell_unknown, tell_unusable};
@@ -31,17 +29,8 @@ pub struct Arguments {
     /// matching head reads the first [default: those of the model, else `{}` and `a picture of a {}`].
     #[arg(long)]
     template: Vec<String>,
-    /// Model folder, weights file or run [default: `models/mini`].
-    #[arg(long)]
-    model: Option<PathBuf>,
-    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
-    /// position table is interpolated.
-    #[arg(long, value_name = "PIXELS")]
-    image_res: Option<usize>,
     #[command(flatten)]
-    images: ImageOptions,
-    #[command(flatten)]
-    device: DeviceArg,
+    model: ModelOptions,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -49,8 +38,7 @@ pub struct Arguments {
 
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let labels = distinct("class", a.labels.clone());
-    let own = model_defaults(a.model.as_deref())?;
-    let (device, reader) = (a.device.open()?, a.images.own(&own));
+    let (device, reader) = a.model.prepare()?;
     let paths: Vec<PathBuf> = std::iter::once(&a.image).chain(&a.also).cloned().collect();
     let several = several_images(&paths)?;
     // A bad image is told before the time that a model takes to load is spent.
@@ -58,7 +46,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         None => Some(open_image(&image_file(&a.image)?, &reader)?),
         Some(_) => None,
     };
-    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
+    let model = a.model.open(&reader, &device)?;
     let options = match &a.template[..] {
         [] => model.classify_options(),
         given => ClassifyOptions::default().templates(given),

@@ -1,9 +1,9 @@
 //! `albef compare`: two models, or several seeds of each, on the same items.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use albef::eval::outcomes::FILE;
-use albef_report::{Comparison, Draw, Named, Outcomes};
+use albef::eval::outcomes;
+use albef_report::{Comparison, Draw, Named};
 use anyhow::{Result, bail};
 
 use crate::ExitStatus;
@@ -36,18 +36,6 @@ pub struct Arguments {
     json: bool,
 }
 
-fn read(path: &Path) -> Result<Named> {
-    let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
-    if path.is_dir() && !file.is_file() {
-        bail!(
-            "{} holds no `{FILE}`; hint: a run writes it when it has a `val_file`, and \
-             `albef evaluate … --save-outcomes FILE` writes one for any list",
-            path.display()
-        );
-    }
-    Ok(Named { name: file.display().to_string(), outcomes: Outcomes::read(&file)? })
-}
-
 pub fn run(arguments: &Arguments) -> Result<ExitStatus> {
     let (a, b) = match (&arguments.first, &arguments.second) {
         (Some(a), Some(b)) => (vec![a.clone()], vec![b.clone()]),
@@ -56,7 +44,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitStatus> {
             bail!("two files are needed: `albef compare A.json B.json`, or lists with --a and --b")
         }
     };
-    let all = |paths: &[PathBuf]| paths.iter().map(|p| read(p)).collect::<Result<Vec<_>>>();
+    let all = |paths: &[PathBuf]| -> Result<Vec<Named>> {
+        Ok(paths.iter().map(|p| outcomes::read(p)).collect::<Result<_, _>>()?)
+    };
     let draw = Draw { resamples: arguments.resamples, seed: arguments.seed };
     let found = Comparison::of(all(&a)?, all(&b)?, draw)?;
     if arguments.json {

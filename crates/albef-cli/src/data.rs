@@ -6,7 +6,6 @@ mod stats;
 
 use std::path::PathBuf;
 
-use albef_data::dataset::Watch;
 use albef_demo::{SceneOptions, write_scenes};
 use anyhow::Result;
 
@@ -75,10 +74,4 @@ pub fn run(command: &Command) -> Result<ExitStatus> {
         Command::Stats(a) => stats::run(a),
         Command::Pack(a) => pack::run(a),
     }
-}
-
-/// Shows the progress of work in the data library, as `show` does, and ends it where `show` was cancelled.
-fn watched<T>(show: &albef::Control, work: impl FnOnce(Watch<'_>) -> T) -> T {
-    let tell = |what: &str, done: usize, all: usize| show.advance(what, done, all);
-    work(Watch::new(&tell, &|| show.is_cancelled()))
 }

@@ -11,9 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::ExitStatus;
 use crate::arguments::{named, place, source, words};
-use crate::device::DeviceArg;
-use crate::image_options::ImageOptions;
-use crate::models::{model_defaults, open_images, open_model};
+use crate::models::{ModelOptions, open_images};
 use crate::output::say;
 use crate::progress::bar;
 use crate::warnings::{tell_notes, tell_truncated, tell_unusable};
@@ -35,9 +33,6 @@ pub struct Arguments {
     /// Joined before the image paths of a list.
     #[arg(long)]
     image_root: Option<PathBuf>,
-    /// Model folder, weights file or run [default: `models/mini`].
-    #[arg(long)]
-    model: Option<PathBuf>,
     /// Each image together with each of its captions: the states of the multimodal encoder.
     #[arg(long, requires = "images", conflicts_with_all = ["text", "texts"])]
     pairs: bool,
@@ -51,14 +46,8 @@ pub struct Arguments {
     /// rows in `FILE.names.txt`), `.safetensors` (`features`, `offsets` and the names in one file) or `.jsonl`.
     #[arg(long, value_name = "FILE", value_parser = place)]
     output: Option<PathBuf>,
-    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
-    /// position table is interpolated.
-    #[arg(long, value_name = "PIXELS")]
-    image_res: Option<usize>,
     #[command(flatten)]
-    image_options: ImageOptions,
-    #[command(flatten)]
-    device: DeviceArg,
+    model: ModelOptions,
 }
 
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
@@ -66,10 +55,9 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         bail!("standard input can be images or texts, not both");
     }
     let texts = texts(a)?;
-    let own = model_defaults(a.model.as_deref())?;
-    let (device, reader) = (a.device.open()?, a.image_options.own(&own));
+    let (device, reader) = a.model.prepare()?;
     let images = a.images.as_ref().map(|source| images(source, a)).transpose()?;
-    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
+    let model = a.model.open(&reader, &device)?;
     let options = ExtractOptions::default().tokens(a.tokens).projected(!a.unprojected && !a.pairs);
     let truncated = texts.iter().filter(|text| model.caption(text).truncated).count();
     tell_truncated(truncated, texts.len(), model.caption_limits());

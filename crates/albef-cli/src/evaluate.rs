@@ -12,10 +12,8 @@ use serde_json::{Map, Value, json};
 
 use crate::ExitStatus;
 use crate::arguments::place;
-use crate::device::DeviceArg;
 use crate::evaluate_vqa_results as vqa_results;
-use crate::image_options::ImageOptions;
-use crate::models::{model_path, open_task_model};
+use crate::models::{ModelOptions, open_task_model};
 use crate::output::say;
 use crate::progress::bar;
 use crate::warnings::tell_notes;
@@ -39,17 +37,8 @@ pub struct Measurement {
 
 #[derive(clap::Args)]
 struct Common {
-    /// Model folder, weights file or run.
-    #[arg(long)]
-    model: Option<PathBuf>,
-    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
-    /// position table is interpolated.
-    #[arg(long, value_name = "PIXELS")]
-    image_res: Option<usize>,
     #[command(flatten)]
-    images: ImageOptions,
-    #[command(flatten)]
-    device: DeviceArg,
+    model: ModelOptions,
     /// Write the results item by item here, for `albef compare`.
     #[arg(long, alias = "save", value_name = "FILE", value_parser = place)]
     save_outcomes: Option<PathBuf>,
@@ -65,7 +54,7 @@ fn subcommand(task: TaskRef, options: &EvaluationOptions) -> clap::Command {
         .about(task.about())
         .mut_arg("model", |arg| match has_default_model {
             true => arg.help("Model folder, weights file or run [default: `models/mini`]"),
-            false => arg.required(true),
+            false => arg.help("Model folder, weights file or run").required(true),
         });
     for key in &options.section.keys {
         let name = key.name.clone();
@@ -167,13 +156,14 @@ pub fn run(command: &Command) -> Result<ExitStatus> {
 
 fn measure(m: &Measurement) -> Result<ExitStatus> {
     let (task, common) = (m.task, &m.common);
-    let device = common.device.open()?;
+    let ModelOptions { model, inference } = &common.model;
+    let device = inference.device.open()?;
     let options = Value::Object(m.options.clone());
-    let image_res = common.image_res.or(task.evaluation_res(&options));
+    let image_res = inference.image_res.or(task.evaluation_res(&options));
     let evaluator = task.evaluation(options)?;
-    let path = model_path(common.model.as_deref())?;
+    let path = albef::model_or_default(model.as_deref())?;
     let model = open_task_model(task, &path, image_res, &device)?;
-    let model = LoadedModel { reader: common.images.lists(), ..model };
+    let model = LoadedModel { reader: inference.images.lists(), ..model };
     let found = evaluator.evaluate(&model, &bar())?;
     found.tell();
     tell_notes(&model.reader);

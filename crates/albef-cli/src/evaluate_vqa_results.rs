@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use albef::eval::vqa_files::score_results;
 use albef::eval::vqa_score::ScoreRule;
-use albef_report::bootstrap_interval;
 use anyhow::Result;
-use serde_json::json;
 
 use crate::ExitStatus;
 use crate::arguments::at_least_one;
@@ -44,31 +42,11 @@ pub struct Arguments {
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let rule = if a.challenge_rules { ScoreRule::Challenge } else { ScoreRule::Official };
     let out = score_results(&a.results, &a.annotations, a.questions.as_deref(), rule, a.partial)?;
-    if out.repeated > 0 {
-        eprintln!("{} answers repeat a question; the last one counts", out.repeated);
-    }
-    if out.unanswered > 0 {
-        let all = out.unanswered + out.questions.len();
-        eprintln!("{} of {all} questions are not answered and not scored", out.unanswered);
-    }
-    if out.untyped > 0 {
-        eprintln!("{} questions have no `question_type` or `answer_type`", out.untyped);
-    }
-    let scores: Vec<f64> = out.questions.iter().map(|(_, s)| *s).collect();
-    let (low, high) = bootstrap_interval(&scores, a.resamples, 42);
-    let t = &out.totals;
-    if a.json {
-        say!(
-            "{}",
-            json!({"accuracy": t.overall, "interval": [low, high], "questions": scores.len(),
-                   "unanswered": out.unanswered,
-                   "per_answer_type": t.per_answer_type, "per_question_type": t.per_question_type})
-        )?;
-        return Ok(ExitStatus::Yes);
-    }
-    say!("accuracy {:.2} [{low:.2}, {high:.2}] on {} questions", t.overall, scores.len())?;
-    for (name, accuracy) in t.per_answer_type.iter().chain(&t.per_question_type) {
-        say!("  {name}: {accuracy:.2}")?;
+    out.notes().iter().for_each(|note| eprintln!("{note}"));
+    let interval = out.interval(a.resamples);
+    match a.json {
+        true => say!("{}", out.to_json(interval))?,
+        false => out.lines(interval).iter().try_for_each(|line| say!("{line}"))?,
     }
     Ok(ExitStatus::Yes)
 }

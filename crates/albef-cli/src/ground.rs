@@ -10,9 +10,7 @@ use anyhow::{Result, bail};
 
 use crate::ExitStatus;
 use crate::arguments::{image_place, share, words};
-use crate::device::DeviceArg;
-use crate::image_options::ImageOptions;
-use crate::models::{image_file, model_defaults, open_image, open_model};
+use crate::models::{ModelOptions, image_file, open_image};
 use crate::output::say;
 use crate::warnings::{tell_truncated, tell_unknown};
 
@@ -40,9 +38,6 @@ pub struct Arguments {
     /// What to look for.
     #[arg(value_parser = words)]
     phrase: String,
-    /// Model folder, weights file or run [default: `models/mini`].
-    #[arg(long)]
-    model: Option<PathBuf>,
     /// Which score is explained [default: that of the model, else `itm`].
     #[arg(long)]
     mode: Option<Mode>,
@@ -64,14 +59,8 @@ pub struct Arguments {
     /// Where between the map's lowest value (0) and its peak (1) a region ends, without proposals.
     #[arg(long, default_value_t = 0.5, value_parser = share, conflicts_with = "boxes")]
     threshold: f32,
-    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
-    /// position table is interpolated.
-    #[arg(long, value_name = "PIXELS")]
-    image_res: Option<usize>,
     #[command(flatten)]
-    images: ImageOptions,
-    #[command(flatten)]
-    device: DeviceArg,
+    model: ModelOptions,
     /// One JSON object on standard output, with the raw maps.
     #[arg(long)]
     json: bool,
@@ -85,11 +74,10 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     if let Some(output) = a.output.as_ref().filter(|output| same_file(output, &file)) {
         bail!("--output {} is the image itself; name another file", output.display());
     }
-    let own = model_defaults(a.model.as_deref())?;
-    let (device, reader) = (a.device.open()?, a.images.own(&own));
+    let (device, reader) = a.model.prepare()?;
     let image = open_image(&file, &reader)?;
     let boxes = proposals(a, &image)?;
-    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
+    let model = a.model.open(&reader, &device)?;
     let options = options(a, &model).boxes(boxes).threshold(a.threshold);
     tell_layers(&options, &model);
     tell_unknown(&model, [a.phrase.as_str()]);

@@ -1,12 +1,12 @@
 //! `albef index`: the index of one's own images.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
+use albef::Control;
 use albef::index::{
-    Control, DuplicateOptions, Embedded, Encoder, IndexEncoder, IndexError, Place, Record, Root,
-    Store, Update, UpdateOptions, dry_run, duplicates, join, open_to_read, path_of, repair, update,
+    DuplicateOptions, Embedded, Encoder, IndexEncoder, IndexError, Place, Record, Root, Store,
+    Update, UpdateOptions, dry_run, duplicates, join, open_to_read, path_of, repair, update,
 };
 use albef_data::dataset::unread_formats;
 use albef_data::names;
@@ -14,11 +14,9 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::ExitStatus;
-use crate::device::DeviceArg;
-use crate::image_options::ImageOptions;
-use crate::models::{model_defaults, open_model};
+use crate::models::ModelOptions;
 use crate::output::{raw, say};
-use crate::progress::index_bar;
+use crate::progress::bar;
 use crate::train::interruptible;
 use crate::warnings::{tell_first, tell_notes, tell_unusable};
 
@@ -32,9 +30,6 @@ pub struct Arguments {
     /// `~/.local/share/albef/index`].
     #[arg(long, value_name = "DIR")]
     index: Option<PathBuf>,
-    /// Model folder, weights file or run [default: `models/mini`].
-    #[arg(long)]
-    model: Option<PathBuf>,
     /// Threads that read and decode images; all cores if not given.
     #[arg(long, value_parser = crate::arguments::at_least_one)]
     workers: Option<usize>,
@@ -48,14 +43,8 @@ pub struct Arguments {
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "10")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "dry_run")]
     watch: Option<u32>,
-    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
-    /// position table is interpolated.
-    #[arg(long, value_name = "PIXELS")]
-    image_res: Option<usize>,
     #[command(flatten)]
-    images: ImageOptions,
-    #[command(flatten)]
-    device: DeviceArg,
+    model: ModelOptions,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -121,20 +110,19 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
 }
 
 fn build(a: &Arguments) -> Result<ExitStatus> {
-    let own = model_defaults(a.model.as_deref())?;
-    let (device, reader) = (a.device.open()?, a.images.own(&own));
-    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
+    let (device, reader) = a.model.prepare()?;
+    let model = a.model.open(&reader, &device)?;
     let encoder = IndexEncoder::new(&model);
     let fingerprint = encoder.identity().fingerprint;
     let place = Place::find(&a.folders, a.index.as_deref(), Some(&fingerprint))?;
     if a.dry_run {
-        let found = dry_run(&place, &encoder, &index_bar())?;
+        let found = dry_run(&place, &encoder, &bar())?;
         tell_update(&found);
         print_update(&found, a.json, true)?;
         return Ok(ExitStatus::Yes);
     }
     let stop = interruptible().cancellation();
-    let control = || index_bar().cancelled_by(Arc::clone(&stop));
+    let control = || bar().cancelled_by(stop.clone());
     let mut options = UpdateOptions::default();
     options.workers = a.workers.unwrap_or(options.workers);
     let store = place.open_to_write(&encoder, a.reencode)?;
@@ -356,7 +344,7 @@ fn dups(a: &DupsArguments) -> Result<ExitStatus> {
     let store = open_to_read(&place(&a.place)?)?;
     let roots = store.roots()?;
     let options = DuplicateOptions { cosine: a.cosine, bits: a.bits };
-    let groups = duplicates(&store, &options, &index_bar())?;
+    let groups = duplicates(&store, &options, &bar())?;
     if a.paths {
         let end: &[u8] = if a.null { b"\0" } else { b"\n" };
         for record in groups.iter().flat_map(|group| &group.others) {

@@ -39,10 +39,9 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     for note in &found.notes {
         tracing::info!("{note}");
     }
-    if a.json {
-        say!("{}", serde_json::to_value(&found)?)?;
-    } else {
-        print(&found)?;
+    match a.json {
+        true => say!("{}", serde_json::to_value(&found)?)?,
+        false => say!("{found}")?,
     }
     if let Some(folder) = &a.export {
         let options = ConvertOptions::new(ModelFormat::Safetensors)
@@ -51,34 +50,4 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         return write(&files, folder, &options);
     }
     Ok(ExitStatus::Yes)
-}
-
-fn print(found: &CheckpointSummary) -> Result<()> {
-    let (vision, text) = (&found.config.vision, &found.config.text);
-    let has = |b: bool| if b { "yes" } else { "no" };
-    say!("model for      {}", found.task)?;
-    say!("tensors        {}, {:.1} million values", found.tensors, found.values as f64 / 1e6)?;
-    say!(
-        "image encoder  {} wide, {} blocks, {} heads, {} px in patches of {}",
-        vision.width,
-        vision.depth,
-        vision.heads,
-        vision.image_res,
-        vision.patch
-    )?;
-    say!(
-        "text encoder   {} wide, {} layers, {} heads, fusion from layer {}",
-        text.hidden,
-        text.layers,
-        text.heads,
-        text.fusion_layer
-    )?;
-    say!("word pieces    {} of {}", found.word_pieces, text.vocab_size)?;
-    say!("joint space    {}", found.config.embed_dim)?;
-    for (name, value) in serde_json::to_value(&found.defaults)?.as_object().into_iter().flatten() {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        say!("default        {name}: {value}")?;
-    }
-    say!("momentum       {}", has(found.momentum))?;
-    say!("queues         {}", has(found.queues))
 }

@@ -1,64 +1,77 @@
 //! Images and models as the commands take them.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 use albef::checkpoint::LoadedModel;
 use albef::index::{LastSearch, path_of, result_number, walk};
 use albef::task::TaskRef;
-use albef::{Device, Image, ImageReader, ImageSet, ModelDefaults, Pipeline, default_model};
+use albef::{
+    Control, Device, Image, ImageReader, ImageSet, ModelDefaults, Pipeline, model_or_default,
+};
 use albef_data::dataset::{similar_file, unread_formats};
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::device::DeviceArg;
+use crate::image_options::ImageOptions;
 use crate::warnings::{tell_left_out, tell_notes, tell_unusable};
 
-/// The variable that names the default model.
-const MODEL: &str = "ALBEF_MODEL";
-
-/// Opens the model named, or the default one, for images of `image_res` pixels along a side, if not those of
-/// the model. It reads images by `reader`.
-pub fn open_model(
-    path: Option<&Path>,
-    image_res: Option<usize>,
-    reader: &ImageReader,
-    device: &Device,
-) -> Result<Pipeline> {
-    let model = open_model_at(&model_path(path)?, image_res, device)?.with_reader(reader.clone());
-    if let (None, Some(about)) = (path, &model.defaults().about) {
-        tracing::info!("the default model: {about}");
-    }
-    Ok(model)
+/// How a model is used: the same options for all commands that take images to one.
+#[derive(clap::Args)]
+pub struct InferenceOptions {
+    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
+    /// position table is interpolated.
+    #[arg(long, value_name = "PIXELS")]
+    pub image_res: Option<usize>,
+    #[command(flatten)]
+    pub images: ImageOptions,
+    #[command(flatten)]
+    pub device: DeviceArg,
 }
 
-/// What the model named, or the default one, does where nothing else is asked for; nothing where there is no model,
-/// which opening it reports.
-pub fn model_defaults(named: Option<&Path>) -> Result<ModelDefaults> {
-    match model_path(named) {
-        Ok(path) => Ok(ModelDefaults::of_model(&path)?),
-        Err(_) => Ok(ModelDefaults::default()),
+/// A model, or the default one, and how it is used.
+#[derive(clap::Args)]
+pub struct ModelOptions {
+    /// Model folder, weights file or run [default: `models/mini`].
+    #[arg(long)]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub inference: InferenceOptions,
+}
+
+impl InferenceOptions {
+    /// The device, and a reader for images of one's own, on the background that the model at `path` has by
+    /// default: what can fail before a model is loaded.
+    pub fn prepare(&self, path: &Path) -> Result<(Device, ImageReader)> {
+        Ok((self.device.open()?, self.images.own(&ModelDefaults::of_model(path)?)))
     }
 }
 
-/// The path of the model named, or of the default one.
-pub fn model_path(named: Option<&Path>) -> Result<PathBuf> {
-    match named {
-        Some(path) => Ok(path.to_owned()),
-        None if std::env::var_os(MODEL).is_some_and(|p| !p.is_empty() && !Path::new(&p).exists()) => {
-            let named = std::env::var_os(MODEL).unwrap_or_default();
-            bail!("{MODEL} names {}, which does not exist", Path::new(&named).display())
+impl ModelOptions {
+    /// [`InferenceOptions::prepare`] for the model named, or the default one. Where there is none, opening it says so.
+    pub fn prepare(&self) -> Result<(Device, ImageReader)> {
+        match model_or_default(self.model.as_deref()) {
+            Ok(path) => self.inference.prepare(&path),
+            Err(_) => {
+                let own = ModelDefaults::default();
+                Ok((self.inference.device.open()?, self.inference.images.own(&own)))
+            }
         }
-        None => default_model().context(
-            "no model found: there is no `models/mini` in the working directory, in the folder of the \
-             executable or above it, or in `~/.local/share/albef` (`$XDG_DATA_HOME/albef`); hint: copy the \
-             folder `models` of the repository there, or name a model with --model or ALBEF_MODEL",
-        ),
+    }
+
+    /// Opens the model for features; it reads images by `reader`.
+    pub fn open(&self, reader: &ImageReader, device: &Device) -> Result<Pipeline> {
+        let path = model_or_default(self.model.as_deref())?;
+        let model = Pipeline::open_at(&path, self.inference.image_res, device)
+            .with_context(|| cannot_open(&path))?;
+        if let (None, Some(about)) = (&self.model, &model.defaults().about) {
+            tracing::info!("the default model: {about}");
+        }
+        Ok(model.with_reader(reader.clone()))
     }
 }
 
-/// Opens a model for images of `image_res` pixels along a side, if not those of the model.
-pub fn open_model_at(path: &Path, image_res: Option<usize>, device: &Device) -> Result<Pipeline> {
-    Pipeline::open_at(path, image_res, device)
-        .with_context(|| format!("cannot open the model {}", path.display()))
+fn cannot_open(path: &Path) -> String {
+    format!("cannot open the model {}", path.display())
 }
 
 /// Opens a model that a task is measured with.
@@ -68,8 +81,7 @@ pub fn open_task_model(
     image_res: Option<usize>,
     device: &Device,
 ) -> Result<LoadedModel> {
-    task.open_model(path, image_res, device)
-        .with_context(|| format!("cannot open the model {}", path.display()))
+    task.open_model(path, image_res, device).with_context(|| cannot_open(path))
 }
 
 /// Opens images of a folder, an archive or a list, and counts what forms no sample.
@@ -101,7 +113,7 @@ pub fn several_images(paths: &[PathBuf]) -> Result<Option<Vec<PathBuf>>> {
             files.push(image_file(path)?);
             continue;
         }
-        let found = walk(path, &AtomicBool::new(false)).map_err(albef::Error::from)?;
+        let found = walk(path, &Control::default()).map_err(albef::Error::from)?;
         if let Some(line) = unread_formats(&found.unread) {
             tracing::warn!("{}: {line}", path.display());
         }

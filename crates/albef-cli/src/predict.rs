@@ -12,9 +12,7 @@ use anyhow::{Context, Result};
 
 use crate::ExitStatus;
 use crate::arguments::{named, words};
-use crate::device::DeviceArg;
-use crate::image_options::ImageOptions;
-use crate::models::{check_image, image_file, model_defaults, open_task_model};
+use crate::models::{InferenceOptions, check_image, image_file, open_task_model};
 use crate::output::say;
 use crate::warnings::tell_notes;
 
@@ -23,14 +21,8 @@ struct ModelArguments {
     /// Model folder, weights file or run, as `albef finetune` makes it.
     #[arg(long)]
     model: PathBuf,
-    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
-    /// position table is interpolated.
-    #[arg(long, value_name = "PIXELS")]
-    image_res: Option<usize>,
     #[command(flatten)]
-    images: ImageOptions,
-    #[command(flatten)]
-    device: DeviceArg,
+    inference: InferenceOptions,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -108,10 +100,9 @@ pub struct PredictArguments {
 impl ModelArguments {
     /// The model of a task, for a query whose images can be read.
     fn open(&self, task: TaskRef, query: &Query) -> Result<LoadedModel> {
-        let own = model_defaults(Some(&self.model))?;
-        let (device, reader) = (self.device.open()?, self.images.own(&own));
+        let (device, reader) = self.inference.prepare(&self.model)?;
         query.images.iter().try_for_each(|image| check_image(image, &reader))?;
-        let model = open_task_model(task, &self.model, self.image_res, &device)?;
+        let model = open_task_model(task, &self.model, self.inference.image_res, &device)?;
         Ok(LoadedModel { reader, ..model })
     }
 
@@ -179,8 +170,7 @@ fn images_and_text(inputs: &[OsString]) -> (Vec<PathBuf>, &str) {
 /// By the task that the checkpoint is for.
 pub fn predict(a: &PredictArguments) -> Result<ExitStatus> {
     let (images, text) = images_and_text(&a.inputs);
-    let own = model_defaults(Some(&a.model.model))?;
-    let (device, reader) = (a.model.device.open()?, a.model.images.own(&own));
+    let (device, reader) = a.model.inference.prepare(&a.model.model)?;
     images.iter().try_for_each(|image| check_image(image, &reader))?;
     note_inferred(&a.model.model);
     let checkpoint = Checkpoint::open(&a.model.model)?;
@@ -195,7 +185,7 @@ pub fn predict(a: &PredictArguments) -> Result<ExitStatus> {
         .into());
     }
     let query = a.scoring.of(Query::new(Vec::new(), text), &a.answers)?;
-    let checkpoint = checkpoint.at(a.model.image_res)?;
+    let checkpoint = checkpoint.at(a.model.inference.image_res)?;
     let model = checkpoint.load(&[task], &device, Parts::Inference)?;
     let model = LoadedModel { reader, ..model };
     for group in images.chunks(each) {

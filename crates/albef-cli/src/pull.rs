@@ -100,7 +100,7 @@ impl Shown {
         let what = format!("{} {}", p.phase, p.file);
         if self.terminal {
             self.bar.set_length(p.total.unwrap_or(p.done));
-            self.bar.set_message(what);
+            self.bar.set_prefix(what);
             self.bar.set_position(p.done);
         } else if self.told.elapsed() >= LINE {
             self.told = Instant::now();

@@ -76,30 +76,8 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         }
         return Ok(if good { ExitStatus::Yes } else { ExitStatus::No });
     }
-    let mut record = match Record::read(&output)? {
-        Some(mut record) if a.resume => {
-            record.must_fit(&plan)?;
-            record.changed.clone_from(&plan.changed);
-            record
-        }
-        Some(_) => bail!(
-            "{} already holds a run; continue it with --resume or choose another folder",
-            output.display()
-        ),
-        None => Record::new(&plan),
-    };
-    for figure in &a.server {
-        let (name, value) = figure
-            .split_once('=')
-            .and_then(|(name, value)| Some((name, value.parse::<f64>().ok()?)))
-            .with_context(|| format!("--server {figure} must have the form CLAIM=FIGURE"))?;
-        let claims = plan.recipe.claims.iter().filter(|c| c.server);
-        let names: Vec<&str> = claims.map(|c| c.name.as_str()).collect();
-        if !names.contains(&name) {
-            bail!("`{row}` has no claim `{name}` for the server; it has [{}]", names.join(", "));
-        }
-        record.server.insert(name.to_owned(), value);
-    }
+    let mut record = Record::begin(&plan, &output, a.resume)?;
+    a.server.iter().try_for_each(|figure| record.add_server_figure(&plan, figure))?;
     for file in &files {
         eprintln!("{}", file.line());
     }

@@ -17,14 +17,10 @@ use serde_json::{Value, json};
 
 use crate::ExitStatus;
 use crate::arguments::{named, share, source, weight, words};
-use crate::device::DeviceArg;
-use crate::image_options::ImageOptions;
 use crate::index::tell_update;
-use crate::models::{
-    image_file, model_defaults, open_image, open_images, open_model, several_images,
-};
+use crate::models::{ModelOptions, image_file, open_image, open_images, several_images};
 use crate::output::{raw, say};
-use crate::progress::{bar, index_bar};
+use crate::progress::bar;
 use crate::search_filters::IndexOptions;
 use crate::search_page::{Head, PageOptions, remember};
 use crate::warnings::{members, tell_notes, tell_truncated, tell_unknown, tell_unusable};
@@ -41,9 +37,6 @@ pub struct SearchArguments {
     /// Joined before the image paths of a list.
     #[arg(long)]
     image_root: Option<PathBuf>,
-    /// Model folder, weights file or run [default: `models/mini`].
-    #[arg(long)]
-    model: Option<PathBuf>,
     /// Images to show.
     #[arg(long, alias = "top", default_value_t = 10)]
     top_k: usize,
@@ -61,18 +54,12 @@ pub struct SearchArguments {
     /// [default: that of the model, if it has one].
     #[arg(long, value_name = "PROBABILITY", value_parser = share)]
     threshold: Option<f32>,
-    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
-    /// position table is interpolated.
-    #[arg(long, value_name = "PIXELS")]
-    image_res: Option<usize>,
-    #[command(flatten)]
-    images: ImageOptions,
     #[command(flatten)]
     index: IndexOptions,
     #[command(flatten)]
     page: PageOptions,
     #[command(flatten)]
-    device: DeviceArg,
+    model: ModelOptions,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -86,17 +73,8 @@ pub struct MatchArguments {
     /// The text.
     #[arg(value_parser = words)]
     text: String,
-    /// Model folder, weights file or run [default: `models/mini`].
-    #[arg(long)]
-    model: Option<PathBuf>,
-    /// Pixels along the side of an image, a multiple of the patch size, if not those of the model; the
-    /// position table is interpolated.
-    #[arg(long, value_name = "PIXELS")]
-    image_res: Option<usize>,
     #[command(flatten)]
-    image_options: ImageOptions,
-    #[command(flatten)]
-    device: DeviceArg,
+    model: ModelOptions,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -130,10 +108,9 @@ pub fn search(a: &SearchArguments) -> Result<ExitStatus> {
 
 /// Encodes all images now, and keeps nothing.
 fn search_once(a: &SearchArguments, text: &str, path: &str) -> Result<ExitStatus> {
-    let device = a.device.open()?;
+    let (device, reader) = a.model.prepare()?;
     let images = open_images(path, a.image_root.as_deref())?;
-    let reader = a.images.own(&model_defaults(a.model.as_deref())?);
-    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
+    let model = a.model.open(&reader, &device)?;
     tell_unknown(&model, [text]);
     let (found, skipped) = model.search(&images, text, &a.options(), &bar())?;
     remember(text, found.results.iter().map(|hit| images.file(hit.index)));
@@ -177,16 +154,15 @@ fn search_once(a: &SearchArguments, text: &str, path: &str) -> Result<ExitStatus
 
 /// Brings the index of the folders up to date and searches it.
 fn search_index(a: &SearchArguments, text: Option<&str>, paths: &[String]) -> Result<ExitStatus> {
-    let own = model_defaults(a.model.as_deref())?;
-    let (device, reader) = (a.device.open()?, a.images.own(&own));
+    let (device, reader) = a.model.prepare()?;
     let like: Vec<_> =
         a.index.like.iter().map(|path| open_image(path, &reader)).collect::<Result<_>>()?;
-    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
+    let model = a.model.open(&reader, &device)?;
     let encoder = IndexEncoder::new(&model);
     let fingerprint = encoder.identity().fingerprint;
     let folders: Vec<PathBuf> = paths.iter().map(|path| path_of(path)).collect();
     let place = Place::find(&folders, a.index.index.as_deref(), Some(&fingerprint))?;
-    let opened = open_current(&place, &encoder, &UpdateOptions::default(), &index_bar())?;
+    let opened = open_current(&place, &encoder, &UpdateOptions::default(), &bar())?;
     opened.check_not_empty(&paths.join(", "))?;
     if let Some(update) = &opened.update {
         tell_update(update);
@@ -294,14 +270,13 @@ fn print_hit(score: f32, probability: Option<f64>, cosine: f32, name: &str) -> R
 }
 
 pub fn match_pair(a: &MatchArguments) -> Result<ExitStatus> {
-    let own = model_defaults(a.model.as_deref())?;
-    let (device, reader) = (a.device.open()?, a.image_options.own(&own));
+    let (device, reader) = a.model.prepare()?;
     if let Some(files) = several_images(&a.images)? {
-        let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
+        let model = a.model.open(&reader, &device)?;
         return match_several(a, &model, files);
     }
     let image = open_image(&image_file(&a.images[0])?, &reader)?;
-    let model = open_model(a.model.as_deref(), a.image_res, &reader, &device)?;
+    let model = a.model.open(&reader, &device)?;
     tell_truncated(model.query_caption(&a.text).truncated.into(), 1, model.caption_limits());
     tell_unknown(&model, [a.text.as_str()]);
     let found = model.match_text(&[image], &a.text)?;

@@ -9,6 +9,7 @@ use albef::ModelDefaults;
 use albef::index::{
     Encoder, OpenIndex, Place, Store, UpdateOptions, is_photo_folder, open_current, open_to_read,
 };
+use albef::model_or_default;
 use albef::task::answer_list;
 use albef_serve::{Index, Keys, Limits, Metrics, Model, Service, serve};
 use anyhow::{Context, Result, bail};
@@ -18,9 +19,8 @@ use crate::arguments::{at_least_one, share};
 use crate::device::DeviceArg;
 use crate::image_options::ImageOptions;
 use crate::index::tell_update;
-use crate::models::model_path;
 use crate::output::say;
-use crate::progress::index_bar;
+use crate::progress::bar;
 
 /// The variable with a key a line, where keys are not in a file.
 const KEYS: &str = "ALBEF_API_KEYS";
@@ -152,15 +152,15 @@ fn named_models(a: &Arguments) -> Result<Vec<(String, PathBuf)>> {
         stem.unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
     };
     if a.model.is_empty() {
-        let path = model_path(None)?;
+        let path = model_or_default(None)?;
         return Ok(vec![(name_of(&path), path)]);
     }
     let named = a.model.iter().map(|given| match given.split_once('=') {
         Some((name, path)) if !Path::new(given).exists() => {
-            Ok((name.to_owned(), model_path(Some(Path::new(path)))?))
+            Ok((name.to_owned(), model_or_default(Some(Path::new(path)))?))
         }
         _ => {
-            let path = model_path(Some(Path::new(given)))?;
+            let path = model_or_default(Some(Path::new(given)))?;
             Ok((name_of(&path), path))
         }
     });
@@ -180,7 +180,7 @@ fn open_index(a: &Arguments, models: &[Model]) -> Result<Option<Index>> {
     };
     let fingerprint = encoder.identity().fingerprint;
     let place = Place::find(&a.folders, a.index.as_deref(), Some(&fingerprint))?;
-    let opened = open_current(&place, encoder, &UpdateOptions::default(), &index_bar())?;
+    let opened = open_current(&place, encoder, &UpdateOptions::default(), &bar())?;
     if let Some(update) = &opened.update {
         tell_update(update);
     }

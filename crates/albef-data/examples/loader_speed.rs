@@ -1,4 +1,4 @@
-//! Pictures per second of the training loader: `loader_speed PATH [IMAGE_ROOT] [WORKERS] [SIZE]`.
+//! Images per second of the training loader: `loader_speed PATH [IMAGE_ROOT] [WORKERS] [SIZE]`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -50,13 +50,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
         let mut loader =
             TrainLoader::new(data.clone(), tokenizer.clone(), options, report.clone())?;
-        let (start, mut pictures) = (Instant::now(), 0);
+        let (start, mut images) = (Instant::now(), 0);
         while let Some(batch) = loader.next_batch()? {
-            pictures += batch.samples.len();
+            images += batch.samples.len();
         }
-        let rate = pictures as f64 / start.elapsed().as_secs_f64();
+        let rate = images as f64 / start.elapsed().as_secs_f64();
         println!(
-            "epoch {epoch}: {pictures} pictures, {rate:.0} a second, {workers} workers, {size} px"
+            "epoch {epoch}: {images} images, {rate:.0} a second, {workers} workers, {size} px"
         );
     }
     for s in report.list() {

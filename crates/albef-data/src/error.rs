@@ -18,7 +18,7 @@ pub enum ImageErrorKind {
     Truncated,
     /// The bytes contradict the format.
     Corrupt,
-    /// Not a picture of a known format.
+    /// Not an image of a known format.
     UnknownFormat,
     /// An image of this format, which is not read, or not in this form.
     Unsupported(&'static str),
@@ -177,5 +177,11 @@ impl DataError {
     /// An annotation error at a place.
     pub(crate) fn annotation(path: &Path, place: String, detail: impl Into<String>) -> Self {
         Self::Annotation { path: path.to_owned(), place, detail: detail.into() }
+    }
+}
+
+impl From<crate::control::Cancelled> for DataError {
+    fn from(_: crate::control::Cancelled) -> Self {
+        Self::Interrupted
     }
 }

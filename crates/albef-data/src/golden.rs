@@ -85,7 +85,7 @@ fn side(v: &Value) -> Result<usize> {
     if (1..=8192).contains(&side) {
         return Ok(side);
     }
-    Err(DataError::Argument(format!("a picture cannot be {v} pixels wide")))
+    Err(DataError::Argument(format!("an image cannot be {v} pixels wide")))
 }
 
 fn text(v: &Value) -> &str {
@@ -130,7 +130,7 @@ impl Check<'_> {
         }
     }
 
-    fn picture(&self, path: &str) -> Result<RgbImage> {
+    fn image(&self, path: &str) -> Result<RgbImage> {
         open(&self.root.join(path), &DecodeOptions::default())
     }
 }
@@ -161,7 +161,7 @@ fn images(c: &mut Check<'_>) -> Result<()> {
     let (abs, rel) = (number("abs"), number("rel"));
     for case in list(&cases) {
         let name = text(&case["file"]);
-        let image = c.picture(name)?;
+        let image = c.image(name)?;
         let stored = [size(&case["width"]), size(&case["height"])];
         c.same(name, &[image.width, image.height], &stored);
         if let Some(hash) = case["decoded_rgb_sha256"].as_str() {
@@ -180,7 +180,7 @@ fn images(c: &mut Check<'_>) -> Result<()> {
                 Some(allowed) => {
                     if let Some(png) = resized["png"].as_str() {
                         let wide = |p: &[u8]| p.iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
-                        let expected = c.picture(png)?;
+                        let expected = c.image(png)?;
                         let (got, expected) = (wide(&got.pixels), wide(&expected.pixels));
                         c.close(&label, &got, &expected, allowed, 0.0);
                         let errors = got.iter().zip(&expected).map(|(g, e)| (g - e).abs());
@@ -249,7 +249,7 @@ impl crate::image::CropDraws for Recorded<'_> {
 fn crops(c: &mut Check<'_>) -> Result<()> {
     let cases = c.json("cases.json")?;
     for case in c.entries(&cases, "crops") {
-        let image = c.picture(text(&case["file"]))?;
+        let image = c.image(text(&case["file"]))?;
         let s = |key: &str| size(&case[key]);
         let cut = crop(&image, s("top"), s("left"), s("height"), s("width"));
         let side = side(&case["size"])?;
@@ -283,8 +283,8 @@ fn randaugment(c: &mut Check<'_>) -> Result<()> {
         .to_owned();
     let reference = ReferenceQuirks { autocontrast: true, sharpness: true };
     for case in c.entries(&cases, "cases") {
-        let image = c.picture(&format!("{folder}image{}.png", case["image"]))?;
-        let strip = c.picture(&format!("{folder}{}", text(&case["strip"])))?;
+        let image = c.image(&format!("{folder}image{}.png", case["image"]))?;
+        let strip = c.image(&format!("{folder}{}", text(&case["strip"])))?;
         let name = text(&case["op"]);
         let intended = case["variant"].as_str().is_some_and(|v| v.contains("intended"))
             || name.contains("intended");
@@ -304,8 +304,8 @@ fn randaugment(c: &mut Check<'_>) -> Result<()> {
     }
     let level = cases["m"].as_f64().unwrap_or(7.0);
     for (i, case) in c.entries(&cases, "sequences").enumerate() {
-        let mut image = c.picture(&format!("{folder}image{}.png", case["image"]))?;
-        let strip = c.picture(&format!("{folder}sequence_{}.png", case["image"]))?;
+        let mut image = c.image(&format!("{folder}image{}.png", case["image"]))?;
+        let strip = c.image(&format!("{folder}sequence_{}.png", case["image"]))?;
         let mut draws = list(&case["draws"]).filter_map(Value::as_f64);
         for name in list(&case["ops"]) {
             let Some(op) = Op::named(text(name)) else {

@@ -3,6 +3,7 @@
 //! [`image`] decodes, augments and resizes exactly as the official pipeline does; [`text`] cleans
 //! and tokenises; [`dataset`] reads annotation files, folders and tar shards and feeds batches.
 
+pub mod control;
 pub mod dataset;
 pub mod error;
 pub mod golden;

@@ -3,10 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
+use albef_data::control::Control;
 use half::f16;
 use rayon::prelude::*;
 
-use crate::control::Control;
 use crate::error::Result;
 use crate::record::{ContentHash, ImageId, Record};
 use crate::scan::{Kernel, dots};
@@ -136,7 +136,7 @@ fn by_cosine(
     }
     let (kernel, n) = (Kernel::fastest(), single.len());
     let tiles = n.div_ceil(TILE);
-    let phase = control.phase("comparisons", tiles as u64);
+    control.advance("comparisons", 0, tiles);
     for tile in 0..tiles {
         control.check()?;
         let queries = tile * TILE..n.min((tile + 1) * TILE);
@@ -157,7 +157,7 @@ fn by_cosine(
             })
             .collect();
         pairs.into_iter().for_each(|(a, b)| groups.join(single[a], single[b]));
-        phase.advance(tile as u64 + 1);
+        control.advance("comparisons", tile + 1, tiles);
     }
     Ok(())
 }

@@ -146,3 +146,9 @@ impl IndexError {
         Self::Damaged { place: place.to_string(), detail: detail.into() }
     }
 }
+
+impl From<albef_data::control::Cancelled> for IndexError {
+    fn from(_: albef_data::control::Cancelled) -> Self {
+        Self::Cancelled
+    }
+}

@@ -56,7 +56,6 @@
 //! ```
 
 mod checksum;
-mod control;
 mod duplicates;
 mod embedded;
 mod encoder;
@@ -74,8 +73,8 @@ mod walk;
 
 #[cfg(feature = "postgres")]
 pub use crate::postgres::Postgres;
+pub use albef_data::control::{Control, Progress};
 pub use checksum::hash_numbers;
-pub use control::{Control, Progress};
 pub use duplicates::{DuplicateGroup, DuplicateOptions, duplicates};
 pub use embedded::{Embedded, Identity, Repair, check_identity, repair};
 pub use encoder::Encoder;

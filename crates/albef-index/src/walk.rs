@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
+use albef_data::control::Control;
 use albef_data::dataset::{Looks, Skipped, looks, refusal};
 use albef_data::error::{ImageError, ImageErrorKind};
 use albef_data::names::text_of_path;
@@ -76,11 +76,11 @@ pub fn modified(metadata: &fs::Metadata) -> i64 {
 }
 
 /// Walks a folder. Hidden files and folders, those of systems, and what an [`IGNORE_FILE`] names are left out.
-/// Links are followed, to each folder once. `cancelled` stops it.
+/// Links are followed, to each folder once.
 ///
 /// # Errors
 /// If the folder itself cannot be read: it may be on a device that is not connected. [`IndexError::Cancelled`].
-pub fn walk(top: &Path, cancelled: &AtomicBool) -> Result<Walk> {
+pub fn walk(top: &Path, control: &Control) -> Result<Walk> {
     fs::read_dir(top).map_err(IndexError::io(top))?;
     let seen = Arc::new(Mutex::new(HashSet::new()));
     let entries = WalkBuilder::new(top)
@@ -104,9 +104,7 @@ pub fn walk(top: &Path, cancelled: &AtomicBool) -> Result<Walk> {
         .build();
     let mut out = Walk::default();
     for entry in entries {
-        if cancelled.load(Ordering::SeqCst) {
-            return Err(IndexError::Cancelled);
-        }
+        control.check()?;
         match entry {
             Ok(entry) => take(top, &entry, &mut out),
             Err(error) => refuse(top, &error, &mut out),

@@ -155,7 +155,7 @@ fn read(plan: &Plan, entry: &FileEntry, state: &mut FileState) -> Result<(), Str
             // Nothing to read it with, as long as the other files are missing.
             if let Some(folder) = folder.filter(|f| f.join("refcoco+").join(REFS).is_file()) {
                 let data = RefCoco::open(&folder, &path).map_err(|e| e.to_string())?;
-                state.entries = Some(data.pictures());
+                state.entries = Some(data.images_with_proposals());
             }
             return Ok(());
         }

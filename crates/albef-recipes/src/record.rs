@@ -129,6 +129,44 @@ impl Record {
         }
     }
 
+    /// The record of a run in `output`: a new one, or with `resume` the one that is there.
+    ///
+    /// # Errors
+    /// If there is one that is damaged, of another plan, or not to be resumed.
+    pub fn begin(plan: &Plan, output: &Path, resume: bool) -> Result<Self> {
+        match Self::read(output)? {
+            Some(mut record) if resume => {
+                record.must_fit(plan)?;
+                record.changed.clone_from(&plan.changed);
+                Ok(record)
+            }
+            Some(_) => bail!(
+                "{} already holds a run; continue it with --resume or choose another folder",
+                output.display()
+            ),
+            None => Ok(Self::new(plan)),
+        }
+    }
+
+    /// Takes a figure that the evaluation server gave, as `CLAIM=FIGURE`.
+    ///
+    /// # Errors
+    /// If it has another form, or the plan has no such claim.
+    pub fn add_server_figure(&mut self, plan: &Plan, figure: &str) -> Result<()> {
+        let (name, value) = figure
+            .split_once('=')
+            .and_then(|(name, value)| Some((name, value.parse::<f64>().ok()?)))
+            .with_context(|| format!("--server {figure} must have the form CLAIM=FIGURE"))?;
+        let claims = plan.recipe.claims.iter().filter(|c| c.server);
+        let names: Vec<&str> = claims.map(|c| c.name.as_str()).collect();
+        if !names.contains(&name) {
+            let row = &plan.recipe.id;
+            bail!("`{row}` has no claim `{name}` for the server; it has [{}]", names.join(", "));
+        }
+        self.server.insert(name.to_owned(), value);
+        Ok(())
+    }
+
     /// The record in a folder, if there is one.
     ///
     /// # Errors

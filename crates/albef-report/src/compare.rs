@@ -25,7 +25,7 @@ pub enum Test {
     /// Sign flips of the items' differences.
     SignFlip,
     /// Sign flips of the images' differences.
-    SignFlipByPicture,
+    SignFlipByImage,
 }
 
 /// The values of one side, run by run.
@@ -61,7 +61,7 @@ pub struct Difference {
     /// Where it comes from.
     pub test: Test,
     /// The same by sign flips of whole images, where several items share one.
-    pub p_by_picture: Option<f64>,
+    pub p_by_image: Option<f64>,
 }
 
 /// How much is drawn.
@@ -210,19 +210,19 @@ pub fn compare(a: &[Named], b: &[Named], draw: Draw) -> Result<Vec<Difference>, 
 
     let sets = &reference.outcomes.sets;
     let mut numbers = HashMap::new();
-    let pictures: Vec<Vec<usize>> = sets
+    let images: Vec<Vec<usize>> = sets
         .iter()
         .map(|set| {
             let number = |p: &str| {
                 let next = numbers.len();
                 *numbers.entry(p.to_owned()).or_insert(next)
             };
-            set.items.iter().map(|i| i.picture.as_str()).map(number).collect()
+            set.items.iter().map(|i| i.image.as_str()).map(number).collect()
         })
         .collect();
     let clusters = numbers.len();
     let all = metrics(&reference.outcomes);
-    Ok(all.iter().map(|m| one(m, &runs_a, &runs_b, &pictures, clusters, draw)).collect())
+    Ok(all.iter().map(|m| one(m, &runs_a, &runs_b, &images, clusters, draw)).collect())
 }
 
 /// Values `[part][item]` of a run.
@@ -256,7 +256,7 @@ fn one(
     metric: &Metric,
     a: &Runs<'_>,
     b: &Runs<'_>,
-    pictures: &[Vec<usize>],
+    images: &[Vec<usize>],
     clusters: usize,
     draw: Draw,
 ) -> Difference {
@@ -265,15 +265,15 @@ fn one(
     let ((a, values_a), (b, values_b)) = (side(metric, a), side(metric, b));
     let mut sums: Vec<Vec<Sum>> = vec![vec![(0.0, 0.0); clusters]; metric.parts.len()];
     // What each image and each item adds to the difference of the metric.
-    let (mut of_pictures, mut of_items) = (vec![0.0; clusters], Vec::new());
+    let (mut of_images, mut of_items) = (vec![0.0; clusters], Vec::new());
     let mut better = [0, 0];
     for (p, (set, _)) in metric.parts.iter().enumerate() {
         let share = 1.0 / (metric.parts.len() * values_a[p].len().max(1)) as f64;
-        for ((x, y), c) in values_a[p].iter().zip(&values_b[p]).zip(&pictures[*set]) {
+        for ((x, y), c) in values_a[p].iter().zip(&values_b[p]).zip(&images[*set]) {
             let d = y - x;
             sums[p][*c].0 += d;
             sums[p][*c].1 += 1.0;
-            of_pictures[*c] += share * d;
+            of_images[*c] += share * d;
             of_items.push(d);
             better[0] += usize::from(d < 0.0);
             better[1] += usize::from(d > 0.0);
@@ -281,10 +281,10 @@ fn one(
     }
     let shared = sums.iter().any(|part| part.iter().any(|s| s.1 > 1.0));
     let together = metric.parts.len() > 1;
-    let by_picture = (shared || together).then(|| sign_flip(&of_pictures, resamples, seed));
-    let (p, test) = match by_picture {
+    let by_image = (shared || together).then(|| sign_flip(&of_images, resamples, seed));
+    let (p, test) = match by_image {
         // Items of two sets have no common unit but the image.
-        Some(p) if together => (p, Test::SignFlipByPicture),
+        Some(p) if together => (p, Test::SignFlipByImage),
         _ if metric.hit && single => (mcnemar(better[0], better[1]), Test::Mcnemar),
         _ => (sign_flip(&of_items, resamples, seed), Test::SignFlip),
     };
@@ -299,7 +299,7 @@ fn one(
         better,
         p,
         test,
-        p_by_picture: by_picture,
+        p_by_image: by_image,
     }
 }
 
@@ -335,7 +335,7 @@ mod tests {
         assert_eq!((d.a.mean, d.b.mean, d.difference), (30.0, 70.0, 40.0));
         // 2 (1 + 6) / 2^6.
         assert!((d.p - 14.0 / 64.0).abs() < 1e-12, "{}", d.p);
-        assert_eq!((d.test, d.p_by_picture), (Test::Mcnemar, None));
+        assert_eq!((d.test, d.p_by_image), (Test::Mcnemar, None));
         assert!(d.interval[0] < 40.0 && 40.0 < d.interval[1], "{:?}", d.interval);
     }
 
@@ -356,15 +356,15 @@ mod tests {
     #[test]
     fn ranks_become_recalls_in_both_directions_and_together() {
         let make = |name: &str, txt: [Option<f64>; 2], img: [Option<f64>; 4]| {
-            let mut pictures = OutcomeSet::new("txt", &[("itm", Kind::Rank)]);
-            pictures.extend(
+            let mut images = OutcomeSet::new("txt", &[("itm", Kind::Rank)]);
+            images.extend(
                 txt.iter().enumerate().map(|(i, r)| (i.to_string(), i.to_string(), vec![*r])),
             );
             let mut texts = OutcomeSet::new("img", &[("itm", Kind::Rank)]);
             texts.extend(
                 img.iter().enumerate().map(|(i, r)| (i.to_string(), (i / 2).to_string(), vec![*r])),
             );
-            named(name, "retrieval", vec![pictures, texts])
+            named(name, "retrieval", vec![images, texts])
         };
         let a = make("a", [Some(0.0), Some(7.0)], [Some(4.0), None, Some(0.0), Some(20.0)]);
         let b = make("b", [Some(0.0), Some(0.0)], [Some(0.0); 4]);
@@ -378,10 +378,10 @@ mod tests {
         assert!((of("itm.txt_r_mean").a.mean - wanted[0]).abs() < 1e-9);
         let both = of("itm.r_mean");
         assert!((both.a.mean - (wanted[0] + wanted[1]) / 2.0).abs() < 1e-9);
-        assert_eq!((both.b.mean, both.test), (100.0, Test::SignFlipByPicture));
+        assert_eq!((both.b.mean, both.test), (100.0, Test::SignFlipByImage));
         // Texts share images: two images, both better, two of four assignments.
-        assert_eq!(of("itm.img_r1").p_by_picture, Some(0.5));
-        assert_eq!(of("itm.txt_r1").p_by_picture, None);
+        assert_eq!(of("itm.img_r1").p_by_image, Some(0.5));
+        assert_eq!(of("itm.txt_r1").p_by_image, None);
     }
 
     #[test]

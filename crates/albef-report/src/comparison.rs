@@ -70,7 +70,7 @@ impl fmt::Display for Test {
         f.pad(match self {
             Self::Mcnemar => "McNemar",
             Self::SignFlip => "sign flips",
-            Self::SignFlipByPicture => "sign flips of images",
+            Self::SignFlipByImage => "sign flips of images",
         })
     }
 }
@@ -88,7 +88,7 @@ impl fmt::Display for Comparison {
             "", "items", "A", "B", "B - A", "95 % interval", "better: A, B"
         )?;
         for d in &self.metrics {
-            let by_image = match (d.p_by_picture, d.test) {
+            let by_image = match (d.p_by_image, d.test) {
                 (Some(p), Test::Mcnemar | Test::SignFlip) => format!("; by images {p:.4}"),
                 _ => String::new(),
             };

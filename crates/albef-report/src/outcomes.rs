@@ -74,8 +74,9 @@ pub struct Column {
 pub struct Outcome {
     /// What tells the item from the others of its set.
     pub key: String,
-    /// The image that it is about: items of one image depend on each other.
-    pub picture: String,
+    /// The image that it is about: items of one image depend on each other. Formerly `picture`.
+    #[serde(alias = "picture")]
+    pub image: String,
     /// A value for each column.
     #[serde(serialize_with = "numbers")]
     pub values: Vec<Option<f64>>,
@@ -121,11 +122,11 @@ impl OutcomeSet {
         Self { name: name.to_owned(), columns, items: Vec::new() }
     }
 
-    /// Adds items `(key, picture, values)`; a key that was there before gets a number.
+    /// Adds items `(key, image, values)`; a key that was there before gets a number.
     pub fn extend(&mut self, items: impl IntoIterator<Item = (String, String, Vec<Option<f64>>)>) {
         let mut used: HashSet<String> = self.items.iter().map(|i| i.key.clone()).collect();
         let mut next = std::collections::HashMap::<String, usize>::new();
-        for (key, picture, values) in items {
+        for (key, image, values) in items {
             let mut unique = key.clone();
             while used.contains(&unique) {
                 let n = next.entry(key.clone()).or_insert(1);
@@ -133,7 +134,7 @@ impl OutcomeSet {
                 unique = format!("{key} #{n}");
             }
             used.insert(unique.clone());
-            self.items.push(Outcome { key: unique, picture, values });
+            self.items.push(Outcome { key: unique, image, values });
         }
     }
 
@@ -242,10 +243,12 @@ mod tests {
             format!(
                 r#"{{"format": 1, "task": "ve", "sets": [{{"name": "ve", "columns":
                 [{{"name": "accuracy", "kind": "{kind}"}}],
-                "items": [{{"key": "k", "picture": "p", "values": {values}}}]}}]}}"#
+                "items": [{{"key": "k", "image": "p", "values": {values}}}]}}]}}"#
             )
         };
-        assert!(read(&file("hit", "[100]")).is_ok());
+        let found = read(&file("hit", "[100]")).unwrap();
+        let former = file("hit", "[100]").replace("\"image\"", "\"picture\"");
+        assert_eq!(read(&former).unwrap(), found);
         for (kind, values, word) in [
             ("hit", "[50]", "0 or 100"),
             ("score", "[null]", "from 0 to 100"),

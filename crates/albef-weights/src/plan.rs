@@ -39,6 +39,8 @@ pub struct KeyReport {
     /// Cross-attention keys and values that differ between the two layers of a pair, by the name of
     /// the lower layer. The upper layer's are used, as in the official code.
     pub unequal_twins: Vec<String>,
+    /// Matrices of vocabulary heads that are not the word table, as they are in ALBEF: the head keeps its own.
+    pub untied: Vec<String>,
 }
 
 impl KeyReport {
@@ -60,6 +62,12 @@ impl KeyReport {
                 "shared keys and values that differ between the layers of a pair: {n} ({}); those of \
                  the upper layer are used",
                 some(&self.unequal_twins)
+            ));
+        }
+        if !self.untied.is_empty() {
+            lines.push(format!(
+                "a vocabulary head with a matrix of its own, which is not the word table as in ALBEF: {}",
+                some(&self.untied)
             ));
         }
         if let Some((from, to)) = self.resized {
@@ -122,6 +130,10 @@ fn family(name: &str, own: &HashSet<&str>) -> Option<&'static str> {
     }
 }
 
+fn is_bias(name: &str) -> bool {
+    name.ends_with(".bias")
+}
+
 /// What to do about a checkpoint that does not fit.
 fn hint(found: &Findings) -> &'static str {
     if found.mistyped > 0 {
@@ -166,7 +178,8 @@ impl Finder<'_> {
 
 /// Finds the weights of a model in a state dictionary that has its names, position tables already at
 /// the model's resolution, and accounts for every key. `source` names the file in messages. Momentum
-/// copies may be absent, part by part; of two layers that share a tensor, one may be listed.
+/// copies may be absent, part by part; of two layers that share a tensor, one may be listed. A vocabulary
+/// head whose matrix is not the word table keeps it, as a weight beyond those of the schema.
 ///
 /// # Errors
 /// If a weight or momentum copy is missing or of another shape, or a key is neither of the model nor
@@ -210,18 +223,30 @@ pub fn plan(source: &str, state: &StateDict, schema: &Schema) -> Result<LoadPlan
             out.weights.push(finder.find(name, shape, twin));
         }
     }
+    for part in ["text_encoder.", "text_decoder."] {
+        let head = own.iter().any(|n| n.starts_with(&format!("{part}cls.")));
+        for (key, tied) in untied(state, part).into_iter().filter(|_| head) {
+            // Only the matrix can have values of its own; the bias is listed under two names.
+            let Some(table) = parameters.iter().find(|p| p.name == tied && !is_bias(&key)) else {
+                return Err(WeightsError::Keys(format!(
+                    "{source}: `{key}` differs from `{tied}`, which is the same tensor under another name"
+                )));
+            };
+            if let Some(copy) = momentum_name(&key).filter(|copy| has_copies(copy)) {
+                let shape = table.shape.clone();
+                out.momentum.push(match state.get(&copy) {
+                    Some(_) => finder.find(copy, shape, None),
+                    // The momentum copy of the head is tied.
+                    None => Placement { name: copy, shape, key: momentum_name(&tied) },
+                });
+            }
+            out.weights.push(finder.find(key.clone(), table.shape.clone(), None));
+            out.report.untied.push(key);
+        }
+    }
     out.report.used = finder.expected.len();
     out.report.unequal_twins = finder.unequal;
     let known = |name: &str| family(name, &own).is_some();
-    for part in ["text_encoder.", "text_decoder."] {
-        let head = own.iter().any(|n| n.starts_with(&format!("{part}cls.")));
-        if let Some((key, tied)) = head.then(|| untied(state, part)).flatten() {
-            return Err(WeightsError::Keys(format!(
-                "{source}: `{key}` differs from `{tied}`, with which it is tied in ALBEF: the head of this \
-                 model was trained with values of its own, which this model has no place for"
-            )));
-        }
-    }
     let found = compare(state, &finder.expected, known);
     let hint = hint(&found);
     for name in found.settle(source, hint)? {

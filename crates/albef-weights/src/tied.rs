@@ -1,6 +1,6 @@
 //! The vocabulary head, whose last matrix is the word table and whose bias is listed under two names.
 
-use crate::tensor::StateDict;
+use crate::tensor::{HostTensor, StateDict};
 
 /// The tensor that a key of the vocabulary head repeats.
 pub(crate) fn original(name: &str) -> Option<String> {
@@ -27,20 +27,22 @@ pub(crate) fn with_originals(state: &mut StateDict) {
     }
 }
 
-/// The first key of the head below `part` that differs from the tensor with which it is tied, and the
-/// name of that tensor.
-pub(crate) fn untied(state: &StateDict, part: &str) -> Option<(String, String)> {
-    state.iter().filter(|(name, _)| name.starts_with(part)).find_map(|(name, tensor)| {
+/// The keys of the head below `part` that differ from the tensor with which they are tied in ALBEF, each with
+/// the name of that tensor.
+pub(crate) fn untied(state: &StateDict, part: &str) -> Vec<(String, String)> {
+    let of_part = state.iter().filter(|(name, _)| name.starts_with(part));
+    let differs = |(name, tensor): (&str, &HostTensor)| {
         let tied = original(name)?;
         let same = state.get(&tied).is_none_or(|t| t.same_values(tensor));
         (!same).then(|| (name.to_owned(), tied))
-    })
+    };
+    of_part.filter_map(differs).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::{DType, HostTensor};
+    use crate::tensor::DType;
 
     const TABLE: &str = "text_encoder.bert.embeddings.word_embeddings.weight";
     const DECODER: &str = "text_encoder.cls.predictions.decoder.weight";
@@ -59,10 +61,10 @@ mod tests {
             shape: vec![2],
             bytes: vec![0x00, 0x3c, 0x00, 0x40].into(),
         };
-        assert_eq!(untied(HostTensor::from_f32(&[2], &[1.0, 2.0])), None);
-        assert_eq!(untied(half), None);
-        let other = untied(HostTensor::from_f32(&[2], &[1.0, 2.5])).unwrap();
-        assert_eq!(other, (DECODER.to_owned(), TABLE.to_owned()));
+        assert_eq!(untied(HostTensor::from_f32(&[2], &[1.0, 2.0])), []);
+        assert_eq!(untied(half), []);
+        let other = untied(HostTensor::from_f32(&[2], &[1.0, 2.5]));
+        assert_eq!(other, [(DECODER.to_owned(), TABLE.to_owned())]);
     }
 
     #[test]

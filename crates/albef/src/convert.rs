@@ -28,9 +28,9 @@ use albef_weights::{
     without_token_types, write_atomic, write_shards, write_torch,
 };
 
+use crate::Control;
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
-use crate::control::Control;
 use crate::defaults::ModelDefaults;
 use crate::error::{Error, Result};
 use crate::task::TaskRef;
@@ -133,7 +133,14 @@ pub fn convert(
     let ending = output.extension().and_then(|e| e.to_str()).unwrap_or_default();
     let single = of_torch && ["pth", "pt"].contains(&ending);
     check_place(model, output, options.format, single)?;
-    model.check()?;
+    let report = model.check()?;
+    if let Some(key) = report.untied.first().filter(|_| of_torch) {
+        return Err(Error::Argument(format!(
+            "{}: `{key}` is not the word table, with which it is one tensor in the classes that format `{}` is \
+             written for; write safetensors, or train the head tied",
+            model.source, options.format
+        )));
+    }
     model.check_finite()?;
     control.check()?;
     let (tensors, config, mut notes) = laid_out(model, options)?;

@@ -109,7 +109,7 @@ pub enum Error {
     Config(String),
     /// A loss that is not a number, or a weight that became none.
     #[error(
-        "step {step} (epoch {epoch}): {what}; nothing of this step is saved, earlier checkpoints are untouched. hint: lower the learning rate (`--resume` goes on with another `optimizer.lr`) or look at the pictures of this batch ({batch})"
+        "step {step} (epoch {epoch}): {what}; nothing of this step is saved, earlier checkpoints are untouched. hint: lower the learning rate (`--resume` goes on with another `optimizer.lr`) or look at the images of this batch ({batch})"
     )]
     NotFinite {
         /// Optimiser step, from 1 as in the log.
@@ -221,7 +221,7 @@ pub enum Error {
     /// A model that is named, and neither a file nor folder nor fetched.
     #[error("{0}")]
     NoModel(String),
-    /// The computation was cancelled ([`crate::control::Control`]).
+    /// The computation was cancelled ([`crate::Control`]).
     #[error("cancelled")]
     Cancelled,
     /// The device cannot be had.
@@ -232,6 +232,12 @@ pub enum Error {
         /// What is in the way, and the way out.
         detail: String,
     },
+}
+
+impl From<albef_data::control::Cancelled> for Error {
+    fn from(_: albef_data::control::Cancelled) -> Self {
+        Self::Cancelled
+    }
 }
 
 impl From<albef_files::FileError> for Error {

@@ -1,5 +1,7 @@
 //! Describing a checkpoint.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
@@ -50,5 +52,35 @@ impl CheckpointSummary {
             defaults: files.defaults.clone(),
             notes: report.notes,
         })
+    }
+}
+
+/// The summary for people, line by line, without the notes.
+impl fmt::Display for CheckpointSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (vision, text) = (&self.config.vision, &self.config.text);
+        let has = |b: bool| if b { "yes" } else { "no" };
+        writeln!(f, "model for      {}", self.task)?;
+        let millions = self.values as f64 / 1e6;
+        writeln!(f, "tensors        {}, {millions:.1} million values", self.tensors)?;
+        writeln!(
+            f,
+            "image encoder  {} wide, {} blocks, {} heads, {} px in patches of {}",
+            vision.width, vision.depth, vision.heads, vision.image_res, vision.patch
+        )?;
+        writeln!(
+            f,
+            "text encoder   {} wide, {} layers, {} heads, fusion from layer {}",
+            text.hidden, text.layers, text.heads, text.fusion_layer
+        )?;
+        writeln!(f, "word pieces    {} of {}", self.word_pieces, text.vocab_size)?;
+        writeln!(f, "joint space    {}", self.config.embed_dim)?;
+        let defaults = serde_json::to_value(&self.defaults).map_err(|_| fmt::Error)?;
+        for (name, value) in defaults.as_object().into_iter().flatten() {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            writeln!(f, "default        {name}: {value}")?;
+        }
+        writeln!(f, "momentum       {}", has(self.momentum))?;
+        write!(f, "queues         {}", has(self.queues))
     }
 }

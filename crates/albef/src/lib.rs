@@ -19,7 +19,6 @@ pub mod bench;
 pub mod calibration;
 pub mod checkpoint;
 pub mod config;
-mod control;
 pub mod convert;
 mod defaults;
 pub mod device;
@@ -53,10 +52,10 @@ pub use albef_data::image::{
 };
 pub use albef_data::text::Truncation;
 
-pub use control::{Control, Progress};
+pub use albef_data::control::{Cancelled, Control, Progress};
 pub use defaults::{GroundDefaults, ModelDefaults};
 pub use device::Device;
 pub use error::{Error, Result};
 pub use images::ImageSet;
-pub use model_path::{default_model, find_model, note_inferred};
+pub use model_path::{default_model, find_model, model_or_default, note_inferred};
 pub use pipeline::Pipeline;

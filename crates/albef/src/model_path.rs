@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 
 /// Folder of the default model below each root.
 const DEFAULT: &str = "models/mini";
+/// The variable that names the default model.
+const VARIABLE: &str = "ALBEF_MODEL";
 
 /// The default model: the path in `ALBEF_MODEL`, else the first `models/mini` of the working directory, of the
 /// executable's folder and its ancestors (a repository, an unpacked release), and of the user's data folder
@@ -15,7 +17,7 @@ const DEFAULT: &str = "models/mini";
 #[must_use]
 pub fn default_model() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    if let Some(path) = set("ALBEF_MODEL") {
+    if let Some(path) = set(VARIABLE) {
         return Some(path);
     }
     let program = std::env::current_exe().ok().and_then(|p| p.canonicalize().ok());
@@ -24,6 +26,30 @@ pub fn default_model() -> Option<PathBuf> {
     let mut roots =
         std::iter::once(PathBuf::from(".")).chain(above).chain(data.map(|d| d.join("albef")));
     roots.find_map(|root| Some(root.join(DEFAULT)).filter(|path| path.is_dir()))
+}
+
+/// The path that is named, or that of the default model.
+///
+/// # Errors
+/// [`Error::NoModel`] if there is no default model, with the places where it is looked for; if `ALBEF_MODEL`
+/// names what does not exist.
+pub fn model_or_default(named: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = named {
+        return Ok(path.to_owned());
+    }
+    match std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from) {
+        Some(path) if !path.exists() => Err(Error::NoModel(format!(
+            "{VARIABLE} names {}, which does not exist",
+            path.display()
+        ))),
+        _ => default_model().ok_or_else(|| {
+            Error::NoModel(format!(
+                "no model found: there is no `{DEFAULT}` in the working directory, in the folder of the \
+                 executable or above it, or in `~/.local/share/albef` (`$XDG_DATA_HOME/albef`); hint: copy \
+                 the folder `models` of the repository there, or name a model with --model or {VARIABLE}"
+            ))
+        }),
+    }
 }
 
 /// The path of a model: itself, where something is there, else that of a model which was fetched under this

@@ -229,7 +229,7 @@ fn without_a_masked_word_or_a_negative_a_step_goes_on_and_says_so() {
 }
 
 #[test]
-fn captions_of_one_picture_are_negatives_unless_the_index_is_used() {
+fn captions_of_one_image_are_negatives_unless_the_index_is_used() {
     let targets = |image_index| {
         let settings = PairsObjective { image_index, distill: false, ..settings() };
         to_vec(pretrain_step(&settings, [7, 7, 8]).trace.contrast.targets[0].clone())[..3].to_vec()

@@ -3,17 +3,11 @@
 use std::path::PathBuf;
 
 use albef::DecodeOptions;
-use albef::task::{ListFault, TASKS, TaskRef, read_annotations};
-use albef_data::dataset::{
-    CheckOptions, Contents, ImageRoots, Skipped, SourceSpec, TaskFault, Watch, check_against,
-    gather, read_source, write_manifest,
-};
-use albef_data::error::ImageErrorKind;
-use albef_data::names::path_of;
+use albef::task::{TASKS, TaskRef, check_list};
+use albef_data::dataset::{CheckOptions, SourceSpec, gather, write_manifest};
 use anyhow::Result;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use super::watched;
 use crate::ExitStatus;
 use crate::arguments::{place, source};
 use crate::output::say;
@@ -90,56 +84,18 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let root = a.against_root.as_ref().or(a.image_root.as_ref()).map(PathBuf::as_path);
     let others: Vec<SourceSpec> = a.against.iter().map(|s| SourceSpec::new(s, root)).collect();
     let other = (!others.is_empty()).then(|| gather(&others)).transpose()?.map(|g| g.samples);
-    let (report, samples) = match a.task.0 {
-        None => {
-            let found = gather(std::slice::from_ref(&spec))?;
-            let check = |watch: Watch<'_>| check_against(&found, other.as_ref(), &options, watch);
-            (watched(&show, check)?, found.samples)
-        }
-        Some(task) => {
-            let found = list_of_task(a, task)?;
-            let check = |watch: Watch<'_>| check_against(&found, other.as_ref(), &options, watch);
-            let mut report = watched(&show, check)?;
-            // An image with several questions, or a question asked of several, is no repetition.
-            report.repeated_captions = 0;
-            for fault in task.list_faults(&path_of(&a.source), &found.samples, !a.quick)? {
-                let room = a.show.saturating_sub(report.problems.len());
-                report.problems.extend(fault.lines.iter().take(room).cloned());
-                let ListFault { key, about, count, lines } = fault;
-                let is_problem = !lines.is_empty();
-                report.of_task.push(TaskFault { key, about, count, is_problem });
-            }
-            (report, found.samples.into_iter().collect())
-        }
-    };
+    let (report, samples) = check_list(a.task.0, &spec, other.as_ref(), &options, &show)?;
     match a.json {
         true => say!("{}", report.json())?,
         false => report.to_string().lines().try_for_each(|line| say!("{line}"))?,
     }
     if let Some(path) = &a.manifest {
         let workers = options.workers;
-        let write = |watch: Watch<'_>| write_manifest(path, &[spec], &samples, workers, watch);
-        let (files, unreadable) = watched(&show, write)?;
+        let (files, unreadable) = write_manifest(path, &[spec], &samples, workers, &show)?;
         eprintln!("{files} files in {}", path.display());
         if unreadable > 0 {
             eprintln!("{unreadable} files that cannot be read are not among them");
         }
     }
     Ok(if report.is_clean() { ExitStatus::Yes } else { ExitStatus::No })
-}
-
-/// A list of a task, with the files of a folder that no list names.
-fn list_of_task(a: &Arguments, task: TaskRef) -> Result<Contents> {
-    let list = &*path_of(&a.source);
-    let root = || a.image_root.clone().unwrap_or_default();
-    let roots = ImageRoots { image_root: root(), vqa_root: root(), vg_root: root() };
-    let mut contents = read_annotations(task, list, &roots)?;
-    if list.is_dir() {
-        // A folder of images for each label has no list that names them all.
-        let folder = read_source(&SourceSpec::new(&a.source, None))?;
-        let unread = |s: &Skipped| matches!(s.error.kind, ImageErrorKind::Unsupported(_));
-        contents.left_out.retain(|s| !unread(s));
-        contents.left_out.extend(folder.left_out.into_iter().filter(unread));
-    }
-    Ok(contents)
 }

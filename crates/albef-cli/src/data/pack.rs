@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use albef::DecodeOptions;
-use albef_data::dataset::{Dataset, PackOptions, SourceSpec, Watch, pack};
+use albef_data::dataset::{Dataset, PackOptions, SourceSpec, pack};
 use albef_data::image::ImageReader;
 use anyhow::Result;
 
-use super::watched;
 use crate::ExitStatus;
 use crate::arguments::{at_least_one, bytes, source};
 use crate::output::say;
@@ -61,7 +60,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         reader: ImageReader::new(decoding),
         workers: rayon::current_num_threads(),
     };
-    let report = watched(&bar(), |watch: Watch<'_>| pack(&data, &options, watch))?;
+    let report = pack(&data, &options, &bar())?;
     match a.json {
         true => say!("{}", serde_json::to_string(&report)?)?,
         false => report.to_string().lines().try_for_each(|line| say!("{line}"))?,

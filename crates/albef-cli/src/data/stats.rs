@@ -4,12 +4,11 @@ use std::path::PathBuf;
 
 use albef::config::Source;
 use albef::task::TaskRef;
-use albef_data::dataset::{Dataset, SourceSpec, StatsOptions, Watch, stats};
+use albef_data::dataset::{Dataset, SourceSpec, StatsOptions, stats};
 use albef_data::input::text_of_file;
 use albef_data::text::{Tokenizer, Vocabulary};
 use anyhow::{Context, Result, bail};
 
-use super::watched;
 use crate::ExitStatus;
 use crate::arguments::{at_least_one, source};
 use crate::output::say;
@@ -93,8 +92,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         bail!("there is no sample");
     }
     let tokenizer = Tokenizer::new(vocabulary);
-    let count = |watch: Watch<'_>| stats(&data, &tokenizer, &options, watch);
-    let found = watched(&bar(), count)?;
+    let found = stats(&data, &tokenizer, &options, &bar())?;
     match a.json {
         true => say!("{}", serde_json::to_string(&found)?)?,
         false => found.to_string().lines().try_for_each(|line| say!("{line}"))?,

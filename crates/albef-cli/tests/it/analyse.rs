@@ -31,12 +31,12 @@ fn a_run_has_a_momentum_teacher_and_queue_and_an_exported_model_has_not() {
     command.args(["--set", "max_steps=6", "--set", "momentum=0.9"]);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    std::fs::write(dir.path().join("4.png"), b"no picture").unwrap();
+    std::fs::write(dir.path().join("4.png"), b"no image").unwrap();
 
     let more = ["--batch", "4", "--mlm-probability", "0.4"];
     let of_run = report(dir.path(), &list, &run, &more);
     assert_eq!((&of_run["teacher"], &of_run["queue"]), (&json!("momentum"), &json!(10)));
-    // Twelve usable pictures in batches of four, and the queue.
+    // Twelve usable images in batches of four, and the queue.
     assert_eq!((&of_run["pairs"], &of_run["skipped"]), (&json!(12), &json!(1)));
     assert_eq!(of_run["itc"]["candidates"], 14);
     assert!(of_run["itc"]["i2t"]["teacher"]["kl"].as_f64().unwrap() > 0.0);

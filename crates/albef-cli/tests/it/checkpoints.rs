@@ -100,7 +100,11 @@ fn what_is_no_whole_model_is_refused_by_every_command_that_reads_it() {
         ("missing", &|state| without(state, "itm_head."), "missing `itm_head.weight`"),
         ("integers", &integers, "`itm_head.bias` is there, of type int64"),
         ("unexpected", &|state| state.insert("extra".into(), one()), "unexpected `extra`"),
-        ("untied", &|state| state.insert(head.into(), one()), "with which it is tied"),
+        (
+            "untied",
+            &|state| state.insert(head.into(), one()),
+            "`text_encoder.cls.predictions.decoder.weight` is [1]",
+        ),
         (
             "momentum",
             &|state| renamed(state, |n| n.replacen('.', "_m.", 1)),

@@ -28,7 +28,7 @@ fn doctor_replays_fixtures_and_calls_unknown_kinds_a_failure() {
 }
 
 #[test]
-fn a_run_leaves_logs_a_picture_and_a_model_that_finds_pictures() {
+fn a_run_leaves_logs_an_image_and_a_model_that_finds_images() {
     let dir = tempfile::tempdir().unwrap();
     let list = data(dir.path(), 24);
     let run = dir.path().join("run");
@@ -81,16 +81,14 @@ fn a_run_leaves_logs_a_picture_and_a_model_that_finds_pictures() {
     let score = |i: usize| results[i]["score"].as_f64().unwrap();
     assert!(score(0) >= score(1) && score(1) >= score(2), "{found}");
     assert_eq!(found["gallery"], 24);
-    let picture = dir.path().join("0.png").display().to_string();
+    let image = dir.path().join("0.png").display().to_string();
     let output =
-        albef().args(["match", &picture, "a", "--model", &model, "--json"]).output().unwrap();
+        albef().args(["match", &image, "a", "--model", &model, "--json"]).output().unwrap();
     let pair: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!((0.0..=1.0).contains(&pair["probability"].as_f64().unwrap()));
     assert!(pair["cosine"].is_f64() && pair["itm_logit"].is_f64());
     let long = "word ".repeat(2_000);
-    assert!(
-        albef().args(["match", &picture, &long, "--model", &model]).status().unwrap().success()
-    );
+    assert!(albef().args(["match", &image, &long, "--model", &model]).status().unwrap().success());
 
     let evaluate = [
         "evaluate",
@@ -151,7 +149,7 @@ fn bad_input_gets_a_clear_error() {
 }
 
 #[test]
-fn a_broken_picture_is_named_and_replaced_and_a_batch_of_one_trains() {
+fn a_broken_image_is_named_and_replaced_and_a_batch_of_one_trains() {
     let dir = tempfile::tempdir().unwrap();
     let list = data(dir.path(), 12);
     std::fs::write(dir.path().join("3.png"), b"<html>404</html>").unwrap();

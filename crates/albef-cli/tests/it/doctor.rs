@@ -160,7 +160,7 @@ fn nothing_passes_for_want_of_expected_values() {
 }
 
 #[test]
-fn pictures_are_normalised_as_the_set_says() {
+fn images_are_normalised_as_the_set_says() {
     let dir = set();
     change(dir.path(), "config.json", |c| c["image_mean"] = json!([0.5, 0.5, 0.5]));
     let failed = failures(dir.path(), "images,retrieval_eval");

@@ -38,12 +38,12 @@ fn truncated_texts_are_counted() {
     let long = "word ".repeat(31);
     let long = long.trim();
     let deep = deep();
-    let picture = dir.path().join("0.png").display().to_string();
+    let image = dir.path().join("0.png").display().to_string();
     for (what, limit) in [
-        (&["match", &picture, long][..], "29 word pieces"),
+        (&["match", &image, long][..], "29 word pieces"),
         (&["search", long, &root, "--top", "1", "--json"], "29 word pieces"),
         (&["embed", "--text", long], "29 word pieces"),
-        (&["ground", &picture, &deep], "511 word pieces"),
+        (&["ground", &image, &deep], "511 word pieces"),
     ] {
         let said = stderr(&command(what, &model).output().unwrap());
         assert!(said.contains("the text is longer than 30 words"), "{what:?}: {said}");
@@ -125,9 +125,9 @@ fn what_a_source_leaves_out_is_counted_and_named() {
     let model = pretrained(dir.path());
     let archive = dir.path().join("x.tar");
     let mut tar = tar::Builder::new(std::fs::File::create(&archive).unwrap());
-    let picture = std::fs::read(dir.path().join("0.png")).unwrap();
+    let image = std::fs::read(dir.path().join("0.png")).unwrap();
     for (name, bytes) in [
-        ("0.png", &picture[..]),
+        ("0.png", &image[..]),
         ("0.json", br#"{"caption": "a square"}"#),
         ("1.json", br#"{"caption": "nothing to see"}"#),
         ("README", b"read me"),
@@ -207,8 +207,8 @@ fn a_run_or_a_checkpoint_serves_as_a_model() {
     let model = pretrained(dir.path());
     let run = model.parent().unwrap();
     let checkpoint = std::fs::read_dir(run.join("checkpoints")).unwrap().next().unwrap().unwrap();
-    let picture = dir.path().join("0.png").display().to_string();
-    let pair = ["match", &picture, "red", "--json"];
+    let image = dir.path().join("0.png").display().to_string();
+    let pair = ["match", &image, "red", "--json"];
     let expected = out(&mut command(&pair, &model));
     let part = checkpoint.path().join("state.safetensors");
     let refused = command(&pair, &part).output().unwrap();
@@ -217,7 +217,7 @@ fn a_run_or_a_checkpoint_serves_as_a_model() {
     assert!(stderr(&refused).contains(hint), "{}", stderr(&refused));
     for place in [run.to_owned(), checkpoint.path()] {
         assert_eq!(out(&mut command(&pair, &place)), expected, "{}", place.display());
-        let ask = ["ask", &picture, "red?", "--answers", "a,b"];
+        let ask = ["ask", &image, "red?", "--answers", "a,b"];
         let output = command(&ask, &place).output().unwrap();
         assert_eq!(output.status.code(), Some(2));
         let said = stderr(&output);

@@ -162,6 +162,132 @@ fn an_exported_model_is_whole_or_not_there() {
     }
 }
 
+/// A conversion to a folder, in parts, and to one file.
+#[test]
+fn a_converted_model_is_whole_or_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let convert = |to: &Path, of: &str, more: &[&str]| {
+        let mut command = albef();
+        command.args(["convert", &mini(), "--to", of, "--dtype", "bf16", "--output"]).arg(to);
+        command.args(more);
+        command
+    };
+    let whole = dir.path().join("whole");
+    let parts = |to: &Path| convert(to, "safetensors", &["--shard-size", "15MB"]);
+    run(&mut parts(&whole));
+    let new = files(&whole);
+    assert!(new.contains_key("model.safetensors.index.json"), "{:?}", new.keys());
+    let target = dir.path().join("target");
+    let file = dir.path().join("model.pth");
+    run(&mut convert(&file, "official", &[]));
+    let new_file = std::fs::read(&file).unwrap();
+    for failing in [false, true] {
+        let everywhere = |command: &dyn Fn() -> Command, check: &mut dyn FnMut(usize)| match failing
+        {
+            false => ended_everywhere(command, check),
+            true => failed_everywhere(command, check),
+        };
+        let mut check = |passage: usize| {
+            if target.exists() {
+                assert!(files(&target) == new, "{passage}");
+                std::fs::remove_dir_all(&target).unwrap();
+            }
+        };
+        let places = everywhere(&|| parts(&target), &mut check);
+        assert!(places >= 16, "{places}");
+        assert!(files(&target) == new);
+        std::fs::remove_dir_all(&target).unwrap();
+
+        std::fs::write(&file, "old").unwrap();
+        let mut check = |passage: usize| {
+            let found = std::fs::read(&file).unwrap();
+            assert!(found == b"old" || found == new_file, "{passage}");
+            std::fs::write(&file, "old").unwrap();
+        };
+        let places = everywhere(&|| convert(&file, "official", &[]), &mut check);
+        assert!(places >= 4, "{places}");
+        assert!(std::fs::read(&file).unwrap() == new_file);
+    }
+}
+
+#[test]
+fn a_packing_that_ends_at_any_place_continues_to_the_same_shards() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = data(dir.path(), 6);
+    let pack = |output: &Path| {
+        let mut command = albef();
+        command.args(["data", "pack", &list, "--pairs-per-shard", "3", "--output"]).arg(output);
+        command.arg("--image-root").arg(dir.path());
+        command
+    };
+    // The index of a shard has its time of change, and is made anew where it is absent.
+    let packed = |folder: &Path| {
+        let mut found = files(folder);
+        found.retain(|name, _| !name.ends_with(".index"));
+        found
+    };
+    let whole = dir.path().join("whole");
+    run(&mut pack(&whole));
+    let new = packed(&whole);
+    assert_eq!(new.keys().filter(|name| name.ends_with(".tar")).count(), 2);
+    let output = dir.path().join("packed");
+    // Begun anew each time, so that each place of a whole packing is met.
+    let check = |passage: usize| {
+        if output.is_dir() {
+            for (name, bytes) in packed(&output) {
+                assert!(new.get(&name) == Some(&bytes), "{name} after place {passage}");
+            }
+        }
+        run(&mut pack(&output));
+        assert!(packed(&output) == new, "another result after place {passage}");
+        std::fs::remove_dir_all(&output).unwrap();
+    };
+    let places = ended_everywhere(|| pack(&output), check);
+    // Two shards, each with an account, the list of all and of what was left out.
+    assert!(places >= 24, "{places}");
+    std::fs::remove_dir_all(&output).unwrap();
+    for passage in 1..=places {
+        let action = if passage % 2 == 0 { "=eio" } else { "=enospc" };
+        let failed = at(passage, action, pack(&output));
+        let said = stderr(&failed);
+        // A shard without an index is whole.
+        if !failed.status.success() {
+            assert_eq!(failed.status.code(), Some(2), "{passage}: {said}");
+            assert!(said.contains("os error 5") || said.contains("os error 28"), "{said}");
+        }
+        check(passage);
+    }
+}
+
+#[test]
+fn a_manifest_is_the_old_or_the_new_one_wherever_its_writing_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = data(dir.path(), 4);
+    let manifest = dir.path().join("manifest.jsonl");
+    let checked = || {
+        let mut command = albef();
+        command.args(["data", "check", &list, "--image-root"]).arg(dir.path());
+        command.arg("--manifest").arg(&manifest);
+        command
+    };
+    run(&mut checked());
+    let new = std::fs::read(&manifest).unwrap();
+    for failing in [false, true] {
+        let check = |passage: usize| {
+            let found = std::fs::read(&manifest).unwrap();
+            assert!(found == b"old" || found == new, "{passage}");
+            std::fs::write(&manifest, "old").unwrap();
+        };
+        std::fs::write(&manifest, "old").unwrap();
+        let places = match failing {
+            false => ended_everywhere(checked, check),
+            true => failed_everywhere(checked, check),
+        };
+        assert!(places >= 4, "{places}");
+        assert_eq!(std::fs::read(&manifest).unwrap(), new);
+    }
+}
+
 #[test]
 fn a_run_that_is_ended_at_every_place_of_its_saving_ends_as_one_that_never_was() {
     let dir = tempfile::tempdir().unwrap();

@@ -86,9 +86,9 @@ fn a_model_with_a_weight_that_is_no_number_is_refused_by_name() {
     tensors.insert(name.to_owned(), HostTensor::from_f32(&shape, &values));
     albef_weights::write_safetensors(&file, &tensors, &HashMap::new(), KeepAs::Same).unwrap();
     let (list, root) = (dir.path().join("list.json"), dir.path());
-    let picture = root.join("0.png");
+    let image = root.join("0.png");
     let mut commands = [albef(), albef(), albef(), albef()];
-    commands[0].arg("match").arg(&picture).args(["red", "--model"]).arg(&model);
+    commands[0].arg("match").arg(&image).args(["red", "--model"]).arg(&model);
     commands[1].args(["search", "red"]).arg(root).arg("--model").arg(&model);
     commands[2].args(["evaluate", "retrieval", "--annotations"]).arg(&list);
     commands[2].arg("--image-root").arg(root).arg("--model").arg(&model);

@@ -3,6 +3,7 @@
 //! One binary, since linking the whole library once per file costs more than the tests do.
 
 mod analyse;
+mod broken;
 mod calibrate;
 mod checkpoints;
 mod cli;

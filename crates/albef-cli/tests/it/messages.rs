@@ -25,7 +25,7 @@ fn failed(command: &mut Command) -> String {
     said
 }
 
-/// Makes the captions of the first `n` pictures blank.
+/// Makes the captions of the first `n` images blank.
 fn blank(list: &str, n: usize) {
     let mut entries: Value = serde_json::from_slice(&std::fs::read(list).unwrap()).unwrap();
     for entry in &mut entries.as_array_mut().unwrap()[..n] {
@@ -41,7 +41,7 @@ fn images_left_out_or_skipped_are_counted_also_when_a_run_fails() {
     let list = data(root, 16);
     blank(&list, 3);
     for name in ["5.png", "9.png"] {
-        std::fs::write(root.join(name), b"no picture").unwrap();
+        std::fs::write(root.join(name), b"no image").unwrap();
     }
     let told = |said: &str| {
         let counted = said.find("note: 3 images without a caption are left out").expect(said);
@@ -49,7 +49,7 @@ fn images_left_out_or_skipped_are_counted_also_when_a_run_fails() {
         assert!(counted < skipped, "at the start: {said}");
         assert!(said.contains("skipped 5.png: ") && said.contains("skipped 9.png: "), "{said}");
     };
-    // The whole set is needed in a step, so every picture is met.
+    // The whole set is needed in a step, so every image is met.
     told(&stderr(&run(&mut pretrain(&list, root, &root.join("a"), &["batch_size=13"]))));
     let ruin = ["batch_size=13", "optimizer.lr=1e38", "schedular.warmup_steps=0"];
     told(&failed(&mut pretrain(&list, root, &root.join("b"), &ruin)));

@@ -79,7 +79,7 @@ fn answers_in_a_file_are_scored_by_the_official_annotations() {
     official::write_root(dir.path());
     let data = |name: &str| dir.path().join("data").join(name);
     let given = ["Red", "gray", "no"];
-    let answers: Vec<Value> = (0..official::PICTURES)
+    let answers: Vec<Value> = (0..official::IMAGES)
         .map(|i| serde_json::json!({"question_id": i, "answer": given[i % 3]}))
         .collect();
     let run = |answers: &[Value]| {

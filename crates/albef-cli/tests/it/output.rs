@@ -14,12 +14,12 @@ use crate::common::{albef, stderr};
 /// Commands that print, each in another module.
 fn printing() -> Vec<Command> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let picture = root.join("data/drawings/drawings-val-style/fxemoji/1f415.png");
-    let picture = picture.display().to_string();
+    let image = root.join("data/drawings/drawings-val-style/fxemoji/1f415.png");
+    let image = image.display().to_string();
     let model = root.join("models/mini").display().to_string();
     [
-        &["match", &picture, "a dog", "--model", &model, "--json"][..],
-        &["classify", &picture, "dog", "cat", "--model", &model],
+        &["match", &image, "a dog", "--model", &model, "--json"][..],
+        &["classify", &image, "dog", "cat", "--model", &model],
         &["embed", "--text", "a dog", "--model", &model],
         &["inspect", &model],
         &["doctor"],

@@ -35,7 +35,7 @@ fn shortened(mut words: Vec<String>) -> Vec<String> {
 }
 
 #[test]
-fn the_walk_from_pictures_to_answers_runs() {
+fn the_walk_from_images_to_answers_runs() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let page =
         std::fs::read_to_string(root.join("docs/src/tutorial/train-from-scratch.md")).unwrap();

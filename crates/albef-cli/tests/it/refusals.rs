@@ -34,20 +34,20 @@ fn pipe(dir: &Path) -> String {
 fn values_that_mean_nothing_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     data(dir.path(), 1);
-    let (picture, jpg) = (dir.path().join("0.png"), dir.path().join("map.jpg"));
-    let (picture, jpg) = (picture.display().to_string(), jpg.display().to_string());
+    let (image, jpg) = (dir.path().join("0.png"), dir.path().join("map.jpg"));
+    let (image, jpg) = (image.display().to_string(), jpg.display().to_string());
     for (arguments, part) in [
-        (&["ground", &picture, " "][..], "it is empty"),
-        (&["ask", &picture, "", "--model", "m", "--answers", "a"], "it is empty"),
-        (&["entail", &picture, "", "--model", "m"], "it is empty"),
-        (&["reason", &picture, &picture, "", "--model", "m"], "it is empty"),
-        (&["classify", &picture, "dog", ""], "it is empty"),
-        (&["match", &picture, ""], "it is empty"),
+        (&["ground", &image, " "][..], "it is empty"),
+        (&["ask", &image, "", "--model", "m", "--answers", "a"], "it is empty"),
+        (&["entail", &image, "", "--model", "m"], "it is empty"),
+        (&["reason", &image, &image, "", "--model", "m"], "it is empty"),
+        (&["classify", &image, "dog", ""], "it is empty"),
+        (&["match", &image, ""], "it is empty"),
         (&["search", "", "."], "it is empty"),
-        (&["ground", &picture, "dog", "--threshold", "1.5"], "must be from 0 to 1"),
-        (&["ground", &picture, "dog", "--threshold", "nan"], "must be from 0 to 1"),
-        (&["ground", &picture, "dog", "--output", &jpg], "PNG only"),
-        (&["ground", &picture, "dog", "--output", &picture], "is the image itself"),
+        (&["ground", &image, "dog", "--threshold", "1.5"], "must be from 0 to 1"),
+        (&["ground", &image, "dog", "--threshold", "nan"], "must be from 0 to 1"),
+        (&["ground", &image, "dog", "--output", &jpg], "PNG only"),
+        (&["ground", &image, "dog", "--output", &image], "is the image itself"),
         (&["embed", "--text", " "], "it is empty"),
         (&["bench", "vit", "--rounds", "0"], "must be at least 1"),
         (&["compare", "a", "b", "--resamples", "0"], "must be at least 1"),
@@ -59,7 +59,7 @@ fn values_that_mean_nothing_are_refused() {
 }
 
 #[test]
-fn what_is_no_regular_file_is_neither_read_as_a_picture_nor_replaced() {
+fn what_is_no_regular_file_is_neither_read_as_an_image_nor_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let list = data(dir.path(), 2);
     let pipe = pipe(dir.path());
@@ -112,14 +112,14 @@ fn an_evaluation_is_refused_before_its_model_is_opened() {
 }
 
 #[test]
-fn boxes_are_cut_to_the_picture_or_refused_with_the_reason() {
+fn boxes_are_cut_to_the_image_or_refused_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
     data(dir.path(), 1);
-    let picture = dir.path().join("0.png");
+    let image = dir.path().join("0.png");
     let ground = |boxes: Value| -> Output {
         let boxes = write(dir.path(), "boxes.json", &boxes);
         let mut command = albef();
-        command.arg("ground").arg(&picture).args(["red", "--json", "--boxes", &boxes]);
+        command.arg("ground").arg(&image).args(["red", "--json", "--boxes", &boxes]);
         command.output().unwrap()
     };
     let output = ground(json!([[-4, 10, 10, 30], [0, 0, 5, 5, 0.9]]));

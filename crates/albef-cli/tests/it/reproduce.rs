@@ -1,4 +1,4 @@
-//! Rows of the paper's tables on a few pictures in the official layout.
+//! Rows of the paper's tables on a few images in the official layout.
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
@@ -87,7 +87,7 @@ fn a_row_of_each_task_runs_to_the_end_beside_its_claim() {
     // The answers lie there for the server; its figure comes back by hand.
     let results = root.join("runs/table4-vqa-4m/vqa_result.json");
     let results: Value = serde_json::from_slice(&fs::read(results).unwrap()).unwrap();
-    assert_eq!(results.as_array().unwrap().len(), official::PICTURES);
+    assert_eq!(results.as_array().unwrap().len(), official::IMAGES);
     assert!(results[0]["question_id"].is_i64() && results[0]["answer"].is_string());
     let more = ["--smoke", "--resume", "--server", "VQA test-dev=70.5"];
     let told = record(&reproduce(root, "table4-vqa-4m", &more));
@@ -149,7 +149,7 @@ fn missing_and_damaged_files_are_all_listed_before_anything_runs() {
     fs::remove_file(root.join("data/ve_dev.json")).unwrap();
     fs::remove_file(root.join("models/albef-4m/vocab.txt")).unwrap();
     fs::write(root.join("data/ve_test.json"), r#"[{"image": "1", "sentence": "s"}]"#).unwrap();
-    fs::write(root.join("images/snli-ve/0.jpg"), b"no picture").unwrap();
+    fs::write(root.join("images/snli-ve/0.jpg"), b"no image").unwrap();
     let run = reproduce(root, "table4-ve-4m", &["--smoke"]);
     assert_eq!(run.status.code(), Some(1));
     let text = stderr(&run);

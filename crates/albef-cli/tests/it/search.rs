@@ -1,4 +1,4 @@
-//! Searching wherever pictures lie.
+//! Searching wherever images lie.
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
@@ -29,10 +29,10 @@ fn archive(path: &Path, members: &[(&str, Vec<u8>)]) {
 }
 
 #[test]
-fn a_list_finds_its_pictures_from_any_folder() {
+fn a_list_finds_its_images_from_any_folder() {
     let dir = tempfile::tempdir().unwrap();
     let list = data(dir.path(), 3);
-    let pictures = dir.path().display().to_string();
+    let images = dir.path().display().to_string();
     let elsewhere = tempfile::tempdir().unwrap();
     let lonely = elsewhere.path().join("lonely.json");
     fs::copy(&list, &lonely).unwrap();
@@ -45,7 +45,7 @@ fn a_list_finds_its_pictures_from_any_folder() {
     );
     let lonely = lonely.display().to_string();
     assert_eq!(results(&search(dir.path(), &[&lonely, "--json"])).len(), 3);
-    let rooted = [&lonely, "--json", "--image-root", &pictures];
+    let rooted = [&lonely, "--json", "--image-root", &images];
     assert_eq!(results(&search(elsewhere.path(), &rooted)).len(), 3);
     let check = ["data", "check", "--json", &list];
     let report = run(albef().current_dir(elsewhere.path()).args(check));
@@ -60,7 +60,7 @@ fn a_list_finds_its_pictures_from_any_folder() {
 }
 
 #[test]
-fn a_picture_is_searched_by_itself() {
+fn an_image_is_searched_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     data(dir.path(), 3);
     let found = results(&search(dir.path(), &["1.png", "--json"]));
@@ -71,10 +71,10 @@ fn a_picture_is_searched_by_itself() {
 fn members_of_several_shards_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     data(dir.path(), 2);
-    let picture = |i: usize| fs::read(dir.path().join(format!("{i}.png"))).unwrap();
+    let image = |i: usize| fs::read(dir.path().join(format!("{i}.png"))).unwrap();
     for i in 0..2 {
         let path = dir.path().join(format!("a-00{i}.tar"));
-        archive(&path, &[("1f30f.png", picture(i)), ("bad.png", b"no picture".to_vec())]);
+        archive(&path, &[("1f30f.png", image(i)), ("bad.png", b"no image".to_vec())]);
     }
     let pattern = dir.path().join("a-{000..001}.tar").display().to_string();
     let output = search(dir.path(), &[&pattern]);
@@ -94,14 +94,14 @@ fn members_of_several_shards_are_told_apart() {
 
 #[cfg(unix)]
 #[test]
-fn the_table_has_a_line_for_each_picture_and_few_for_broken_ones() {
+fn the_table_has_a_line_for_each_image_and_few_for_broken_ones() {
     let dir = tempfile::tempdir().unwrap();
     data(dir.path(), 1);
     let odd = dir.path().join("odd");
     fs::create_dir(&odd).unwrap();
     fs::copy(dir.path().join("0.png"), odd.join("two\nlines\u{1b}.png")).unwrap();
     for i in 0..14 {
-        fs::write(odd.join(format!("{i}.jpg")), b"no picture").unwrap();
+        fs::write(odd.join(format!("{i}.jpg")), b"no image").unwrap();
     }
     let output = search(&odd, &["."]);
     let text = String::from_utf8(output.stdout.clone()).unwrap();

@@ -24,16 +24,16 @@ fn the_shipped_model_is_used_unnamed_and_finds_drawings_of_an_unseen_style() {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    // One picture in 48 is what chance finds.
+    // One image in 48 is what chance finds.
     for side in ["txt_r1", "img_r1"] {
         for stage in [&report, &report["itc"]] {
             assert!(stage[side].as_f64().unwrap() > 4.0 * 100.0 / 48.0, "{side}: {report}");
         }
     }
 
-    let picture = drawings.join(first_picture(&list));
+    let image = drawings.join(first_image(&list));
     let mut command = albef();
-    command.arg("match").arg(picture).args(["a drawing", "--json"]).current_dir(dir.path());
+    command.arg("match").arg(image).args(["a drawing", "--json"]).current_dir(dir.path());
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -42,8 +42,8 @@ fn the_shipped_model_is_used_unnamed_and_finds_drawings_of_an_unseen_style() {
     }
 }
 
-/// The first picture of a list.
-fn first_picture(list: &Path) -> String {
+/// The first image of a list.
+fn first_image(list: &Path) -> String {
     let all: Value = serde_json::from_str(&std::fs::read_to_string(list).unwrap()).unwrap();
     all[0]["image"].as_str().unwrap().to_owned()
 }

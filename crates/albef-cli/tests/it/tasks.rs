@@ -1,4 +1,4 @@
-//! Every task from a pre-trained model to an answer about one's own picture.
+//! Every task from a pre-trained model to an answer about one's own image.
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
@@ -128,8 +128,8 @@ fn questions_are_learnt_ranked_and_asked() {
         assert!(stderr(&output).contains(part), "{}", stderr(&output));
     }
 
-    // Items are counted, not pictures: four questions are about one that is broken.
-    std::fs::write(dir.path().join("bad.png"), b"no picture").unwrap();
+    // Items are counted, not images: four questions are about one that is broken.
+    std::fs::write(dir.path().join("bad.png"), b"no image").unwrap();
     let question = |image: &str, i: usize| json!({"image": image, "question": "what?", "question_id": i, "answer": "red"});
     let questions: Vec<Value> =
         (0..6).map(|i| question(if i < 4 { "bad.png" } else { "1.png" }, i)).collect();
@@ -148,11 +148,11 @@ fn questions_are_learnt_ranked_and_asked() {
     assert_eq!((&report["skipped"], &report["samples"]), (&json!(4), &json!(6)));
 
     // A model of another task is refused in words.
-    let picture = dir.path().join("0.png").display().to_string();
+    let image = dir.path().join("0.png").display().to_string();
     for what in [
-        &["entail", &picture, "a red square"][..],
+        &["entail", &image, "a red square"][..],
         &["analyse", "mi", "--annotations", &list],
-        &["match", &picture, "a red square"],
+        &["match", &image, "a red square"],
     ] {
         let wrong = albef().args(what).arg("--model").arg(&tuned).output().unwrap();
         assert_eq!(wrong.status.code(), Some(2));
@@ -165,7 +165,7 @@ fn questions_are_learnt_ranked_and_asked() {
 }
 
 #[test]
-fn entailment_is_learnt_and_measured_with_a_broken_picture() {
+fn entailment_is_learnt_and_measured_with_a_broken_image() {
     let dir = tempfile::tempdir().unwrap();
     let model = pretrained(dir.path());
     let labels = ["entailment", "neutral", "contradiction"];
@@ -177,14 +177,14 @@ fn entailment_is_learnt_and_measured_with_a_broken_picture() {
     let list = write(dir.path(), "ve.json", &json!(list));
     let odd = json!([{"image": "0.png", "sentence": "a square", "label": "neutral"},
                      {"image": "broken.png", "sentence": "a square", "label": "neutral"}]);
-    std::fs::write(dir.path().join("broken.png"), b"no picture").unwrap();
+    std::fs::write(dir.path().join("broken.png"), b"no image").unwrap();
     let odd = write(dir.path(), "odd.json", &odd);
     let lists = [format!("train_file={list}"), format!("val_file={odd}")];
     let (tuned, said) = finetuned(dir.path(), "ve", &model, &lists);
     assert!(said.contains("not usable, counted as wrong: broken.png: "), "{said}");
     let log = std::fs::read_to_string(dir.path().join("ve/log.jsonl")).unwrap();
     parts_make_up_losses(&log, &[("train_loss", "cls")]);
-    std::fs::write(dir.path().join("3.png"), b"no picture").unwrap();
+    std::fs::write(dir.path().join("3.png"), b"no image").unwrap();
     let mut command = albef();
     command.args(["evaluate", "ve", "--json", "--annotations", &list, "--image-root"]);
     let report = out(command.arg(dir.path()).arg("--model").arg(&tuned));
@@ -196,7 +196,7 @@ fn entailment_is_learnt_and_measured_with_a_broken_picture() {
 }
 
 #[test]
-fn statements_about_two_pictures_start_from_text_assignment() {
+fn statements_about_two_images_start_from_text_assignment() {
     let dir = tempfile::tempdir().unwrap();
     let model = pretrained(dir.path());
     let captions = dir.path().join("list.json").display().to_string();
@@ -252,18 +252,18 @@ fn retrieval_is_fine_tuned_from_a_pretrained_model() {
 fn the_model_shows_where_it_looks_and_chooses_classes() {
     let dir = tempfile::tempdir().unwrap();
     let model = pretrained(dir.path());
-    let picture = dir.path().join("0.png");
+    let image = dir.path().join("0.png");
     for mode in ["itm", "itc"] {
         let overlay = dir.path().join(format!("{mode}.png"));
         let mut command = albef();
-        command.arg("ground").arg(&picture).args(["a red square", "--mode", mode, "--json"]);
+        command.arg("ground").arg(&image).args(["a red square", "--mode", mode, "--json"]);
         command.arg("--words").arg("--output").arg(&overlay).arg("--model").arg(&model);
         let output = command.output().unwrap();
         assert!(output.status.code().is_some_and(|c| c < 2), "{}", stderr(&output));
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         let grid = report["grid"].as_u64().unwrap();
         assert_eq!(report["map"].as_array().unwrap().len() as u64, grid * grid);
-        assert_eq!(image_size(&overlay), (384, 320), "small pictures are enlarged");
+        assert_eq!(image_size(&overlay), (384, 320), "small images are enlarged");
         let words = report["words"].as_array().unwrap();
         assert_eq!(words.is_empty(), mode == "itc");
         let speaks = |map: &Value| map.as_array().unwrap().iter().any(|v| v.as_f64() != Some(0.0));
@@ -274,12 +274,12 @@ fn the_model_shows_where_it_looks_and_chooses_classes() {
         }
     }
     let mut command = albef();
-    command.arg("ground").arg(&picture).args(["red", "--words", "--json", "--layer", "3"]);
+    command.arg("ground").arg(&image).args(["red", "--words", "--json", "--layer", "3"]);
     let noted = command.arg("--model").arg(&model).output().unwrap();
     assert!(stderr(&noted).contains("no maps at layer 3"), "{}", stderr(&noted));
     let boxes = write(dir.path(), "boxes.json", &json!([[0, 0, 5, 5], [100, 3, 5, 5]]));
     let mut command = albef();
-    command.arg("ground").arg(&picture).args(["red", "--boxes", &boxes, "--model"]).arg(&model);
+    command.arg("ground").arg(&image).args(["red", "--boxes", &boxes, "--model"]).arg(&model);
     let outside = command.output().unwrap();
     assert_eq!(outside.status.code(), Some(2));
     let said = stderr(&outside);
@@ -292,7 +292,7 @@ fn the_model_shows_where_it_looks_and_chooses_classes() {
     let report = out(command.arg(dir.path()).arg("--model").arg(&model));
     assert_eq!((&report["expressions"], &report["random_box"]), (&json!(1), &json!(50.0)));
     let mut command = albef();
-    command.arg("classify").arg(&picture).args(["red", "green", "--json", "--model"]).arg(&model);
+    command.arg("classify").arg(&image).args(["red", "green", "--json", "--model"]).arg(&model);
     let classes = out(&mut command);
     assert_eq!(classes["classes"].as_array().unwrap().len(), 2);
 }
@@ -327,7 +327,7 @@ fn image_size(path: &Path) -> (usize, usize) {
 }
 
 #[test]
-fn a_data_set_is_checked_with_both_pictures_of_a_statement() {
+fn a_data_set_is_checked_with_both_images_of_a_statement() {
     let dir = tempfile::tempdir().unwrap();
     let list = data(dir.path(), 6);
     let check = |source: &str, more: &[&str]| {
@@ -339,7 +339,7 @@ fn a_data_set_is_checked_with_both_pictures_of_a_statement() {
     };
     let (code, good) = check(&list, &[]);
     assert_eq!((code, &good["samples"], &good["clean"]), (Some(0), &json!(6), &json!(true)));
-    std::fs::write(dir.path().join("bad.png"), b"no picture").unwrap();
+    std::fs::write(dir.path().join("bad.png"), b"no image").unwrap();
     let entry = |second: &str| json!({"images": ["0.png", second], "sentence": "both are red", "label": "True"});
     let pairs = write(dir.path(), "nlvr.json", &json!([entry("3.png"), entry("bad.png")]));
     let (code, report) = check(&pairs, &["--task", "nlvr"]);

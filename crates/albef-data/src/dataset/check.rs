@@ -7,6 +7,7 @@ use std::collections::HashSet;
 pub use self::report::{CaptionCounts, CheckReport, TaskFault};
 use super::contents::{Contents, Gathered};
 use super::fingerprint::{Fingerprint, alike, look};
+use super::in_order::in_order;
 use super::near::{other_root, similar_file};
 use super::numbers::Hash128;
 use super::sample::{Location, Sample, Skipped};
@@ -14,7 +15,7 @@ use super::source::{SourceSpec, read_into};
 use super::store::{SampleSet, Samples};
 use super::tasks::TaskFields;
 use super::unread::unread_formats;
-use super::watch::{Watch, in_order};
+use crate::control::Control;
 use crate::error::{ImageErrorKind, Result};
 use crate::image::{DecodeOptions, ImageReader};
 
@@ -53,7 +54,7 @@ impl Default for CheckOptions {
 /// # Errors
 /// If the source cannot be read at all, or an annotation in it is malformed.
 pub fn check(spec: &SourceSpec, options: &CheckOptions) -> Result<CheckReport> {
-    check_against(&gather(std::slice::from_ref(spec))?, None::<&Samples>, options, Watch::NONE)
+    check_against(&gather(std::slice::from_ref(spec))?, None::<&Samples>, options, &Control::new())
 }
 
 /// What several sources hold, kept at little cost.
@@ -74,19 +75,19 @@ pub fn gather(specs: &[SourceSpec]) -> Result<Gathered<Samples>> {
 /// Never: samples at hand can be read.
 #[must_use]
 pub fn check_contents(contents: &Contents, options: &CheckOptions) -> CheckReport {
-    check_against(contents, None::<&Samples>, options, Watch::NONE).unwrap_or_default()
+    check_against(contents, None::<&Samples>, options, &Control::new()).unwrap_or_default()
 }
 
 /// [`check`] of what was read already; images that are also in `other`, whether as the same bytes or looking
 /// alike, are counted as leaks.
 ///
 /// # Errors
-/// If samples cannot be read back, or `watch` ends the work.
+/// If samples cannot be read back, or `control` is cancelled.
 pub fn check_against<S: SampleSet>(
     contents: &Gathered<S>,
     other: Option<&(impl SampleSet + ?Sized)>,
     options: &CheckOptions,
-    watch: Watch<'_>,
+    control: &Control,
 ) -> Result<CheckReport> {
     let Gathered { samples, left_out, faults: captions, notes } = contents;
     let is_unread = |s: &&Skipped| matches!(s.error.kind, ImageErrorKind::Unsupported(_));
@@ -108,7 +109,7 @@ pub fn check_against<S: SampleSet>(
         report.problems.push("it holds no sample".into());
     }
     let mut prints = Vec::new();
-    check_images(samples, options, watch, &mut report, &mut prints)?;
+    check_images(samples, options, control, &mut report, &mut prints)?;
     let room = options.max_problems.saturating_sub(report.problems.len());
     let named = captions.iter().chain(left_out).map(|s| format!("{}: {}", s.name, s.error));
     report.problems.extend(named.take(room));
@@ -130,7 +131,7 @@ pub fn check_against<S: SampleSet>(
         }
     }
     if let Some(other) = other {
-        leaks(samples, &prints, other, options, watch, &mut report)?;
+        leaks(samples, &prints, other, options, control, &mut report)?;
     }
     Ok(report)
 }
@@ -139,7 +140,7 @@ pub fn check_against<S: SampleSet>(
 fn check_images<S: SampleSet + ?Sized>(
     samples: &S,
     options: &CheckOptions,
-    watch: Watch<'_>,
+    control: &Control,
     report: &mut CheckReport,
     prints: &mut Vec<(u32, Fingerprint)>,
 ) -> Result<()> {
@@ -179,7 +180,7 @@ fn check_images<S: SampleSet + ?Sized>(
         }
         Ok(())
     };
-    in_order("images", samples.count(), options.workers, watch, work, take)?;
+    in_order("images", samples.count(), options.workers, control, work, take)?;
     report.notes = reader.counts();
     Ok(())
 }
@@ -301,13 +302,13 @@ fn leaks<S: SampleSet + ?Sized>(
     prints: &[(u32, Fingerprint)],
     other: &(impl SampleSet + ?Sized),
     options: &CheckOptions,
-    watch: Watch<'_>,
+    control: &Control,
     report: &mut CheckReport,
 ) -> Result<()> {
     let mut of_other = Vec::new();
     let options = CheckOptions { max_problems: 0, ..options.clone() };
     let mut ignored = CheckReport::default();
-    check_images(other, &options, watch, &mut ignored, &mut of_other)?;
+    check_images(other, &options, control, &mut ignored, &mut of_other)?;
     // Those of the other set come first, so that an image of this one that is alike comes after it.
     let count = other.count() as u32;
     let distinct = |print: Fingerprint, set: u64| Fingerprint {

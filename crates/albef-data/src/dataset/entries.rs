@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::downloads;
+use super::quotes::Quotes;
 use crate::error::{DataError, Result};
 use crate::input::{Encoding, decode_text, has_lone_surrogate, packed, parse_json};
 
@@ -219,19 +220,21 @@ fn elements(path: &Path, reader: &mut dyn BufRead, before: usize, take: Take<'_>
     loop {
         let buffer = reader.fill_buf().map_err(DataError::io(path))?;
         if buffer.is_empty() {
+            let (line, fault) = scan.open();
             let detail = format!(
-                "not a JSON list of objects: the file ends in entry {number}; it is cut, or a quote or \
-                 bracket of that entry is not closed"
+                "not a JSON list of objects: the file ends in entry {number}; it is cut, or {fault} \
+                 in this line is not closed"
             );
-            return Err(DataError::annotation(path, format!(", line {}", scan.line), detail));
+            return Err(DataError::annotation(path, format!(", line {line}"), detail));
         }
         let (used, ended) = scan.advance(buffer);
         let own = used - usize::from(ended.is_some());
         entry.extend_from_slice(&buffer[..own]);
         reader.consume(used);
         if entry.len() > LONGEST {
+            let (line, _) = scan.open();
             let detail = format!("entry {number} is longer than {} MiB", LONGEST >> 20);
-            return Err(DataError::annotation(path, format!(", line {}", scan.line), detail));
+            return Err(DataError::annotation(path, format!(", line {line}"), detail));
         }
         let Some(end) = ended else { continue };
         let text = entry.strip_prefix(b"[").filter(|_| number == 0).unwrap_or(&entry);
@@ -268,17 +271,38 @@ struct Scan {
     in_string: bool,
     escaped: bool,
     line: usize,
+    /// Where the element begins; `None` before its first byte that is not blank.
+    begin: Option<usize>,
+    /// Where the last string begins.
+    quote: usize,
+    /// Where the first string of the element begins that has a line feed in it, as none in JSON has.
+    broken: Option<usize>,
 }
 
 impl Scan {
+    /// The line where what is still open begins, and what that is.
+    fn open(&self) -> (usize, &'static str) {
+        let quote = self.broken.or(self.in_string.then_some(self.quote));
+        match quote {
+            Some(line) => (line, "the quote"),
+            None => (self.begin.unwrap_or(self.line), "a bracket that opens"),
+        }
+    }
+
     /// Goes on to the end of the element, or of `bytes`; the byte that ends it is counted.
     fn advance(&mut self, bytes: &[u8]) -> (usize, Option<End>) {
         for (i, byte) in bytes.iter().enumerate() {
             if *byte == b'\n' {
                 self.line += 1;
+            } else if self.begin.is_none() && !byte.is_ascii_whitespace() {
+                self.begin = Some(self.line);
             }
             if self.in_string {
                 match byte {
+                    b'\n' => {
+                        self.broken.get_or_insert(self.quote);
+                        self.escaped = false;
+                    }
                     _ if self.escaped => self.escaped = false,
                     b'\\' => self.escaped = true,
                     b'"' => self.in_string = false,
@@ -287,7 +311,7 @@ impl Scan {
                 continue;
             }
             match byte {
-                b'"' => self.in_string = true,
+                b'"' => (self.in_string, self.quote) = (true, self.line),
                 b'[' | b'{' => self.depth += 1,
                 b']' | b'}' => {
                     self.depth = self.depth.saturating_sub(1);
@@ -295,7 +319,10 @@ impl Scan {
                         return (i + 1, Some(End::List));
                     }
                 }
-                b',' if self.depth == 1 => return (i + 1, Some(End::Element)),
+                b',' if self.depth == 1 => {
+                    (self.begin, self.broken) = (None, None);
+                    return (i + 1, Some(End::Element));
+                }
                 _ => {}
             }
         }
@@ -355,12 +382,22 @@ fn rows(path: &Path, mut reader: Box<dyn BufRead>, take: Take<'_>) -> Result<()>
     let mut header = Vec::new();
     (&mut reader).take(1 << 20).read_until(b'\n', &mut header).map_err(DataError::io(path))?;
     let delimiter = delimiter(&header);
-    let whole = Cursor::new(header).chain(reader);
+    let (quotes, faults) = Quotes::new(Cursor::new(header).chain(reader), delimiter);
     let mut table =
-        csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(whole);
+        csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(quotes);
     let fail = |e: csv::Error| {
-        let line = e.position().map_or(1, csv::Position::line);
-        DataError::annotation(path, format!(", line {line}"), format!("not a row of a table: {e}"))
+        let (line, detail) = match faults.borrow().unclosed() {
+            Some(line) => (
+                line,
+                "the quote that opens in this line is not closed; close it, and write a quote within a \
+                 field twice"
+                    .to_owned(),
+            ),
+            None => {
+                (e.position().map_or(1, csv::Position::line), format!("not a row of a table: {e}"))
+            }
+        };
+        DataError::annotation(path, format!(", line {line}"), detail)
     };
     let names = table.byte_headers().map_err(fail)?.clone();
     let names: Vec<String> =
@@ -378,6 +415,11 @@ fn rows(path: &Path, mut reader: Box<dyn BufRead>, take: Take<'_>) -> Result<()>
                 char::from(delimiter).escape_default()
             )),
         };
+        if faults.borrow_mut().take_before(table.position().line()) {
+            mended = Some(
+                "more follows the quote that closes a field, and is read as part of it".into(),
+            );
+        }
         take(Entry { place, content: Content::Value(value, mended) })?;
     }
     Ok(())
@@ -443,6 +485,16 @@ mod tests {
     fn a_list_that_is_cut_or_none_is_refused_with_its_line() {
         for (bytes, part) in [
             (&b"[{\"image\": \"a\"},\n{\"image\": \"b"[..], "line 2: not a JSON list"),
+            // What is open began before the end of the file.
+            (b"[\n{\"caption\": \"a},\n{\"caption\": \"b\"}\n]\n", "line 2: not a JSON list"),
+            (
+                b"[\n{\"caption\": \"a\",\n\"image\": {\n},\n{}]",
+                "or a bracket that opens in this line",
+            ),
+            (b"[{}]\n[]", "line 2: there is more"),
+            (b"[{}] {}", "line 1: there is more"),
+            (b"{\"images\": [],\n\"annotations\": []} x", "line 2: not a JSON list"),
+            (b"{\"images\": [],\n\"annotations\": [", "line 2: not a JSON list"),
             (b"[]\n[]", "line 2: there is more"),
             (b"", "empty"),
             (b"\n <html>", "`<html>`"),
@@ -451,6 +503,38 @@ mod tests {
             let said = read("x.json", bytes).unwrap_err().to_string();
             assert!(said.contains(part), "{said}");
         }
+    }
+
+    #[test]
+    fn a_cut_last_line_costs_itself_only() {
+        let found =
+            read("x.jsonl", b"{\"image\": \"a\"}\n{\"image\": \"b\"} x\n{\"image\": \"c").unwrap();
+        let faults: Vec<_> =
+            found.iter().map(|(place, v, _)| (place.as_str(), v.is_err())).collect();
+        assert_eq!(faults, [(", line 1", false), (", line 2", true), (", line 3", true)]);
+    }
+
+    #[test]
+    fn a_quote_that_is_not_closed_is_an_error_with_the_line_where_it_opens() {
+        for (name, table) in [
+            ("x.csv", "image,caption\na,b\nc,\"d\ne,f\n"),
+            ("x.csv", "image,caption\r\na,\"b \"\"c\"\"\r\nd\"\r\nc,\"d\r\ne,\"f\"\r\n"),
+            ("x.tsv", "image\tcaption\na\tb\n\"c\td\ne\tf\n\ng\t\"h\"\n"),
+        ] {
+            let said = read(name, table.as_bytes()).unwrap_err().to_string();
+            let line = 3 + usize::from(table.contains("\r\n"));
+            assert!(said.contains(&format!("{name}, line {line}: the quote that opens")), "{said}");
+        }
+    }
+
+    #[test]
+    fn quotes_within_a_field_are_reported_where_they_are_not_doubled() {
+        let table = "image,caption\n\na,\"b\n\n\"\"c\"\"\"\nd,5\" wide\n\ne,\"f\" g\nh,\"\"\n";
+        let found = read("x.csv", table.as_bytes()).unwrap();
+        let captions: Vec<_> =
+            found.iter().map(|e| e.1.as_ref().unwrap()["caption"].clone()).collect();
+        assert_eq!(captions, ["b\n\n\"c\"", "5\" wide", "f g", ""]);
+        assert_eq!(found.iter().map(|e| e.2).collect::<Vec<_>>(), [false, false, true, false]);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) fn read<S: Collect>(folder: &Path, out: &mut Gathered<S>) -> Result<(
             return annotation::read(&list, None, Root::Folder(folder), out);
         }
     }
-    let (mut files, mut left_out) = pictures(folder)?;
+    let (mut files, mut left_out) = images_below(folder)?;
     files.sort();
     left_out.sort_by(|a, b| a.name.cmp(&b.name));
     let is_unread = |s: &Skipped| matches!(s.error.kind, ImageErrorKind::Unsupported(_));
@@ -43,12 +43,8 @@ pub(super) fn read<S: Collect>(folder: &Path, out: &mut Gathered<S>) -> Result<(
 
 /// Images below `folder`, each with the captions of the `.txt` beside it. A caption file that cannot be
 /// used costs its image the captions only.
-pub(super) fn contents_of<S: Collect>(
-    pictures: Vec<PathBuf>,
-    folder: &Path,
-    out: &mut Gathered<S>,
-) {
-    for path in pictures {
+pub(super) fn contents_of<S: Collect>(images: Vec<PathBuf>, folder: &Path, out: &mut Gathered<S>) {
+    for path in images {
         let text = path.with_extension("txt");
         let mut captions = Vec::new();
         if text.is_file() {
@@ -82,7 +78,7 @@ pub(super) fn lines(bytes: &[u8]) -> (Vec<String>, Option<String>) {
 }
 
 /// Whether a name ends as those of images do.
-pub(super) fn is_picture(path: &Path) -> bool {
+pub(super) fn is_image(path: &Path) -> bool {
     let ending = path.extension().and_then(|e| e.to_str());
     ending.is_some_and(|e| ENDINGS.contains(&e.to_lowercase().as_str()))
 }
@@ -101,7 +97,7 @@ fn archives(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// The images below a folder, and what below it cannot be read: folders, and images of other formats. Folders that links lead to are
 /// walked after all others, and none twice: a link may lead back up.
-fn pictures(top: &Path) -> Result<(Vec<PathBuf>, Vec<Skipped>)> {
+fn images_below(top: &Path) -> Result<(Vec<PathBuf>, Vec<Skipped>)> {
     let (mut files, mut left_out, mut walked) = (Vec::new(), Vec::new(), HashSet::new());
     let mut open = vec![top.to_owned()];
     let mut links = BTreeSet::new();

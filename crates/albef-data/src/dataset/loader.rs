@@ -88,12 +88,12 @@ pub struct LoaderOptions {
 pub struct SkipReport {
     skipped: Arc<Mutex<BTreeMap<usize, Skipped>>>,
     left_out: Arc<Mutex<Vec<Skipped>>>,
-    pixels: Arc<Mutex<DecodedPictures>>,
+    pixels: Arc<Mutex<DecodedImages>>,
     cached: Arc<AtomicUsize>,
 }
 
 /// Images by sample and view.
-type DecodedPictures = HashMap<(usize, usize), Arc<RgbImage>>;
+type DecodedImages = HashMap<(usize, usize), Arc<RgbImage>>;
 
 /// Decoded images are kept in memory up to this many bytes.
 const CACHE: usize = 1 << 30;
@@ -194,13 +194,13 @@ impl Work {
                 Some(sample.all_views(images.len(), view))
             };
             match decoded {
-                Some(Ok(pictures)) => {
-                    for (picture, image) in pictures.iter().zip(images) {
+                Some(Ok(decoded)) => {
+                    for (image, out) in decoded.iter().zip(images) {
                         let flip =
                             o.transform.flip && (o.flip_sided || !says_side(&sample.captions));
                         let transform = TrainTransform { flip, ..o.transform };
-                        let picture = transform.apply(picture, &mut augment);
-                        o.normalization.to_chw(&picture, image);
+                        let image = transform.apply(image, &mut augment);
+                        o.normalization.to_chw(&image, out);
                     }
                     let mut pick = Stream::new(o.seed, "caption", &[o.epoch, position as u64]);
                     let caption = sample.captions.get(pick.below(sample.captions.len()));
@@ -300,7 +300,7 @@ impl TrainLoader {
     ) -> Result<Self> {
         let batches = batches_per_epoch(data.len(), options.batch_size)?;
         if options.transform.size == 0 {
-            let detail = "pictures of 0 pixels cannot be trained on; set `transform.size`";
+            let detail = "images of 0 pixels cannot be trained on; set `transform.size`";
             return Err(DataError::Argument(detail.into()));
         }
         if options.workers > MAX_WORKERS {

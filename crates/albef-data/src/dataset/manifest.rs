@@ -12,11 +12,12 @@ use albef_weights::write_atomic;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::in_order::in_order;
 use super::numbers::Hash128;
 use super::sample::Location;
 use super::source::SourceSpec;
 use super::store::Samples;
-use super::watch::{Watch, in_order};
+use crate::control::Control;
 use crate::error::{DataError, Result};
 use crate::names;
 
@@ -105,13 +106,13 @@ fn each_file(
 /// with that of those written.
 ///
 /// # Errors
-/// If the manifest cannot be written, or `watch` ends the work.
+/// If the manifest cannot be written, or `control` is cancelled.
 pub fn write_manifest(
     path: &Path,
     specs: &[SourceSpec],
     samples: &Samples,
     workers: usize,
-    watch: Watch<'_>,
+    control: &Control,
 ) -> Result<(usize, usize)> {
     let base = folder_of(path).canonicalize().map_err(DataError::io(folder_of(path)))?;
     let mut files: Vec<PathBuf> = Vec::new();
@@ -121,7 +122,7 @@ pub fn write_manifest(
     })?;
     let mut records = Vec::with_capacity(files.len());
     let work = |i: usize| FileRecord::of(&files[i]);
-    in_order("hashing", files.len(), workers, watch, work, |i, record| {
+    in_order("hashing", files.len(), workers, control, work, |i, record| {
         // The folder alone is made absolute: a link to an image stays one.
         let (file, folder) = (&files[i], files[i].parent().map(here));
         let real = folder.and_then(|f| f.canonicalize().ok()).zip(file.file_name());
@@ -157,7 +158,7 @@ fn here(path: &Path) -> &Path {
 ///
 /// # Errors
 /// Names the first file that differs, or what is wrong with the manifest.
-pub fn verify_manifest(path: &Path, workers: usize, watch: Watch<'_>) -> Result<usize> {
+pub fn verify_manifest(path: &Path, workers: usize, control: &Control) -> Result<usize> {
     let records = read_records(path)?;
     let base = folder_of(path);
     let fail = |record: &FileRecord, detail: String| DataError::Differs {
@@ -176,7 +177,7 @@ pub fn verify_manifest(path: &Path, workers: usize, watch: Watch<'_>) -> Result<
         }
     }
     let work = |i: usize| FileRecord::of(&base.join(names::path_of(&records[i].path)));
-    in_order("verifying", records.len(), workers, watch, work, |i, found| match found {
+    in_order("verifying", records.len(), workers, control, work, |i, found| match found {
         Ok(found) if found.sha256 == records[i].sha256 => Ok(()),
         Ok(_) => Err(fail(&records[i], "its bytes are others (SHA-256)".into())),
         Err(cause) => Err(fail(&records[i], cause.to_string())),
@@ -229,8 +230,8 @@ mod tests {
             |name: &str| FileRecord { path: name.into(), ..FileRecord::of(&at(name)).unwrap() };
         let records = ["images/a", "images/b", "c"].map(record);
         write_records(&at("m"), &records).unwrap();
-        assert_eq!(verify_manifest(&at("m"), 2, Watch::NONE).unwrap(), 3);
-        let said = || verify_manifest(&at("m"), 2, Watch::NONE).unwrap_err().to_string();
+        assert_eq!(verify_manifest(&at("m"), 2, &Control::new()).unwrap(), 3);
+        let said = || verify_manifest(&at("m"), 2, &Control::new()).unwrap_err().to_string();
         fs::write(at("c"), "thre_").unwrap();
         assert!(said().contains("c: it differs") && said().contains("SHA-256"), "{}", said());
         fs::write(at("images/b"), "twice").unwrap();

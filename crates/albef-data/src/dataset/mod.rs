@@ -9,6 +9,7 @@ mod downloads;
 mod entries;
 mod fingerprint;
 mod folder;
+mod in_order;
 mod loader;
 mod manifest;
 mod mixgen;
@@ -16,6 +17,7 @@ mod near;
 mod numbers;
 mod order;
 mod pack;
+mod quotes;
 mod record;
 mod sample;
 mod set;
@@ -25,7 +27,6 @@ mod stats;
 mod store;
 mod tasks;
 mod unread;
-mod watch;
 
 pub use batch::{Answers, Batch};
 pub use check::{
@@ -52,4 +53,3 @@ pub use tasks::{
     read_entries, read_list, repeated_ids, text_field,
 };
 pub use unread::{Looks, looks, refusal, unread_formats};
-pub use watch::Watch;

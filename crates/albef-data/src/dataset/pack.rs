@@ -17,12 +17,13 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::contents::Contents;
+use super::in_order::in_order;
 use super::manifest::{FileRecord, hex, write_records};
 use super::sample::{Sample, Skipped, place_key};
 use super::set::Dataset;
 use super::shard;
 use super::store::SampleSet;
-use super::watch::{Watch, in_order};
+use crate::control::Control;
 use crate::error::{DataError, ImageError, ImageErrorKind as Kind, Result};
 use crate::image::{Content, Format, HEAD, ImageReader, content, image_size};
 use crate::names;
@@ -143,9 +144,9 @@ impl From<&Skipped> for Unusable {
 /// the same order, with images that share a number sharing one again.
 ///
 /// # Errors
-/// If the folder holds something else, a file cannot be written, samples are of a task, or `watch` ends the work: shards
+/// If the folder holds something else, a file cannot be written, samples are of a task, or `control` is cancelled: shards
 /// that are complete stay.
-pub fn pack(data: &Dataset, options: &PackOptions, watch: Watch<'_>) -> Result<PackReport> {
+pub fn pack(data: &Dataset, options: &PackOptions, control: &Control) -> Result<PackReport> {
     let folder = &*options.output;
     std::fs::create_dir_all(folder).map_err(DataError::io(folder))?;
     claim(data, options)?;
@@ -165,9 +166,9 @@ pub fn pack(data: &Dataset, options: &PackOptions, watch: Watch<'_>) -> Result<P
                 feed = Feed { next: account.next, ready: VecDeque::new(), ..feed };
                 account
             }
-            None => write_shard(&mut feed, &folder.join(&name), watch)?,
+            None => write_shard(&mut feed, &folder.join(&name), control)?,
         };
-        watch.tell("packing", account.next, data.len());
+        control.advance("packing", account.next, data.len());
         report.pairs += account.pairs;
         report.captions += account.captions;
         report.bytes += account.bytes;
@@ -306,19 +307,19 @@ impl Feed<'_> {
         self.next - self.ready.len()
     }
 
-    fn peek(&mut self, watch: Watch<'_>) -> Result<Option<&Result<Ready, Skipped>>> {
+    fn peek(&mut self, control: &Control) -> Result<Option<&Result<Ready, Skipped>>> {
         if self.ready.is_empty() {
             let ahead = (16 * self.options.workers.max(1)).min(self.data.len() - self.next);
             let (start, ready) = (self.next, &mut self.ready);
-            let quiet = Watch::new(&|_, _, _| (), &|| false);
+            let quiet = Control::new();
             let work = |i: usize| prepare(self.data, start + i, self.options);
-            in_order("", ahead, self.options.workers, quiet, work, |_, found| {
+            in_order("", ahead, self.options.workers, &quiet, work, |_, found| {
                 ready.push_back(found?);
                 Ok(())
             })?;
             self.next += ahead;
-            watch.go_on()?;
-            watch.tell("packing", start, self.data.len());
+            control.check()?;
+            control.advance("packing", start, self.data.len());
         }
         Ok(self.ready.front())
     }
@@ -397,7 +398,7 @@ impl<W: Write> Write for Counted<W> {
 }
 
 /// Writes a shard, its index, and its account last.
-fn write_shard(feed: &mut Feed<'_>, path: &Path, watch: Watch<'_>) -> Result<Account> {
+fn write_shard(feed: &mut Feed<'_>, path: &Path, control: &Control) -> Result<Account> {
     let mut account = Account {
         shard: names::text_of_os(path.file_name().unwrap_or_default()),
         first: feed.position(),
@@ -409,11 +410,11 @@ fn write_shard(feed: &mut Feed<'_>, path: &Path, watch: Watch<'_>) -> Result<Acc
         unusable: Vec::new(),
     };
     // Images before the first usable one need no file, and may be all that is left.
-    skip_unusable(feed, &mut account, watch)?;
+    skip_unusable(feed, &mut account, control)?;
     if feed.position() < feed.data.len() {
         let mut stopped = None;
         let written = write_atomic(path, |out| {
-            fill(feed, &mut account, out, watch).map_err(|error| {
+            fill(feed, &mut account, out, control).map_err(|error| {
                 let text = error.to_string();
                 stopped = Some(error);
                 io::Error::other(text)
@@ -438,8 +439,8 @@ fn write_shard(feed: &mut Feed<'_>, path: &Path, watch: Watch<'_>) -> Result<Acc
     Ok(account)
 }
 
-fn skip_unusable(feed: &mut Feed<'_>, account: &mut Account, watch: Watch<'_>) -> Result<()> {
-    while let Some(Err(skipped)) = feed.peek(watch)? {
+fn skip_unusable(feed: &mut Feed<'_>, account: &mut Account, control: &Control) -> Result<()> {
+    while let Some(Err(skipped)) = feed.peek(control)? {
         account.unusable.push(Unusable::from(skipped));
         feed.ready.pop_front();
         if feed.position() >= feed.data.len() {
@@ -453,7 +454,7 @@ fn fill(
     feed: &mut Feed<'_>,
     account: &mut Account,
     out: &mut BufWriter<File>,
-    watch: Watch<'_>,
+    control: &Control,
 ) -> Result<()> {
     let options = feed.options;
     let failed = |e: io::Error| DataError::io(&options.output)(e);
@@ -461,7 +462,7 @@ fn fill(
     let mut archive = tar::Builder::new(counted);
     while feed.position() < feed.data.len() {
         let number = feed.position();
-        let bytes = match feed.peek(watch)? {
+        let bytes = match feed.peek(control)? {
             Some(Ok(ready)) => ready.bytes(),
             Some(Err(skipped)) => {
                 account.unusable.push(Unusable::from(skipped));

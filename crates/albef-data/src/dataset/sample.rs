@@ -8,7 +8,7 @@ use super::tasks::TaskFields;
 use crate::error::{ImageError, ImageErrorKind as Kind, Result};
 use crate::image::{
     DecodeOptions, ImageReader, RgbImage, crop, decode_noted, fail, image_size, plain_file,
-    read_picture,
+    read_image,
 };
 use crate::names;
 
@@ -167,14 +167,14 @@ impl Sample {
         views: usize,
         decode: impl Fn(usize) -> Result<T, ImageError>,
     ) -> Result<Vec<T>, Skipped> {
-        let (mut pictures, mut failures) = (Vec::new(), Vec::new());
+        let (mut images, mut failures) = (Vec::new(), Vec::new());
         for view in 0..views {
             match decode(view) {
-                Ok(picture) => pictures.push(picture),
+                Ok(image) => images.push(image),
                 Err(error) => failures.push(Skipped { name: self.view_name(view), error }),
             }
         }
-        Skipped::together(failures).map_or(Ok(pictures), Err)
+        Skipped::together(failures).map_or(Ok(images), Err)
     }
 
     /// Reads and decodes the first or second image, or the part of it that is meant.
@@ -228,7 +228,7 @@ impl Sample {
 impl Location {
     fn bytes(&self) -> Result<Vec<u8>, ImageError> {
         match self {
-            Self::File(path) => read_picture(path),
+            Self::File(path) => read_image(path),
             Self::Member { archive, offset, len } => {
                 let mut file = File::open(archive).map_err(fail)?;
                 file.seek(SeekFrom::Start(*offset)).map_err(fail)?;

@@ -356,7 +356,7 @@ fn nothing(specs: &[SourceSpec], wordless: usize, left_out: &[Skipped]) -> DataE
         }
         (n, None) => format!(
             "none of its {n} images has a caption; hint: put `captions.jsonl`, `captions.csv` or a \
-             `.txt` beside each picture"
+             `.txt` beside each image"
         ),
     };
     DataError::annotation(Path::new(path), String::new(), detail)

@@ -26,7 +26,7 @@ use crate::names;
 /// What a shard holds under one key.
 #[derive(Default)]
 struct Parts {
-    picture: Option<Member>,
+    image: Option<Member>,
     /// `None` inside where it is no JSON.
     json: Option<Option<Value>>,
     text: Option<Vec<String>>,
@@ -236,14 +236,14 @@ impl Shard<'_> {
         let taken = match field.as_str() {
             "json" => parts.json.is_some(),
             "txt" => parts.text.is_some(),
-            ending if ENDINGS.contains(&ending) => parts.picture.is_some(),
+            ending if ENDINGS.contains(&ending) => parts.image.is_some(),
             _ => {
                 parts.other.get_or_insert(member.name);
                 return Ok(());
             }
         };
         if taken {
-            let detail = match &parts.picture {
+            let detail = match &parts.image {
                 Some(first) if !matches!(field.as_str(), "json" | "txt") => {
                     format!("`{}` comes first in its sample and is the one used", first.name)
                 }
@@ -253,7 +253,7 @@ impl Shard<'_> {
             return Ok(());
         }
         if !matches!(field.as_str(), "json" | "txt") {
-            parts.picture = Some(member);
+            parts.image = Some(member);
             return Ok(());
         }
         let mut content = Vec::new();
@@ -281,12 +281,12 @@ impl Shard<'_> {
         let archive = names::text_of_path(self.path);
         for key in std::mem::take(&mut self.order) {
             let Some(mut parts) = self.parts.remove(&key) else { continue };
-            let Some(picture) = parts.picture.take() else {
-                self.without_picture(&key, &parts);
+            let Some(image) = parts.image.take() else {
+                self.without_image(&key, &parts);
                 continue;
             };
             let of = std::mem::take(&mut parts.faults);
-            samples.push(sample(self.path, picture, parts, &mut |name, fault| {
+            samples.push(sample(self.path, image, parts, &mut |name, fault| {
                 faults.push(Skipped::new(format!("{archive}: {name}"), Kind::Caption, fault));
             }));
             let named =
@@ -300,17 +300,17 @@ impl Shard<'_> {
         Contents { samples, left_out: self.left_out, faults, notes: Vec::new() }
     }
 
-    fn without_picture(&mut self, key: &str, parts: &Parts) {
+    fn without_image(&mut self, key: &str, parts: &Parts) {
         let endings = ENDINGS.join(", ");
         match parts {
             Parts { link: Some(name), .. } => {
-                let detail = "it is a link, which is not followed; pack the picture itself";
+                let detail = "it is a link, which is not followed; pack the image itself";
                 self.leave_out(name, Kind::NotFound, detail.into());
             }
             Parts { other: Some(name), .. } => {
                 let field = cut(name).1;
                 let detail = format!(
-                    "sample `{key}` has no picture: after the first dot of a name must stand one \
+                    "sample `{key}` has no image: after the first dot of a name must stand one \
                      of {endings}; here stands `{field}`"
                 );
                 self.leave_out(name, Kind::UnknownFormat, detail);
@@ -342,15 +342,10 @@ fn json(bytes: &[u8]) -> (Option<Value>, Option<String>) {
     }
 }
 
-fn sample(
-    path: &Path,
-    picture: Member,
-    parts: Parts,
-    fault: &mut dyn FnMut(&str, String),
-) -> Sample {
+fn sample(path: &Path, image: Member, parts: Parts, fault: &mut dyn FnMut(&str, String)) -> Sample {
     let json = parts.json.flatten();
     let (mut captions, odd) = json.as_ref().map(captions).unwrap_or_default();
-    let Member { name, offset, len } = picture;
+    let Member { name, offset, len } = image;
     let beside = parts.text.filter(|texts| !texts.is_empty());
     match odd {
         // Where the object has none of its own, those of the text serve.

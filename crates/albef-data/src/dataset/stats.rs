@@ -5,11 +5,12 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::in_order::in_order;
 use super::sample::Sample;
 use super::set::Dataset;
 use super::store::SampleSet;
 use super::unread::unread_formats;
-use super::watch::{Watch, in_order};
+use crate::control::Control;
 use crate::error::{ImageError, Result};
 use crate::image::{Content, HEAD, content, image_size};
 use crate::text::Tokenizer;
@@ -135,12 +136,12 @@ pub struct DataStats {
 /// Counts what a run would see of a data set.
 ///
 /// # Errors
-/// If samples cannot be read back, or `watch` ends the work.
+/// If samples cannot be read back, or `control` is cancelled.
 pub fn stats(
     data: &Dataset,
     tokenizer: &Tokenizer,
     options: &StatsOptions,
-    watch: Watch<'_>,
+    control: &Control,
 ) -> Result<DataStats> {
     let mut out = DataStats {
         samples: data.len(),
@@ -165,8 +166,8 @@ pub fn stats(
     for skipped in data.left_out() {
         *out.left_out.entry(skipped.error.kind.name()).or_default() += 1;
     }
-    texts(data, tokenizer, options, watch, &mut out)?;
-    images(data, options, watch, &mut out)?;
+    texts(data, tokenizer, options, control, &mut out)?;
+    images(data, options, control, &mut out)?;
     Ok(out)
 }
 
@@ -200,7 +201,7 @@ fn texts(
     data: &Dataset,
     tokenizer: &Tokenizer,
     options: &StatsOptions,
-    watch: Watch<'_>,
+    control: &Control,
     out: &mut DataStats,
 ) -> Result<()> {
     /// Samples that are counted at a time.
@@ -225,7 +226,7 @@ fn texts(
     };
     let mut all = Counts::default();
     let parts = data.len().div_ceil(PART);
-    in_order("captions", parts, options.workers, watch, work, |_, counts| {
+    in_order("captions", parts, options.workers, control, work, |_, counts| {
         let counts = counts?;
         for (sum, part) in [(&mut all.captions, counts.captions), (&mut all.pieces, counts.pieces)]
         {
@@ -246,7 +247,7 @@ fn texts(
 fn images(
     data: &Dataset,
     options: &StatsOptions,
-    watch: Watch<'_>,
+    control: &Control,
     out: &mut DataStats,
 ) -> Result<()> {
     let count = options.images.min(data.len());
@@ -255,7 +256,7 @@ fn images(
         let at = (i as u128 * data.len() as u128 / count as u128) as usize;
         Ok(measure(&*data.sample(at)?))
     };
-    in_order("images", count, options.workers, watch, work, |_, found: Result<_>| {
+    in_order("images", count, options.workers, control, work, |_, found: Result<_>| {
         match found? {
             Ok((format, height, width)) => {
                 *widths.entry(width as u64).or_default() += 1;

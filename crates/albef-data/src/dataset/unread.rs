@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::folder::is_picture;
+use super::folder::is_image;
 use super::sample::Skipped;
 use crate::error::{ImageError, ImageErrorKind as Kind};
 use crate::image::{Content, Format, HEAD, content, unread};
@@ -49,7 +49,7 @@ pub enum Looks {
 /// What a file is, by its name, and by its first bytes where the name does not tell.
 #[must_use]
 pub fn looks(path: &Path) -> Looks {
-    if is_picture(path) {
+    if is_image(path) {
         return Looks::Image;
     }
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();

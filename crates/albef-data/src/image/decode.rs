@@ -120,8 +120,8 @@ pub fn decode_noted(
     bytes: &[u8],
     options: &DecodeOptions,
 ) -> Result<(RgbImage, ImageNotes), ImageError> {
-    let (picture, mut notes, gray16) = picture(bytes, options)?;
-    let (image, transparent) = to_rgb::to_rgb(picture, gray16, options.background);
+    let (image, mut notes, gray16) = dynamic_image(bytes, options)?;
+    let (image, transparent) = to_rgb::to_rgb(image, gray16, options.background);
     notes.transparent = transparent;
     Ok((image, notes))
 }
@@ -131,7 +131,7 @@ pub fn decode_noted(
 /// # Errors
 /// As [`decode`].
 pub fn decode_rgba(bytes: &[u8], options: &DecodeOptions) -> Result<RgbaImage, ImageError> {
-    picture(bytes, options).map(|(picture, ..)| picture.into_rgba8())
+    dynamic_image(bytes, options).map(|(image, ..)| image.into_rgba8())
 }
 
 /// Bytes of a pixel of four channels of 16 bits, the widest there is.
@@ -139,24 +139,24 @@ const WIDEST_PIXEL: u64 = 8;
 /// Room for what a file holds beside its pixels, such as a colour profile.
 const EXTRAS: u64 = 64 << 20;
 
-fn picture(
+fn dynamic_image(
     bytes: &[u8],
     options: &DecodeOptions,
 ) -> Result<(DynamicImage, ImageNotes, Gray16), ImageError> {
     let format = sniff::format(bytes)?;
     // Decoders are other people's code and see hostile bytes: a panic there is a broken image.
-    catch_unwind(AssertUnwindSafe(|| known_picture(format, bytes, options)))
+    catch_unwind(AssertUnwindSafe(|| of_format(format, bytes, options)))
         .unwrap_or_else(|_| Err(error(Kind::Corrupt, "the decoder gave up")))
 }
 
-fn known_picture(
+fn of_format(
     format: Format,
     bytes: &[u8],
     options: &DecodeOptions,
 ) -> Result<(DynamicImage, ImageNotes, Gray16), ImageError> {
     let header = header::read(format, bytes)?;
     check_size(header.width, header.height, options)?;
-    let mut picture = match format {
+    let mut image = match format {
         Format::Gif => super::gif::first_frame(&header)?,
         Format::Png => super::png::decode(&header, decoder_limit(options))?,
         Format::Jpeg => decoded(ImageFormat::Jpeg, format, &header, options)?,
@@ -165,12 +165,12 @@ fn known_picture(
         Format::Tiff => decoded(ImageFormat::Tiff, format, &header, options)?,
     };
     if let Some(palette) = &header.palette {
-        picture = in_colors(picture, palette);
+        image = in_colors(image, palette);
     }
     let orientation = header.orientation.unwrap_or(Orientation::NoTransforms);
     // Pillow turns a TIFF as it loads it; the orientation of other formats is left to the caller.
     if options.exif_orientation || format == Format::Tiff {
-        picture.apply_orientation(orientation);
+        image.apply_orientation(orientation);
     }
     let notes = ImageNotes {
         oriented: orientation != Orientation::NoTransforms && format != Format::Tiff,
@@ -179,7 +179,7 @@ fn known_picture(
     };
     // Gray with an alpha channel keeps its high byte in Pillow, whatever becomes of plain gray.
     let gray16 = if header.gray_alpha16 { Gray16::Scale } else { options.gray16 };
-    Ok((picture, notes, gray16))
+    Ok((image, notes, gray16))
 }
 
 /// Height and width of an encoded image, from its header.
@@ -280,7 +280,7 @@ pub(crate) fn plain_file(path: &Path) -> Result<(), ImageError> {
 }
 
 /// The bytes of an image's file.
-pub(crate) fn read_picture(path: &Path) -> Result<Vec<u8>, ImageError> {
+pub(crate) fn read_image(path: &Path) -> Result<Vec<u8>, ImageError> {
     plain_file(path)?;
     std::fs::read(path).map_err(fail)
 }
@@ -301,7 +301,7 @@ pub fn open_noted(
     path: &Path,
     options: &DecodeOptions,
 ) -> Result<(RgbImage, ImageNotes), DataError> {
-    read_picture(path)
+    read_image(path)
         .and_then(|bytes| decode_noted(&bytes, options))
         .map_err(|error| DataError::Image { name: path.display().to_string(), error })
 }
@@ -315,9 +315,9 @@ mod tests {
     /// A GIF whose screen is `screen` wide and high, and its frame `frame`.
     fn gif(screen: u16, frame: u16) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let picture = vec![200; usize::from(frame).pow(2) * 4];
+        let image = vec![200; usize::from(frame).pow(2) * 4];
         GifEncoder::new(&mut bytes)
-            .encode(&picture, frame.into(), frame.into(), image::ExtendedColorType::Rgba8)
+            .encode(&image, frame.into(), frame.into(), image::ExtendedColorType::Rgba8)
             .unwrap();
         bytes[6..8].copy_from_slice(&screen.to_le_bytes());
         bytes[8..10].copy_from_slice(&screen.to_le_bytes());
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_low_limit_of_pixels_still_takes_small_pictures() {
+    fn a_low_limit_of_pixels_still_takes_small_images() {
         let options = DecodeOptions { max_pixels: 12, ..DecodeOptions::default() };
         let png = crate::scenes::png(&RgbImage::filled(4, 3, [1, 2, 3])).unwrap();
         assert_eq!(decode(&png, &options).unwrap(), RgbImage::filled(4, 3, [1, 2, 3]));

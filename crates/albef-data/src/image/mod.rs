@@ -18,7 +18,7 @@ pub use background::Background;
 pub use decode::{
     DecodeOptions, Gray16, ImageNotes, decode, decode_noted, decode_rgba, open, open_noted,
 };
-pub(crate) use decode::{fail, image_size, plain_file, read_picture};
+pub(crate) use decode::{fail, image_size, plain_file, read_image};
 pub use encode::jpeg;
 pub use reader::{ImageReader, NoteCounts};
 pub use resize::{ResizeOrder, resize_bicubic};
@@ -74,7 +74,7 @@ mod tests {
     use crate::random::Stream;
 
     #[test]
-    fn pictures_without_pixels_pass_through_everything() {
+    fn images_without_pixels_pass_through_everything() {
         for (width, height) in [(0, 0), (0, 3), (3, 0)] {
             let empty = RgbImage::filled(width, height, [9; 3]);
             assert!(empty.is_empty());
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_has_as_many_bytes_as_its_size_says() {
+    fn an_image_has_as_many_bytes_as_its_size_says() {
         assert_eq!(RgbImage::new(2, 1, vec![5; 6]), Some(RgbImage::filled(2, 1, [5; 3])));
         assert!(RgbImage::new(0, 9, Vec::new()).is_some());
         assert_eq!(RgbImage::new(2, 1, vec![5; 5]), None);

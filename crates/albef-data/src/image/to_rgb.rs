@@ -7,11 +7,11 @@ use super::{Background, Gray16, RgbImage};
 /// Alpha is dropped or laid over a color; wide channels keep their high byte, wide gray as asked. Also
 /// whether any pixel is transparent.
 pub(super) fn to_rgb(
-    picture: DynamicImage,
+    image: DynamicImage,
     gray16: Gray16,
     background: Background,
 ) -> (RgbImage, bool) {
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    let (width, height) = (image.width() as usize, image.height() as usize);
     let gray = |v: u16| match gray16 {
         Gray16::Clip => v.min(255) as u8,
         Gray16::Scale => high(v),
@@ -25,7 +25,7 @@ pub(super) fn to_rgb(
         let blend = |channel, value| background.blend(channel, value, alpha);
         [blend(0, r), blend(1, g), blend(2, b)]
     };
-    let pixels = match picture {
+    let pixels = match image {
         DynamicImage::ImageRgb8(p) => p.into_raw(),
         DynamicImage::ImageLuma8(p) => p.into_raw().iter().flat_map(|v| [*v; 3]).collect(),
         DynamicImage::ImageLumaA8(p) => {

@@ -172,10 +172,10 @@ pub fn write_dataset(corpus: &Corpus, folder: &Path) -> Result<()> {
         ("val_style", &corpus.val_style),
     ];
     for (name, pairs) in splits {
-        let pictures = folder.join(name);
-        fs::create_dir_all(&pictures).map_err(DataError::io(&pictures))?;
+        let images = folder.join(name);
+        fs::create_dir_all(&images).map_err(DataError::io(&images))?;
         for (i, pair) in pairs.iter().enumerate() {
-            let file = pictures.join(format!("{i:05}.png"));
+            let file = images.join(format!("{i:05}.png"));
             fs::write(&file, png(&pair.image)?).map_err(DataError::io(&file))?;
         }
     }
@@ -228,7 +228,7 @@ mod tests {
     const PINNED: u64 = 10686521116549352977;
 
     #[test]
-    fn no_list_is_written_before_the_last_picture() {
+    fn no_list_is_written_before_the_last_image() {
         let pair = |id: &str| Pair {
             image: RgbImage::filled(2, 2, [1; 3]),
             captions: vec![id.into()],

@@ -37,13 +37,13 @@ struct CutOut {
 
 impl CutOut {
     /// The image in the middle of a transparent square.
-    fn new(picture: &RgbaImage) -> Self {
-        let (width, height) = (picture.width() as usize, picture.height() as usize);
+    fn new(image: &RgbaImage) -> Self {
+        let (width, height) = (image.width() as usize, image.height() as usize);
         let side = width.max(height);
         let (left, top) = ((side - width) / 2, (side - height) / 2);
         let mut colours = RgbImage::filled(side, side, [0; 3]);
         let mut cover = RgbImage::filled(side, side, [0; 3]);
-        for (x, y, p) in picture.enumerate_pixels() {
+        for (x, y, p) in image.enumerate_pixels() {
             let at = ((top + y as usize) * side + left + x as usize) * 3;
             for c in 0..3 {
                 colours.pixels[at + c] = (u16::from(p.0[c]) * u16::from(p.0[3]) / 255) as u8;
@@ -54,7 +54,7 @@ impl CutOut {
     }
 
     fn resized(&self, side: usize) -> Self {
-        let resize = |picture| resize_bicubic(picture, side, side, ResizeOrder::default());
+        let resize = |image| resize_bicubic(image, side, side, ResizeOrder::default());
         Self { colours: resize(&self.colours), cover: resize(&self.cover) }
     }
 }
@@ -295,20 +295,20 @@ fn read_style(folder: &Path, left_out: &mut LeftOut) -> Result<BTreeMap<String, 
         ) {
             Err(e) => left_out.push(format!("{shown}: {e}")),
             Ok(_) if name.is_empty() => left_out.push(format!("{shown}: no name")),
-            Ok(picture) if picture.pixels().all(|p| p.0[3] == 255) => {
+            Ok(image) if image.pixels().all(|p| p.0[3] == 255) => {
                 left_out
                     .push(format!("{shown}: nothing in it is transparent, so it is no cut-out"));
             }
-            Ok(picture) if picture.width().max(picture.height()) > LONGEST => {
+            Ok(image) if image.width().max(image.height()) > LONGEST => {
                 left_out.push(format!("{shown}: an edge is longer than {LONGEST} pixels"));
             }
-            Ok(picture) => {
-                let mut cell = CutOut::new(&picture);
+            Ok(image) => {
+                let mut cell = CutOut::new(&image);
                 if cell.cover.width > LARGEST {
                     cell = cell.resized(LARGEST);
                 }
                 if cells.insert(name.clone(), cell).is_some() {
-                    left_out.push(format!("{shown}: replaces another picture named `{name}`"));
+                    left_out.push(format!("{shown}: replaces another image named `{name}`"));
                 }
             }
         }

@@ -36,7 +36,7 @@ pub struct TaskCorpus {
     /// Name of the split.
     pub name: String,
     /// Images by file name.
-    pub pictures: Vec<(String, RgbImage)>,
+    pub images: Vec<(String, RgbImage)>,
     /// Single things with their names, in every style of the split.
     pub things: Vec<Value>,
     /// Captions of scenes, as for pre-training and retrieval.
@@ -73,7 +73,7 @@ impl fmt::Display for TaskCorpus {
             "{}: {} images, {} of single things, {} of captioned scenes, {} questions, {} \
              statements, {} sentences, {} expressions",
             self.name,
-            self.pictures.len(),
+            self.images.len(),
             self.things.len(),
             self.captions.len(),
             self.vqa.len(),
@@ -184,8 +184,8 @@ impl Builder<'_> {
     }
 
     fn add(&mut self, image: RgbImage) -> String {
-        let file = format!("{}/{:05}.png", self.out.name, self.out.pictures.len());
-        self.out.pictures.push((file.clone(), image));
+        let file = format!("{}/{:05}.png", self.out.name, self.out.images.len());
+        self.out.images.push((file.clone(), image));
         file
     }
 
@@ -376,9 +376,9 @@ pub fn build_tasks(
 /// If a file cannot be written.
 pub fn write_tasks(splits: &[TaskCorpus], folder: &Path) -> Result<()> {
     for split in splits {
-        let pictures = folder.join(&split.name);
-        fs::create_dir_all(&pictures).map_err(DataError::io(&pictures))?;
-        for (file, image) in &split.pictures {
+        let images = folder.join(&split.name);
+        fs::create_dir_all(&images).map_err(DataError::io(&images))?;
+        for (file, image) in &split.images {
             let file = folder.join(file);
             fs::write(&file, png(image)?).map_err(DataError::io(&file))?;
         }
@@ -446,13 +446,13 @@ mod tests {
     }
 
     #[test]
-    fn pictures_alone_give_nothing_away() {
+    fn images_alone_give_nothing_away() {
         let folder = tempfile::tempdir().unwrap();
         let splits = build(&flat_concepts(folder.path()), 2, 32, 30);
         for split in &splits {
-            let pictures: BTreeMap<_, _> =
-                split.pictures.iter().map(|(name, image)| (name.as_str(), image)).collect();
-            let of = |file: &Value| pictures[file.as_str().unwrap()];
+            let images: BTreeMap<_, _> =
+                split.images.iter().map(|(name, image)| (name.as_str(), image)).collect();
+            let of = |file: &Value| images[file.as_str().unwrap()];
             // The edges of the art are blended; its inside is not.
             let colour = |image: &RgbImage| {
                 let mut seen: BTreeMap<&[u8], usize> = BTreeMap::new();
@@ -532,7 +532,7 @@ mod tests {
                 }
             }
         }
-        fs::write(folder.path().join("plain/broken.png"), b"no picture").unwrap();
+        fs::write(folder.path().join("plain/broken.png"), b"no image").unwrap();
         let opaque = image::RgbImage::new(4, 4);
         opaque.save(folder.path().join("round/opaque.png")).unwrap();
         let (sprites, left_out) = Sprites::from_folder(folder.path(), Some("plain")).unwrap();
@@ -557,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_follow_all_pictures_and_answers_come_last() {
+    fn lists_follow_all_images_and_answers_come_last() {
         let splits = build(&Sprites::embedded().unwrap(), 3, 16, 1);
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
@@ -580,7 +580,7 @@ mod tests {
     fn the_same_seed_gives_the_same_files() {
         let of_seed = |seed| build(&Sprites::embedded().unwrap(), seed, 32, 4);
         let (a, b) = (of_seed(3), of_seed(3));
-        assert!(a.iter().zip(&b).all(|(a, b)| a.pictures == b.pictures && a.vqa == b.vqa));
-        assert_ne!(a[0].pictures, of_seed(4)[0].pictures);
+        assert!(a.iter().zip(&b).all(|(a, b)| a.images == b.images && a.vqa == b.vqa));
+        assert_ne!(a[0].images, of_seed(4)[0].images);
     }
 }

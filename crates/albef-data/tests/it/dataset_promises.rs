@@ -21,7 +21,7 @@ use albef_data::scenes::png;
 use albef_data::text::{Tokenizer, Vocabulary};
 use tempfile::{TempDir, tempdir};
 
-pub(crate) fn picture(i: usize) -> Vec<u8> {
+pub(crate) fn image_bytes(i: usize) -> Vec<u8> {
     let mut image = RgbImage::filled(12, 10, [(i * 37 % 256) as u8, (i * 11 % 256) as u8, 90]);
     image.pixels[0] = 255;
     png(&image).unwrap()
@@ -66,7 +66,7 @@ fn decodes(samples: &[Sample]) {
     }
 }
 
-/// A JSON list of `n` pictures; those in `broken` hold no picture.
+/// A JSON list of `n` images; those in `broken` hold no image.
 fn numbered(n: usize, broken: &[usize]) -> (TempDir, Dataset) {
     let dir = tempdir().unwrap();
     let mut list = Vec::new();
@@ -75,7 +75,7 @@ fn numbered(n: usize, broken: &[usize]) -> (TempDir, Dataset) {
         if broken.contains(&i) {
             put(&dir, &name, "<html>404</html>");
         } else {
-            put(&dir, &name, picture(i));
+            put(&dir, &name, image_bytes(i));
         }
         let captions = [format!("word{i}"), format!("other{i} words")];
         list.push(serde_json::json!({"image": name, "caption": captions}));
@@ -135,8 +135,8 @@ fn epoch(data: &Arc<Dataset>, options: LoaderOptions) -> Vec<Batch> {
 #[test]
 fn annotation_lists_take_one_or_several_captions_and_any_id() {
     let dir = tempdir().unwrap();
-    put(&dir, "pics/1.png", picture(1));
-    put(&dir, "pics/2.png", picture(2));
+    put(&dir, "pics/1.png", image_bytes(1));
+    put(&dir, "pics/2.png", image_bytes(2));
     let text = "\u{feff}[
         {\"image\": \"pics/1.png\", \"caption\": \"a dog\", \"image_id\": 7, \"licence\": \"none\"},
         {\"image\": \"pics/2.png\", \"caption\": [\"two cups\", \"cups\"], \"image_id\": \"x\"},
@@ -155,7 +155,7 @@ fn annotation_lists_take_one_or_several_captions_and_any_id() {
 fn equal_names_in_two_folders_are_two_images() {
     let (a, b) = (tempdir().unwrap(), tempdir().unwrap());
     for dir in [&a, &b] {
-        put(dir, "1.png", picture(1));
+        put(dir, "1.png", image_bytes(1));
         put(dir, "captions.jsonl", r#"{"image": "1.png", "caption": "one"}"#);
     }
     let data = Dataset::open(&[spec(a.path()), spec(b.path())]).unwrap();
@@ -165,7 +165,7 @@ fn equal_names_in_two_folders_are_two_images() {
 #[test]
 fn folders_take_lines_rows_or_texts_beside() {
     let lines = tempdir().unwrap();
-    put(&lines, "1.png", picture(1));
+    put(&lines, "1.png", image_bytes(1));
     put(&lines, "captions.jsonl", "{\"image\": \"1.png\", \"caption\": [\"a\", \"b\"]}\n\n");
     assert_eq!(read(lines.path())[0].captions, ["a", "b"]);
     put(&lines, "captions.jsonl", "{\"image\": \"1.png\", \"caption\": \"a\"}\n{oops\n");
@@ -174,8 +174,8 @@ fn folders_take_lines_rows_or_texts_beside() {
     assert!(found.left_out[0].name.ends_with("captions.jsonl, line 2"), "{found:?}");
 
     let rows = tempdir().unwrap();
-    put(&rows, "1.png", picture(1));
-    put(&rows, "2.png", picture(2));
+    put(&rows, "1.png", image_bytes(1));
+    put(&rows, "2.png", image_bytes(2));
     let table = "\u{feff}image,caption,image_id\n1.png,\"a dog, wet\",\n2.png,cup,\n1.png,dog,\n";
     put(&rows, "captions.csv", table);
     let samples = read(rows.path());
@@ -186,9 +186,9 @@ fn folders_take_lines_rows_or_texts_beside() {
     assert!(refusal(open_source(&spec(rows.path()))).contains("`picture`, `caption`"));
 
     let beside = tempdir().unwrap();
-    put(&beside, "deep/1.png", picture(1));
+    put(&beside, "deep/1.png", image_bytes(1));
     put(&beside, "deep/1.txt", "a dog\r\n\r\n  the dog \r\n");
-    put(&beside, "2.PNG", picture(2));
+    put(&beside, "2.PNG", image_bytes(2));
     put(&beside, "._2.png", "junk");
     let samples = read(beside.path());
     let captions: Vec<_> = samples.iter().map(|s| (s.name.as_str(), s.captions.len())).collect();
@@ -203,7 +203,7 @@ fn empty_and_wordless_folders_cannot_be_trained_on() {
     let dir = tempdir().unwrap();
     assert!(open_source(&spec(dir.path())).unwrap().is_empty());
     assert!(refusal(Dataset::open(&[spec(dir.path())])).contains("no image"));
-    put(&dir, "1.png", picture(1));
+    put(&dir, "1.png", image_bytes(1));
     assert_eq!(read(dir.path()).len(), 1);
     assert!(refusal(Dataset::open(&[spec(dir.path())])).contains("caption"));
     put(&dir, "1.txt", " \n");
@@ -212,18 +212,18 @@ fn empty_and_wordless_folders_cannot_be_trained_on() {
 }
 
 #[test]
-fn shards_give_pictures_at_their_places() {
+fn shards_give_images_at_their_places() {
     let dir = tempdir().unwrap();
     let long = format!("{}/a.png", "long".repeat(40));
     let stem = long.replace(".png", ".json");
     for shard in 0..3 {
         let words = format!(r#"{{"caption": ["s{shard}", "x"], "image_id": {shard}}}"#);
         let members: [(&str, &[u8]); 6] = [
-            ("0.png", &picture(shard)),
+            ("0.png", &image_bytes(shard)),
             ("0.json", words.as_bytes()),
             ("1.txt", b"first\n\nsecond\n"),
-            ("1.png", &picture(shard + 10)),
-            (&long, &picture(shard + 20)),
+            ("1.png", &image_bytes(shard + 10)),
+            (&long, &image_bytes(shard + 20)),
             (&stem, br#"{"caption": "far down"}"#),
         ];
         put(&dir, &format!("train-000{shard}.tar"), tar_of(&members));
@@ -239,8 +239,8 @@ fn shards_give_pictures_at_their_places() {
     decodes(&samples);
     assert_eq!(samples[1].captions, ["first", "second"]);
     assert_eq!(samples[3].captions, ["s1", "x"]);
-    assert_eq!(samples[3].bytes().unwrap(), picture(1));
-    assert_eq!(samples[8].bytes().unwrap(), picture(22));
+    assert_eq!(samples[3].bytes().unwrap(), image_bytes(1));
+    assert_eq!(samples[8].bytes().unwrap(), image_bytes(22));
     let keys: BTreeSet<_> = samples.iter().map(|s| &s.key).collect();
     assert_eq!(keys.len(), 9, "equal names in two shards are two images");
     let missing = refusal(open_source(&spec(dir.path().join("train-{0002..0003}.tar"))));
@@ -252,7 +252,7 @@ fn shards_give_pictures_at_their_places() {
 #[test]
 fn damaged_shards_are_refused_with_their_place() {
     let dir = tempdir().unwrap();
-    let bytes = tar_of(&[("0.png", &picture(0)), ("0.txt", b"zero"), ("1.png", &[7; 3000])]);
+    let bytes = tar_of(&[("0.png", &image_bytes(0)), ("0.txt", b"zero"), ("1.png", &[7; 3000])]);
     let refused = |bytes: &[u8]| {
         put(&dir, "x.tar", bytes);
         let said = refusal(open_source(&spec(dir.path().join("x.tar"))));
@@ -261,7 +261,7 @@ fn damaged_shards_are_refused_with_their_place() {
     let last = bytes.len() - 1024 - 3072;
     refused(&bytes[..last + 1000]);
     refused(&bytes[..last - 100]);
-    refused(&bytes[..512 + picture(0).len() + 1]);
+    refused(&bytes[..512 + image_bytes(0).len() + 1]);
     let mut overwritten = bytes.clone();
     overwritten[last - 512..last - 400].fill(b'?');
     refused(&overwritten);
@@ -295,7 +295,7 @@ fn resuming_gives_what_an_unbroken_run_gives() {
 }
 
 #[test]
-fn unusable_pictures_are_replaced_counted_and_named() {
+fn unusable_images_are_replaced_counted_and_named() {
     let (dir, data) = numbered(30, &[2, 9]);
     fs::remove_file(dir.path().join("20.png")).unwrap();
     let data = Arc::new(data);
@@ -319,7 +319,7 @@ fn unusable_pictures_are_replaced_counted_and_named() {
 }
 
 #[test]
-fn too_many_unusable_pictures_end_the_run() {
+fn too_many_unusable_images_end_the_run() {
     let (_dir, data) = numbered(40, &(0..12).collect::<Vec<_>>());
     let data = Arc::new(data);
     let run = |max_skipped| {
@@ -339,9 +339,9 @@ fn too_many_unusable_pictures_end_the_run() {
 }
 
 #[test]
-fn a_picture_of_many_samples_counts_once() {
+fn an_image_of_many_samples_counts_once() {
     let dir = tempdir().unwrap();
-    put(&dir, "ok.png", picture(1));
+    put(&dir, "ok.png", image_bytes(1));
     let mut lines = String::from("{\"image\": \"ok.png\", \"caption\": \"fine\"}\n");
     for i in 0..15 {
         lines.push_str(&format!("{{\"image\": \"gone.png\", \"caption\": \"c{i}\"}}\n"));
@@ -432,7 +432,7 @@ fn statements(pairs: &[(&str, &str)]) -> (TempDir, Dataset) {
     let dir = tempdir().unwrap();
     put(&dir, "p/bad.png", "<html>");
     for (i, name) in ["a.png", "b.png", "c.png"].into_iter().enumerate() {
-        put(&dir, &format!("p/{name}"), picture(i));
+        put(&dir, &format!("p/{name}"), image_bytes(i));
     }
     let entry = |(a, b): &(&str, &str)| {
         let images = [format!("p/{a}"), format!("p/{b}")];
@@ -450,7 +450,7 @@ fn names(failed: &[(usize, Skipped)]) -> Vec<(usize, &str)> {
 }
 
 #[test]
-fn a_second_picture_is_reported_under_its_own_name() {
+fn a_second_image_is_reported_under_its_own_name() {
     let pairs = [("a.png", "gone.png"), ("bad.png", "gone.png"), ("bad.png", "bad.png")];
     let (_dir, data) = statements(&pairs);
     let reader = ImageReader::default();
@@ -472,7 +472,7 @@ fn a_second_picture_is_reported_under_its_own_name() {
 }
 
 #[test]
-fn training_names_the_picture_that_failed_once_for_each_sample() {
+fn training_names_the_image_that_failed_once_for_each_sample() {
     let good = [("a.png", "b.png"); 4];
     let bad = [("a.png", "gone.png"), ("b.png", "gone.png"), ("bad.png", "gone.png")];
     let (_dir, data) = statements(&[&good[..], &bad[..]].concat());
@@ -505,7 +505,7 @@ fn question(
 #[test]
 fn answers_are_collated_with_their_questions_and_weights() {
     let dir = tempdir().unwrap();
-    put(&dir, "1.png", picture(1));
+    put(&dir, "1.png", image_bytes(1));
     let entry = |answers: &str| {
         format!(
             r#"{{"dataset": "vqa", "image": "1.png", "question": "words", "answer": [{answers}]}}"#
@@ -556,7 +556,7 @@ fn pairs_are_mixed_alike_whatever_the_workers_and_the_first_batch() {
 fn what_an_archive_leaves_out_is_listed_but_does_not_end_a_run() {
     let dir = tempdir().unwrap();
     let members: [(&str, &[u8]); 5] = [
-        ("0.png", &picture(0)),
+        ("0.png", &image_bytes(0)),
         ("0.txt", b"zero"),
         ("1.txt", b"one"),
         ("2.jp2", b"II*"),
@@ -576,7 +576,7 @@ fn what_an_archive_leaves_out_is_listed_but_does_not_end_a_run() {
 }
 
 #[test]
-fn pictures_of_no_pixels_are_refused_or_give_nothing() {
+fn images_of_no_pixels_are_refused_or_give_nothing() {
     let (_dir, data) = numbered(3, &[1]);
     let reader = ImageReader::default();
     let loaded = load_images(&data, &[0, 1, 2], 0, Normalization::default(), &reader, 2);
@@ -592,7 +592,7 @@ fn pictures_of_no_pixels_are_refused_or_give_nothing() {
 #[test]
 fn a_check_counts_what_is_wrong() {
     let dir = tempdir().unwrap();
-    put(&dir, "1.png", picture(1));
+    put(&dir, "1.png", image_bytes(1));
     put(&dir, "bad.png", "<html>");
     let entry = |image: &str, caption: &str| {
         format!("{{\"image\": \"{image}\", \"caption\": {caption}}}\n")

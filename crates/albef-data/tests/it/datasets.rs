@@ -15,7 +15,7 @@ use albef_data::image::{
 use albef_data::scenes::png;
 use albef_data::text::{Tokenizer, Vocabulary};
 
-fn picture(i: u8) -> Vec<u8> {
+fn image_bytes(i: u8) -> Vec<u8> {
     let mut image = RgbImage::filled(20, 16, [i, 255 - i, 90]);
     image.pixels[usize::from(i)] = 7;
     png(&image).unwrap()
@@ -35,7 +35,7 @@ fn tar(path: &Path, first: u8, n: u8) {
         archive.append_data(&mut header, name, data).unwrap();
     };
     for i in first..first + n {
-        add(format!("{i}.png"), &picture(i));
+        add(format!("{i}.png"), &image_bytes(i));
         add(format!("{i}.json"), format!("{{\"caption\": [\"number {i}\"]}}").as_bytes());
     }
     archive.finish().unwrap();
@@ -45,8 +45,8 @@ fn tar(path: &Path, first: u8, n: u8) {
 fn folders_give_their_captions_in_any_of_three_forms() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    fs::write(at("a.png"), picture(1)).unwrap();
-    fs::write(at("b.png"), picture(2)).unwrap();
+    fs::write(at("a.png"), image_bytes(1)).unwrap();
+    fs::write(at("b.png"), image_bytes(2)).unwrap();
     fs::write(at("a.txt"), "one\n\n two \n").unwrap();
     let got = read(dir.path());
     assert_eq!(got[0], ("a.png".into(), vec!["one".into(), "two".into()]));
@@ -69,9 +69,9 @@ fn a_folder_that_links_lead_to_is_walked_once() {
     let root = dir.path();
     fs::create_dir_all(root.join("a/b")).unwrap();
     for (i, place) in [root.join("a/0.png"), root.join("a/b/1.png")].iter().enumerate() {
-        fs::write(place, picture(i as u8)).unwrap();
+        fs::write(place, image_bytes(i as u8)).unwrap();
     }
-    fs::write(other.path().join("2.png"), picture(2)).unwrap();
+    fs::write(other.path().join("2.png"), image_bytes(2)).unwrap();
     symlink(root, root.join("a/b/loop")).unwrap();
     symlink(root.join("a"), root.join("0")).unwrap();
     symlink(other.path(), root.join("other")).unwrap();
@@ -106,7 +106,7 @@ fn shards_are_found_by_pattern_and_a_torn_one_says_where() {
     let samples =
         open_source(&SourceSpec::new(&dir.path().join("s-001.tar").display().to_string(), None))
             .unwrap();
-    assert_eq!(samples[2].bytes().unwrap(), picture(7));
+    assert_eq!(samples[2].bytes().unwrap(), image_bytes(7));
     let whole = fs::read(dir.path().join("s-000.tar")).unwrap();
     let torn = dir.path().join("torn.tar");
     fs::write(&torn, &whole[..700]).unwrap();
@@ -176,8 +176,8 @@ fn a_folder_that_cannot_be_read_is_left_out_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let locked = dir.path().join("locked");
     fs::create_dir(&locked).unwrap();
-    fs::write(dir.path().join("1.png"), picture(1)).unwrap();
-    fs::write(locked.join("2.png"), picture(2)).unwrap();
+    fs::write(dir.path().join("1.png"), image_bytes(1)).unwrap();
+    fs::write(locked.join("2.png"), image_bytes(2)).unwrap();
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
     let contents = read_source(&SourceSpec::new(dir.path().to_str().unwrap(), None)).unwrap();
     // The superuser reads everything.

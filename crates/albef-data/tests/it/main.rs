@@ -1,4 +1,4 @@
-//! The readers, the loader and the golden pictures from outside.
+//! The readers, the loader and the golden images from outside.
 //!
 //! One binary, since linking the crate once per file costs more than most of the tests do.
 

@@ -11,7 +11,7 @@ use albef_data::image::RgbImage;
 use albef_data::scenes::png;
 use tempfile::{TempDir, tempdir};
 
-use super::dataset_promises::{picture, put, refusal, spec, tar_of};
+use super::dataset_promises::{image_bytes, put, refusal, spec, tar_of};
 
 /// A list's samples by name and number of captions, and its faults.
 fn tolerated(dir: &TempDir, text: &str) -> (Vec<(String, usize)>, String) {
@@ -109,7 +109,7 @@ fn faults(found: &Contents) -> String {
 #[test]
 fn an_odd_caption_of_a_shard_costs_its_sample_the_caption_only() {
     let dir = tempdir().unwrap();
-    let (odd, good) = (picture(1), picture(2));
+    let (odd, good) = (image_bytes(1), image_bytes(2));
     for (json, captions, part) in [
         (&br#"{"caption": null}"#[..], 0, "`caption` is null"),
         (br#"{"url": "u", "key": "0"}"#, 0, "the entry has `url`, `key`"),
@@ -150,7 +150,7 @@ fn captions_in_another_encoding_are_read_and_named() {
     for (i, bytes) in
         [&b"it\x92s\n"[..], &wide, "\u{feff}it\u{2019}s".as_bytes(), b"it\x81s"].iter().enumerate()
     {
-        put(&dir, &format!("{i}.png"), picture(i));
+        put(&dir, &format!("{i}.png"), image_bytes(i));
         put(&dir, &format!("{i}.txt"), bytes);
     }
     let found = read_source(&spec(dir.path())).unwrap();
@@ -165,7 +165,7 @@ fn captions_in_another_encoding_are_read_and_named() {
     assert!(expected.iter().all(|p| said.contains(p)) && !said.contains("2.txt"), "{said}");
     let one = read_source(&spec(dir.path().join("0.png"))).unwrap();
     assert_eq!((one.samples.len(), one.faults.len()), (1, 1));
-    let members: [(&str, &[u8]); 2] = [("0.png", &picture(0)), ("0.txt", b"it\x92s")];
+    let members: [(&str, &[u8]); 2] = [("0.png", &image_bytes(0)), ("0.txt", b"it\x92s")];
     let found = shard(&dir, &members);
     assert_eq!(found.samples[0].captions, ["it\u{2019}s"]);
     assert!(faults(&found).contains("x.tar: 0.txt: the caption is no UTF-8"));
@@ -174,7 +174,7 @@ fn captions_in_another_encoding_are_read_and_named() {
 #[test]
 fn tables_of_any_dialect_are_read_by_row() {
     let dir = tempdir().unwrap();
-    put(&dir, "1.png", picture(1));
+    put(&dir, "1.png", image_bytes(1));
     put(&dir, "captions.csv", b"image;caption\n1.png;a, b\n1.png;it\x92s\n1.png;x;y\n;z\n");
     let found = read_source(&spec(dir.path())).unwrap();
     assert_eq!(found.samples.len(), 1);
@@ -188,7 +188,7 @@ fn tables_of_any_dialect_are_read_by_row() {
 fn names_that_are_no_utf8_stay_apart() {
     let dir = tempdir().unwrap();
     let mut builder = tar::Builder::new(Vec::new());
-    let (red, blue) = (picture(3), picture(4));
+    let (red, blue) = (image_bytes(3), image_bytes(4));
     let members: [(&[u8], &[u8]); 4] = [
         (b"it\x92s.png", &red),
         (b"it\x93s.png", &blue),
@@ -226,14 +226,14 @@ fn files_and_folders_whose_names_are_no_utf8_stay_apart() {
     {
         let folder = dir.path().join(OsStr::from_bytes(folder));
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(OsStr::from_bytes(name)), picture(shade)).unwrap();
+        fs::write(folder.join(OsStr::from_bytes(name)), image_bytes(shade)).unwrap();
         let text = OsStr::from_bytes(name).to_owned();
         fs::write(folder.join(text).with_extension("txt"), format!("{shade}")).unwrap();
     }
     let data = Dataset::open(&[spec(dir.path())]).unwrap();
     assert_eq!(data.image_ids(), [0, 1, 2]);
     for s in data.samples().iter().map(Result::unwrap) {
-        assert_eq!(s.bytes().unwrap(), picture(s.captions[0].parse().unwrap()));
+        assert_eq!(s.bytes().unwrap(), image_bytes(s.captions[0].parse().unwrap()));
     }
     let names: std::collections::BTreeSet<_> =
         data.samples().iter().map(|s| s.unwrap().name).collect();
@@ -245,7 +245,7 @@ fn files_and_folders_whose_names_are_no_utf8_stay_apart() {
 #[test]
 fn all_faults_of_a_range_of_shards_are_named_at_once() {
     let dir = tempdir().unwrap();
-    let whole = tar_of(&[("0.png", &picture(0)), ("0.txt", b"zero"), ("1.png", &[7; 3000])]);
+    let whole = tar_of(&[("0.png", &image_bytes(0)), ("0.txt", b"zero"), ("1.png", &[7; 3000])]);
     put(&dir, "s-0.tar", &whole);
     put(&dir, "s-3.tar", &whole[..whole.len() - 3000]);
     put(&dir, "s-4.tar", &whole[..whole.len() - 1024]);

@@ -5,16 +5,17 @@
 use std::fs;
 use std::path::Path;
 
+use albef_data::control::Control;
 use albef_data::dataset::{
-    CheckOptions, Contents, Dataset, PackOptions, Sample, SourceSpec, Watch, check, check_against,
-    gather, pack, read_source, verify_manifest, write_manifest,
+    CheckOptions, Contents, Dataset, PackOptions, Sample, SourceSpec, check, check_against, gather,
+    pack, read_source, verify_manifest, write_manifest,
 };
 use albef_data::image::{ImageReader, ResizeOrder, RgbImage, resize_bicubic};
 use albef_data::random::Stream;
 use albef_data::scenes::png;
 use tempfile::{TempDir, tempdir};
 
-use crate::dataset_promises::{picture, put, refusal, spec, tar_of};
+use crate::dataset_promises::{image_bytes, put, refusal, spec, tar_of};
 
 /// An image that looks like no other, of about `side * side` bytes.
 fn scene(seed: u64, side: usize) -> RgbImage {
@@ -26,7 +27,7 @@ fn scene(seed: u64, side: usize) -> RgbImage {
 /// A shard that is large enough for an index, with members that form no sample and faulty captions.
 fn shard() -> Vec<u8> {
     let padding = vec![b' '; 70_000];
-    let image = picture(1);
+    let image = image_bytes(1);
     let members: [(&str, &[u8]); 9] = [
         ("0.png", &image),
         ("0.json", br#"{"caption": ["a", "b"], "image_id": 7}"#),
@@ -90,7 +91,7 @@ fn a_shard_is_opened_by_its_index_while_that_is_of_it() {
     fs::rename(&index, dir.path().join("other/a.tar.index")).unwrap();
     let at_new = found(&moved);
     assert_eq!(text(&at_new).replace("/other/", "/"), text(&first));
-    let new = tar_of(&[("0.png", &picture(2)), ("0.txt", b"new"), ("x.bin", &[0; 70_000])]);
+    let new = tar_of(&[("0.png", &image_bytes(2)), ("0.txt", b"new"), ("x.bin", &[0; 70_000])]);
     fs::write(&moved, new).unwrap();
     assert_eq!(found(&moved).samples[0].captions, ["new"]);
 }
@@ -121,10 +122,10 @@ fn a_compressed_archive_is_unpacked_once_and_anew_when_it_changes() {
     assert!(first.notes[0].contains("was unpacked to"), "{:?}", first.notes);
     let plain = found(&dir.path().join("plain.tar"));
     assert_eq!(text(&first).replace("a.tar.gz.unpacked", "plain.tar"), text(&plain));
-    assert_eq!(first.samples[0].bytes().unwrap(), picture(1));
+    assert_eq!(first.samples[0].bytes().unwrap(), image_bytes(1));
     let again = found(&path);
     assert!(again.notes.is_empty() && text(&again) == text(&first));
-    put(&dir, "a.tar.gz", gzip(&tar_of(&[("0.png", &picture(2)), ("0.txt", b"new")])));
+    put(&dir, "a.tar.gz", gzip(&tar_of(&[("0.png", &image_bytes(2)), ("0.txt", b"new")])));
     assert_eq!(found(&path).samples[0].captions, ["new"]);
     let packed = gzip(&shard());
     put(&dir, "a.tar.gz", &packed[..packed.len() / 2]);
@@ -156,9 +157,9 @@ fn sources(dir: &TempDir, broken: usize) -> Vec<SourceSpec> {
     for i in 0..broken {
         put(dir, &format!("one/{}.png", i + 3), "<html>");
     }
-    put(dir, "folder/x.png", picture(3));
+    put(dir, "folder/x.png", image_bytes(3));
     put(dir, "folder/x.txt", "first\nsecond\n");
-    put(dir, "folder/silent.png", picture(4));
+    put(dir, "folder/silent.png", image_bytes(4));
     specs.push(spec(dir.path().join("folder")));
     put(dir, "s.tar", shard());
     specs.push(spec(dir.path().join("s.tar")));
@@ -201,19 +202,19 @@ fn packed_pairs_are_those_of_the_sources_in_their_order() {
     let dir = tempdir().unwrap();
     let data = Dataset::open(&sources(&dir, 0)).unwrap();
     let output = dir.path().join("packed");
-    let report = pack(&data, &options(&output), Watch::NONE).unwrap();
+    let report = pack(&data, &options(&output), &Control::new()).unwrap();
     assert_eq!((report.pairs, report.shards, report.without_captions), (43, 7, 2));
     assert_eq!((report.unusable, report.left_out), (0, data.left_out().len()));
     let packed = Dataset::open(&[spec(&output)]).unwrap();
     assert!(seen(&packed) == seen(&data));
     assert!(data.image_ids()[20] > 9, "ids that collide are told apart");
-    assert_eq!(verify_manifest(&output.join("manifest.jsonl"), 2, Watch::NONE).unwrap(), 7);
+    assert_eq!(verify_manifest(&output.join("manifest.jsonl"), 2, &Control::new()).unwrap(), 7);
     let by_size = PackOptions {
         pairs_per_shard: usize::MAX,
         shard_bytes: 30_000,
         ..options(&dir.path().join("by-size"))
     };
-    let report = pack(&data, &by_size, Watch::NONE).unwrap();
+    let report = pack(&data, &by_size, &Control::new()).unwrap();
     for shard in 0..report.shards {
         let size = fs::metadata(by_size.output.join(format!("{shard:05}.tar"))).unwrap().len();
         assert!(size <= 30_000 + 1024, "{size}");
@@ -227,7 +228,7 @@ fn broken_pairs_are_left_out_counted_and_named() {
     let dir = tempdir().unwrap();
     let data = Dataset::open(&sources(&dir, 4)).unwrap();
     let output = dir.path().join("packed");
-    let report = pack(&data, &options(&output), Watch::NONE).unwrap();
+    let report = pack(&data, &options(&output), &Control::new()).unwrap();
     assert_eq!((report.pairs, report.unusable), (35, 8));
     let named = fs::read_to_string(output.join("left_out.jsonl")).unwrap();
     assert_eq!(named.lines().count(), report.left_out);
@@ -245,39 +246,42 @@ fn a_packing_continues_wherever_it_was_stopped() {
     let dir = tempdir().unwrap();
     let data = Dataset::open(&sources(&dir, 4)).unwrap();
     let whole = dir.path().join("whole");
-    pack(&data, &options(&whole), Watch::NONE).unwrap();
+    pack(&data, &options(&whole), &Control::new()).unwrap();
     let expected = files(&whole);
     let output = dir.path().join("packed");
-    // Ended after each number of looks.
-    for looks in [0, 1, 0] {
-        let left = std::sync::atomic::AtomicUsize::new(looks);
-        let end = || {
-            let order = std::sync::atomic::Ordering::Relaxed;
-            left.fetch_update(order, order, |n| n.checked_sub(1)).is_err()
-        };
-        let said = refusal(pack(&data, &options(&output), Watch::new(&|_, _, _| (), &end)));
+    // Cancelled before the start, and at the first report.
+    for reports in [0, 1, 0] {
+        let flag = Control::new().cancellation();
+        let stop = flag.clone();
+        let control = Control::new()
+            .cancelled_by(flag)
+            .on_progress(move |_| stop.store(true, std::sync::atomic::Ordering::SeqCst));
+        if reports == 0 {
+            control.cancel();
+        }
+        let said = refusal(pack(&data, &options(&output), &control));
         assert_eq!(said, "interrupted");
         assert!(files(&output).iter().all(|(name, bytes)| {
             let known = expected.iter().find(|(n, _)| n == name);
             known.is_some_and(|(_, whole)| whole == bytes)
         }));
     }
-    pack(&data, &options(&output), Watch::NONE).unwrap();
+    pack(&data, &options(&output), &Control::new()).unwrap();
     assert_eq!(files(&output), expected);
     // A shard without its account, and one that is cut, are written anew.
     fs::remove_file(output.join("00002.json")).unwrap();
     fs::write(output.join("00003.tar"), "cut").unwrap();
-    let report = pack(&data, &options(&output), Watch::NONE).unwrap();
+    let report = pack(&data, &options(&output), &Control::new()).unwrap();
     assert_eq!((report.kept_shards, report.shards), (3, 5));
     assert_eq!(files(&output), expected);
     // The folder is of these data and settings.
     let other = PackOptions { pairs_per_shard: 8, ..options(&output) };
-    let said = refusal(pack(&data, &other, Watch::NONE));
+    let said = refusal(pack(&data, &other, &Control::new()));
     assert!(said.contains("other settings"), "{said}");
     let less = Dataset::open(&sources(&dir, 0)[..1]).unwrap();
-    let said = refusal(pack(&less, &options(&output), Watch::NONE));
+    let said = refusal(pack(&less, &options(&output), &Control::new()));
     assert!(said.contains("other data"), "{said}");
-    let said = refusal(pack(&data, &options(dir.path()), Watch::NONE));
+    let said = refusal(pack(&data, &options(dir.path()), &Control::new()));
     assert!(said.contains("of no packing"), "{said}");
 }
 
@@ -287,13 +291,13 @@ fn a_manifest_lists_each_file_once_and_finds_what_changed() {
     let specs = sources(&dir, 0);
     let samples = gather(&specs).unwrap().samples;
     let path = dir.path().join("manifest.jsonl");
-    let written = write_manifest(&path, &specs, &samples, 2, Watch::NONE).unwrap();
+    let written = write_manifest(&path, &specs, &samples, 2, &Control::new()).unwrap();
     // Two lists of ten images, two images of a folder, a shard.
     assert_eq!(written, (2 + 20 + 2 + 1, 0));
     assert!(fs::read_to_string(&path).unwrap().contains(r#"{"path":"one/0.png","bytes":"#));
-    assert_eq!(verify_manifest(&path, 2, Watch::NONE).unwrap(), 25);
-    put(&dir, "two/4.png", picture(9));
-    let said = refusal(verify_manifest(&path, 2, Watch::NONE));
+    assert_eq!(verify_manifest(&path, 2, &Control::new()).unwrap(), 25);
+    put(&dir, "two/4.png", image_bytes(9));
+    let said = refusal(verify_manifest(&path, 2, &Control::new()));
     assert!(said.contains("two/4.png") && said.contains("manifest.jsonl"), "{said}");
 }
 
@@ -323,7 +327,7 @@ fn images_that_are_one_or_look_alike_are_counted_and_leaks_are_problems() {
     assert!(report.is_clean());
     let test = gather(&[spec(dir.path().join("test"))]).unwrap().samples;
     let train = gather(&[train]).unwrap();
-    let report = check_against(&train, Some(&test), &options, Watch::NONE).unwrap();
+    let report = check_against(&train, Some(&test), &options, &Control::new()).unwrap();
     assert_eq!((report.leaks, report.near_leaks), (1, 1), "{report}");
     assert!(!report.is_clean());
     assert!(report.alike.contains(&"leak: 5.png has the same bytes as 0.png".into()), "{report}");

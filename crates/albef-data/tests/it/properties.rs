@@ -59,7 +59,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn decoding_gives_a_whole_picture_or_an_error() {
+fn decoding_gives_a_whole_image_or_an_error() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/broken");
     let options = DecodeOptions { max_pixels: 1 << 17, ..DecodeOptions::default() };
     let mut decoded = 0;
@@ -88,18 +88,18 @@ fn decoding_gives_a_whole_picture_or_an_error() {
                 with_checksums(&mut bytes);
             }
             let options = DecodeOptions { exif_orientation: round % 2 == 0, ..options };
-            let Ok(picture) = decode(&bytes, &options) else { continue };
+            let Ok(image) = decode(&bytes, &options) else { continue };
             decoded += 1;
-            let pixels = picture.width * picture.height;
+            let pixels = image.width * image.height;
             assert!(pixels > 0 && pixels <= 1 << 17, "{name}, round {round}");
-            assert_eq!(picture.pixels.len(), pixels * 3, "{name}, round {round}");
+            assert_eq!(image.pixels.len(), pixels * 3, "{name}, round {round}");
         }
     }
-    assert!(decoded > 500, "{decoded} edits left a picture; the others test little");
+    assert!(decoded > 500, "{decoded} edits left an image; the others test little");
 }
 
 #[test]
-fn every_truncation_of_a_picture_gives_a_whole_one_or_an_error() {
+fn every_truncation_of_an_image_gives_a_whole_one_or_an_error() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/broken");
     for name in ["progressive.jpg", "one_bit.png", "lossy.webp", "animated.gif", "bmp24.bmp"] {
         let bytes = fs::read(folder.join(name)).unwrap();
@@ -260,7 +260,7 @@ fn shard() -> Vec<u8> {
     let long = format!("{}/2.png", "long".repeat(40));
     let mut builder = tar::Builder::new(Vec::new());
     for (name, bytes) in [
-        ("0.png", &b"no picture"[..]),
+        ("0.png", &b"no image"[..]),
         ("0.json", br#"{"caption": ["a", "b"], "image_id": 3}"#),
         ("d/1.jpg", &[7; 700]),
         ("d/1.txt", b"one\ntwo\n"),
@@ -307,8 +307,8 @@ fn shards_give_samples_within_the_file_or_an_error() {
             Ok(samples) => {
                 read += 1;
                 for sample in samples {
-                    let picture = sample.bytes().unwrap();
-                    assert!(picture.len() <= bytes.len(), "round {round}");
+                    let image = sample.bytes().unwrap();
+                    assert!(image.len() <= bytes.len(), "round {round}");
                 }
             }
             Err(e) => assert!(e.to_string().contains("x.tar"), "{e}"),

@@ -61,14 +61,14 @@ fn named(left_out: &[Skipped]) -> Vec<(&str, ImageErrorKind)> {
     left_out.iter().map(|s| (s.name.rsplit("x.tar: ").next().unwrap(), s.error.kind)).collect()
 }
 
-fn picture(shade: u8) -> Vec<u8> {
+fn image_bytes(shade: u8) -> Vec<u8> {
     png(&RgbImage::filled(4, 4, [shade; 3])).unwrap()
 }
 
 #[test]
 fn samples_are_cut_as_webdataset_cuts_them() {
     let dir = tempfile::tempdir().unwrap();
-    let (a, b) = (picture(1), picture(2));
+    let (a, b) = (image_bytes(1), image_bytes(2));
     let all = contents(
         &dir,
         &[
@@ -97,10 +97,10 @@ fn metadata_and_captions_may_lie_in_two_members() {
     let all = contents(
         &dir,
         &[
-            ("0.png", &picture(1)),
+            ("0.png", &image_bytes(1)),
             ("0.txt", b"from the text"),
             ("0.json", br#"{"image_id": "x", "width": 4}"#),
-            ("1.png", &picture(2)),
+            ("1.png", &image_bytes(2)),
             ("1.json", br#"{"caption": "from the json"}"#),
             ("1.txt", b"from the text"),
         ],
@@ -116,7 +116,7 @@ fn metadata_and_captions_may_lie_in_two_members() {
 fn what_forms_no_sample_is_counted_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let words: &[u8] = br#"{"caption": "a dog"}"#;
-    let (first, second) = (picture(1), picture(2));
+    let (first, second) = (image_bytes(1), image_bytes(2));
     let members: [(&str, &[u8]); 10] = [
         ("0.png", &first),
         ("0.jpg", &second),

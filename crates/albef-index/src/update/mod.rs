@@ -16,13 +16,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+use albef_data::control::Control;
 use albef_data::dataset::Skipped;
 use albef_data::error::{ImageError, ImageErrorKind};
 use albef_data::names::{text_of, text_of_path};
 use half::f16;
 use serde::Serialize;
 
-use crate::control::Control;
 use crate::encoder::Encoder;
 use crate::error::{IndexError, Result};
 use crate::record::{Change, ContentHash, Image, ImageId, Record, Root, RootId, Status, join};
@@ -169,7 +169,7 @@ fn walk_root(
     control: &Control,
 ) -> Result<Option<Walk>> {
     let top = join(&root.path, b"");
-    let mut found = match walk(&top, control.cancellation()) {
+    let mut found = match walk(&top, control) {
         Ok(found) => found,
         Err(IndexError::Io { cause, .. }) => {
             let error = ImageError { kind: ImageErrorKind::Io, detail: cause.to_string() };
@@ -318,8 +318,9 @@ impl<'a> Run<'a> {
 
     fn take_all(&mut self, jobs: &[Job], receiver: Receiver<(usize, Outcome)>) -> Result<()> {
         let control = self.control;
-        let phase = control.phase("images", jobs.len() as u64);
-        let mut taken = 0_u64;
+        let report = |done: usize| control.advance("images", done, jobs.len());
+        report(0);
+        let mut taken = 0;
         for (place, outcome) in receiver {
             control.check()?;
             self.take(&jobs[place], outcome)?;
@@ -330,13 +331,13 @@ impl<'a> Run<'a> {
             let late = self.committed.elapsed() > PATIENCE;
             if self.changes.len() >= TRANSACTION || (late && !self.changes.is_empty()) {
                 self.commit()?;
-                phase.advance(taken - self.prepared.len() as u64);
+                report(taken - self.prepared.len());
             }
         }
         control.check()?;
         self.encode()?;
         self.commit()?;
-        phase.advance(taken);
+        report(taken);
         Ok(())
     }
 

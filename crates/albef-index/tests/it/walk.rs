@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
-use albef_index::{Walk, walk};
+use albef_index::{Control, Walk, walk};
 
 use crate::common::{image, put};
 
@@ -13,7 +12,7 @@ fn names(found: &Walk) -> Vec<String> {
 }
 
 fn walked(folder: &Path) -> Walk {
-    walk(folder, &AtomicBool::new(false)).unwrap()
+    walk(folder, &Control::new()).unwrap()
 }
 
 #[test]
@@ -92,8 +91,10 @@ fn a_folder_that_cannot_be_read_makes_what_is_below_it_unknown() {
     assert!(walk.is_unknown(b"closed/a.png") && walk.is_unknown(b"closed"));
     assert!(!walk.is_unknown(b"closed2/a.png") && !walk.is_unknown(b"a.png"));
     let dir = tempfile::tempdir().unwrap();
-    let error = albef_index::walk(&dir.path().join("none"), &AtomicBool::new(false)).unwrap_err();
+    let error = albef_index::walk(&dir.path().join("none"), &Control::new()).unwrap_err();
     assert!(error.to_string().contains("none"), "{error}");
-    let stopped = albef_index::walk(dir.path(), &AtomicBool::new(true)).unwrap_err();
+    let control = Control::new();
+    control.cancel();
+    let stopped = albef_index::walk(dir.path(), &control).unwrap_err();
     assert!(matches!(stopped, albef_index::IndexError::Cancelled));
 }

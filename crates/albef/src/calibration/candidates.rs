@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use albef_data::dataset::Skipped;
 
-use crate::control::Control;
+use crate::Control;
 use crate::error::{Error, Result};
 use crate::eval::retrieval::{score_pairs, similarities, top_k};
 use crate::images::ImageSet;

@@ -4,7 +4,7 @@ use albef_report::bootstrap_interval;
 use serde::Serialize;
 
 use super::SEED;
-use crate::control::Control;
+use crate::Control;
 use crate::defaults::{GroundDefaults, ModelDefaults};
 use crate::error::Result;
 use crate::eval::grounding::{Cases, measure};

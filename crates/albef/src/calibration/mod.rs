@@ -25,7 +25,7 @@ mod weight;
 use albef_data::dataset::Skipped;
 use serde::Serialize;
 
-use crate::control::Control;
+use crate::Control;
 use crate::defaults::ModelDefaults;
 use crate::error::{Error, Result};
 use crate::images::ImageSet;

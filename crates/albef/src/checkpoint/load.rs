@@ -250,6 +250,11 @@ impl LoadedModel {
                 "position tables interpolated from {from} x {from} to {to} x {to} patches"
             );
         }
+        if let Some(name) = self.report.untied.first() {
+            tracing::info!(
+                "`{name}` is not the word table, as in ALBEF: the vocabulary head has its own"
+            );
+        }
     }
 
     /// Momentum copies: those of the checkpoint, and copies of the trained weights where it has none.
@@ -379,7 +384,8 @@ fn queues_of(state: &StateDict, config: &ModelConfig, device: &Device) -> Result
 mod tests {
     use super::*;
     use crate::checkpoint::state_dict;
-    use crate::params::cpu;
+    use crate::model::{Branch, VqaModel};
+    use crate::params::{cpu, from_vec};
     use crate::pipeline::Pipeline;
 
     #[test]
@@ -404,6 +410,46 @@ mod tests {
         let image = albef_data::image::RgbImage::new(8, 8, vec![9; 192]).unwrap();
         let options = crate::inference::GroundOptions::default();
         assert!(model.ground(&image, "a dog", &options).is_ok());
+    }
+
+    #[test]
+    fn a_vocabulary_head_with_a_matrix_of_its_own_answers_by_it() {
+        let mut config = ModelConfig::nano();
+        config.text.vocab_size = 7;
+        let task = TaskRef::named("vqa").unwrap();
+        let params = fresh_params(&task.schema(&config), DEFAULT_TEMP, 1, &cpu()).unwrap();
+        let vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\ndog\n";
+        let table = "text_decoder.bert.embeddings.word_embeddings.weight";
+        let own = "text_decoder.cls.predictions.decoder.weight";
+        let open = |factor: f32| {
+            let mut state = state_dict(&params);
+            let words = state.get(table).unwrap();
+            let values = words.to_f32().unwrap().iter().map(|v| factor * v).collect::<Vec<_>>();
+            let matrix = HostTensor::from_f32(&words.shape, &values);
+            state.insert(own.into(), matrix);
+            Checkpoint::new(state, config.clone(), vocabulary.into(), std::path::Path::new("x.pth"))
+                .load(&[task], &cpu(), Parts::All)
+                .unwrap()
+        };
+        let logits = |loaded: &LoadedModel| {
+            let weights = loaded.online.frozen(Ops::for_device(&cpu()));
+            let model = VqaModel::new(&loaded.config, &weights, Branch::Online).unwrap();
+            let width = loaded.config.text.hidden;
+            let states = from_vec((0..width).map(|i| i as f32).collect(), [1, width], &cpu());
+            to_vec(model.head.forward(states))
+        };
+        let (tied, untied) = (open(1.0), open(-2.0));
+        assert!(tied.online.get(own).is_none() && tied.report.untied.is_empty());
+        assert_eq!(untied.report.untied, [own]);
+        // The bias of fresh weights is zero.
+        for (tied, untied) in logits(&tied).iter().zip(logits(&untied)) {
+            assert!(tied.abs() > 1e-4 && (untied + 2.0 * tied).abs() < 1e-4, "{tied} {untied}");
+        }
+        // Distillation and training find it too.
+        let (momentum, copied) = untied.momentum_or_copy().unwrap();
+        let averaged = momentum.get("text_decoder_m.cls.predictions.decoder.weight").unwrap();
+        assert_eq!(averaged.shape, [7, config.text.hidden]);
+        assert_eq!(copied.len(), untied.online.entries().len());
     }
 
     #[test]

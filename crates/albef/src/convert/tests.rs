@@ -32,6 +32,27 @@ const FORMATS: [ModelFormat; 3] =
     [ModelFormat::Safetensors, ModelFormat::Official, ModelFormat::Lavis];
 
 #[test]
+fn a_head_that_is_not_tied_is_kept_and_refused_by_formats_whose_classes_tie_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut model = of_task(TaskRef::named("vqa").unwrap(), nano());
+    let own = "text_decoder.cls.predictions.decoder.weight";
+    let table = model.tensors.get("text_decoder.bert.embeddings.word_embeddings.weight").unwrap();
+    let matrix = HostTensor::from_f32(&table.shape, &vec![0.5; table.shape.iter().product()]);
+    model.tensors.insert(own.into(), matrix.clone());
+    let folder = dir.path().join("kept");
+    converted(&model, &folder, ConvertOptions::new(ModelFormat::Safetensors));
+    let again = Checkpoint::open(&folder).unwrap();
+    assert_eq!(again.tensors.get(own), Some(&matrix));
+    assert_eq!(again.check().unwrap().untied, [own]);
+    for format in [ModelFormat::Official, ModelFormat::Lavis] {
+        let output = dir.path().join("model.pth");
+        let refused = convert(&model, &output, &ConvertOptions::new(format), &Control::new());
+        let said = refused.unwrap_err().to_string();
+        assert!(said.contains(own) && !output.exists(), "{said}");
+    }
+}
+
+#[test]
 fn a_model_of_each_task_comes_back_from_each_format_and_number_format() {
     let dir = tempfile::tempdir().unwrap();
     for task in TASKS {

@@ -391,8 +391,8 @@ pub fn other_images(image_ids: &[i64], shift: usize) -> Result<Vec<usize>> {
                 .find(|j| image_ids[*j] != image_ids[b])
                 .ok_or_else(|| {
                     Error::Config(format!(
-                        "all {size} pictures of a batch have one image id, so no text can be shown \
-                         another picture; hint: a larger batch"
+                        "all {size} images of a batch have one image id, so no text can be shown \
+                         another image; hint: a larger batch"
                     ))
                 })
         })

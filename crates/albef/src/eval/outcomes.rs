@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use albef_data::dataset::{Location, Sample};
 use albef_data::names;
-use albef_report::{Kind, OutcomeSet, Outcomes};
+use albef_report::{Kind, Named, OutcomeSet, Outcomes};
 use albef_weights::write_atomic;
 
 use super::metrics::MISSED;
@@ -25,6 +25,24 @@ pub fn save(path: &Path, outcomes: &Outcomes) -> Result<()> {
     let wrong = |e: serde_json::Error| Error::Format { path: path.into(), detail: e.to_string() };
     let text = serde_json::to_string(outcomes).map_err(wrong)?;
     Ok(write_atomic(path, |f| std::io::Write::write_all(f, text.as_bytes()))?)
+}
+
+/// Outcomes of a file, or of the folder of a run, with the name of the file.
+///
+/// # Errors
+/// If there are none, or the file is damaged.
+pub fn read(path: &Path) -> Result<Named> {
+    let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
+    if path.is_dir() && !file.is_file() {
+        return Err(Error::Argument(format!(
+            "{} holds no `{FILE}`; hint: a run writes it when it has a `val_file`, and \
+             `albef evaluate … --save-outcomes FILE` writes one for any list",
+            path.display()
+        )));
+    }
+    let name = file.display().to_string();
+    let outcomes = Outcomes::read(&file).map_err(|e| Error::Argument(e.to_string()))?;
+    Ok(Named { name, outcomes })
 }
 
 /// Identifies images and text of a sample, independent of the image folder.

@@ -39,12 +39,12 @@ pub struct RefCoco {
 
 #[derive(Deserialize)]
 struct Instances {
-    images: Vec<Picture>,
+    images: Vec<ImageEntry>,
     annotations: Vec<Annotation>,
 }
 
 #[derive(Deserialize)]
-struct Picture {
+struct ImageEntry {
     id: Value,
     height: Value,
     width: Value,
@@ -74,8 +74,8 @@ fn whole(value: &Value) -> Option<i64> {
 const LONGEST_SIDE: i64 = 65_535;
 
 /// Number, height and width of an image. An attention map takes memory by them, so they must be possible.
-fn size(at: usize, picture: &Picture) -> Result<(i64, (usize, usize)), String> {
-    let id = whole(&picture.id).ok_or_else(|| format!("`images`, entry {at}: no number `id`"))?;
+fn size(at: usize, image: &ImageEntry) -> Result<(i64, (usize, usize)), String> {
+    let id = whole(&image.id).ok_or_else(|| format!("`images`, entry {at}: no number `id`"))?;
     let side = |name: &str, value: &Value| {
         let possible = whole(value).filter(|v| (1..=LONGEST_SIDE).contains(v));
         possible.and_then(|v| usize::try_from(v).ok()).ok_or_else(|| {
@@ -85,7 +85,7 @@ fn size(at: usize, picture: &Picture) -> Result<(i64, (usize, usize)), String> {
             )
         })
     };
-    let (height, width) = (side("height", &picture.height)?, side("width", &picture.width)?);
+    let (height, width) = (side("height", &image.height)?, side("width", &image.width)?);
     let most = DecodeOptions::default().max_pixels;
     if height as u64 * width as u64 > most {
         return Err(format!(
@@ -138,14 +138,14 @@ impl RefCoco {
             .map_err(wrong)?;
         let referents = referents(&folder.join(REFS), &boxes, &sizes)?;
         let lists: HashMap<String, Vec<Vec<f64>>> =
-            json(det_file, "lists of boxes by number of the picture are needed")?;
+            json(det_file, "lists of boxes by number of the image are needed")?;
         let mut proposals = HashMap::with_capacity(lists.len());
         for (image, list) in lists {
             let boxes: Option<Vec<PixelBox>> =
                 list.iter().map(|b| b.get(..4).and_then(|four| four.try_into().ok())).collect();
             let boxes = boxes.ok_or_else(|| Error::Format {
                 path: det_file.to_owned(),
-                detail: format!("picture {image}: a box is no [left, top, width, height, ..]"),
+                detail: format!("image {image}: a box is no [left, top, width, height, ..]"),
             })?;
             proposals.insert(image, boxes);
         }
@@ -166,7 +166,7 @@ impl RefCoco {
 
     /// Images that have proposals.
     #[must_use]
-    pub fn pictures(&self) -> usize {
+    pub fn images_with_proposals(&self) -> usize {
         self.proposals.len()
     }
 
@@ -205,7 +205,7 @@ fn referents(
             fail(format!("entry {i} names {what} {id}, which {INSTANCES} does not have"))
         };
         let meant = *boxes.get(&ann_id).ok_or_else(|| absent("annotation", ann_id))?;
-        let size = *sizes.get(&image_id).ok_or_else(|| absent("picture", image_id))?;
+        let size = *sizes.get(&image_id).ok_or_else(|| absent("image", image_id))?;
         out.insert(ref_id, Referent { split, image_id, meant, size });
     }
     Ok(out)
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expression_finds_its_box_its_picture_and_its_proposals() {
+    fn an_expression_finds_its_box_its_image_and_its_proposals() {
         let (dir, read) = files(PICKLE, BOXES, r#"{"9": [[0, 0, 5, 6, 0.9], [1, 1, 2, 2]]}"#);
         let data = read.unwrap();
         let r = data.referent(42).unwrap();
@@ -283,7 +283,7 @@ mod tests {
         let error = read.unwrap_err().to_string();
         assert!(error.contains("refs(unc).p") && error.contains("annotation 7"), "{error}");
         let (_dir, read) = files(PICKLE, BOXES, r#"{"9": [[0, 0, 5]]}"#);
-        assert!(read.unwrap_err().to_string().contains("picture 9"));
+        assert!(read.unwrap_err().to_string().contains("image 9"));
         let (_dir, read) = files(b"N.", BOXES, "{}");
         assert!(read.unwrap_err().to_string().contains("a list"));
     }

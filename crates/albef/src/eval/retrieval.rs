@@ -15,7 +15,7 @@ use burn::tensor::Tensor;
 use super::metrics::{RecallReport, best_rank};
 use serde::{Deserialize, Serialize};
 
-use crate::control::Control;
+use crate::Control;
 use crate::error::Result;
 use crate::model::{
     Albef, DropoutRng, ImageContext, ImageStates, OutputRows, Sequence, TokenBatch,

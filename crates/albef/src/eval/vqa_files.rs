@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use albef_data::input::{id_text, read_json};
+use albef_report::bootstrap_interval;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::vqa_score::{ScoreRule, Totals, accuracy, totals};
 use crate::error::{Error, Result};
@@ -80,6 +81,57 @@ pub struct Scored {
     pub unanswered: usize,
     /// Questions without a type.
     pub untyped: usize,
+}
+
+impl Scored {
+    /// The accuracy over all questions with its 95 % bootstrap interval, in per cent.
+    #[must_use]
+    pub fn interval(&self, resamples: usize) -> (f64, f64) {
+        let scores: Vec<f64> = self.questions.iter().map(|(_, score)| *score).collect();
+        bootstrap_interval(&scores, resamples, 42)
+    }
+
+    /// The figures, with the interval of [`Scored::interval`].
+    #[must_use]
+    pub fn to_json(&self, interval: (f64, f64)) -> Value {
+        json!({
+            "accuracy": self.totals.overall,
+            "interval": interval,
+            "questions": self.questions.len(),
+            "unanswered": self.unanswered,
+            "per_answer_type": self.totals.per_answer_type,
+            "per_question_type": self.totals.per_question_type,
+        })
+    }
+
+    /// The figures for people, line by line.
+    #[must_use]
+    pub fn lines(&self, (low, high): (f64, f64)) -> Vec<String> {
+        let (totals, n) = (&self.totals, self.questions.len());
+        let all = format!("accuracy {:.2} [{low:.2}, {high:.2}] on {n} questions", totals.overall);
+        let by_type = totals.per_answer_type.iter().chain(&totals.per_question_type);
+        let by_type = by_type.map(|(name, accuracy)| format!("  {name}: {accuracy:.2}"));
+        std::iter::once(all).chain(by_type).collect()
+    }
+
+    /// What was not scored, or not as it was given.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let Self { repeated, unanswered, untyped, .. } = self;
+        let all = unanswered + self.questions.len();
+        let of = |n: usize, line: String| (n > 0).then_some(line);
+        [
+            of(*repeated, format!("{repeated} answers repeat a question; the last one counts")),
+            of(
+                *unanswered,
+                format!("{unanswered} of {all} questions are not answered and not scored"),
+            ),
+            of(*untyped, format!("{untyped} questions have no `question_type` or `answer_type`")),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
 }
 
 fn read<T: DeserializeOwned>(path: &Path, wanted: &str) -> Result<T> {

@@ -1,6 +1,9 @@
 //! Fixtures of key names: what becomes of every key of a checkpoint that a task loads, and the
 //! parameter groups of the optimizer, compared with the official code.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use albef_weights::{AVERAGED, Schema, from_torchmultimodal, with_modern_norms};
@@ -150,6 +153,57 @@ fn problem(fate: &Fate, map: &Value) -> Option<String> {
     differs("unexpected", &fate.unexpected).or_else(|| differs("missing", &fate.missing))
 }
 
+/// A name with a layer's number, as what stands before and after the number.
+fn split_layer(name: &str) -> Option<(&str, usize, &str)> {
+    let (at, stem) = ["blocks.", "encoder.layer."]
+        .iter()
+        .find_map(|stem| name.find(stem).map(|at| (at, stem)))?;
+    let (number, after) = name[at + stem.len()..].split_once('.')?;
+    Some((&name[..at + stem.len()], number.parse().ok()?, after))
+}
+
+/// The keys of a source, which are listed with as many layers as the target has, with as many as the map
+/// says that it has.
+fn with_own_layers(
+    source: Vec<String>,
+    map: &Value,
+    rule: impl Fn(&str) -> Vec<String>,
+    by_source: bool,
+) -> Vec<String> {
+    let [unexpected, missing] = ["unexpected", "missing"].map(|key| strings(&map[key]));
+    let mut stems: BTreeMap<String, usize> = BTreeMap::new();
+    for (stem, layer, _) in source.iter().filter_map(|name| split_layer(name)) {
+        let layers = stems.entry(stem.to_owned()).or_default();
+        *layers = (*layers).max(layer + 1);
+    }
+    let mut out = source.clone();
+    for (stem, layers) in stems {
+        let after = |name: &String| {
+            let (own, layer, after) = split_layer(name)?;
+            (own == stem && layer + 1 == layers).then(|| after.to_owned())
+        };
+        let of_layer: Vec<String> = source.iter().filter_map(after).collect();
+        let named = |layer: usize| {
+            let stem = &stem;
+            of_layer.iter().map(move |after| format!("{stem}{layer}.{after}"))
+        };
+        let is_there = |name: String| match by_source {
+            true => unexpected.contains(&name) || map["renamed"].get(&name).is_some(),
+            false => rule(&name).iter().any(|n| unexpected.contains(n)),
+        };
+        for layer in (layers..).take_while(|layer| named(*layer).any(is_there)) {
+            out.extend(named(layer));
+        }
+        let is_missing = |name: &String| rule(name).iter().all(|n| missing.contains(n));
+        for layer in (0..layers).rev().take_while(|l| named(*l).all(|name| is_missing(&name))) {
+            out.retain(|name| {
+                split_layer(name).is_none_or(|(own, l, _)| own != stem || l != layer)
+            });
+        }
+    }
+    out
+}
+
 fn at_resolution(config: &ModelConfig, res: Option<u64>) -> ModelConfig {
     let mut config = config.clone();
     if let Some(res) = res {
@@ -186,9 +240,10 @@ fn one(map: &Value, sizes: &ModelConfig, queue: usize) -> Option<String> {
     };
     if checkpoint == "deit" {
         let target = below(TaskRef::pretrain(), "visual_encoder");
-        let mut source: Vec<String> = target.iter().cloned().collect();
+        let rule = |n: &str| vec![n.to_owned()];
+        let mut source = with_own_layers(target.iter().cloned().collect(), map, rule, false);
         source.extend(["head.weight".to_owned(), "head.bias".to_owned()]);
-        return problem(&fate(&source, &target, |n| vec![n.to_owned()], false), map);
+        return problem(&fate(&source, &target, rule, false), map);
     }
     if rule == "hub" {
         let pretrain = target.ends_with("pretrain");
@@ -201,6 +256,7 @@ fn one(map: &Value, sizes: &ModelConfig, queue: usize) -> Option<String> {
             let name = with_modern_norms(n);
             vec![if pretrain { name } else { name.replacen("bert.", "", 1) }]
         };
+        let source = with_own_layers(source, map, rename, true);
         return problem(&fate(&source, &target, rename, true), map);
     }
     let (Some(from), Some(task)) = (named(checkpoint), named(target)) else {
@@ -213,6 +269,7 @@ fn one(map: &Value, sizes: &ModelConfig, queue: usize) -> Option<String> {
         true => task.remap(n, sizes.text.fusion_layer),
         false => vec![n.into()],
     };
+    let source = with_own_layers(source, map, rename, false);
     problem(&fate(&source, &target, rename, false), map).or_else(|| {
         // Tables are resized where a pre-trained model goes to another resolution.
         for entry in map["resized"].as_array().into_iter().flatten() {
@@ -323,204 +380,4 @@ pub(super) fn param_groups(set: &GoldenSet, fixture: &Value) -> Result<Outcome> 
         }
     }
     Ok(Outcome::exact(compared, None))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use albef_weights::{
-        DType, HostTensor, LoadPlan, Placement, StateDict, momentum_name, plan, queue_tensors, read,
-    };
-
-    use super::*;
-    use crate::params::cpu;
-    use crate::task::TASKS;
-
-    fn root() -> std::path::PathBuf {
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden")
-    }
-
-    fn golden_config() -> ModelConfig {
-        GoldenSet::open(&root(), &cpu()).unwrap().model_config(None).unwrap()
-    }
-
-    fn task(name: &str) -> TaskRef {
-        TaskRef::named(name).unwrap()
-    }
-
-    /// A checkpoint of `from` under the names of `to`.
-    fn converted(from: &str, to: &str) -> (StateDict, TaskRef) {
-        let (from, to) = (task(from), task(to));
-        (to.converted(checkpoint(from), from, golden_config().text.fusion_layer), to)
-    }
-
-    /// A tensor that has a shape, and bytes only to tell it from others.
-    fn shaped(shape: &[usize], bytes: &[u8]) -> HostTensor {
-        HostTensor { dtype: DType::F32, shape: shape.to_vec(), bytes: bytes.to_vec().into() }
-    }
-
-    fn checkpoint(task: TaskRef) -> StateDict {
-        let keys = state_keys(task, &golden_config(), 24);
-        keys.into_iter().map(|(n, shape)| (n, shaped(&shape, b""))).collect()
-    }
-
-    fn taken(state: &StateDict, task: TaskRef) -> albef_weights::Result<LoadPlan> {
-        plan("`x`", state, &task.schema(&golden_config()))
-    }
-
-    fn failure(state: &StateDict, task: TaskRef) -> String {
-        taken(state, task).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn every_key_of_every_official_start_is_accounted_for() {
-        let own = TASKS.map(|task| (checkpoint(task), task));
-        let pretrained = TASKS.map(|task| converted("pretrain", task.name()));
-        let others = ["nlvr", "nlvr-ta"].map(|name| converted("retrieval", name));
-        let rest = [(checkpoint(task("nlvr-ta")), task("nlvr")), converted("retrieval", "ve")];
-        for (state, task) in own.into_iter().chain(pretrained).chain(others).chain(rest) {
-            let found = taken(&state, task).unwrap();
-            let loaded = found.weights.iter().chain(&found.momentum);
-            let names = |w: &Placement| [w.key.clone(), Some(w.name.clone())];
-            let used: HashSet<String> = loaded.flat_map(names).flatten().collect();
-            let left_aside: usize = found.report.ignored.values().sum();
-            let used = used.iter().filter(|n| state.get(n).is_some()).count();
-            let queues = state.names().filter(|n| n.contains("queue")).count();
-            let queues = if task.schema(&golden_config()).queues { queues } else { 0 };
-            assert_eq!(used + queues + left_aside, state.len(), "{task:?}: {:?}", found.report);
-            assert!(found.report.unequal_twins.is_empty());
-        }
-    }
-
-    #[test]
-    fn the_report_of_a_pre_trained_start_names_families_and_the_fresh_head() {
-        let (state, ve) = converted("pretrain", "ve");
-        let report = taken(&state, ve).unwrap().report;
-        let families = [
-            ("heads of other tasks", 7),
-            ("momentum copies", 12),
-            ("position numbers", 1),
-            ("queues", 3),
-            ("the vocabulary head", 7),
-        ];
-        assert_eq!(report.ignored, BTreeMap::from(families));
-        assert_eq!(report.fresh.len(), 4);
-        let lines = report.lines();
-        assert!(lines[0].starts_with("ignored keys: 7 of heads of other tasks, 12 of momentum"));
-        assert!(
-            lines[1].starts_with("newly initialized weights: 4 (`cls_head.0.weight`"),
-            "{lines:?}"
-        );
-        assert_eq!(taken(&checkpoint(task("ve")), task("ve")).unwrap().report.fresh.len(), 0);
-    }
-
-    #[test]
-    fn a_transposed_weight_is_named_with_both_shapes() {
-        let key = "text_encoder.encoder.layer.0.intermediate.dense.weight";
-        for key in [key.to_owned(), momentum_name(key).unwrap()] {
-            let mut state = checkpoint(task("ve"));
-            state.insert(key.clone(), shaped(&[48, 96], b""));
-            let error = failure(&state, task("ve"));
-            assert!(error.contains(&format!("`{key}` is [48, 96] instead of [96, 48]")), "{error}");
-            assert!(error.contains("hint: the sizes in `config.json`"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_shared_weight_of_another_shape_is_found_under_both_names() {
-        for layer in [2, 3] {
-            let key = format!("text_encoder.encoder.layer.{layer}.crossattention.self.key.weight");
-            let mut state = checkpoint(task("nlvr"));
-            state.insert(key.clone(), shaped(&[48 * 48], b""));
-            assert!(failure(&state, task("nlvr")).contains(&format!("`{key}` is [2304]")));
-        }
-    }
-
-    #[test]
-    fn a_model_with_more_layers_than_the_configuration_is_refused() {
-        for part in
-            ["text_encoder.encoder.layer.4", "visual_encoder.blocks.4", "visual_encoder_m.blocks.4"]
-        {
-            let key = format!("{part}.attn.proj.bias");
-            let mut state = checkpoint(task("ve"));
-            state.insert(key.clone(), shaped(&[48], b""));
-            let error = failure(&state, task("ve"));
-            assert!(error.contains(&format!("unexpected `{key}`")), "{error}");
-            assert!(error.contains("more layers than `config.json` has"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_key_of_no_known_family_is_refused_and_so_is_half_a_part() {
-        let mut state = checkpoint(task("vqa"));
-        state.insert("adapter.weight".into(), shaped(&[1], b""));
-        assert!(failure(&state, task("vqa")).contains("unexpected `adapter.weight`"));
-        let mut third_layer = checkpoint(task("ve"));
-        third_layer.insert("cls_head.4.weight".into(), shaped(&[3, 3], b""));
-        assert!(failure(&third_layer, task("ve")).contains("unexpected `cls_head.4.weight`"));
-        for gone in ["cls_head.0.weight", "visual_encoder_m.norm.weight"] {
-            let state = checkpoint(task("ve")).into_iter().filter(|(n, _)| n != gone).collect();
-            assert!(failure(&state, task("ve")).contains(&format!("missing `{gone}`")));
-        }
-    }
-
-    #[test]
-    fn the_upper_layer_of_a_pair_counts_and_a_difference_is_reported() {
-        let lower = "text_encoder.encoder.layer.2.crossattention.self.value.bias";
-        let upper = "text_encoder.encoder.layer.3.crossattention.self.value.bias";
-        let key = |found: &LoadPlan| {
-            found.weights.iter().find(|w| w.name == lower).and_then(|w| w.key.clone())
-        };
-        let mut state = checkpoint(task("nlvr"));
-        state.insert(upper.into(), shaped(&[48], b"other"));
-        let found = taken(&state, task("nlvr")).unwrap();
-        assert_eq!(key(&found).as_deref(), Some(upper));
-        assert_eq!(found.report.unequal_twins, [lower]);
-        assert!(found.report.lines().last().unwrap().contains("those of the upper layer are used"));
-        let alone = state.into_iter().filter(|(n, _)| n != upper).collect();
-        assert_eq!(key(&taken(&alone, task("nlvr")).unwrap()).as_deref(), Some(lower));
-    }
-
-    #[test]
-    fn layers_of_a_retrieval_checkpoint_become_pairs_in_both_copies() {
-        let mut state = checkpoint(task("retrieval"));
-        for root in ["text_encoder", "text_encoder_m"] {
-            let key = format!("{root}.encoder.layer.3.output.dense.bias");
-            state.insert(key, shaped(&[48], b"last"));
-        }
-        let fusion_layer = golden_config().text.fusion_layer;
-        let state = task("nlvr").converted(state, task("retrieval"), fusion_layer);
-        for root in ["text_encoder", "text_encoder_m"] {
-            let last = (0..6).filter(|i| {
-                let key = format!("{root}.encoder.layer.{i}.output.dense.bias");
-                state.get(&key).is_some_and(|t| *t.bytes == *b"last")
-            });
-            assert_eq!(last.collect::<Vec<_>>(), [4, 5], "{root}");
-        }
-    }
-
-    #[test]
-    fn the_golden_model_becomes_the_model_of_every_task_with_every_key_accounted_for() {
-        let config = golden_config();
-        let heads = read(&root().join("model/heads.safetensors")).unwrap().tensors;
-        let model = read(&root().join("model/model.safetensors")).unwrap().tensors;
-        assert!(queue_tensors(&model, config.embed_dim).unwrap().is_some());
-        for name in ["pretrain", "retrieval", "vqa", "nlvr", "ta", "ve"] {
-            let task = task(name);
-            let mut whole =
-                task.converted(model.clone(), TaskRef::pretrain(), config.text.fusion_layer);
-            let bare = taken(&whole, task).unwrap();
-            let fresh = matches!(name, "nlvr" | "ta" | "ve");
-            assert_eq!(!bare.report.fresh.is_empty(), fresh, "{name}");
-            for (key, tensor) in heads.iter() {
-                if let Some(key) = key.strip_prefix(&format!("{name}.")) {
-                    whole.insert(key.to_owned(), tensor.clone());
-                }
-            }
-            let found = taken(&whole, task).unwrap();
-            let twins = found.report.unequal_twins.is_empty();
-            assert!(found.report.fresh.is_empty() && twins, "{name}");
-        }
-    }
 }

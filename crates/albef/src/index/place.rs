@@ -195,7 +195,7 @@ pub fn dry_run(place: &Place, encoder: &IndexEncoder<'_>, control: &Control) -> 
     }
     for folder in &place.folders {
         if !roots.iter().any(|root| folder.starts_with(root)) {
-            let found = albef_index::walk(folder, control.cancellation())?;
+            let found = albef_index::walk(folder, control)?;
             report.found += found.images.len() as u64;
             report.added += found.images.len() as u64;
             report.unread += found.unread.len() as u64;

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::IndexEncoder;
-use crate::control::Control;
+use crate::Control;
 use crate::error::{Error, Result};
 use crate::inference::{SearchOptions, Verdict, match_probability};
 use crate::params::from_vec;
@@ -355,7 +355,7 @@ fn candidates(
 #[cfg(test)]
 mod tests {
     use albef_data::scenes::png;
-    use albef_index::{Control as IndexControl, PathPattern, UpdateOptions};
+    use albef_index::{PathPattern, UpdateOptions};
 
     use super::*;
     use crate::eval::retrieval::Score;
@@ -379,7 +379,7 @@ mod tests {
         let encoder = IndexEncoder::new(&model);
         let place = Place::find(&[photos.path()], Some(at.path()), None).unwrap();
         let options = UpdateOptions::default();
-        let opened = open_current(&place, &encoder, &options, &IndexControl::new()).unwrap();
+        let opened = open_current(&place, &encoder, &options, &Control::new()).unwrap();
         let done = opened.update.unwrap();
         assert_eq!((done.added, done.broken), (8, 1));
         check(&encoder, &opened.store, photos.path());

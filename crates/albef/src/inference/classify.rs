@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use serde::Serialize;
 
 use super::matching::{ForImages, match_probability};
-use crate::control::Control;
+use crate::Control;
 use crate::error::{Error, Result};
 use crate::eval::retrieval::similarities;
 use crate::images::ImageSet;

@@ -9,7 +9,7 @@ use albef_report::ResultImage;
 use albef_weights::write_atomic;
 
 use super::ground::{Grounding, WordMap};
-use crate::control::Control;
+use crate::Control;
 use crate::error::{Error, Result};
 use crate::pipeline::Pipeline;
 

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::feature_file::FeatureName;
-use crate::control::Control;
+use crate::Control;
 use crate::error::{Error, Result};
 use crate::images::ImageSet;
 use crate::model::{DropoutRng, ImageContext, OutputRows, TokenBatch};

@@ -2,7 +2,7 @@
 
 use albef_data::dataset::Skipped;
 
-use crate::control::Control;
+use crate::Control;
 use crate::error::{Error, Result};
 use crate::images::ImageSet;
 use crate::pipeline::{BATCH, Pipeline};

@@ -5,7 +5,7 @@ use albef_data::image::RgbImage;
 use burn::tensor::Tensor;
 use serde::Serialize;
 
-use crate::control::Control;
+use crate::Control;
 use crate::error::Result;
 use crate::eval::retrieval::{score_pairs, similarities};
 use crate::images::ImageSet;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::features::ImageFeatures;
 use super::matching::match_probability;
-use crate::control::Control;
+use crate::Control;
 use crate::error::{Error, Result};
 use crate::eval::retrieval::{Score, similarities, top_k};
 use crate::images::ImageSet;

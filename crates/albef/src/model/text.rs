@@ -465,13 +465,17 @@ impl TextEncoder {
     }
 }
 
-/// The vocabulary head (`cls.predictions`), its last matrix tied to the word embedding.
+/// The vocabulary head (`cls.predictions`), its last matrix tied to the word embedding, as in ALBEF, or one of its
+/// own (`decoder.weight`), as in TorchMultimodal.
 #[derive(Clone, Debug)]
 pub struct MlmHead {
     dense: Linear,
     norm: LayerNorm,
     decoder: Linear,
 }
+
+/// The matrix of a head that is not tied.
+const OWN_MATRIX: &str = "decoder.weight";
 
 impl MlmHead {
     /// Reads the head below `scope` (`text_encoder.cls.predictions`).
@@ -481,10 +485,14 @@ impl MlmHead {
     pub fn new(config: &TextConfig, word: Tensor<2>, scope: &Scope<'_>) -> Result<Self> {
         let d = config.hidden;
         let bias = scope.tensor("bias", [config.vocab_size])?;
+        let matrix = match scope.has(OWN_MATRIX) {
+            true => scope.tensor(OWN_MATRIX, [config.vocab_size, d])?,
+            false => word,
+        };
         Ok(Self {
             dense: Linear::new(&scope.at("transform.dense"), d, d)?,
             norm: LayerNorm::new(&scope.at("transform.LayerNorm"), d, config.layer_norm_eps)?,
-            decoder: Linear::from_parts(word, bias, scope.ops()),
+            decoder: Linear::from_parts(matrix, bias, scope.ops()),
         })
     }
 

@@ -72,6 +72,12 @@ impl Scope<'_> {
         self.weights.ops
     }
 
+    /// Whether there is a weight `name`.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.weights.leaf(&format!("{}.{name}", self.prefix)).is_some()
+    }
+
     /// The weight `name` in the given shape.
     ///
     /// # Errors

@@ -2,10 +2,15 @@
 
 use std::path::Path;
 
-use albef_data::dataset::{Contents, EntryContext, ImageRoots, first_entry};
-use albef_data::error::DataError;
+use albef_data::dataset::{
+    CheckOptions, CheckReport, Contents, EntryContext, ImageRoots, Samples, Skipped, SourceSpec,
+    TaskFault, check_against, first_entry, gather, read_source,
+};
+use albef_data::error::{DataError, ImageErrorKind};
+use albef_data::names::path_of;
 
-use super::{TASKS, TaskRef};
+use super::{ListFault, TASKS, TaskRef};
+use crate::Control;
 use crate::error::{Error, Result};
 
 /// Reads a list of a task.
@@ -18,6 +23,46 @@ pub fn read_annotations(task: TaskRef, path: &Path, roots: &ImageRoots) -> Resul
         Error::Data(error) => of_another_task(task, path, roots, error),
         other => other,
     })
+}
+
+/// Checks a list of a task, or of images with captions, before a run finds out what is wrong with it. `other`:
+/// images that must not be in it. Gives the samples, too.
+///
+/// # Errors
+/// If the list cannot be read, or `control` is cancelled.
+pub fn check_list(
+    task: Option<TaskRef>,
+    spec: &SourceSpec,
+    other: Option<&Samples>,
+    options: &CheckOptions,
+    control: &Control,
+) -> Result<(CheckReport, Samples)> {
+    let Some(task) = task else {
+        let found = gather(std::slice::from_ref(spec))?;
+        return Ok((check_against(&found, other, options, control)?, found.samples));
+    };
+    let list = &*path_of(&spec.path);
+    let root = || spec.image_root.clone().unwrap_or_default();
+    let roots = ImageRoots { image_root: root(), vqa_root: root(), vg_root: root() };
+    let mut found = read_annotations(task, list, &roots)?;
+    if list.is_dir() {
+        // A folder of images for each label has no list that names them all.
+        let folder = read_source(&SourceSpec::new(&spec.path, None))?;
+        let unread = |s: &Skipped| matches!(s.error.kind, ImageErrorKind::Unsupported(_));
+        found.left_out.retain(|s| !unread(s));
+        found.left_out.extend(folder.left_out.into_iter().filter(unread));
+    }
+    let mut report = check_against(&found, other, options, control)?;
+    // An image with several questions, or a question asked of several, is no repetition.
+    report.repeated_captions = 0;
+    for fault in task.list_faults(list, &found.samples, options.decode)? {
+        let room = options.max_problems.saturating_sub(report.problems.len());
+        report.problems.extend(fault.lines.iter().take(room).cloned());
+        let ListFault { key, about, count, lines } = fault;
+        let is_problem = !lines.is_empty();
+        report.of_task.push(TaskFault { key, about, count, is_problem });
+    }
+    Ok((report, found.samples.into_iter().collect()))
 }
 
 /// The error, with the task of the list if the first entry is of another one.

@@ -31,10 +31,10 @@ use super::{
     Configuration, EvalKey, Evaluation, EvaluationOptions, Evaluator, PRETRAIN, Prediction, Query,
     RESAMPLES, Task, TaskConfig, TaskRef, classes,
 };
+use crate::Control;
 use crate::checkpoint::LoadedModel;
 use crate::config::section::{rule, section};
 use crate::config::{ModelConfig, StartConfig, TrainConfig};
-use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::eval::outcomes;
 use crate::model::{Branch, ClassificationModel, DropoutRng, ImagesPerText, Weights};

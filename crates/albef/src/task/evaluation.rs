@@ -10,8 +10,8 @@ use albef_report::Outcomes;
 use albef_weights::write_atomic;
 use serde_json::Value;
 
+use crate::Control;
 use crate::checkpoint::LoadedModel;
-use crate::control::Control;
 use crate::error::{Error, Result};
 
 /// Resamples of bootstrap intervals, if nothing else is asked for.

@@ -17,12 +17,12 @@ use super::{
     Configuration, EvalKey, Evaluation, EvaluationOptions, Evaluator, ListFault, PRETRAIN,
     RESAMPLES, Task, TaskConfig, TaskRef,
 };
+use crate::Control;
 use crate::checkpoint::LoadedModel;
 use crate::config::section::{rule, section};
 use crate::config::{
     DistillConfig, ModelConfig, MomentumConfig, PairsConfig, StartConfig, TrainConfig,
 };
-use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::eval::grounding::{Cases, GroundingReport, box_faults, measure};
 use crate::inference::GroundingMode;

@@ -16,10 +16,10 @@ use super::evaluation::{list_warnings, refuse_if_none, some_present, unusable};
 use super::{
     EvalKey, Evaluation, Evaluator, Query, RESAMPLES, TaskConfig, TaskRef, read_annotations,
 };
+use crate::Control;
 use crate::checkpoint::LoadedModel;
 use crate::config::in_words;
 use crate::config::section::{Section, rule, section};
-use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::eval::outcomes;
 use crate::eval::text_baseline::{self, TextBaseline};
@@ -56,6 +56,15 @@ pub(super) struct Predictions<T> {
     pub skipped: Vec<Skipped>,
     /// Texts whose end is not read.
     pub truncated: usize,
+}
+
+impl<T> Predictions<T> {
+    /// What of a list, and of its texts, was not used as given.
+    pub fn warnings(&self, contents: &Contents, limits: Truncation) -> Vec<String> {
+        let mut out = list_warnings(contents);
+        out.extend(truncated_warning(self.truncated, contents.samples.len(), limits));
+        out
+    }
 }
 
 /// How texts are truncated in evaluation: by words as in the official code, and to the positions of the
@@ -305,24 +314,14 @@ impl Evaluator for LabelEvaluator {
         let classes = labels.iter().max().map_or(0, |most| most + 1);
         let most = (0..classes).map(|c| labels.iter().filter(|l| **l == c).count()).max();
         let majority = 100.0 * most.unwrap_or(0) as f64 / labels.len().max(1) as f64;
-        let summary = Summary {
-            scores: &scores,
-            majority,
-            skipped: &found.skipped,
-            truncated: found.truncated,
-            resamples: self.resamples,
-        };
+        let summary = Summary::new(&scores, majority, &found, self.resamples);
         let mut out =
             summary.evaluation(&self.contents.samples, self.baseline.as_ref(), ScoreRule::Official);
         let name = self.task.name();
         out.outcomes =
             Some(outcomes::scores(name, Kind::Hit, self.contents.samples.iter(), &scores));
-        out.warnings.extend(list_warnings(&self.contents));
-        out.warnings.extend(truncated_warning(
-            found.truncated,
-            self.contents.samples.len(),
-            truncation(model, SENTENCE_WORDS, LAVIS_SENTENCE_IDS),
-        ));
+        let limits = truncation(model, SENTENCE_WORDS, LAVIS_SENTENCE_IDS);
+        out.warnings.extend(found.warnings(&self.contents, limits));
         Ok(out)
     }
 }
@@ -342,15 +341,24 @@ pub(super) fn truncated_warning(count: usize, texts: usize, limits: Truncation) 
 
 /// Scores of samples, 0 to 100; unusable ones score 0.
 pub(super) struct Summary<'a> {
-    pub scores: &'a [f64],
-    /// What always giving the most frequent answer would score.
-    pub majority: f64,
-    pub skipped: &'a [Skipped],
-    pub truncated: usize,
-    pub resamples: usize,
+    scores: &'a [f64],
+    majority: f64,
+    skipped: &'a [Skipped],
+    truncated: usize,
+    resamples: usize,
 }
 
-impl Summary<'_> {
+impl<'a> Summary<'a> {
+    /// `majority`: what always giving the most frequent answer would score.
+    pub fn new<T>(
+        scores: &'a [f64],
+        majority: f64,
+        found: &'a Predictions<T>,
+        resamples: usize,
+    ) -> Self {
+        Self { scores, majority, skipped: &found.skipped, truncated: found.truncated, resamples }
+    }
+
     /// The figures, with those of the text baseline.
     pub fn evaluation(
         &self,

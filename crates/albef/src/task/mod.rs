@@ -30,7 +30,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-pub use self::annotations::read_annotations;
+pub use self::annotations::{check_list, read_annotations};
 pub use self::configured::{Configuration, EvalKey, TaskConfig};
 pub(crate) use self::evaluation::left_out;
 pub use self::evaluation::{Evaluation, Evaluator, RESAMPLES};

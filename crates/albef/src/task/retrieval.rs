@@ -15,13 +15,13 @@ use super::{
     Configuration, EvalKey, Evaluation, EvaluationOptions, Evaluator, PRETRAIN, RESAMPLES, Task,
     TaskConfig, TaskRef, classes, has, paired,
 };
+use crate::Control;
 use crate::checkpoint::LoadedModel;
 use crate::config::section::{rule, section};
 use crate::config::{
     DistillConfig, MixGen, ModelConfig, MomentumConfig, PairsConfig, StartConfig, TrainConfig,
     check_length,
 };
-use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::eval::metrics::RecallReport;
 use crate::eval::protocol::{Measured, Protocol};

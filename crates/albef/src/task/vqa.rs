@@ -23,10 +23,10 @@ use super::{
     Configuration, EvalKey, EvaluationOptions, Evaluator, ListFault, Prediction, Query, RESAMPLES,
     Task, TaskConfig, TaskRef, has, read_annotations,
 };
+use crate::Control;
 use crate::checkpoint::LoadedModel;
 use crate::config::section::{rule, section};
 use crate::config::{DistillConfig, ModelConfig, MomentumConfig, StartConfig, TrainConfig};
-use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::eval::answers::RankRule;
 use crate::eval::vqa_score::ScoreRule;

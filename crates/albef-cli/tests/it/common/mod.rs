@@ -34,7 +34,7 @@ pub fn run(command: &mut Command) -> Output {
     output
 }
 
-/// A model of two steps with all word pieces, on twelve pictures of 16 pixels in patches of 8.
+/// A model of two steps with all word pieces, on twelve images of 16 pixels in patches of 8.
 pub fn pretrained(dir: &Path) -> PathBuf {
     let list = data(dir, 12);
     let output = dir.join("pretrained");
@@ -78,7 +78,7 @@ pub fn parts_make_up_losses(log: &str, losses: &[(&str, &str)]) {
     assert!(taught > 0, "{log}");
 }
 
-/// Writes `n` coloured pictures with captions and their list; gives the list's path.
+/// Writes `n` coloured images with captions and their list; gives the list's path.
 pub fn data(folder: &Path, n: usize) -> String {
     let colours = [("red", [200, 30, 30]), ("green", [30, 160, 60]), ("blue", [40, 60, 200])];
     let mut list: Vec<Value> = Vec::new();

@@ -1,4 +1,4 @@
-//! A data root in the official layout and formats, with a few generated pictures.
+//! A data root in the official layout and formats, with a few generated images.
 
 use std::fmt::Write;
 use std::fs;
@@ -8,10 +8,10 @@ use albef_data::image::RgbImage;
 use albef_data::scenes::png;
 use serde_json::{Value, json};
 
-/// Pictures of each folder.
-pub const PICTURES: usize = 12;
+/// Images of each folder.
+pub const IMAGES: usize = 12;
 
-/// Width and height of the pictures.
+/// Width and height of the images.
 pub const SIZE: (usize, usize) = (24, 20);
 
 const COLOURS: [&str; 3] = ["red", "green", "blue"];
@@ -22,9 +22,9 @@ fn write(root: &Path, name: &str, value: &Value) {
     fs::write(path, value.to_string()).unwrap();
 }
 
-/// Pictures `FOLDER/N.EXTENSION`; half red and half blue or green, so that regions differ.
-fn pictures(root: &Path, folder: &str, name: impl Fn(usize) -> String) {
-    for i in 0..PICTURES {
+/// Images `FOLDER/N.EXTENSION`; half red and half blue or green, so that regions differ.
+fn images(root: &Path, folder: &str, name: impl Fn(usize) -> String) {
+    for i in 0..IMAGES {
         let path = root.join(folder).join(name(i));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let rgb = [[200, 30, 30], [30, 160, 60], [40, 60, 200]][i % 3];
@@ -39,30 +39,30 @@ fn pictures(root: &Path, folder: &str, name: impl Fn(usize) -> String) {
 }
 
 fn list(entry: impl Fn(usize) -> Value) -> Value {
-    (0..PICTURES).map(entry).collect()
+    (0..IMAGES).map(entry).collect()
 }
 
 /// Captions for retrieval: training lists with one caption an entry, the others with several.
-fn captions(root: &Path, set: &str, picture: impl Fn(usize) -> String) {
+fn captions(root: &Path, set: &str, image_name: impl Fn(usize) -> String) {
     let text = |i: usize| format!("a {} square", COLOURS[i % 3]);
     let train = list(
-        |i| json!({"image": picture(i), "caption": text(i), "image_id": format!("{set}_{i}")}),
+        |i| json!({"image": image_name(i), "caption": text(i), "image_id": format!("{set}_{i}")}),
     );
     write(root, &format!("data/{set}_train.json"), &train);
     let several =
-        list(|i| json!({"image": picture(i), "caption": [text(i), format!("number {i}")]}));
+        list(|i| json!({"image": image_name(i), "caption": [text(i), format!("number {i}")]}));
     for split in ["val", "test"] {
         write(root, &format!("data/{set}_{split}.json"), &several);
     }
 }
 
-/// The lists of all tasks below `root/data` and their pictures below `root/images`.
+/// The lists of all tasks below `root/data` and their images below `root/images`.
 pub fn write_root(root: &Path) {
-    pictures(root, "images/flickr30k", |i| format!("flickr30k-images/{i}.jpg"));
-    pictures(root, "images/coco", |i| format!("val2014/{i}.jpg"));
-    pictures(root, "images/vg", |i| format!("image/{i}.jpg"));
-    pictures(root, "images/nlvr2", |i| format!("dev/{i}.png"));
-    pictures(root, "images/snli-ve", |i| format!("{i}.jpg"));
+    images(root, "images/flickr30k", |i| format!("flickr30k-images/{i}.jpg"));
+    images(root, "images/coco", |i| format!("val2014/{i}.jpg"));
+    images(root, "images/vg", |i| format!("image/{i}.jpg"));
+    images(root, "images/nlvr2", |i| format!("dev/{i}.png"));
+    images(root, "images/snli-ve", |i| format!("{i}.jpg"));
     captions(root, "flickr30k", |i| format!("flickr30k-images/{i}.jpg"));
     captions(root, "coco", |i| format!("val2014/{i}.jpg"));
     vqa(root);
@@ -113,7 +113,7 @@ fn vqa(root: &Path) {
 fn classes(root: &Path) {
     for split in ["train", "dev", "test"] {
         let statement = |i: usize| {
-            json!({"images": [format!("dev/{i}.png"), format!("dev/{}.png", (i + 1) % PICTURES)],
+            json!({"images": [format!("dev/{i}.png"), format!("dev/{}.png", (i + 1) % IMAGES)],
                    "sentence": "both are squares", "label": if i.is_multiple_of(2) { "True" } else { "False" }})
         };
         write(root, &format!("data/nlvr_{split}.json"), &list(statement));
@@ -123,11 +123,11 @@ fn classes(root: &Path) {
     }
 }
 
-/// Expressions of all splits; proposals are the two halves of each picture.
+/// Expressions of all splits; proposals are the two halves of each image_name.
 fn refcoco(root: &Path) {
     let split = |i: usize| ["train", "val", "testA", "testB"][i % 4];
     let mut pickle = String::from("(lp0\n");
-    for i in 0..PICTURES {
+    for i in 0..IMAGES {
         writeln!(
             pickle,
             "(dS'ref_id'\nI{}\nsS'ann_id'\nI{}\nsS'image_id'\nI{i}\nsS'split'\nS'{}'\nsa",
@@ -141,13 +141,13 @@ fn refcoco(root: &Path) {
     pickle.push('.');
     let (w, h) = SIZE;
     let images: Vec<Value> =
-        (0..PICTURES).map(|i| json!({"id": i, "height": h, "width": w})).collect();
-    let annotations: Vec<Value> = (0..PICTURES)
+        (0..IMAGES).map(|i| json!({"id": i, "height": h, "width": w})).collect();
+    let annotations: Vec<Value> = (0..IMAGES)
         .map(|i| json!({"id": 1000 + i, "bbox": [(w / 2) * (i % 2), 0, w / 2, h]}))
         .collect();
     let halves = json!([[0, 0, w / 2, h, 0.9], [w / 2, 0, w / 2, h, 0.8]]);
     let proposals: serde_json::Map<String, Value> =
-        (0..PICTURES).map(|i| (i.to_string(), halves.clone())).collect();
+        (0..IMAGES).map(|i| (i.to_string(), halves.clone())).collect();
     write(
         root,
         "data/refcoco+/instances.json",
@@ -160,7 +160,7 @@ fn refcoco(root: &Path) {
                "ref_id": 100 + i})
     };
     let of = |wanted: &[&str]| -> Value {
-        (0..PICTURES).filter(|i| wanted.contains(&split(*i))).map(entry).collect()
+        (0..IMAGES).filter(|i| wanted.contains(&split(*i))).map(entry).collect()
     };
     write(root, "data/refcoco+_train.json", &list(entry));
     write(root, "data/refcoco+_val.json", &of(&["val"]));

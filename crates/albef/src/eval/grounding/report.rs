@@ -5,7 +5,7 @@ use albef_report::{Kind, Outcomes, bootstrap_interval};
 use serde_json::{Value, json};
 
 use super::{AREA_POWER, Case, Cases, PixelBox, best_box, box_score, iou, resize_map, within};
-use crate::control::Control;
+use crate::Control;
 use crate::error::{Error, Result};
 use crate::eval::outcomes;
 use crate::eval::refcoco::SPLITS;

@@ -9,8 +9,8 @@ use burn::tensor::{Device, Tensor};
 use serde_json::{Value, json};
 
 use super::{MutualInformation, Parts, Report, other_images};
+use crate::Control;
 use crate::checkpoint::{self, Checkpoint, LoadedModel};
-use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::images::ImageSet;
 use crate::model::TokenBatch;

@@ -202,7 +202,7 @@ fn a_model_that_is_its_own_teacher_agrees_where_its_features_meet() {
 }
 
 #[test]
-fn batches_of_other_sizes_and_of_one_picture_are_refused() {
+fn batches_of_other_sizes_and_of_one_image_are_refused() {
     assert_eq!(other_images(&[1, 1, 2], 0).unwrap(), [2, 2, 0]);
     assert_eq!(other_images(&[1, 2, 3], 1).unwrap(), [2, 0, 1]);
     assert!(other_images(&[4, 4], 0).unwrap_err().to_string().contains("image id"));

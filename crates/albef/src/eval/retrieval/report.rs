@@ -9,7 +9,7 @@ use albef_report::{Outcomes, joint_interval};
 use serde_json::{Map, Value, json};
 
 use super::{Evaluation, Gallery, Options, evaluate};
-use crate::control::Control;
+use crate::Control;
 use crate::error::{Error, Result};
 use crate::eval::metrics::{MISSED, RecallReport};
 use crate::eval::outcomes;

@@ -10,8 +10,8 @@ use albef_report::Kind;
 use serde_json::json;
 
 use super::{EOS, QUESTION_WORDS, Vqa, VqaOptions, answered};
+use crate::Control;
 use crate::checkpoint::LoadedModel;
-use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::eval::answers::{Candidates, RankRule, rank};
 use crate::eval::outcomes;
@@ -19,8 +19,8 @@ use crate::eval::text_baseline::TextBaseline;
 use crate::eval::vqa_score::{ScoreRule, accuracy, annotators};
 use crate::model::{Branch, VqaModel};
 use crate::ops::Ops;
-use crate::task::evaluation::{list_warnings, refuse_if_none, unusable};
-use crate::task::labels::{self, Predictions, Summary, baseline, truncated_warning, truncation};
+use crate::task::evaluation::{refuse_if_none, unusable};
+use crate::task::labels::{self, Predictions, Summary, baseline, truncation};
 use crate::task::{Evaluation, Evaluator, TaskRef, read_annotations};
 
 /// A JSON list of candidate answers, or answers separated by commas; each is listed once.
@@ -268,13 +268,7 @@ impl Evaluator for VqaEvaluator {
                 _ => None,
             });
             let majority = always.sum::<f64>() / scores.len() as f64;
-            let summary = Summary {
-                scores: &scores,
-                majority,
-                skipped: &found.skipped,
-                truncated: found.truncated,
-                resamples: self.resamples,
-            };
+            let summary = Summary::new(&scores, majority, &found, self.resamples);
             let mut out =
                 summary.evaluation(&self.contents.samples, self.baseline.as_ref(), self.score);
             let name = match self.score {
@@ -304,13 +298,8 @@ impl Evaluator for VqaEvaluator {
                 again.len()
             ));
         }
-        out.warnings.extend(list_warnings(&self.contents));
         let limits = truncation(model, QUESTION_WORDS, LAVIS_QUESTION_IDS);
-        out.warnings.extend(truncated_warning(
-            found.truncated,
-            self.contents.samples.len(),
-            limits,
-        ));
+        out.warnings.extend(found.warnings(&self.contents, limits));
         Ok(out)
     }
 }

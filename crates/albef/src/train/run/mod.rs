@@ -14,7 +14,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use albef_data::dataset::{Skipped, Watch, verify_manifest};
+use albef_data::dataset::{Skipped, verify_manifest};
 use albef_data::error::DataError;
 use albef_data::names::path_of;
 use albef_weights::{KeepAs, write_atomic};
@@ -28,8 +28,8 @@ use self::logs::Logs;
 use super::lock::FolderLock;
 use super::report::{Event, RunOutcome, StepReport};
 use super::trainer::Trainer;
+use crate::Control;
 use crate::checkpoint::{Checkpoint, LoadedModel, Parts};
-use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::task::{EvalKey, Evaluation, Evaluator, TaskConfig, left_out};
 
@@ -345,11 +345,8 @@ fn verify_data(manifest: &str, control: &Control) -> Result<()> {
     if manifest.is_empty() {
         return Ok(());
     }
-    let tell = |what: &str, done: usize, all: usize| control.advance(what, done, all);
-    let cancelled = || control.is_cancelled();
-    let watch = Watch::new(&tell, &cancelled);
     let workers = rayon::current_num_threads();
-    let found = verify_manifest(&path_of(manifest), workers, watch);
+    let found = verify_manifest(&path_of(manifest), workers, control);
     let files = found.map_err(Error::of_key("data_manifest"))?;
     tracing::info!("{files} files are as {manifest} says");
     Ok(())
