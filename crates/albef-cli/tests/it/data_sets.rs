@@ -36,7 +36,7 @@ fn break_image(path: &Path, way: usize) {
         1 => whole[..whole.len() / 2].to_vec(),
         2 => b"<!DOCTYPE html><html><body>404</body></html>".to_vec(),
         3 => b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n".to_vec(),
-        4 => of("tiff_lzw.tiff"),
+        4 => b"\0\0\0\x0cjP  \r\n\x87\n a format that is not read".to_vec(),
         5 => of("bomb_declared_60000x60000.png"),
         6 => cmyk[..cmyk.len() / 2].to_vec(),
         7 => of("random_bytes.jpg"),

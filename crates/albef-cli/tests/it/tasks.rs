@@ -265,7 +265,7 @@ fn the_model_shows_where_it_looks_and_chooses_classes() {
         assert_eq!(report["map"].as_array().unwrap().len() as u64, grid * grid);
         assert_eq!(image_size(&overlay), (384, 320), "small images are enlarged");
         let words = report["words"].as_array().unwrap();
-        assert_eq!(words.is_empty(), mode == "itc");
+        assert!(!words.is_empty(), "{mode}");
         let speaks = |map: &Value| map.as_array().unwrap().iter().any(|v| v.as_f64() != Some(0.0));
         assert!(words.iter().all(|word| speaks(&word["map"])), "{words:?}");
         for (i, word) in words.iter().enumerate() {
