@@ -84,8 +84,8 @@ pub(crate) fn report(
              (train_loss_mlm) join later, and their curves begin there. Matching that always guesses the \
              same loses 0.637."
                 .into(),
-            "How many things are shown depends on how many steps fit into the time: 160 from 1,600 steps on, 80 \
-             from 900, 40 from 400, else 20. Two idle cores with bf16 units make about 1,400 steps in six minutes. \
+            "How many things are shown depends on how many steps fit into the time: 160 from 4,000 steps on, 80 \
+             from 2,000, 40 from 1,000, else 20. Two idle cores with bf16 units make about 1,400 steps in six minutes. \
              The model that comes with albef was trained for hours and knows three of the styles, held-out renderings \
              included; the unseen style is new to both."
                 .into(),

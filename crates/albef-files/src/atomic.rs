@@ -115,6 +115,14 @@ fn remove_leftovers(target: &Path, name: &OsStr) {
     }
 }
 
+/// Removes what a process that was killed left beside `path` while it wrote the file: temporary files that no
+/// process holds. Writing the file does so too; this is for where it is whole already.
+pub fn remove_leftovers_of(path: &Path) {
+    if let (Ok(target), Some(name)) = (target_of(path), path.file_name()) {
+        remove_leftovers(&target, name);
+    }
+}
+
 /// The file that a path leads to, which may not exist yet.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ mod atomic;
 pub mod failpoint;
 pub mod folder;
 
-pub use atomic::{publish, replaceable, write_atomic, write_atomic_through};
+pub use atomic::{publish, remove_leftovers_of, replaceable, write_atomic, write_atomic_through};
 
 use std::io;
 use std::path::{Path, PathBuf};

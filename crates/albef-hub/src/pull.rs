@@ -5,7 +5,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use albef_weights::write_atomic;
+use albef_weights::{remove_leftovers_of, write_atomic};
 
 use crate::cache::{Caches, Record, is_commit};
 use crate::client::{Ask, Client, Failure, Settings};
@@ -124,6 +124,8 @@ fn pull_url(
         }
     };
     if there(&path)? {
+        // Whoever was killed between the file and its record left the record half written.
+        remove_leftovers_of(&caches.beside(&path, ".json"));
         return Ok(Pulled { path, fetched: false });
     }
     let name = file_name(url).unwrap_or_default();

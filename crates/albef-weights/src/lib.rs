@@ -28,7 +28,7 @@ mod torch_file;
 mod torchmultimodal;
 mod wrappers;
 
-pub use albef_files::{FileError, publish, replaceable, write_atomic};
+pub use albef_files::{FileError, publish, remove_leftovers_of, replaceable, write_atomic};
 pub use checkpoint::{Checkpoint, read, read_model, weights_file};
 pub use error::{Result, WeightsError};
 pub use file_kind::{FileKind, HEAD};
