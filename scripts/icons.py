@@ -19,11 +19,11 @@ from pathlib import Path
 import mini
 from study import CONFIGS, kept, run, say, settings
 
-# What each stage is trained on, with weights, and its settings. Shapes come first: on all drawings at once, in all colors, the
-# image encoder stays at chance for hours.
+# What each stage is trained on, with weights, and its settings. Shapes come first, without a queue: on all drawings at once, in
+# all colors, the image encoder stays at chance for long, and entries of a queue are too old while it changes quickly.
 STAGES = {
     "shapes": ({"frequent-plain": 1}, {
-        "losses.itm": False, "losses.mlm": False, "batch_size": 96, "queue_size": 960, "momentum": 0.95, "max_steps": 6000,
+        "losses.itm": False, "losses.mlm": False, "batch_size": 256, "queue_size": 0, "momentum": 0.5, "max_steps": 3000,
         "crop_scale": "[0.85,1.0]", "optimizer.lr": 1e-3, "schedular.min_lr": 1e-4, "schedular.warmup_steps": 100,
     }),
     "names": ({"frequent-plain": 1, "frequent-varied": 0.5, "common-plain": 1, "common-varied": 0.5, "rare-plain": 0.3,
