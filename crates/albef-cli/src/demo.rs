@@ -16,7 +16,7 @@ pub struct Arguments {
     /// Minutes of training; the task is chosen such that most searches come out right on this machine.
     #[arg(long, default_value_t = 6.0)]
     minutes: f64,
-    /// Steps of training instead: equal steps and seeds give equal results.
+    /// Steps of training instead: equal steps and seeds give equal results on machines with the same instructions.
     #[arg(long, conflicts_with = "minutes")]
     steps: Option<u64>,
     /// Things that are shown, 8 to 160; chosen by the number of steps if not given.
@@ -57,7 +57,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     say!("{}", made.report.display())?;
     let seconds = started.elapsed().as_secs_f64();
     eprintln!("\ndone in {seconds:.0} s; the report is {}", made.report.display());
-    eprintln!("the same again, on any machine: albef demo {}\nnext:", made.repeat);
+    eprintln!("the same again: albef demo {}\nnext:", made.repeat);
     // As it was called, so that the commands can be pasted.
     let program = std::env::args().next().unwrap_or_else(|| "albef".into());
     let (out, caption) = (a.output.display(), made.caption);

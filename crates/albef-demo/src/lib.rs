@@ -38,7 +38,7 @@ pub struct Options {
     /// Minutes of training, for which the task is chosen: as many things, in as many steps, as this machine
     /// learns in this time.
     pub minutes: f64,
-    /// Steps instead: the same steps and seed give the same result on every machine with the same kernels.
+    /// Steps instead: equal steps and seeds give equal results on machines with the same instructions.
     pub steps: Option<u64>,
     /// Things that are shown, 8 to 160; chosen by the number of steps if not given.
     pub concepts: Option<usize>,
@@ -68,7 +68,7 @@ pub struct Made {
     pub report: PathBuf,
     /// A caption of the corpus to search for.
     pub caption: String,
-    /// The options with which the same is made again, on a machine of any speed.
+    /// The options with which the same is made again by a machine with the same instructions, whatever its speed.
     pub repeat: String,
 }
 
@@ -103,6 +103,15 @@ pub fn run(
             "note: less than {SHORT} minutes teach almost nothing; expect figures near chance"
         )));
     }
+    let shipped = a.shipped.as_ref().and_then(|path| match Pipeline::open(path, &device::cpu()) {
+        Ok(model) => Some(model),
+        // Known before the time is spent, and no reason to train nothing.
+        Err(error) => {
+            let path = path.display();
+            observe(&Event::Status(&format!("note: {path} is not measured beside: {error}")));
+            None
+        }
+    });
     let run = a.output.join("run");
     let begun = begun(&run, a)?;
     let resume = begun.is_some();
@@ -129,8 +138,6 @@ pub fn run(
         return Ok(None);
     };
     let model = Pipeline::open(&run.join("model"), &device::cpu())?;
-    let shipped =
-        a.shipped.as_ref().map(|path| Pipeline::open(path, &device::cpu())).transpose()?;
     let (table, searches) =
         measure::measured(&model, shipped.as_ref(), &corpus, &data, a.seed, observe)?;
     let page =
@@ -159,7 +166,10 @@ fn begun(run: &Path, a: &Options) -> Result<Option<Task>> {
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .with_context(|| {
-            format!("{} does not say how many things are shown", concepts.display())
+            format!(
+                "{} does not say how many things are shown; choose another --output",
+                concepts.display()
+            )
         })?;
     let (seed, steps) = (config.train.data.seed, config.train.optim.max_steps);
     let other = |given: Option<u64>, own: u64| given.is_some_and(|given| given != own);

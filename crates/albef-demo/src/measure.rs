@@ -56,7 +56,13 @@ pub(crate) fn measured(
             measure(model, &images, &options, false, &Control::default())
         };
         let (found, both) = (by(model, Score::Itm)?, by(model, Score::Posterior)?.evaluation);
-        let shipped = shipped.map(|m| by(m, Score::Itm)).transpose()?;
+        let shipped = shipped.and_then(|m| match by(m, Score::Itm) {
+            Ok(found) => Some(found),
+            Err(error) => {
+                observe(&Event::Status(&format!("note: {SHIPPED} cannot be measured: {error}")));
+                None
+            }
+        });
         let (out, texts) = (found.evaluation, found.texts);
         let per_image = texts as f64 / pairs.len() as f64;
         let chance = 100.0 * per_image / texts as f64;

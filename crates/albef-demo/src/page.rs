@@ -85,12 +85,12 @@ pub(crate) fn report(
              same loses 0.637."
                 .into(),
             "How many things are shown depends on how many steps fit into the time: 160 from 4,000 steps on, 80 \
-             from 2,000, 40 from 1,000, else 20. Two idle cores with bf16 units make about 1,400 steps in six minutes. \
-             The model that comes with albef was trained for hours and knows three of the styles, held-out renderings \
+             from 2,000, 40 from 1,000, else 20. Two idle cores make about 1,400 steps in six minutes without a unit for \
+             bf16, and more with one. The model that comes with albef was trained on more images and knows three of the styles, held-out renderings \
              included; the unseen style is new to both."
                 .into(),
-            "The searches were drawn at random, not chosen, and are shown in the order of their success; the number is the probability among sixteen \
-             candidates. Art: Twemoji (CC BY 4.0), Noto Emoji \
+            "The searches were drawn at random, not chosen, and are shown in the order of their success; the number is \
+             the probability among sixteen candidates. Art: Twemoji (CC BY 4.0), Noto Emoji \
              (Apache 2.0), Fluent Emoji (MIT), FxEmoji (Apache 2.0)."
                 .into(),
         ],
