@@ -239,6 +239,43 @@ fn captions_of_one_image_are_negatives_unless_the_index_is_used() {
 }
 
 #[test]
+fn all_patches_are_the_image_and_some_are_another_sequence() {
+    let config = small();
+    let params = loud(fresh_params(&TaskRef::pretrain().schema(&config), 0.07, 3, &cpu()).unwrap());
+    let weights = params.frozen(Ops::Fused(Precision::F32));
+    let vision = Albef::new(&config, &weights).unwrap().encoders.visual_encoder;
+    let patches = config.vision.tokens() - 1;
+    let whole = vision.forward(images(2)).unwrap();
+    let all: Vec<usize> = (0..patches).chain(0..patches).collect();
+    let same = vision.forward_some(images(2), &all).unwrap();
+    assert_eq!(to_vec(same.tokens), to_vec(whole.tokens.clone()));
+    let some = vision.forward_some(images(2), &[0, 2, 1, 3]).unwrap();
+    assert_eq!((some.length, some.tokens.dims()[0]), (3, 6));
+    assert_ne!(to_vec(some.class_tokens()), to_vec(whole.class_tokens()));
+}
+
+#[test]
+fn without_momentum_contrast_a_step_sees_fewer_patches_and_no_teacher() {
+    let settings = |patch_dropout| PairsObjective {
+        momentum_contrast: false,
+        distill: false,
+        patch_dropout,
+        ..settings()
+    };
+    let [whole, part] = [0.0, 0.5].map(|share| pretrain_step(&settings(share), [0, 1, 2]));
+    let tokens = small().vision.tokens();
+    assert_eq!((whole.trace.image.length, part.trace.image.length), (tokens, (tokens - 1) / 2 + 1));
+    let feats = &whole.trace.feats;
+    assert_eq!(to_vec(feats[2].clone()), to_vec(feats[0].clone().inner()));
+    assert_eq!(to_vec(feats[3].clone()), to_vec(feats[1].clone().inner()));
+    for step in [whole, part] {
+        for name in ["train_loss_ita", "train_loss_itm", "train_loss_mlm"] {
+            assert!(number(step.losses.get(name).unwrap()).is_finite());
+        }
+    }
+}
+
+#[test]
 fn the_teacher_has_dropout_of_its_own() {
     let [still, noisy] = [0.0, 0.1]
         .map(|p| pretrain_step(&PairsObjective { momentum_dropout: p, ..settings() }, [0, 1, 2]));

@@ -389,6 +389,11 @@ section! {
     pub struct PairsConfig: "Contrast and matching" {
         /// length of the queues
         queue_size: usize = 65_536, if rule::at_most(LONGEST_QUEUE);
+        /// the contrast is with the momentum model's features; else within the batch, with gradients
+        /// on both sides, as in CLIP (needs `queue_size: 0` and `alpha: 0`)
+        momentum_contrast: bool = true;
+        /// share of the patches of each image that a training step leaves out (FLIP)
+        patch_dropout: f64 = 0.0, if rule::below_1;
         /// the temperature is trained
         train_temp: bool = true;
         /// pairs of one image id are positives of each other (quirk Q42)

@@ -161,6 +161,7 @@ fn values_out_of_range_are_refused_by_name() {
         ("dropout=1", "below 1"),
         ("momentum_dropout=1", "below 1"),
         ("negative_temp=-1", "0 or more"),
+        ("patch_dropout=1", "below 1"),
         ("text_lr_scale=-1", "0 or more"),
         ("crop_scale=[0.5, 0.2]", "rise within 0 to 1"),
         ("schedular.epochs=0", "at least 1"),
@@ -192,6 +193,8 @@ fn values_that_contradict_each_other_are_refused() {
         ("itc_only_steps: 5\nlosses: {ita: false}", "`itc_only_steps`"),
         ("mixgen: {mode: batch, max_tokens: 600}", "`mixgen.max_tokens` is 600"),
         ("mixture_weights: [1, 2]\ntrain_file: a.json", "2 `mixture_weights` for 1"),
+        ("momentum_contrast: false\nalpha: 0", "`queue_size: 0`"),
+        ("momentum_contrast: false\nqueue_size: 0", "`alpha: 0`"),
     ] {
         let error = failed("pretrain", text, &[]);
         assert!(error.contains(part), "{error}");

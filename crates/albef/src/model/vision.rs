@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use super::weights::{LayerNorm, Linear, Scope};
 use crate::config::VisionConfig;
 use crate::error::{Error, Result};
-use crate::ops::{AttentionSpec, Ops, Segment, plain};
+use crate::ops::{AttentionSpec, Ops, Segment, index, plain};
 
 /// The image encoder.
 #[derive(Clone, Debug)]
@@ -117,7 +117,17 @@ impl VisionEncoder {
     /// # Errors
     /// If the images are not of the resolution that the position table is made for.
     pub fn forward(&self, images: Tensor<4>) -> Result<ImageStates> {
-        self.run(images, None)
+        self.run(images, None, None)
+    }
+
+    /// The states of some patches of each image, as if there were no others (FLIP, Li et al. 2023): of
+    /// image `b` those numbered `kept[b * k .. (b + 1) * k]` with `k = kept.len() / B`, behind the
+    /// class token.
+    ///
+    /// # Errors
+    /// As [`VisionEncoder::forward`].
+    pub fn forward_some(&self, images: Tensor<4>, kept: &[usize]) -> Result<ImageStates> {
+        self.run(images, Some(kept), None)
     }
 
     /// The same, recording what happens on the way.
@@ -129,21 +139,38 @@ impl VisionEncoder {
         images: Tensor<4>,
         trace: &mut VisionTrace,
     ) -> Result<ImageStates> {
-        self.run(images, Some(trace))
+        self.run(images, None, Some(trace))
     }
 
-    fn run(&self, images: Tensor<4>, mut trace: Option<&mut VisionTrace>) -> Result<ImageStates> {
+    fn run(
+        &self,
+        images: Tensor<4>,
+        kept: Option<&[usize]>,
+        mut trace: Option<&mut VisionTrace>,
+    ) -> Result<ImageStates> {
         let [batch, channels, height, width] = images.dims();
         let res = self.config.image_res;
         if (channels, height, width) != (3, res, res) {
             return Err(Error::ImageShape { expected: res, found: [channels, height, width] });
         }
-        let length = self.config.tokens();
+        let mut length = self.config.tokens();
         let w = self.config.width;
         let x = self.patch_embed.forward(self.patches(images)).reshape([batch, length - 1, w]);
         let cls = self.cls_token.clone().expand([batch, 1, w]);
         let x = Tensor::cat(vec![cls, x], 1) + self.pos_embed.clone();
         let mut x = x.reshape([batch * length, w]);
+        if let Some(kept) = kept {
+            let of_each = kept.len() / batch.max(1);
+            let rows: Vec<usize> = (0..batch)
+                .flat_map(|b| {
+                    let patches = kept[b * of_each..(b + 1) * of_each].iter().map(|p| p + 1);
+                    std::iter::once(0).chain(patches).map(move |token| b * length + token)
+                })
+                .collect();
+            let rows = index(&rows, &x.device());
+            x = x.select(0, rows);
+            length = of_each + 1;
+        }
         if let Some(trace) = trace.as_deref_mut() {
             trace.embedding = Some(x.clone());
         }

@@ -101,7 +101,8 @@ pub struct Contrast {
 impl Contrast {
     /// Features `[B, E]` are image, text, momentum image, momentum text. Gradients flow into the first
     /// two and into `temp` `[1]` by the online similarities; momentum features, queues and targets get
-    /// none. `ids` of the pairs make those of one image positives of each other.
+    /// none. `ids` of the pairs make those of one image positives of each other. `within`: image and
+    /// text of the batch are contrasted with each other instead, with gradients into both, as in CLIP.
     #[must_use]
     pub fn new(
         feats: &[Tensor<2>; 4],
@@ -109,16 +110,20 @@ impl Contrast {
         queues: &Queues,
         ids: Option<&[i64]>,
         alpha: f64,
+        within: bool,
     ) -> Self {
         let [image, text, image_m, text_m] = feats;
+        let keys = match within {
+            true => [image.clone(), text.clone()],
+            false => [image_m, text_m].map(|m| Tensor::from_inner(m.clone())),
+        };
         let sim = |a: &Tensor<2>, b: &Tensor<2>, queue: Option<Tensor<2>>| {
-            let constant = Tensor::from_inner(b.clone());
-            similarities(a.clone(), constant, queue.map(Tensor::from_inner), temp.clone())
+            similarities(a.clone(), b.clone(), queue.map(Tensor::from_inner), temp.clone())
         };
         let sim_m = |a: &Tensor<2>, b: &Tensor<2>, queue: Option<Tensor<2>>| {
             similarities(a.clone(), b.clone(), queue, temp.clone().inner())
         };
-        let sims = [sim(image, text_m, queues.text()), sim(text, image_m, queues.image())];
+        let sims = [sim(image, &keys[1], queues.text()), sim(text, &keys[0], queues.image())];
         let mut sims_m =
             [sim_m(image_m, text_m, queues.text()), sim_m(text_m, image_m, queues.image())];
         if injected(Fault::OnlineTargets) {

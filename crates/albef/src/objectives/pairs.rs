@@ -56,6 +56,11 @@ pub struct PairsObjective {
     /// Whether pairs of one image id are positives of each other in contrast and never negatives in
     /// matching, as in retrieval. The official pre-training knows no ids (quirk Q42).
     pub image_index: bool,
+    /// Whether the contrast is with the momentum model's features. Without, it is within the batch, with
+    /// gradients on both sides, as in CLIP; then no queue and no pseudo-target can take part.
+    pub momentum_contrast: bool,
+    /// Share of the patches of each image that the online model does not see (FLIP).
+    pub patch_dropout: f32,
     /// Dropout of the online text and fusion layers.
     pub dropout: f32,
     /// Dropout of the momentum text and fusion layers (quirk Q9).
@@ -77,6 +82,8 @@ impl Default for PairsObjective {
             hard_negatives_start: 0,
             negative_temp: None,
             image_index: false,
+            momentum_contrast: true,
+            patch_dropout: 0.0,
             dropout: 0.1,
             momentum_dropout: 0.1,
         }
@@ -157,17 +164,20 @@ impl Objective for PairsObjective {
         let alpha = if self.distill { cx.alpha } else { 0.0 };
         let distills_mlm = self.mlm_mod && alpha != 0.0;
 
-        let encoded = Encoded::new(
-            [&model.encoders, &momentum],
-            images,
-            batch,
-            [&mut dropout, &mut dropout_m],
-        )?;
+        let patches = cx.model.vision.tokens() - 1;
+        let kept = (self.patch_dropout > 0.0).then(|| {
+            let kept = (patches as f32 * (1.0 - self.patch_dropout)).round().max(1.0) as usize;
+            cx.rng.patches(size, patches, kept)
+        });
+        let teacher = self.momentum_contrast.then_some((&momentum, &mut dropout_m));
+        let encoded =
+            Encoded::new((&model.encoders, &mut dropout), teacher, images, kept.as_deref(), batch)?;
         let early = queues_with(cx.queues, &encoded, batch);
         let queues = early.as_ref().unwrap_or(cx.queues);
         let by_id = self.image_index && !injected(Fault::ImageIdsIgnored);
         let ids = by_id.then_some(&batch.image_ids[..]);
-        let contrast = Contrast::new(&encoded.feats, &model.temp, queues, ids, alpha);
+        let contrast =
+            Contrast::new(&encoded.feats, &model.temp, queues, ids, alpha, !self.momentum_contrast);
 
         let mut negatives = Negatives::default();
         if itm {
@@ -273,28 +283,38 @@ struct Encoded {
 }
 
 impl Encoded {
-    /// `images` `[B, 3, S, S]`; encoders and dropout of the online, then of the momentum model.
+    /// `images` `[B, 3, S, S]`; encoders and dropout of the online and of the momentum model, whose place
+    /// the online one takes where there is none. The online model sees the patches `kept`, or all.
     fn new(
-        [online, momentum]: [&Encoders; 2],
+        (online, dropout): (&Encoders, &mut DropoutRng),
+        momentum: Option<(&Encoders, &mut DropoutRng)>,
         images: Tensor<4>,
+        kept: Option<&[usize]>,
         batch: &Batch,
-        [dropout, dropout_m]: [&mut DropoutRng; 2],
     ) -> Result<Self> {
         let tokens = &batch.text;
-        let image = online.visual_encoder.forward(Tensor::from_inner(images.clone()))?;
+        let pixels = Tensor::from_inner(images.clone());
+        let image = match kept {
+            Some(kept) => online.visual_encoder.forward_some(pixels, kept)?,
+            None => online.visual_encoder.forward(pixels)?,
+        };
         let text = online.text_encoder.text(tokens, OutputRows::All, dropout, None)?;
         let class_states = text.clone().select(0, index(&tokens.class_rows(), &text.device()));
 
+        let feats = [online.image_feat(&image), online.text_feat(class_states)];
+        let Some((momentum, dropout_m)) = momentum else {
+            let image_m = ImageStates { tokens: image.tokens.clone().inner(), ..image.clone() };
+            let [image_feat, text_feat] = feats.clone().map(Tensor::inner);
+            let [a, b] = feats;
+            return Ok(Self { image, text, image_m, feats: [a, b, image_feat, text_feat] });
+        };
         let image_m = momentum.visual_encoder.forward(images)?;
         let class = vec![vec![0]; tokens.len()];
         let read = OutputRows::Rows(&class);
         let text_m = momentum.text_encoder.text(tokens, read, dropout_m, None)?;
-        let feats = [
-            online.image_feat(&image),
-            online.text_feat(class_states),
-            momentum.image_feat(&image_m),
-            momentum.text_feat(text_m),
-        ];
+        let [image_feat, text_feat] = feats;
+        let feats =
+            [image_feat, text_feat, momentum.image_feat(&image_m), momentum.text_feat(text_m)];
         Ok(Self { image, text, image_m, feats })
     }
 

@@ -31,6 +31,7 @@ const DROPOUT: u64 = 1;
 const MOMENTUM_DROPOUT: u64 = 2;
 const NEGATIVE_IMAGE: u64 = 7;
 const NEGATIVE_TEXT: u64 = 8;
+const PATCHES: u64 = 9;
 
 impl StepRng {
     /// Dropout of the online text and fusion layers.
@@ -59,6 +60,25 @@ impl StepRng {
             Self::Seeded(seed) => MaskDraw::seeded(*seed, row, vocab_size),
             Self::Replay(given) => given.masks.get(row).copied().unwrap_or(MaskDraw::NONE),
         }
+    }
+
+    /// The patches of each of `images` images that a step looks at, `kept` of `patches` in ascending order;
+    /// all of them beside given draws.
+    #[must_use]
+    pub fn patches(&self, images: usize, patches: usize, kept: usize) -> Vec<usize> {
+        let Self::Seeded(seed) = self else {
+            return (0..patches).collect::<Vec<_>>().repeat(images);
+        };
+        let mut draws = albef_random::SplitMix64::new(derive_seed(*seed, PATCHES));
+        let of_image = |_| {
+            let mut order: Vec<(u64, usize)> =
+                (0..patches).map(|p| (draws.next_u64(), p)).collect();
+            order.sort_unstable();
+            let mut chosen: Vec<usize> = order[..kept].iter().map(|(_, p)| *p).collect();
+            chosen.sort_unstable();
+            chosen
+        };
+        (0..images).flat_map(of_image).collect()
     }
 
     /// The negative image of each text: given, or a draw in `[0, 1)` for each text.

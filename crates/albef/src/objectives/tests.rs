@@ -1,6 +1,7 @@
 //! What a step needs of objectives beyond the values that fixtures record.
 
 use super::distill::{DistillTerms, entropy};
+use super::itc::Contrast;
 use super::masking::SpecialIds;
 use super::momentum::copy_for_momentum;
 use super::rng::StepRng;
@@ -56,6 +57,77 @@ fn pixels_of_a_batch_are_whole_images() {
     let mut empty = config.clone();
     empty.vision.image_res = 0;
     on_step(&empty, &online, |cx| assert!(cx.images(&Batch::default()).is_err()));
+}
+
+/// `-log softmax(sims)[i, i]` over rows, the mean of all rows; `sims` `[n, n]`.
+fn on_the_diagonal(sims: &[f32], n: usize) -> f32 {
+    let of_row = |i: usize| {
+        let row = &sims[i * n..(i + 1) * n];
+        row.iter().map(|s| s.exp()).sum::<f32>().ln() - row[i]
+    };
+    (0..n).map(of_row).sum::<f32>() / n as f32
+}
+
+#[test]
+fn contrast_within_the_batch_is_that_of_clip_with_gradients_on_both_sides() {
+    let feat = |seed: f32| {
+        let values: Vec<f32> = (0..12).map(|i| (i as f32 * seed).sin()).collect();
+        from_vec(values, [3, 4], &cpu())
+    };
+    let [image, text, other]: [Tensor<2>; 3] = [1.3, 2.1, 0.4].map(feat);
+    let temp: Tensor<1> = row(&[0.1]);
+    let leaf = |x: &Tensor<2>| Tensor::from_inner(x.clone()).require_grad();
+    let of = |within| {
+        let leaves = [leaf(&image), leaf(&text)];
+        let [a, b] = leaves.clone();
+        let feats = [a, b, other.clone(), other.clone()];
+        let queues = fresh_queues(0, 4, 1, &cpu());
+        let contrast =
+            Contrast::new(&feats, &Tensor::from_inner(temp.clone()), &queues, None, 0.0, within);
+        let mut gradients = contrast.loss().backward();
+        (to_vec(contrast.loss().inner())[0], leaves.map(|l| l.grad_remove(&mut gradients)))
+    };
+    let sims = to_vec(image.clone().matmul(text.clone().transpose()) / 0.1);
+    let turned: Vec<f32> = (0..9).map(|i| sims[i % 3 * 3 + i / 3]).collect();
+    let expected = (on_the_diagonal(&sims, 3) + on_the_diagonal(&turned, 3)) / 2.0;
+    let (loss, gradients) = of(true);
+    assert!((loss - expected).abs() < 1e-5, "{loss} {expected}");
+
+    // The gradient of an image also comes from the direction of the texts: a difference quotient shows it.
+    let [of_image, of_text] = gradients.map(|g| to_vec(g.unwrap()));
+    let moved = |i: usize, by: f32| {
+        let mut values = to_vec(image.clone());
+        values[i] += by;
+        let moved: Tensor<2> = from_vec(values, [3, 4], &cpu());
+        let sims = to_vec(moved.matmul(text.clone().transpose()) / 0.1);
+        let turned: Vec<f32> = (0..9).map(|i| sims[i % 3 * 3 + i / 3]).collect();
+        (on_the_diagonal(&sims, 3) + on_the_diagonal(&turned, 3)) / 2.0
+    };
+    for (i, g) in of_image.iter().enumerate() {
+        let quotient = (moved(i, 1e-3) - moved(i, -1e-3)) / 2e-3;
+        assert!((g - quotient).abs() < 0.02 * quotient.abs().max(0.1), "{i}: {g} {quotient}");
+    }
+    assert!(of_text.iter().any(|g| g.abs() > 1e-3));
+    assert_ne!(of(false).0, loss);
+}
+
+#[test]
+fn each_image_keeps_other_patches_and_a_seed_the_same() {
+    let rng = StepRng::Seeded(5);
+    let kept = rng.patches(3, 16, 6);
+    assert_eq!(kept, rng.patches(3, 16, 6));
+    assert_ne!(kept, StepRng::Seeded(6).patches(3, 16, 6));
+    let of_image: Vec<&[usize]> = kept.chunks(6).collect();
+    assert_eq!(of_image.len(), 3);
+    assert!(of_image[0] != of_image[1] && of_image[1] != of_image[2], "{of_image:?}");
+    for patches in of_image {
+        assert!(patches.windows(2).all(|w| w[0] < w[1]) && patches[5] < 16, "{patches:?}");
+    }
+    let mut seen = vec![0; 16];
+    for patch in rng.patches(4000, 16, 6) {
+        seen[patch] += 1;
+    }
+    assert!(seen.iter().all(|n| (1350..1650).contains(n)), "{seen:?}");
 }
 
 #[test]

@@ -145,7 +145,7 @@ impl TaskConfig for GroundingConfig {
     accessors!(Grounding, start);
 
     fn check(&self) -> Result<()> {
-        retrieval::check_pairs(&self.pairs, false)?;
+        retrieval::check_pairs(&self.pairs, &self.momentum, false)?;
         if self.pairs.mixgen.is_active() {
             return Err(Error::Config(
                 "`mixgen` mixes image-text pairs: it serves pre-training and retrieval only".into(),

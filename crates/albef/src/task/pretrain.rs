@@ -219,7 +219,7 @@ impl TaskConfig for PretrainConfig {
     accessors!(Pretrain);
 
     fn check(&self) -> Result<()> {
-        check_pairs(&self.pairs, true)?;
+        check_pairs(&self.pairs, &self.momentum, true)?;
         let losses = &self.pairs.losses;
         if self.mlm.mlm_probability == 0.0 && !losses.ita && !losses.itm {
             return Err(Error::Config(

@@ -148,8 +148,16 @@ impl Default for RetrievalConfig {
     }
 }
 
-/// An error if no loss is active. `mlm`: whether the task has masked language modeling.
-pub(super) fn check_pairs(pairs: &PairsConfig, mlm: bool) -> Result<()> {
+/// An error if no loss is active, or a contrast within the batch is to use the momentum model. `mlm`: whether
+/// the task has masked language modeling.
+pub(super) fn check_pairs(pairs: &PairsConfig, momentum: &MomentumConfig, mlm: bool) -> Result<()> {
+    if !pairs.momentum_contrast && (pairs.queue_size != 0 || momentum.alpha != 0.0) {
+        return Err(Error::Config(
+            "`momentum_contrast` is false, and queues and pseudo-targets are of the momentum model; set \
+             `queue_size: 0` and `alpha: 0`"
+                .into(),
+        ));
+    }
     let losses = &pairs.losses;
     if losses.ita || losses.itm || losses.mlm && mlm {
         return Ok(());
@@ -183,6 +191,8 @@ pub(super) fn objective(
         hard_negatives_start: pairs.hard_negatives_start,
         negative_temp: (pairs.negative_temp > 0.0).then_some(pairs.negative_temp),
         image_index: pairs.image_index,
+        momentum_contrast: pairs.momentum_contrast,
+        patch_dropout: pairs.patch_dropout as f32,
         dropout: train.optim.dropout as f32,
         momentum_dropout: momentum.momentum_dropout as f32,
     }
@@ -200,7 +210,7 @@ impl TaskConfig for RetrievalConfig {
     accessors!(Retrieval, start);
 
     fn check(&self) -> Result<()> {
-        check_pairs(&self.pairs, false)
+        check_pairs(&self.pairs, &self.momentum, false)
     }
 
     fn momentum(&self) -> Option<&MomentumConfig> {
