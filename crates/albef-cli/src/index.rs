@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use albef::Control;
 use albef::index::{
-    DuplicateOptions, Embedded, Encoder, IndexEncoder, IndexError, Place, Record, Root, Store,
-    Update, UpdateOptions, dry_run, duplicates, join, open_to_read, path_of, repair, update,
+    DuplicateOptions, Encoder, IndexEncoder, IndexError, Place, Record, Root, Store, Update,
+    UpdateOptions, dry_run, duplicates, join, open_to_read, path_of, update,
 };
 use albef_data::dataset::unread_formats;
 use albef_data::names;
@@ -14,6 +14,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::ExitStatus;
+use crate::index_place::IndexPlace;
 use crate::models::ModelOptions;
 use crate::output::{raw, say};
 use crate::progress::bar;
@@ -26,10 +27,8 @@ pub struct Arguments {
     /// Folders of images; without any, those that the index has.
     #[arg(value_name = "FOLDER")]
     folders: Vec<PathBuf>,
-    /// Folder of the index [default: one for each set of folders, in `$XDG_DATA_HOME/albef/index` or
-    /// `~/.local/share/albef/index`].
-    #[arg(long, value_name = "DIR")]
-    index: Option<PathBuf>,
+    #[command(flatten)]
+    place: IndexPlace,
     /// Threads that read and decode images; all cores if not given.
     #[arg(long, value_parser = crate::arguments::at_least_one)]
     workers: Option<usize>,
@@ -71,9 +70,8 @@ pub struct PlaceArguments {
     /// Folders of the index; needed where there are several indexes.
     #[arg(value_name = "FOLDER")]
     folders: Vec<PathBuf>,
-    /// Folder of the index.
-    #[arg(long, value_name = "DIR")]
-    index: Option<PathBuf>,
+    #[command(flatten)]
+    place: IndexPlace,
     /// One JSON object on standard output.
     #[arg(long)]
     json: bool,
@@ -114,7 +112,7 @@ fn build(a: &Arguments) -> Result<ExitStatus> {
     let model = a.model.open(&reader, &device)?;
     let encoder = IndexEncoder::new(&model);
     let fingerprint = encoder.identity().fingerprint;
-    let place = Place::find(&a.folders, a.index.as_deref(), Some(&fingerprint))?;
+    let place = Place::find(&a.folders, a.place.location()?.as_ref(), Some(&fingerprint))?;
     if a.dry_run {
         let found = dry_run(&place, &encoder, &bar())?;
         tell_update(&found);
@@ -126,8 +124,8 @@ fn build(a: &Arguments) -> Result<ExitStatus> {
     let mut options = UpdateOptions::default();
     options.workers = a.workers.unwrap_or(options.workers);
     let store = place.open_to_write(&encoder, a.reencode)?;
-    let first = match update(&store, &encoder, &options, &control()) {
-        Err(IndexError::Cancelled) => return interrupted(&store),
+    let first = match update(&*store, &encoder, &options, &control()) {
+        Err(IndexError::Cancelled) => return interrupted(&*store),
         first => first?,
     };
     tell_update(&first);
@@ -139,12 +137,12 @@ fn build(a: &Arguments) -> Result<ExitStatus> {
     }
     let Some(seconds) = a.watch else { return Ok(ExitStatus::Yes) };
     eprintln!("watching; interrupt to stop");
-    watch(&store, &encoder, &options, &control, Duration::from_secs(seconds.into()), a.json)
+    watch(&*store, &encoder, &options, &control, Duration::from_secs(seconds.into()), a.json)
 }
 
 /// Looks for changes again and again, until it is interrupted.
 fn watch(
-    store: &Embedded,
+    store: &dyn Store,
     encoder: &IndexEncoder<'_>,
     options: &UpdateOptions,
     control: &dyn Fn() -> Control,
@@ -174,7 +172,7 @@ fn watch(
     }
 }
 
-fn interrupted(store: &Embedded) -> Result<ExitStatus> {
+fn interrupted(store: &dyn Store) -> Result<ExitStatus> {
     let images = store.info()?.images;
     eprintln!("interrupted; {images} images are in the index. Rerun the same command to resume.");
     Ok(ExitStatus::No)
@@ -212,7 +210,7 @@ fn print_update(found: &Update, json: bool, dry: bool) -> Result<()> {
 }
 
 fn place(a: &PlaceArguments) -> Result<Place> {
-    Ok(Place::find(&a.folders, a.index.as_deref(), None)?)
+    Ok(Place::find(&a.folders, a.place.location()?.as_ref(), None)?)
 }
 
 fn shown(path: &Path) -> String {
@@ -305,7 +303,7 @@ fn verify(a: &PlaceArguments) -> Result<ExitStatus> {
 }
 
 fn mend(a: &PlaceArguments) -> Result<ExitStatus> {
-    let found = repair(&place(a)?.index)?;
+    let found = place(a)?.index.repair()?;
     if a.json {
         say!(
             "{}",
@@ -328,7 +326,7 @@ fn mend(a: &PlaceArguments) -> Result<ExitStatus> {
 }
 
 fn gc(a: &PlaceArguments) -> Result<ExitStatus> {
-    let store = Embedded::maintain(&place(a)?.index)?;
+    let store = place(a)?.index.maintain()?;
     let before = store.info()?;
     store.compact()?;
     let after = store.info()?;
@@ -344,7 +342,7 @@ fn dups(a: &DupsArguments) -> Result<ExitStatus> {
     let store = open_to_read(&place(&a.place)?)?;
     let roots = store.roots()?;
     let options = DuplicateOptions { cosine: a.cosine, bits: a.bits };
-    let groups = duplicates(&store, &options, &bar())?;
+    let groups = duplicates(&*store, &options, &bar())?;
     if a.paths {
         let end: &[u8] = if a.null { b"\0" } else { b"\n" };
         for record in groups.iter().flat_map(|group| &group.others) {

@@ -23,6 +23,7 @@ mod ground;
 mod help;
 mod image_options;
 mod index;
+mod index_place;
 mod inspect;
 mod models;
 mod output;

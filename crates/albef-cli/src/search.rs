@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use albef::eval::retrieval::Score;
 use albef::index::{
-    Encoder, IndexEncoder, IndexHit, IndexQuery, Place, Store, UpdateOptions, is_photo_folder,
+    Encoder, IndexEncoder, IndexHit, IndexQuery, Place, UpdateOptions, is_photo_folder,
     open_current,
 };
 use albef::inference::{ForImages, Hit, Match, SearchOptions, Verdict};
@@ -161,7 +161,7 @@ fn search_index(a: &SearchArguments, text: Option<&str>, paths: &[String]) -> Re
     let encoder = IndexEncoder::new(&model);
     let fingerprint = encoder.identity().fingerprint;
     let folders: Vec<PathBuf> = paths.iter().map(|path| path_of(path)).collect();
-    let place = Place::find(&folders, a.index.index.as_deref(), Some(&fingerprint))?;
+    let place = Place::find(&folders, a.index.place.location()?.as_ref(), Some(&fingerprint))?;
     let opened = open_current(&place, &encoder, &UpdateOptions::default(), &bar())?;
     opened.check_not_empty(&paths.join(", "))?;
     if let Some(update) = &opened.update {
@@ -181,7 +181,7 @@ fn search_index(a: &SearchArguments, text: Option<&str>, paths: &[String]) -> Re
         options: a.options(),
         page: a.index.page.unwrap_or(1),
     };
-    let found = encoder.search(&opened.store, &query, &bar())?;
+    let found = encoder.search(&*opened.store, &query, &bar())?;
     let like = a.index.like.iter().map(|path| format!("like {}", path.display()));
     let label = text.map(str::to_owned).into_iter().chain(like).collect::<Vec<_>>().join(", ");
     remember(&label, found.results.iter().map(|hit| Some(hit.file.as_path())));
@@ -199,7 +199,7 @@ fn search_index(a: &SearchArguments, text: Option<&str>, paths: &[String]) -> Re
         add_counts(&mut value, skipped, unread, found.truncated);
         // A folder has no members; lists and archives have.
         (value["skipped_members"], value["left_out"]) = (json!(0), json!(0));
-        value["index"] = json!(place.index.display().to_string());
+        value["index"] = json!(place.index.to_string());
         say!("{value}")?;
     } else {
         say!("  score  match   cosine  image")?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use albef::index::{Filter, PathPattern, days_since_1970};
 
 use crate::arguments::at_least_one;
+use crate::index_place::IndexPlace;
 
 /// Seconds of a day.
 const DAY: i64 = 86_400;
@@ -12,12 +13,10 @@ const DAY: i64 = 86_400;
 #[derive(clap::Args)]
 pub struct IndexOptions {
     /// Search without an index: encode all images now and keep nothing.
-    #[arg(long, conflicts_with_all = ["index", "like", "plus", "minus", "path", "after", "before", "larger_than", "camera", "page", "paths_only"])]
+    #[arg(long, conflicts_with_all = ["index", "store", "like", "plus", "minus", "path", "after", "before", "larger_than", "camera", "page", "paths_only"])]
     pub no_index: bool,
-    /// Folder of the index [default: one for each set of folders, in `$XDG_DATA_HOME/albef/index` or
-    /// `~/.local/share/albef/index`].
-    #[arg(long, value_name = "DIR")]
-    pub index: Option<PathBuf>,
+    #[command(flatten)]
+    pub place: IndexPlace,
     /// Find images like this one; all other arguments are then folders. May be given several times.
     #[arg(long, value_name = "IMAGE")]
     pub like: Vec<PathBuf>,
@@ -59,7 +58,8 @@ impl IndexOptions {
     /// The options given that only an index can serve, by their names.
     pub fn given(&self) -> Vec<&'static str> {
         [
-            ("--index", self.index.is_some()),
+            ("--index", self.place.index.is_some()),
+            ("--store", self.place.store.is_some()),
             ("--like", !self.like.is_empty()),
             ("--plus", !self.plus.is_empty()),
             ("--minus", !self.minus.is_empty()),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use albef::ModelDefaults;
 use albef::index::{
-    Encoder, OpenIndex, Place, Store, UpdateOptions, is_photo_folder, open_current, open_to_read,
+    Encoder, OpenIndex, Place, UpdateOptions, is_photo_folder, open_current, open_to_read,
 };
 use albef::model_or_default;
 use albef::task::answer_list;
@@ -19,6 +19,7 @@ use crate::arguments::{at_least_one, share};
 use crate::device::DeviceArg;
 use crate::image_options::ImageOptions;
 use crate::index::tell_update;
+use crate::index_place::IndexPlace;
 use crate::output::say;
 use crate::progress::bar;
 
@@ -28,12 +29,11 @@ const KEYS: &str = "ALBEF_API_KEYS";
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Folders of images to search; they are indexed first, as by `albef index`. Without any, the service has no
-    /// search but that of --index.
+    /// search but that of --index or --store.
     #[arg(value_name = "FOLDER")]
     folders: Vec<PathBuf>,
-    /// Folder of the index.
-    #[arg(long, value_name = "DIR")]
-    index: Option<PathBuf>,
+    #[command(flatten)]
+    place: IndexPlace,
     /// A model, several times for several: model folder, weights file or run; requests call it NAME, or by its
     /// file name. The first one for images and texts searches [default: `models/mini`].
     #[arg(long, value_name = "[NAME=]MODEL")]
@@ -169,7 +169,8 @@ fn named_models(a: &Arguments) -> Result<Vec<(String, PathBuf)>> {
 
 /// The index of the folders, brought up to date.
 fn open_index(a: &Arguments, models: &[Model]) -> Result<Option<Index>> {
-    if a.folders.is_empty() && a.index.is_none() {
+    let location = a.place.location()?;
+    if a.folders.is_empty() && location.is_none() {
         return Ok(None);
     }
     if let Some(other) = a.folders.iter().find(|folder| !is_photo_folder(folder)) {
@@ -179,7 +180,7 @@ fn open_index(a: &Arguments, models: &[Model]) -> Result<Option<Index>> {
         bail!("no model for images and texts is given, and an index needs one");
     };
     let fingerprint = encoder.identity().fingerprint;
-    let place = Place::find(&a.folders, a.index.as_deref(), Some(&fingerprint))?;
+    let place = Place::find(&a.folders, location.as_ref(), Some(&fingerprint))?;
     let opened = open_current(&place, encoder, &UpdateOptions::default(), &bar())?;
     if let Some(update) = &opened.update {
         tell_update(update);
@@ -195,5 +196,5 @@ fn open_index(a: &Arguments, models: &[Model]) -> Result<Option<Index>> {
     drop(store);
     let store = open_to_read(&place)?;
     let roots = store.roots()?;
-    Ok(Some(Index { store: Arc::new(store), roots }))
+    Ok(Some(Index { store: store.into(), roots }))
 }

@@ -31,7 +31,7 @@ pub(crate) fn measured(
     let mut table = Table {
         caption: format!(
             "Recall in percent with 95 % bootstrap intervals over queries; each image and its captions \
-             are looked for among all of the same set, and the best {CANDIDATES} are re-ranked"
+             are looked for among all of the same set, any image of the same thing is right, and the best {CANDIDATES} are re-ranked"
         ),
         head: [
             "set",
@@ -53,7 +53,7 @@ pub(crate) fn measured(
         let images = ImageSet::open(&list, Some(data))?;
         let by = |model: &Pipeline, score| {
             let options = retrieval::Options { k: CANDIDATES, score, ..Default::default() };
-            measure(model, &images, &options, false, &Control::default())
+            measure(model, &images, &options, true, &Control::default())
         };
         let (found, both) = (by(model, Score::Itm)?, by(model, Score::Posterior)?.evaluation);
         let shipped = shipped.and_then(|m| match by(m, Score::Itm) {
@@ -126,6 +126,7 @@ fn examples(
         if searches.len() == wanted || searches.iter().any(|s| s.query == *query) {
             continue;
         }
+        let right = |image: usize| pairs[image].id == pairs[owner].id;
         let scores: Vec<f32> = out.t2i[t].iter().map(|(_, s)| *s).collect();
         let best = scores.iter().copied().fold(f32::MIN, f32::max);
         let share = |score: f32| f64::from(score - best).exp();
@@ -137,14 +138,14 @@ fn examples(
                 Ok(SearchResult {
                     png: png(&pairs[image].image)?,
                     score: share(score) / all,
-                    correct: image == owner,
+                    correct: right(image),
                     caption: pairs[image].captions[0].clone(),
                 })
             })
             .collect::<Result<Vec<_>>>()?;
         let missed = results.iter().all(|r| !r.correct);
         let wanted =
-            missed.then(|| found_late(&pairs[owner], &scores, &out.t2i[t], owner)).transpose()?;
+            missed.then(|| found_late(&pairs[owner], &scores, &out.t2i[t], right)).transpose()?;
         searches.push(SearchExample { query: query.clone(), results, wanted });
     }
     Ok(())
@@ -155,10 +156,10 @@ fn found_late(
     pair: &Pair,
     scores: &[f32],
     candidates: &[(usize, f32)],
-    owner: usize,
+    right: impl Fn(usize) -> bool,
 ) -> Result<Wanted> {
     let order = top_k(scores, scores.len());
-    let place = order.iter().position(|slot| candidates[*slot].0 == owner);
+    let place = order.iter().position(|slot| right(candidates[*slot].0));
     Ok(Wanted {
         png: png(&pair.image)?,
         place: place.map(|p| p + 1),

@@ -56,11 +56,14 @@
 //! ```
 
 mod checksum;
+#[cfg(feature = "postgres")]
+mod database;
 mod duplicates;
 mod embedded;
 mod encoder;
 mod error;
 mod last;
+mod location;
 mod metadata;
 mod place;
 #[cfg(feature = "postgres")]
@@ -75,11 +78,14 @@ mod walk;
 pub use crate::postgres::Postgres;
 pub use albef_data::control::{Control, Progress};
 pub use checksum::hash_numbers;
+#[cfg(feature = "postgres")]
+pub use database::Database;
 pub use duplicates::{DuplicateGroup, DuplicateOptions, duplicates};
 pub use embedded::{Embedded, Identity, Repair, check_identity, repair};
 pub use encoder::Encoder;
 pub use error::{IndexError, Result};
 pub use last::{LastSearch, LastSearchError, result_number};
+pub use location::Location;
 pub use metadata::{Taken, content_hash, days_since_1970, perceptual_hash};
 pub use place::{default_folder, indexes, user_folder};
 pub use record::{

@@ -8,9 +8,10 @@ use std::sync::{Mutex, PoisonError};
 
 use half::f16;
 use postgres::types::ToSql;
-use postgres::{Client, NoTls, Row, Transaction};
+use postgres::{Client, GenericClient, NoTls, Row, Transaction};
 
 use crate::checksum::{record_crc, vector_crc};
+use crate::database::Database;
 use crate::embedded::Identity;
 use crate::error::{IndexError, Result};
 use crate::record::{Change, ContentHash, Filter, Image, ImageId, Record, Root, RootId, Status};
@@ -28,30 +29,29 @@ const COLUMNS: &str = "id, root, path, size, modified, settled, hash, width, hei
 /// An index in a schema of a PostgreSQL database. Where the server goes away, calls fail, and the next one connects
 /// again.
 pub struct Postgres {
-    url: String,
-    schema: String,
+    database: Database,
     width: usize,
     client: Mutex<Client>,
 }
 
 impl std::fmt::Debug for Postgres {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The URL may have a password in it.
-        f.debug_struct("Postgres").field("schema", &self.schema).finish_non_exhaustive()
+        f.debug_struct("Postgres").field("database", &self.database).finish_non_exhaustive()
     }
 }
 
-fn connect(url: &str, schema: &str) -> Result<Client> {
-    let fail = |e| error(schema, &e);
-    let mut client = Client::connect(url, NoTls).map_err(fail)?;
-    client.batch_execute(&format!("SET search_path TO {schema}, public")).map_err(fail)?;
+fn connect(database: &Database) -> Result<Client> {
+    let fail = |e| error(database, &e);
+    let mut client = Client::connect(&database.url, NoTls).map_err(fail)?;
+    let sql = format!("SET search_path TO {}, public", database.schema);
+    client.batch_execute(&sql).map_err(fail)?;
     Ok(client)
 }
 
 /// What the server said, without the URL.
-fn error(schema: &str, e: &postgres::Error) -> IndexError {
+fn error(database: &Database, e: &postgres::Error) -> IndexError {
     use postgres::error::SqlState;
-    let place = format!("PostgreSQL, schema {schema}");
+    let place = database.to_string();
     // The message of the server is in its source only.
     let cause = match std::error::Error::source(e) {
         Some(source) => format!("{e}: {source}"),
@@ -64,52 +64,103 @@ fn error(schema: &str, e: &postgres::Error) -> IndexError {
 }
 
 impl Postgres {
-    /// Opens the index in a schema, and makes it if there is none. `url`: `postgres://USER:PASSWORD@HOST/DATABASE`;
-    /// the connection is not encrypted. `schema`: letters, digits and `_`. The extension `vector` is created if the
-    /// user may do so.
+    /// Opens the index in a schema, and makes it if there is none. The connection is not encrypted. The extension
+    /// `vector` is created if the user may do so.
     ///
     /// # Errors
     /// [`IndexError::Database`], [`IndexError::OtherModel`], [`IndexError::NewerFormat`].
-    pub fn open(url: &str, schema: &str, identity: &Identity) -> Result<Self> {
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-        if schema.is_empty() || !schema.chars().all(plain) {
-            return Err(IndexError::Database {
-                place: format!("PostgreSQL, schema {schema:?}"),
-                cause: "a name of a schema has lower-case letters, digits and `_` only".into(),
-            });
-        }
-        let mut client = connect(url, schema)?;
-        create(&mut client, schema, identity).map_err(|e| error(schema, &e))?;
-        let row = client
-            .query_one("SELECT format, width FROM meta", &[])
-            .map_err(|e| error(schema, &e))?;
-        let (found, width): (i32, i32) = (row.get(0), row.get(1));
-        if found > FORMAT {
-            return Err(IndexError::NewerFormat {
-                place: format!("PostgreSQL, schema {schema}"),
-                found: found.cast_unsigned(),
-                known: FORMAT.cast_unsigned(),
-            });
-        }
-        let store = Self {
-            url: url.to_owned(),
-            schema: schema.to_owned(),
-            width: usize::try_from(width).unwrap_or(0),
-            client: Mutex::new(client),
-        };
+    pub fn open(database: &Database, identity: &Identity) -> Result<Self> {
+        let store = Self::made(database, identity)?;
         crate::embedded::check_identity(&store, identity)?;
         Ok(store)
     }
 
+    /// The same for an index that may be of another model: its images are then forgotten, its folders are not.
+    ///
+    /// # Errors
+    /// As [`Postgres::open`].
+    pub fn open_anew(database: &Database, identity: &Identity) -> Result<Self> {
+        let mut store = Self::made(database, identity)?;
+        if crate::embedded::check_identity(&store, identity).is_ok() {
+            return Ok(store);
+        }
+        let width = i32::try_from(identity.width).unwrap_or(i32::MAX);
+        store.transaction(|transaction| {
+            let fail = |e: postgres::Error| error(database, &e);
+            transaction.execute("DELETE FROM image", &[]).map_err(fail)?;
+            let sql = format!("ALTER TABLE image ALTER COLUMN vec TYPE vector({width})");
+            transaction.batch_execute(&sql).map_err(fail)?;
+            transaction
+                .execute(
+                    "UPDATE meta SET fingerprint = $1, model = $2, width = $3",
+                    &[&identity.fingerprint, &identity.model, &width],
+                )
+                .map_err(fail)?;
+            Ok(())
+        })?;
+        store.width = identity.width;
+        Ok(store)
+    }
+
+    /// Opens the index in a schema, whatever its model.
+    ///
+    /// # Errors
+    /// [`IndexError::Database`] also if there is none, [`IndexError::NewerFormat`].
+    pub fn read(database: &Database) -> Result<Self> {
+        let mut client = connect(database)?;
+        if !is_there(&mut client, &database.schema).map_err(|e| error(database, &e))? {
+            return Err(IndexError::Database {
+                place: database.to_string(),
+                cause: "there is no index here; hint: `albef index FOLDER --store …` makes one"
+                    .into(),
+            });
+        }
+        Self::of(database, client)
+    }
+
+    /// Whether there is an index in a schema.
+    ///
+    /// # Errors
+    /// [`IndexError::Database`].
+    pub fn exists(database: &Database) -> Result<bool> {
+        is_there(&mut connect(database)?, &database.schema).map_err(|e| error(database, &e))
+    }
+
+    fn made(database: &Database, identity: &Identity) -> Result<Self> {
+        let mut client = connect(database)?;
+        create(&mut client, &database.schema, identity).map_err(|e| error(database, &e))?;
+        Self::of(database, client)
+    }
+
+    /// The index that a connection sees.
+    fn of(database: &Database, mut client: Client) -> Result<Self> {
+        let row = client
+            .query_one("SELECT format, width FROM meta", &[])
+            .map_err(|e| error(database, &e))?;
+        let (found, width): (i32, i32) = (row.get(0), row.get(1));
+        if found > FORMAT {
+            return Err(IndexError::NewerFormat {
+                place: database.to_string(),
+                found: found.cast_unsigned(),
+                known: FORMAT.cast_unsigned(),
+            });
+        }
+        Ok(Self {
+            database: database.clone(),
+            width: usize::try_from(width).unwrap_or(0),
+            client: Mutex::new(client),
+        })
+    }
+
     fn fail(&self, e: &postgres::Error) -> IndexError {
-        error(&self.schema, e)
+        error(&self.database, e)
     }
 
     /// Works with the connection, which is made anew where it was lost.
     fn with<T>(&self, work: impl FnOnce(&mut Client) -> Result<T>) -> Result<T> {
         let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         if client.is_closed() {
-            *client = connect(&self.url, &self.schema)?;
+            *client = connect(&self.database)?;
         }
         work(&mut client)
     }
@@ -217,16 +268,21 @@ impl Postgres {
     }
 }
 
+/// Whether a schema has the tables of an index.
+fn is_there(client: &mut impl GenericClient, schema: &str) -> Result<bool, postgres::Error> {
+    let found = client.query_opt(
+        "SELECT 1 FROM information_schema.tables WHERE table_schema = $1 AND table_name = 'meta'",
+        &[&schema],
+    )?;
+    Ok(found.is_some())
+}
+
 /// Makes the schema where there is none. Two processes may do so at once.
 fn create(client: &mut Client, schema: &str, identity: &Identity) -> Result<(), postgres::Error> {
     let mut transaction = client.transaction()?;
     // Until the end of the transaction; the number is of this program alone.
     transaction.execute("SELECT pg_advisory_xact_lock(7205759403792793)", &[])?;
-    let known = transaction.query_opt(
-        "SELECT 1 FROM information_schema.tables WHERE table_schema = $1 AND table_name = 'meta'",
-        &[&schema],
-    )?;
-    if known.is_some() {
+    if is_there(&mut transaction, schema)? {
         return transaction.commit();
     }
     let width = identity.width;
@@ -297,7 +353,7 @@ impl Store for Postgres {
              pg_total_relation_size('image') FROM meta",
             &[],
         )?;
-        let place = format!("PostgreSQL, schema {}", self.schema);
+        let place = self.database.to_string();
         let Some(row) = rows.first() else {
             return Err(IndexError::damaged(place, "the table `meta` is empty"));
         };
@@ -408,10 +464,7 @@ impl Store for Postgres {
             let (id, vector): (ImageId, _) = (row.get(0), halves(row.get(1)));
             if i64::from(vector_crc(&vector)) != row.get::<_, i64>(2) {
                 let detail = format!("the vector of image {id} contradicts its checksum");
-                return Err(IndexError::damaged(
-                    format!("PostgreSQL, schema {}", self.schema),
-                    detail,
-                ));
+                return Err(IndexError::damaged(self.database.to_string(), detail));
             }
             found.insert(id, vector);
         }

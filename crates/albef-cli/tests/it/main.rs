@@ -27,6 +27,7 @@ mod messages;
 mod odd_data;
 mod official_files;
 mod output;
+mod postgres;
 mod pull;
 mod readme;
 mod refusals;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use albef_index::{Embedded, Encoder, Filter, Identity, IndexError, Postgres, Store};
+use albef_index::{Database, Embedded, Encoder, Filter, Identity, IndexError, Postgres, Store};
 
 use crate::common::{Colors, WIDTH, contents, index, put, update_all};
 use crate::conformance;
@@ -20,7 +20,7 @@ fn fresh(url: &str, name: &str, identity: &Identity) -> Postgres {
     let schema = format!("albef_test_{}_{name}", std::process::id());
     let mut client = postgres::Client::connect(url, postgres::NoTls).unwrap();
     client.batch_execute(&format!("DROP SCHEMA IF EXISTS {schema} CASCADE")).unwrap();
-    Postgres::open(url, &schema, identity).unwrap()
+    Postgres::open(&Database::new(url, &schema).unwrap(), identity).unwrap()
 }
 
 #[test]
@@ -73,9 +73,9 @@ fn another_model_and_impossible_names_are_refused_and_damage_is_found() {
     let store = fresh(&url, "refused", &identity);
     let schema = format!("albef_test_{}_refused", std::process::id());
     let other = Identity { fingerprint: "other".into(), ..identity.clone() };
-    let error = Postgres::open(&url, &schema, &other).unwrap_err();
+    let error = Postgres::open(&Database::new(&url, &schema).unwrap(), &other).unwrap_err();
     assert!(matches!(error, IndexError::OtherModel { .. }), "{error}");
-    let error = Postgres::open(&url, "x; DROP TABLE y", &identity).unwrap_err();
+    let error = Database::new(&url, "x; DROP TABLE y").unwrap_err();
     assert!(error.to_string().contains("name of a schema"), "{error}");
     conformance::CHECKS[1].1(&store);
     let mut client = postgres::Client::connect(&url, postgres::NoTls).unwrap();
@@ -94,7 +94,8 @@ fn many_write_at_once_and_a_lost_connection_is_made_again() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                let own = Postgres::open(&url, &schema, &identity).unwrap();
+                let own =
+                    Postgres::open(&Database::new(&url, &schema).unwrap(), &identity).unwrap();
                 for i in 0..20 {
                     own.add_root(format!("/{i}").as_bytes()).unwrap();
                 }

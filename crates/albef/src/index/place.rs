@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use albef_data::names;
 use albef_index::{
-    Control, Embedded, Encoder, IndexError, Status, Store, Update, UpdateOptions, bytes_of,
-    check_identity, default_folder, folders, indexes, path_of, update,
+    Control, Embedded, Encoder, IndexError, Location, Status, Store, Update, UpdateOptions,
+    bytes_of, check_identity, default_folder, folders, indexes, path_of, update,
 };
 
 use super::IndexEncoder;
@@ -15,21 +15,26 @@ use crate::error::{Error, Result};
 /// An index and the folders that it is asked about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The folder of the index.
-    pub index: PathBuf,
+    /// Where the index is.
+    pub index: Location,
     /// The absolute folders to be searched; empty for all of the index.
     pub folders: Vec<PathBuf>,
 }
 
 /// An index that is open.
-#[derive(Debug)]
 pub struct OpenIndex {
     /// The index.
-    pub store: Embedded,
+    pub store: Box<dyn Store>,
     /// What bringing it up to date did; `None` where that could not be.
     pub update: Option<Update>,
     /// Why it could not be brought up to date.
     pub stale: Option<String>,
+}
+
+impl std::fmt::Debug for OpenIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenIndex").field("stale", &self.stale).finish_non_exhaustive()
+    }
 }
 
 /// Whether a path is a folder of images, rather than one with a list of captions or of nothing but archives.
@@ -59,15 +64,15 @@ impl Place {
     /// If a folder cannot be read, or nothing says which index is meant.
     pub fn find<P: AsRef<Path>>(
         given: &[P],
-        index: Option<&Path>,
+        index: Option<&Location>,
         fingerprint: Option<&str>,
     ) -> Result<Self> {
         let folders = folders(given)?;
         if let Some(index) = index {
-            return Ok(Self { index: index.to_owned(), folders });
+            return Ok(Self { index: index.clone(), folders });
         }
         if folders.is_empty() {
-            return Ok(Self { index: only_index()?, folders });
+            return Ok(Self { index: Location::Folder(only_index()?), folders });
         }
         let own = default_folder(&folders).ok_or_else(|| {
             Error::Argument(
@@ -77,7 +82,7 @@ impl Place {
             )
         })?;
         if Embedded::exists(&own) {
-            return Ok(Self { index: own, folders });
+            return Ok(Self { index: Location::Folder(own), folders });
         }
         let has_all = |index: &PathBuf| {
             roots_of(index).is_some_and(|(found, roots)| {
@@ -88,20 +93,20 @@ impl Place {
             })
         };
         let index = indexes().into_iter().find(has_all).unwrap_or(own);
-        Ok(Self { index, folders })
+        Ok(Self { index: Location::Folder(index), folders })
     }
 
     /// Opens the index for writing, makes it where there is none, and adds the folders that it does not have.
     /// `reencode`: forgets the vectors of another model.
     ///
     /// # Errors
-    /// As [`Embedded::write`].
-    pub fn open_to_write(&self, encoder: &IndexEncoder<'_>, reencode: bool) -> Result<Embedded> {
-        let identity = encoder.identity();
-        let store = match reencode {
-            true => Embedded::write_anew(&self.index, &identity)?,
-            false => Embedded::write(&self.index, &identity)?,
-        };
+    /// As [`Location::write`].
+    pub fn open_to_write(
+        &self,
+        encoder: &IndexEncoder<'_>,
+        reencode: bool,
+    ) -> Result<Box<dyn Store>> {
+        let store = self.index.write(&encoder.identity(), reencode)?;
         let roots: Vec<PathBuf> = store.roots()?.iter().map(|root| path_of(&root.path)).collect();
         for folder in &self.folders {
             if !roots.iter().any(|root| folder.starts_with(root)) {
@@ -151,19 +156,19 @@ pub fn open_current(
 ) -> Result<OpenIndex> {
     let refused = match place.open_to_write(encoder, false) {
         Ok(store) => {
-            let done = update(&store, encoder, options, control)?;
+            let done = update(&*store, encoder, options, control)?;
             return Ok(OpenIndex { store, update: Some(done), stale: None });
         }
         Err(Error::Index(e @ (IndexError::Locked { .. } | IndexError::Io { .. }))) => e,
         Err(e) => return Err(e),
     };
-    let store = match Embedded::read(&place.index) {
+    let store = match place.index.read() {
         Ok(store) => store,
         // What kept it from being made says more.
         Err(IndexError::Missing { .. }) => return Err(refused.into()),
         Err(e) => return Err(e.into()),
     };
-    check_identity(&store, &encoder.identity())?;
+    check_identity(&*store, &encoder.identity())?;
     // What it does not have cannot be added now, and would be missing without a word.
     let roots: Vec<PathBuf> = store.roots()?.iter().map(|root| path_of(&root.path)).collect();
     if !place.folders.iter().all(|folder| roots.iter().any(|root| folder.starts_with(root))) {
@@ -175,9 +180,9 @@ pub fn open_current(
 /// Opens an index for reading, whatever its model.
 ///
 /// # Errors
-/// As [`Embedded::read`].
-pub fn open_to_read(place: &Place) -> Result<Embedded> {
-    Ok(Embedded::read(&place.index)?)
+/// As [`Location::read`].
+pub fn open_to_read(place: &Place) -> Result<Box<dyn Store>> {
+    Ok(place.index.read()?)
 }
 
 /// What bringing an index up to date would do, as far as names, sizes and times of files tell. Nothing is written, not
@@ -187,10 +192,10 @@ pub fn open_to_read(place: &Place) -> Result<Embedded> {
 /// As [`update`].
 pub fn dry_run(place: &Place, encoder: &IndexEncoder<'_>, control: &Control) -> Result<Update> {
     let (mut report, mut roots) = (Update::default(), Vec::new());
-    if Embedded::exists(&place.index) {
-        let store = Embedded::read(&place.index)?;
+    if place.index.exists()? {
+        let store = place.index.read()?;
         let options = UpdateOptions { dry_run: true, ..UpdateOptions::default() };
-        report = update(&store, encoder, &options, control)?;
+        report = update(&*store, encoder, &options, control)?;
         roots = store.roots()?.iter().map(|root| path_of(&root.path)).collect();
     }
     for folder in &place.folders {

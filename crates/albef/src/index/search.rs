@@ -375,14 +375,15 @@ mod tests {
     }
 
     fn with_index(check: impl Fn(&IndexEncoder<'_>, &dyn Store, &std::path::Path)) {
-        let (model, photos, at) = (nano(), folder(6), tempfile::tempdir().unwrap());
+        let (model, photos, folder_of_index) = (nano(), folder(6), tempfile::tempdir().unwrap());
         let encoder = IndexEncoder::new(&model);
-        let place = Place::find(&[photos.path()], Some(at.path()), None).unwrap();
+        let at = albef_index::Location::Folder(folder_of_index.path().to_owned());
+        let place = Place::find(&[photos.path()], Some(&at), None).unwrap();
         let options = UpdateOptions::default();
         let opened = open_current(&place, &encoder, &options, &Control::new()).unwrap();
         let done = opened.update.unwrap();
         assert_eq!((done.added, done.broken), (8, 1));
-        check(&encoder, &opened.store, photos.path());
+        check(&encoder, &*opened.store, photos.path());
     }
 
     fn query(text: &str, options: SearchOptions) -> IndexQuery {

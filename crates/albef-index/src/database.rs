@@ -1,0 +1,114 @@
+//! Which schema of which PostgreSQL database an index is in.
+
+use std::fmt;
+
+use crate::error::{IndexError, Result};
+
+/// The schema where none is named.
+const SCHEMA: &str = "albef";
+
+/// A schema of a PostgreSQL database. It is never shown with its URL, which may have a password in it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Database {
+    pub(crate) url: String,
+    pub(crate) schema: String,
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PostgreSQL, schema {}", self.schema)
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+impl Database {
+    /// A schema of the database at `postgres://USER:PASSWORD@HOST/DATABASE`. The name of a schema has lower-case
+    /// letters, digits and `_` only.
+    ///
+    /// # Errors
+    /// [`IndexError::Database`] for a name of other characters.
+    pub fn new(url: &str, schema: &str) -> Result<Self> {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        if schema.is_empty() || !schema.chars().all(plain) {
+            return Err(IndexError::Database {
+                place: format!("PostgreSQL, schema {schema:?}"),
+                cause: "a name of a schema has lower-case letters, digits and `_` only".into(),
+            });
+        }
+        Ok(Self { url: url.to_owned(), schema: schema.to_owned() })
+    }
+
+    /// A database as people write it: the URL of [`Database::new`], with the schema as the parameter `schema`
+    /// where it is not `albef`.
+    ///
+    /// ```
+    /// use albef_index::Database;
+    ///
+    /// let database = Database::parse("postgres://me@server/images?schema=holidays")?;
+    /// assert_eq!(database.to_string(), "PostgreSQL, schema holidays");
+    /// # Ok::<(), albef_index::IndexError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`IndexError::Database`] if it is no such URL.
+    pub fn parse(text: &str) -> Result<Self> {
+        if !["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
+            return Err(IndexError::Database {
+                place: "the address of the store".into(),
+                cause: "it must begin with postgres:// (postgres://USER:PASSWORD@HOST/DATABASE)"
+                    .into(),
+            });
+        }
+        let (base, parameters) = text.split_once('?').unwrap_or((text, ""));
+        let (mut schema, mut rest) = (SCHEMA, Vec::new());
+        for parameter in parameters.split('&').filter(|p| !p.is_empty()) {
+            match parameter.split_once('=') {
+                Some(("schema", name)) => schema = name,
+                _ => rest.push(parameter),
+            }
+        }
+        let url = match rest.is_empty() {
+            true => base.to_owned(),
+            false => format!("{base}?{}", rest.join("&")),
+        };
+        Self::new(&url, schema)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_is_taken_out_of_the_address_and_other_parameters_stay() {
+        let of = |text: &str| Database::parse(text).unwrap();
+        let plain = of("postgres://me@host/images");
+        assert_eq!(
+            (plain.url.as_str(), plain.schema.as_str()),
+            ("postgres://me@host/images", "albef")
+        );
+        let named = of("postgresql:///images?host=/run&schema=a_1&connect_timeout=3");
+        let url = "postgresql:///images?host=/run&connect_timeout=3";
+        assert_eq!((named.url.as_str(), named.schema.as_str()), (url, "a_1"));
+    }
+
+    #[test]
+    fn odd_addresses_are_refused_and_no_password_is_shown() {
+        for text in [
+            "mysql://a",
+            "/folder",
+            "postgres://h/d?schema=A",
+            "postgres://h/d?schema=",
+            "postgres://h/d?schema=a;b",
+        ] {
+            assert!(Database::parse(text).is_err(), "{text}");
+        }
+        let database = Database::parse("postgres://me:secret@host/images").unwrap();
+        assert!(!format!("{database} {database:?}").contains("secret"));
+    }
+}
