@@ -9,6 +9,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::common::{albef, data, out, run, stderr};
+use crate::serve::Running;
 
 /// The server to be tested against. Without one nothing is tested, unless `ALBEF_REQUIRE_POSTGRES` asks for it.
 fn server() -> Option<String> {
@@ -87,10 +88,21 @@ fn an_index_in_a_database_is_made_searched_and_kept_current() {
     fs::remove_file(photos.join("1.png")).unwrap();
     let mut search = albef();
     search.args(["search", "a red square", "--json"]).env("ALBEF_STORE", &case.store);
-    let found = images(&out(&mut search));
+    let results = out(&mut search);
+    let found = images(&results);
     assert!(found.contains(&"moved.png".to_owned()), "{found:?}");
     assert!(!found.contains(&"0.png".to_owned()) && !found.contains(&"1.png".to_owned()));
     assert!(!case.dir.path().join("data/albef/index").exists());
+
+    let service = Running::spawn(&mut case.albef(&["serve"]));
+    let body = json!({"query": "a red square"}).to_string();
+    let json = [("Content-Type", "application/json")];
+    let answer = service.send("POST", "/v1/search", &json, body.as_bytes());
+    assert_eq!(answer.status, 200);
+    let ids = |found: &Value| -> Vec<Value> {
+        found["results"].as_array().unwrap().iter().map(|hit| hit["id"].clone()).collect()
+    };
+    assert_eq!(ids(&answer.json()), ids(&results));
 
     assert!(run(&mut case.albef(&["index", "verify"])).status.success());
     run(&mut case.albef(&["index", "gc"]));

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::{albef, data, stderr};
 use serde_json::{Value, json};
 
 /// A running service; it is stopped at the end.
-struct Running {
+pub struct Running {
     child: Child,
     address: String,
 }
@@ -27,14 +27,14 @@ impl Drop for Running {
 }
 
 /// An answer.
-struct Answer {
-    status: u16,
+pub struct Answer {
+    pub status: u16,
     headers: BTreeMap<String, String>,
     body: Vec<u8>,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         let text = String::from_utf8_lossy(&self.body);
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {text}"))
     }
@@ -52,7 +52,12 @@ impl Running {
     fn start(folder: &Path, more: &[&str]) -> Self {
         let mut command = albef();
         command.arg("serve").arg(folder.join("photos")).arg("--index").arg(folder.join("index"));
-        command.args(["--bind", "127.0.0.1:0"]).args(more);
+        Self::spawn(command.args(more))
+    }
+
+    /// `albef serve` with these arguments, at an address of its own.
+    pub fn spawn(command: &mut Command) -> Self {
+        command.args(["--bind", "127.0.0.1:0"]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
@@ -63,7 +68,7 @@ impl Running {
         Self { address: address.to_owned(), child }
     }
 
-    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
         let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
