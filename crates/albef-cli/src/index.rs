@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use albef::Control;
 use albef::index::{
-    DuplicateOptions, Encoder, IndexEncoder, IndexError, Place, Record, Root, Store, Update,
-    UpdateOptions, dry_run, duplicates, join, open_to_read, path_of, update,
+    DuplicateOptions, Encoder, IndexEncoder, IndexError, Place, Record, Root, StatePrecision,
+    StatesMade, Store, Update, UpdateOptions, dry_run, duplicates, join, open_to_read, path_of,
+    update,
 };
 use albef_data::dataset::unread_formats;
 use albef_data::names;
@@ -38,6 +39,10 @@ pub struct Arguments {
     /// Encode all images again if the index has the vectors of another model or of other image options.
     #[arg(long, conflicts_with = "dry_run")]
     reencode: bool,
+    /// Keep the states of images too, exactly (`f16`) or in half the space (`int8`), so that searches re-rank without
+    /// encoding images again; `none` forgets them. They are kept by all later commands, too.
+    #[arg(long, value_name = "PRECISION", value_parser = states, conflicts_with = "dry_run")]
+    states: Option<States>,
     /// Keep the index current until interrupted: look for changes every so many seconds.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "10")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "dry_run")]
@@ -49,6 +54,19 @@ pub struct Arguments {
     json: bool,
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+/// How exactly states are kept; nothing for not at all.
+#[derive(Clone, Copy)]
+struct States(Option<StatePrecision>);
+
+fn states(text: &str) -> Result<States, String> {
+    match text {
+        "f16" => Ok(States(Some(StatePrecision::F16))),
+        "int8" => Ok(States(Some(StatePrecision::Int8))),
+        "none" => Ok(States(None)),
+        _ => Err("possible are f16, int8 and none".into()),
+    }
 }
 
 #[derive(clap::Subcommand)]
@@ -124,12 +142,30 @@ fn build(a: &Arguments) -> Result<ExitStatus> {
     let mut options = UpdateOptions::default();
     options.workers = a.workers.unwrap_or(options.workers);
     let store = place.open_to_write(&encoder, a.reencode)?;
+    if let Some(States(precision)) = a.states {
+        place.keep_states(&encoder, precision)?;
+        if let Some(kept) = encoder.kept_states() {
+            let images = dry_run(&place, &encoder, &Control::new())?.found;
+            let bytes = kept.bytes_of_image();
+            eprintln!(
+                "keeping states: {:.1} kB an image, {:.1} MB for {images} images",
+                bytes as f64 / 1e3,
+                mb(bytes * images)
+            );
+        }
+    }
     let first = match update(&*store, &encoder, &options, &control()) {
         Err(IndexError::Cancelled) => return interrupted(&*store),
         first => first?,
     };
     tell_update(&first);
     tell_notes(&reader);
+    if encoder.kept_states().is_some() && a.states.is_some() {
+        match encoder.complete_states(&*store, &control()) {
+            Err(albef::Error::Cancelled) => return interrupted(&*store),
+            done => tell_states(done?),
+        }
+    }
     print_update(&first, a.json, false)?;
     let info = store.info()?;
     if !a.json {
@@ -169,6 +205,18 @@ fn watch(
             Ok(_) => {}
             Err(e) => return Err(e.into()),
         }
+    }
+}
+
+fn tell_states(done: StatesMade) {
+    if done.made > 0 {
+        eprintln!("states of {} images made, of {} kept before", done.made, done.kept);
+    }
+    if done.unreadable > 0 {
+        tracing::warn!(
+            "{} files cannot be read any more; their states are not kept",
+            done.unreadable
+        );
     }
 }
 
@@ -225,8 +273,10 @@ fn file(record: &Record, roots: &[Root]) -> PathBuf {
 
 fn status(a: &PlaceArguments) -> Result<ExitStatus> {
     use albef::index::Status;
-    let store = open_to_read(&place(a)?)?;
+    let place = place(a)?;
+    let store = open_to_read(&place)?;
     let (info, roots) = (store.info()?, store.roots()?);
+    let states = place.states_usage(&info.fingerprint)?;
     let mut broken = Vec::new();
     store.for_each(&mut |record| {
         if let Status::Broken(reason) = &record.image.status {
@@ -253,6 +303,7 @@ fn status(a: &PlaceArguments) -> Result<ExitStatus> {
                 "bytes": info.bytes,
                 "reclaimable_bytes": info.reclaimable,
                 "generation": info.generation,
+                "states": states.map(|(images, bytes)| json!({"images": images, "bytes": bytes})),
             })
         )?;
         return Ok(ExitStatus::Yes);
@@ -266,6 +317,9 @@ fn status(a: &PlaceArguments) -> Result<ExitStatus> {
     say!("model       {}", info.model)?;
     say!("fingerprint {}", info.fingerprint)?;
     say!("size        {:.1} MB, {:.1} MB reclaimable", mb(info.bytes), mb(info.reclaimable))?;
+    if let Some((images, bytes)) = states {
+        say!("states      {images} images, {:.1} MB", mb(bytes))?;
+    }
     for (path, reason) in broken {
         say!("unusable: {}: {reason}", shown(&path))?;
     }
@@ -326,14 +380,22 @@ fn mend(a: &PlaceArguments) -> Result<ExitStatus> {
 }
 
 fn gc(a: &PlaceArguments) -> Result<ExitStatus> {
-    let store = place(a)?.index.maintain()?;
+    let place = place(a)?;
+    let store = place.index.maintain()?;
     let before = store.info()?;
     store.compact()?;
+    let states = place.forget_states(&*store)?;
     let after = store.info()?;
     if a.json {
-        say!("{}", json!({"bytes_before": before.bytes, "bytes_after": after.bytes}))?;
+        say!(
+            "{}",
+            json!({"bytes_before": before.bytes, "bytes_after": after.bytes, "states_forgotten": states})
+        )?;
     } else {
         say!("{:.1} MB before, {:.1} MB now", mb(before.bytes), mb(after.bytes))?;
+        if states > 0 {
+            say!("states of {states} forgotten images removed")?;
+        }
     }
     Ok(ExitStatus::Yes)
 }

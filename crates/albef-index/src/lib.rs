@@ -13,7 +13,7 @@
 //!
 //! ```
 //! use albef_data::image::{ImageReader, RgbImage};
-//! use albef_index::{Control, Embedded, Encoder, Filter, Identity, Store, UpdateOptions, update};
+//! use albef_index::{ContentHash, Control, Embedded, Encoder, Filter, Identity, Store, UpdateOptions, update};
 //!
 //! /// The mean color as a vector.
 //! struct MeanColor(ImageReader);
@@ -31,7 +31,7 @@
 //!         let length = mean.iter().map(|v| v * v).sum::<f32>().sqrt().max(1.0);
 //!         mean.iter().map(|v| v / length).collect()
 //!     }
-//!     fn encode(&self, prepared: &[Vec<f32>]) -> Result<Vec<f32>, String> {
+//!     fn encode(&self, prepared: &[Vec<f32>], _: &[ContentHash]) -> Result<Vec<f32>, String> {
 //!         Ok(prepared.concat())
 //!     }
 //! }
@@ -70,6 +70,7 @@ mod place;
 mod postgres;
 mod record;
 pub mod scan;
+mod states;
 mod store;
 mod update;
 mod walk;
@@ -92,6 +93,7 @@ pub use record::{
     Change, ContentHash, Filter, Image, ImageId, PathPattern, Record, Root, RootId, Status,
     bytes_of, join, path_of,
 };
+pub use states::{KeptStates, StatePrecision};
 pub use store::{Scored, Store, StoreInfo, Verification};
 pub use update::{Update, UpdateOptions, folders, update};
 pub use walk::{Found, IGNORE_FILE, Walk, walk};

@@ -93,6 +93,43 @@ fn an_index_is_made_kept_current_and_searched() {
 }
 
 #[test]
+fn states_are_kept_beside_the_index_and_used_by_searches() {
+    let (_dir, photos, at) = photos(6);
+    let made = run(&mut index(&photos, &at, &["--states", "f16"]));
+    assert!(stderr(&made).contains("keeping states: "), "{}", stderr(&made));
+    assert!(stderr(&made).contains("for 6 images"), "{}", stderr(&made));
+    let states = |at: &Path| out(&mut of_index(at, &["status", "--json"]))["states"].clone();
+    assert_eq!(states(&at)["images"], 6);
+    let scores = |found: &Value| -> Vec<f64> {
+        found["results"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|hit| hit["score"].as_f64().unwrap())
+            .collect()
+    };
+    let kept = out(&mut search(&photos, &at, &["--json", "--score", "itm"]));
+    run(&mut index(&photos, &at, &["--states", "none"]));
+    assert_eq!(states(&at), Value::Null);
+    let without = out(&mut search(&photos, &at, &["--json", "--score", "itm"]));
+    for (a, b) in scores(&kept).iter().zip(scores(&without)) {
+        assert!((a - b).abs() < 5e-3, "{kept} {without}");
+    }
+    // An index that has images gets the states of all of them.
+    run(&mut index(&photos, &at, &["--states", "int8"]));
+    assert_eq!(states(&at)["images"], 6);
+    fs::remove_file(photos.join("0.png")).unwrap();
+    run(&mut index(&photos, &at, &[]));
+    assert_eq!(out(&mut of_index(&at, &["gc", "--json"]))["states_forgotten"], 1);
+    assert_eq!(states(&at)["images"], 5);
+    let error = failed(&mut index(&photos, &at, &["--states", "f8"]));
+    assert!(error.contains("possible are f16, int8 and none"), "{error}");
+    // With another way to read images all is made anew, states included.
+    run(&mut index(&photos, &at, &["--reencode", "--background", "black"]));
+    assert_eq!(states(&at)["images"], 5);
+}
+
+#[test]
 fn without_a_place_an_index_is_one_of_the_user() {
     let (dir, photos, _) = photos(3);
     fs::create_dir(photos.join("sub")).unwrap();

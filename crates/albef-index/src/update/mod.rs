@@ -410,7 +410,8 @@ impl<'a> Run<'a> {
         }
         let (images, prepared): (Vec<Image>, Vec<Vec<f32>>) = self.prepared.drain(..).unzip();
         let width = self.encoder.identity().width;
-        let values = self.encoder.encode(&prepared).map_err(IndexError::Encoder)?;
+        let contents: Vec<ContentHash> = images.iter().map(|image| image.hash).collect();
+        let values = self.encoder.encode(&prepared, &contents).map_err(IndexError::Encoder)?;
         if values.len() != images.len() * width {
             let (found, expected) = (values.len() / images.len(), width);
             return Err(IndexError::Width { found, expected });

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use albef_data::image::{ImageReader, ResizeOrder, RgbImage, resize_bicubic};
 use albef_data::scenes::png;
 use albef_index::{
-    Control, Embedded, Encoder, Identity, Image, Status, Store, Update, UpdateOptions, update,
+    ContentHash, Control, Embedded, Encoder, Identity, Image, Status, Store, Update, UpdateOptions,
+    update,
 };
 
 /// Values of a vector of [`Colors`].
@@ -44,7 +45,7 @@ impl Encoder for Colors {
         small.pixels.iter().map(|v| f32::from(*v) + 1.0).collect()
     }
 
-    fn encode(&self, prepared: &[Vec<f32>]) -> Result<Vec<f32>, String> {
+    fn encode(&self, prepared: &[Vec<f32>], _: &[ContentHash]) -> Result<Vec<f32>, String> {
         self.encoded.fetch_add(prepared.len(), Ordering::SeqCst);
         let unit = |v: &Vec<f32>| {
             let length = v.iter().map(|x| x * x).sum::<f32>().sqrt();

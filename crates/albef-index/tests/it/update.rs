@@ -4,7 +4,9 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use albef_index::{Control, Embedded, Encoder, IndexError, Store, UpdateOptions, folders, update};
+use albef_index::{
+    ContentHash, Control, Embedded, Encoder, IndexError, Store, UpdateOptions, folders, update,
+};
 
 use crate::common::{Colors, contents, image, index, paths, put, update_all};
 
@@ -207,7 +209,7 @@ fn an_encoder_that_fails_is_an_error() {
         fn prepare(&self, image: &albef_data::image::RgbImage) -> Vec<f32> {
             self.0.prepare(image)
         }
-        fn encode(&self, _: &[Vec<f32>]) -> Result<Vec<f32>, String> {
+        fn encode(&self, _: &[Vec<f32>], _: &[ContentHash]) -> Result<Vec<f32>, String> {
             Err("the device is gone".into())
         }
     }

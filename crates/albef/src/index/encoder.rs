@@ -1,17 +1,23 @@
 //! The encoder of an index: the image side of a model.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use albef_data::image::{Gray16, ImageReader, Normalization, RgbImage, resize_bicubic};
-use albef_index::{Encoder, Identity, hash_numbers};
+use albef_index::{ContentHash, Encoder, Identity, KeptStates, hash_numbers};
+use burn::tensor::Tensor;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::params::{Param, from_vec, to_vec};
+use crate::error::{Error, Result};
+use crate::model::ImageStates;
+use crate::params::{Param, from_vec, outputs, to_vec};
 use crate::pipeline::Pipeline;
 
 /// A model as the encoder of an index. Making one reads all weights once, for their hash.
 pub struct IndexEncoder<'a> {
     model: &'a Pipeline,
     identity: Identity,
+    kept: Mutex<Option<Arc<KeptStates>>>,
 }
 
 impl std::fmt::Debug for IndexEncoder<'_> {
@@ -33,7 +39,50 @@ impl<'a> IndexEncoder<'a> {
             ),
             width: model.embed_dim(),
         };
-        Self { model, identity }
+        Self { model, identity, kept: Mutex::new(None) }
+    }
+
+    /// Keeps the states of images that are encoded from now on, and re-ranks by those that are kept; `None` ends it.
+    pub fn keep_states(&self, states: Option<KeptStates>) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = states.map(Arc::new);
+    }
+
+    /// The states that are kept.
+    #[must_use]
+    pub fn kept_states(&self) -> Option<Arc<KeptStates>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tokens of an image, and their width.
+    pub(super) fn size_of_states(&self) -> [usize; 2] {
+        let vision = &self.model.config().vision;
+        [vision.tokens(), vision.width]
+    }
+
+    fn pixels(&self, prepared: &[Vec<f32>]) -> Tensor<4> {
+        let size = self.model.image_res();
+        from_vec(prepared.concat(), [prepared.len(), 3, size, size], self.model.device())
+    }
+
+    /// The states of prepared images, which are kept where that is wanted.
+    pub(super) fn states(
+        &self,
+        prepared: &[Vec<f32>],
+        contents: &[ContentHash],
+    ) -> Result<ImageStates> {
+        let encoder = &self.model.model().encoders.visual_encoder;
+        let states = encoder.forward(self.pixels(prepared))?;
+        if let Some(kept) = self.kept_states() {
+            let values = to_vec(states.tokens.clone());
+            let of_image = values.len() / contents.len().max(1);
+            let mut saved = contents.iter().zip(values.chunks(of_image.max(1)));
+            // They are made again when they are needed; the index itself is not affected.
+            if let Err(error) = saved.try_for_each(|(content, values)| kept.save(content, values)) {
+                tracing::warn!("image states are not kept: {error}");
+                self.keep_states(None);
+            }
+        }
+        Ok(states)
     }
 
     /// The model.
@@ -87,11 +136,17 @@ impl Encoder for IndexEncoder<'_> {
         pixels
     }
 
-    fn encode(&self, prepared: &[Vec<f32>]) -> Result<Vec<f32>, String> {
-        let size = self.model.image_res();
-        let pixels =
-            from_vec(prepared.concat(), [prepared.len(), 3, size, size], self.model.device());
-        self.model.embed_pixels(pixels).map_err(|e| e.to_string())
+    fn encode(
+        &self,
+        prepared: &[Vec<f32>],
+        contents: &[ContentHash],
+    ) -> std::result::Result<Vec<f32>, String> {
+        let features = || {
+            self.model.needs_contrast()?;
+            let states = self.states(prepared, contents)?;
+            outputs(self.model.model().encoders.image_feat(&states), "image features")
+        };
+        features().map_err(|e: Error| e.to_string())
     }
 }
 
@@ -110,7 +165,7 @@ mod tests {
             (0..3).map(|i| RgbImage::filled(20 + i, 24, [40, 200, 30 * i as u8])).collect();
         let prepared: Vec<Vec<f32>> = images.iter().map(|image| encoder.prepare(image)).collect();
         let expected = model.embed_images(&images).unwrap().concat();
-        assert_eq!(encoder.encode(&prepared).unwrap(), expected);
+        assert_eq!(encoder.encode(&prepared, &[[0; 32]; 3]).unwrap(), expected);
         assert_eq!(expected.len(), 3 * encoder.identity().width);
     }
 

@@ -107,6 +107,10 @@ impl Place {
         reencode: bool,
     ) -> Result<Box<dyn Store>> {
         let store = self.index.write(&encoder.identity(), reencode)?;
+        encoder.use_states(&self.index)?;
+        if reencode && encoder.kept_states().is_none() {
+            self.renew_states(encoder)?;
+        }
         let roots: Vec<PathBuf> = store.roots()?.iter().map(|root| path_of(&root.path)).collect();
         for folder in &self.folders {
             if !roots.iter().any(|root| folder.starts_with(root)) {
@@ -169,6 +173,7 @@ pub fn open_current(
         Err(e) => return Err(e.into()),
     };
     check_identity(&*store, &encoder.identity())?;
+    encoder.use_states(&place.index)?;
     // What it does not have cannot be added now, and would be missing without a word.
     let roots: Vec<PathBuf> = store.roots()?.iter().map(|root| path_of(&root.path)).collect();
     if !place.folders.iter().all(|folder| roots.iter().any(|root| folder.starts_with(root))) {

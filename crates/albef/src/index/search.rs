@@ -8,15 +8,17 @@ use albef_data::error::{ImageError, ImageErrorKind};
 use albef_data::image::RgbImage;
 use albef_data::names;
 use albef_index::{ContentHash, Encoder, Filter, ImageId, Record, RootId, Scored, Store, join};
+use burn::tensor::Tensor;
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::IndexEncoder;
 use crate::Control;
 use crate::error::{Error, Result};
+use crate::eval::retrieval::score_pairs;
 use crate::inference::{SearchOptions, Verdict, match_probability};
+use crate::model::ImageStates;
 use crate::params::from_vec;
-use crate::pipeline::Pipeline;
 
 /// Images that are fused with the text at a time.
 const FUSED: usize = 16;
@@ -101,6 +103,9 @@ pub struct IndexHit {
     /// Its whole path as the system has it.
     #[serde(skip)]
     pub file: PathBuf,
+    /// The hash of its file.
+    #[serde(skip)]
+    pub content: ContentHash,
 }
 
 /// Results of a search in an index: one page, best first.
@@ -203,6 +208,27 @@ impl IndexEncoder<'_> {
         })
     }
 
+    /// The states of candidates, of which those that are kept come first.
+    fn all_states(&self, sources: Vec<Source>, contents: &[ContentHash]) -> Result<ImageStates> {
+        let (batch, [length, width]) = (sources.len(), self.size_of_states());
+        let (mut kept, mut prepared) = (Vec::new(), Vec::new());
+        for source in sources {
+            match source {
+                Source::Kept(states) => kept.push(states),
+                Source::Prepared(pixels) => prepared.push(pixels),
+            }
+        }
+        let device = self.model().device();
+        let shape = [kept.len() * length, width];
+        let known = (!kept.is_empty()).then(|| from_vec(kept.concat(), shape, device));
+        let made = match prepared.is_empty() {
+            true => None,
+            false => Some(self.states(&prepared, &contents[kept.len()..])?.tokens),
+        };
+        let tokens = Tensor::cat(known.into_iter().chain(made).collect(), 0);
+        Ok(ImageStates { tokens, batch, length })
+    }
+
     /// Orders candidates by the matching head; those whose files cannot be read are left out.
     fn rerank(
         &self,
@@ -223,14 +249,21 @@ impl IndexEncoder<'_> {
             if part.is_empty() {
                 break;
             }
+            let kept = self.kept_states();
             let read = |hit: IndexHit| {
-                let image = self.reader().open(&hit.file);
-                (hit, image.map(|image| self.prepare(&image)).map_err(|e| e.to_string()))
+                let states = kept.as_ref().and_then(|kept| kept.load(&hit.content));
+                let source = match states {
+                    Some(states) => Ok(Source::Kept(states)),
+                    None => {
+                        self.reader().open(&hit.file).map(|i| Source::Prepared(self.prepare(&i)))
+                    }
+                };
+                (hit, source.map_err(|e| e.to_string()))
             };
             let mut ready = Vec::new();
-            for (hit, prepared) in part.into_par_iter().map(read).collect::<Vec<_>>() {
-                match prepared {
-                    Ok(prepared) => ready.push((hit, prepared)),
+            for (hit, source) in part.into_par_iter().map(read).collect::<Vec<_>>() {
+                match source {
+                    Ok(source) => ready.push((hit, source)),
                     Err(detail) => skipped.push(Skipped {
                         name: hit.image,
                         error: ImageError { kind: ImageErrorKind::Io, detail },
@@ -240,8 +273,13 @@ impl IndexEncoder<'_> {
             if ready.is_empty() {
                 continue;
             }
-            let (part, pixels): (Vec<IndexHit>, Vec<Vec<f32>>) = ready.into_iter().unzip();
-            let logits = match_prepared(model, &pixels, &texts)?;
+            // Those that are kept first: one tensor of each kind.
+            ready.sort_by_key(|(_, source)| matches!(source, Source::Prepared(_)));
+            let (part, sources): (Vec<IndexHit>, Vec<Source>) = ready.into_iter().unzip();
+            let contents: Vec<ContentHash> = part.iter().map(|hit| hit.content).collect();
+            let states = self.all_states(sources, &contents)?;
+            let pairs: Vec<(usize, usize)> = (0..part.len()).map(|i| (i, 0)).collect();
+            let logits = score_pairs(model.model(), &texts, &pairs, 1, &states)?;
             out.extend(part.into_iter().zip(logits).map(|(mut hit, logits)| {
                 hit.probability = Some(match_probability(logits));
                 hit.score = options.score.weighted(weight, logits, temperature, || hit.cosine);
@@ -253,15 +291,12 @@ impl IndexEncoder<'_> {
     }
 }
 
-/// The logits (no match, match) of prepared images with one text.
-fn match_prepared(
-    model: &Pipeline,
-    pixels: &[Vec<f32>],
-    texts: &[Vec<u32>],
-) -> Result<Vec<[f32; 2]>> {
-    let size = model.image_res();
-    let pixels = from_vec(pixels.concat(), [pixels.len(), 3, size, size], model.device());
-    Ok(model.match_pixels(pixels, texts)?.1)
+/// Where the states of a candidate come from.
+enum Source {
+    /// They are kept.
+    Kept(Vec<f32>),
+    /// They are made of the prepared image.
+    Prepared(Vec<f32>),
 }
 
 /// Folders of the index, for the names of images.
@@ -309,6 +344,7 @@ impl Names {
             name,
             copy_names: Vec::new(),
             file,
+            content: record.image.hash,
         }
     }
 }
@@ -355,7 +391,7 @@ fn candidates(
 #[cfg(test)]
 mod tests {
     use albef_data::scenes::png;
-    use albef_index::{PathPattern, UpdateOptions};
+    use albef_index::{PathPattern, StatePrecision, UpdateOptions};
 
     use super::*;
     use crate::eval::retrieval::Score;
@@ -410,6 +446,82 @@ mod tests {
             let found = encoder.search(store, &query("a dog", options), &Control::new()).unwrap();
             assert_eq!((found.results.len(), found.skipped[0].name.as_str()), (5, "3.png"));
         });
+    }
+
+    #[test]
+    fn kept_states_give_the_same_scores_without_the_images() {
+        for (precision, off) in [(StatePrecision::F16, 2e-3), (StatePrecision::Int8, 3e-2)] {
+            let (model, photos, at) = (nano(), folder(6), tempfile::tempdir().unwrap());
+            let encoder = IndexEncoder::new(&model);
+            let location = albef_index::Location::Folder(at.path().to_owned());
+            let place = Place::find(&[photos.path()], Some(&location), None).unwrap();
+            let (options, control) = (UpdateOptions::default(), Control::new());
+            let search = |encoder: &IndexEncoder<'_>, store: &dyn Store| {
+                let options = SearchOptions::default().score(Score::Itm);
+                let found = encoder.search(store, &query("a dog", options), &control).unwrap();
+                let of = |hit: &IndexHit| (hit.id, hit.score);
+                let mut scores: Vec<(ImageId, f32)> = found.results.iter().map(of).collect();
+                scores.sort_by_key(|(id, _)| *id);
+                (scores, found.skipped.len())
+            };
+            let store = place.open_to_write(&encoder, false).unwrap();
+            // Of half of the images while they are indexed, of the others when they are asked for.
+            let moved = photos.path().join("5.png");
+            let away = at.path().join("5.png");
+            std::fs::rename(&moved, &away).unwrap();
+            albef_index::update(&*store, &encoder, &options, &control).unwrap();
+            std::fs::rename(&away, &moved).unwrap();
+            place.keep_states(&encoder, Some(precision)).unwrap();
+            let update = albef_index::update(&*store, &encoder, &options, &control).unwrap();
+            assert_eq!((update.encoded, encoder.kept_states().unwrap().usage().unwrap().0), (1, 1));
+            let (exact, _) = search(&encoder, &*store);
+            assert_eq!(encoder.kept_states().unwrap().usage().unwrap().0, 6);
+            drop(store);
+
+            for i in 0..6 {
+                std::fs::remove_file(photos.path().join(format!("{i}.png"))).unwrap();
+            }
+            let store = place.index.read().unwrap();
+            let again = IndexEncoder::new(&model);
+            again.use_states(&place.index).unwrap();
+            let (kept, skipped) = search(&again, &*store);
+            assert_eq!((kept.len(), skipped), (6, 0));
+            for (a, b) in exact.iter().zip(&kept) {
+                assert!(a.0 == b.0 && (a.1 - b.1).abs() < off, "{precision:?} {a:?} {b:?}");
+            }
+            assert_eq!(place.forget_states(&*store).unwrap(), 0);
+        }
+    }
+
+    #[test]
+    fn states_of_all_images_are_completed_and_those_of_forgotten_ones_go() {
+        let (model, photos, at) = (nano(), folder(4), tempfile::tempdir().unwrap());
+        let encoder = IndexEncoder::new(&model);
+        let location = albef_index::Location::Folder(at.path().to_owned());
+        let place = Place::find(&[photos.path()], Some(&location), None).unwrap();
+        let (options, control) = (UpdateOptions::default(), Control::new());
+        let store = open_current(&place, &encoder, &options, &control).unwrap().store;
+        assert!(encoder.complete_states(&*store, &control).is_err(), "none are to be kept");
+        place.keep_states(&encoder, Some(StatePrecision::Int8)).unwrap();
+        std::fs::remove_file(photos.path().join("1.png")).unwrap();
+        let done = encoder.complete_states(&*store, &control).unwrap();
+        assert_eq!((done.made, done.kept, done.unreadable), (3, 0, 1));
+        let done = encoder.complete_states(&*store, &control).unwrap();
+        assert_eq!((done.made, done.kept, done.unreadable), (0, 3, 1));
+        std::fs::remove_file(photos.path().join("2.png")).unwrap();
+        albef_index::update(&*store, &encoder, &options, &control).unwrap();
+        assert_eq!(place.forget_states(&*store).unwrap(), 1);
+        // A damaged one is made again.
+        let kept = encoder.kept_states().unwrap();
+        let hash = albef_index::content_hash(&std::fs::read(photos.path().join("3.png")).unwrap());
+        let name: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        std::fs::write(at.path().join("states").join(&name[..2]).join(&name), b"short").unwrap();
+        assert!(kept.load(&hash).is_none());
+        let query = query("a dog", SearchOptions::default());
+        assert_eq!(encoder.search(&*store, &query, &control).unwrap().results.len(), 2);
+        assert!(kept.load(&hash).is_some());
+        place.keep_states(&encoder, None).unwrap();
+        assert!(encoder.kept_states().is_none() && !at.path().join("states").exists());
     }
 
     #[test]
