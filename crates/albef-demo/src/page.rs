@@ -84,9 +84,10 @@ pub(crate) fn report(
              same loses 0.637."
                 .into(),
             "How many things are shown depends on how many steps fit into the time: 160 from 4,000 steps on, 80 \
-             from 2,000, 40 from 1,000, else 20. Two idle cores make about 1,400 steps in six minutes without a unit for \
-             bf16, and more with one. The model that comes with albef was trained on more images and knows three of the styles, held-out renderings \
-             included; the unseen style is new to both."
+             from 1,500, 40 from 400, else 20. Two idle cores with a unit for bf16 make more than 2,000 steps in six \
+             minutes; matching is seldom better than chance before 1,000. The model that comes with albef was \
+             trained on far more images, among them three of the styles and held-out renderings; the unseen style is \
+             new to both."
                 .into(),
             "The searches were drawn at random, not chosen, and are shown in the order of their success; the number is \
              the probability among sixteen candidates. Art: Twemoji (CC BY 4.0), Noto Emoji \

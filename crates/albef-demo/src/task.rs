@@ -52,7 +52,7 @@ fn config(seed: u64, data: &Path) -> Result<PretrainConfig> {
 /// Of ten steps, those that train contrast alone; then all losses, and in the second half of these with hard negatives.
 const ALONE: u64 = 7;
 /// How many things can be learned in so many steps such that most searches are right.
-const SIZES: [(u64, usize); 4] = [(4000, 160), (2000, 80), (1000, 40), (0, 20)];
+const SIZES: [(u64, usize); 4] = [(4000, 160), (1500, 80), (400, 40), (0, 20)];
 
 /// What is learned, and for how long. The same task with the same seed gives the same result everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn fewer_steps_learn_fewer_things_and_every_task_has_all_stages() {
-        for (steps, concepts) in [(20, 20), (999, 20), (1000, 40), (2000, 80), (5000, 160)] {
+        for (steps, concepts) in [(20, 20), (399, 20), (400, 40), (1500, 80), (5000, 160)] {
             let task = Task::for_steps(steps);
             assert_eq!(task.concepts, concepts);
             let config = task.config(1, Path::new("data")).unwrap();
