@@ -20,9 +20,14 @@ fn pretrain(list: &str, root: &Path, output: &Path, steps: usize) -> Command {
 fn started(command: &mut Command, output: &Path) -> Child {
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let from = Instant::now();
+    // A folder with another name is one that is still being written.
+    let whole = |entry: std::fs::DirEntry| {
+        entry.file_name().to_string_lossy().starts_with("step-")
+            && entry.path().join("state.json").is_file()
+    };
     let saved = || {
         let entries = std::fs::read_dir(output.join("checkpoints")).ok();
-        entries.is_some_and(|mut e| e.any(|e| e.unwrap().path().join("state.json").is_file()))
+        entries.is_some_and(|mut entries| entries.any(|e| e.is_ok_and(whole)))
     };
     while !saved() {
         assert!(from.elapsed() < Duration::from_secs(120), "no checkpoint");
