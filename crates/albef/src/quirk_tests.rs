@@ -265,6 +265,8 @@ fn without_momentum_contrast_a_step_sees_fewer_patches_and_no_teacher() {
     let [whole, part] = [0.0, 0.5].map(|share| pretrain_step(&settings(share), [0, 1, 2]));
     let tokens = small().vision.tokens();
     assert_eq!((whole.trace.image.length, part.trace.image.length), (tokens, (tokens - 1) / 2 + 1));
+    // The seven entries of the queue take no part.
+    assert_eq!(whole.trace.contrast.sims[0].dims(), [3, 3]);
     let feats = &whole.trace.feats;
     assert_eq!(to_vec(feats[2].clone()), to_vec(feats[0].clone().inner()));
     assert_eq!(to_vec(feats[3].clone()), to_vec(feats[1].clone().inner()));

@@ -173,7 +173,9 @@ impl Objective for PairsObjective {
         let encoded =
             Encoded::new((&model.encoders, &mut dropout), teacher, images, kept.as_deref(), batch)?;
         let early = queues_with(cx.queues, &encoded, batch);
-        let queues = early.as_ref().unwrap_or(cx.queues);
+        // A fine-tuning run starts with those of its checkpoint.
+        let none = (!self.momentum_contrast).then(|| Queues::none(cx.model.embed_dim, cx.queues));
+        let queues = none.as_ref().or(early.as_ref()).unwrap_or(cx.queues);
         let by_id = self.image_index && !injected(Fault::ImageIdsIgnored);
         let ids = by_id.then_some(&batch.image_ids[..]);
         let contrast =

@@ -39,6 +39,12 @@ impl Queues {
         }
     }
 
+    /// No entries, on the device of `others`.
+    #[must_use]
+    pub fn none(width: usize, others: &Self) -> Self {
+        Self::new(Vec::new(), Vec::new(), Vec::new(), 0, width, &others.image.device())
+    }
+
     /// Number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
