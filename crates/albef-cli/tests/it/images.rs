@@ -87,7 +87,9 @@ fn transparent_images_are_laid_over_a_background_and_counted() {
         for (options, background, line) in [
             (&["--background", "white"][..], Background::WHITE, "the background is white"),
             (&["--background", "#0000ff"], Background::Color([0, 0, 255]), "is #0000ff"),
-            (&[], Background::Official, "transparency is ignored"),
+            (&["--background", "official"], Background::Official, "transparency is ignored"),
+            // The default of the shipped model.
+            (&[], Background::WHITE, "the background is white"),
         ] {
             let decode = DecodeOptions { background, ..DecodeOptions::default() };
             let (opaque, _) = decoded(dir.path(), name, &decode);
