@@ -216,11 +216,11 @@ fn damage_is_found_and_mended() {
 fn other_image_options_are_refused_until_all_is_encoded_again() {
     let (_dir, photos, at) = photos(3);
     run(&mut index(&photos, &at, &[]));
-    let error = failed(&mut search(&photos, &at, &["--background", "white"]));
+    let error = failed(&mut search(&photos, &at, &["--background", "black"]));
     assert!(error.contains("--reencode"), "{error}");
-    let other = ["--background", "white", "--reencode", "--json"];
+    let other = ["--background", "black", "--reencode", "--json"];
     assert_eq!(out(&mut index(&photos, &at, &other))["encoded"], 3);
-    run(&mut search(&photos, &at, &["--background", "white"]));
+    run(&mut search(&photos, &at, &["--background", "black"]));
 }
 
 #[test]
