@@ -22,8 +22,8 @@ from pathlib import Path
 import mini
 from study import CONFIGS, kept, run, say, settings
 
-# What each stage is trained on, with weights, and its settings. Names are learned at 32 pixels, 4 by 4 patches: at 48 the first stage
-# takes several times as long to leave chance. Contrast is within the batch until the encoders change slowly.
+# What each stage is trained on, with weights, and its settings. Names are learned at 32 pixels, 4 by 4 patches: at 48 a pair costs twice
+# to three times as much and teaches no more at first. Contrast is within the batch until the encoders change slowly.
 ALONE = {"losses.itm": False, "losses.mlm": False, "queue_size": 0, "momentum_contrast": False, "alpha": 0, "momentum": 0.9,
          "text_lr_scale": 0.5, "image_res": 32}
 ICONS = {"frequent-plain": 1, "frequent-varied": 1, "common-plain": 1, "common-varied": 0.7, "rare-plain": 0.5}

@@ -39,8 +39,8 @@ pub struct Arguments {
     /// Encode all images again if the index has the vectors of another model or of other image options.
     #[arg(long, conflicts_with = "dry_run")]
     reencode: bool,
-    /// Keep the states of images too, exactly (`f16`) or in half the space (`int8`), so that searches re-rank without
-    /// encoding images again; `none` forgets them. They are kept by all later commands, too.
+    /// Keep the states of images too, as 16-bit floats (`f16`) or in half the space (`int8`), so that searches re-rank
+    /// without encoding images again; `none` forgets them. Later commands keep them too.
     #[arg(long, value_name = "PRECISION", value_parser = states, conflicts_with = "dry_run")]
     states: Option<States>,
     /// Keep the index current until interrupted: look for changes every so many seconds.
