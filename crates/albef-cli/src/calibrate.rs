@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use albef::calibration::{CalibrateOptions, calibrate, calibrate_grounding};
+use albef::checkpoint::Checkpoint;
 use albef::eval::grounding::Cases;
 use albef::{ModelDefaults, model_or_default};
 use albef_data::names::text_of_path;
@@ -52,7 +53,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         );
     }
     // What cannot be written is known before the time is spent.
-    let folder = a.write.then(|| ModelDefaults::folder_of(&path)).transpose()?;
+    let folder = a.write.then(|| Checkpoint::folder_of_defaults(&path)).transpose()?;
     let (device, reader) = a.model.prepare()?;
     let root = a.image_root.as_deref();
     let list = a.annotations.as_ref();

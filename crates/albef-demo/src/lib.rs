@@ -2,10 +2,12 @@
 //! pre-training, evaluation and a report as one page.
 
 mod measure;
+mod options;
 mod page;
 mod scenes;
 mod task;
 
+pub use options::{Event, Options};
 pub use scenes::{SceneOptions, Scenes, write_scenes};
 
 use std::io::{ErrorKind, Write};
@@ -31,35 +33,6 @@ const SHORT: f64 = 3.0;
 const REPORT: &str = "report.html";
 /// Holds how many things are shown.
 const CONCEPTS: &str = "concepts.txt";
-
-/// How long, where and from what seed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Options {
-    /// Minutes of training, for which the task is chosen: as many things, in as many steps, as this machine
-    /// learns in this time.
-    pub minutes: f64,
-    /// Steps instead: equal steps and seeds give equal results on machines with the same instructions.
-    pub steps: Option<u64>,
-    /// Things that are shown, 8 to 160; chosen by the number of steps if not given.
-    pub concepts: Option<usize>,
-    /// Folder for data, run, model and report.
-    pub output: PathBuf,
-    /// Seed of corpus and training.
-    pub seed: u64,
-    /// A model to measure beside the fresh one.
-    pub shipped: Option<PathBuf>,
-}
-
-/// What the demonstration tells while it goes on.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// What it does next, or what it found.
-    Status(&'a str),
-    /// A short trial of training is a step further, of so many.
-    Trial(u64, u64),
-    /// The pre-training run.
-    Run(&'a RunEvent<'a>),
-}
 
 /// What the demonstration made.
 #[derive(Clone, Debug)]

@@ -9,7 +9,8 @@ use albef_data::scenes::{Corpus, Pair, pixel_baseline, png};
 use albef_report::{SearchExample, SearchResult, Table, Wanted};
 use anyhow::Result;
 
-use crate::{CANDIDATES, Event};
+use crate::CANDIDATES;
+use crate::options::Event;
 
 /// The stage of the model that comes with the program.
 const SHIPPED: &str = "cosine, the model that comes with albef";

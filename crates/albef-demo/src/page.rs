@@ -5,7 +5,7 @@ use albef::task::PretrainConfig;
 use albef_report::{Report, SearchExample, Series, Table, curve_panels};
 use anyhow::Result;
 
-use crate::Options;
+use crate::options::Options;
 use crate::task::Task;
 
 /// The training of this start of the program.

@@ -11,7 +11,7 @@ use albef_data::scenes::{CorpusOptions, build, write_dataset};
 use albef_files::folder;
 use anyhow::Result;
 
-use crate::{Event, Options};
+use crate::options::{Event, Options};
 
 /// The keys of the demonstration's pre-training. Images are trained smaller than they are: more steps in
 /// the same minutes are worth more than more pixels. The contrast is within the batch, which learns several

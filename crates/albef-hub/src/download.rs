@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::cache::{Record, read_record};
 use crate::client::{Answer, Ask, Client, Failure};
 use crate::error::{HubError, Result};
-use crate::pull::{Progress, Watch};
+use crate::watch::{Progress, Watch};
 
 /// What is fetched.
 pub(crate) struct Wanted<'a> {

@@ -30,6 +30,8 @@ mod pull;
 #[cfg(feature = "client")]
 mod repository;
 mod source;
+#[cfg(feature = "client")]
+mod watch;
 
 pub use cache::Caches;
 #[cfg(feature = "client")]
@@ -37,5 +39,7 @@ pub use client::Settings;
 pub use error::{HubError, Result};
 pub use published::{PUBLISHED, Published, table};
 #[cfg(feature = "client")]
-pub use pull::{Progress, Pulled, Watch, pull};
+pub use pull::{Pulled, pull};
 pub use source::{HubModel, Source};
+#[cfg(feature = "client")]
+pub use watch::{Progress, Watch};

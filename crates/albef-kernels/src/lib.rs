@@ -13,6 +13,7 @@ mod gemm;
 mod isa;
 mod linear;
 mod norm;
+mod operands;
 mod random;
 #[cfg(target_arch = "x86_64")]
 mod transpose;

@@ -4,7 +4,8 @@ use rayon::prelude::*;
 
 use crate::bf16::Precision;
 use crate::elementwise::gelu;
-use crate::gemm::{Finish, Strided, multiply};
+use crate::gemm::multiply;
+use crate::operands::{Finish, Strided};
 
 /// What follows the affine map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

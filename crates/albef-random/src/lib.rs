@@ -26,6 +26,12 @@ pub const fn draw(seed: u64, index: u64) -> u64 {
     scramble(seed.wrapping_add(index.wrapping_mul(STEP)))
 }
 
+/// A seed for one purpose, by its salt, out of a seed for all.
+#[must_use]
+pub const fn derive_seed(seed: u64, salt: u64) -> u64 {
+    scramble(seed ^ salt.wrapping_mul(SPREAD))
+}
+
 /// The generator: equal seeds, equal numbers.
 #[derive(Clone, Debug)]
 pub struct SplitMix64 {

@@ -12,11 +12,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use self::tensors::{cost, inert_call, module_of, storage};
-use self::value::extend;
+use self::value::{Fail, extend};
 pub(crate) use self::value::{Parts, Storage, Value, View};
-
-/// A failed read: where and why.
-type Fail = String;
 
 /// Memory that the values of one pickle may take. Values take up to a hundred times the bytes that
 /// describe them; the largest checkpoints, with optimizer and options, need a few megabytes.

@@ -11,10 +11,9 @@ use albef_data::input::read_json;
 use albef_weights::write_atomic;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::inference::GroundingMode;
+use crate::gradcam::GroundingMode;
 use crate::model_path::find_model;
 
 /// Templates of a model.
@@ -99,28 +98,6 @@ impl ModelDefaults {
             Ok(path) => path.parent().map_or_else(|| Ok(Self::default()), Self::of_folder),
             Err(_) => Ok(Self::default()),
         }
-    }
-
-    /// The folder that the defaults of a model are written to: that of its weights.
-    ///
-    /// # Errors
-    /// If no model is there, it is a run or one of its checkpoints, whose weights change, or a pulled one, whose
-    /// folder other programs share.
-    pub fn folder_of(model: &Path) -> Result<PathBuf> {
-        let shown = model.display();
-        if find_model(model)? != model {
-            return Err(Error::Argument(format!(
-                "{shown} is a pulled checkpoint, whose folder other programs share; write it as a folder of its own with \
-                 `albef convert {shown} --to safetensors --output FOLDER` first"
-            )));
-        }
-        let found = Checkpoint::open(model)?;
-        if found.of_run {
-            return Err(Error::Argument(format!(
-                "{shown} is a run or a checkpoint of one, whose weights are not final; name its folder `model` or `best`"
-            )));
-        }
-        Ok(found.folder)
     }
 
     /// Whether there are none.

@@ -3,7 +3,10 @@
 //! The map of one layer becomes a leaf of the gradient computation, so only what lies above it is
 //! differentiated, and no weight gets a gradient.
 
+use std::ops::Range;
+
 use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -12,6 +15,65 @@ use crate::model::{
 };
 use crate::ops::Ops;
 use crate::params::{Params, to_vec};
+
+/// The score that a map explains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GroundingMode {
+    /// The matching score, at the cross-attention of a fusion layer.
+    #[default]
+    Itm,
+    /// The contrastive score, at the self-attention of an image block.
+    Itc,
+}
+
+impl GroundingMode {
+    /// Both modes.
+    pub const ALL: [Self; 2] = [Self::Itm, Self::Itc];
+
+    /// The name in options and reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Itm => "itm",
+            Self::Itc => "itc",
+        }
+    }
+
+    /// The layers that have a map: fusion layers, or image blocks.
+    #[must_use]
+    pub fn layers(self, config: &ModelConfig) -> Range<usize> {
+        match self {
+            Self::Itm => config.text.fusion_layer..config.text.layers,
+            Self::Itc => 0..config.vision.depth,
+        }
+    }
+
+    /// The layer of the paper: the third fusion layer, or the last one of fewer; for `itc` the last image block.
+    #[must_use]
+    pub fn default_layer(self, config: &ModelConfig) -> usize {
+        match self {
+            Self::Itm => fusion_layer(config, false),
+            Self::Itc => config.vision.depth.saturating_sub(1),
+        }
+    }
+
+    /// [`GroundingMode::default_layer`], but one where single words have maps, if there is one: in the last
+    /// fusion layer only `[CLS]` is read.
+    #[must_use]
+    pub fn default_word_layer(self, config: &ModelConfig) -> usize {
+        match self {
+            Self::Itm => fusion_layer(config, true),
+            Self::Itc => self.default_layer(config),
+        }
+    }
+}
+
+fn fusion_layer(config: &ModelConfig, words: bool) -> usize {
+    let first = config.text.fusion_layer;
+    let last = config.text.layers.saturating_sub(1 + usize::from(words));
+    (first + 2).min(last.max(first))
+}
 
 /// What the attention map shows of a batch of pairs.
 #[derive(Clone, Debug, PartialEq)]

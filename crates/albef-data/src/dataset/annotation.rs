@@ -9,13 +9,14 @@ use serde_json::Value;
 
 use self::plain::PlainEntry;
 use super::contents::Gathered;
-use super::entries::{Entry, Place, Splits, each_entry, is_table};
+use super::entries::{Splits, each_entry, is_table};
+use super::entry::{Entry, Place};
 use super::numbers::Hash128;
-use super::sample::{Location, Sample, Skipped, place_key};
+use super::roots::found;
+use super::sample::{Location, Sample, Skipped, TaskFields, place_key};
 use super::store::{Collect, Joined};
-use super::tasks::TaskFields;
 use crate::error::{DataError, ImageErrorKind as Kind, Result};
-use crate::input::id_text;
+use crate::input::{Encoding, decode_text, id_text};
 use crate::names;
 
 /// The captions of an entry, and what is wrong with them. A text, or a list of texts, of which others than
@@ -51,6 +52,17 @@ pub(super) fn captions(entry: &Value) -> (Vec<String>, Option<String>) {
     }
 }
 
+/// The captions of a text, one a line, and what is wrong with it.
+pub(super) fn caption_lines(bytes: &[u8]) -> (Vec<String>, Option<String>) {
+    let Some((text, encoding)) = decode_text(bytes) else {
+        return (Vec::new(), Some("the caption is no text in UTF-8".into()));
+    };
+    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
+    let fault = (encoding != Encoding::Utf8)
+        .then(|| format!("the caption is no UTF-8 and is read as {}", encoding.name()));
+    (lines.map(str::to_owned).collect(), fault)
+}
+
 /// A value for a message.
 pub(super) fn short(value: &Value) -> String {
     const SHOWN: usize = 60;
@@ -76,15 +88,6 @@ pub(super) fn missing(key: &str, entry: &Value) -> String {
 /// The key of an entry's image, if it gives one.
 pub(super) fn image_key(entry: &Value) -> Option<String> {
     id_text(entry.get("image_id")?).filter(|id| !id.is_empty())
-}
-
-/// Where an image of a list is without a root: as it stands if it is there, else beside the list.
-pub(super) fn found(image: &str, list: &Path) -> PathBuf {
-    let stands = names::path_of(image);
-    match stands.is_relative() && !stands.exists() {
-        true => list.with_file_name(stands),
-        false => stands,
-    }
 }
 
 /// Which folders of relative paths are there as they stand and beside the list, so that most images of a long

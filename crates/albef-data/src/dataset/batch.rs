@@ -1,6 +1,6 @@
 //! A batch: the one type from collation to the loss.
 
-use super::tasks::Target;
+use super::sample::Target;
 use crate::error::{DataError, Result};
 use crate::text::{TokenBatch, Tokenizer};
 

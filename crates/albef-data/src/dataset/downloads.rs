@@ -9,7 +9,7 @@ use albef_weights::read_plain_pickle;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::entries::{Entry, Place};
+use super::entry::{Entry, Place};
 use crate::error::{DataError, Result};
 use crate::input::{decode_text, id_text, parse_json};
 

@@ -6,18 +6,12 @@ use std::path::{Path, PathBuf};
 
 use super::annotation::{self, Root};
 use super::contents::Gathered;
-use super::sample::{Location, Sample, Skipped, place_key};
+use super::sample::{Location, Sample, Skipped, TaskFields, place_key};
 use super::shard;
 use super::store::Collect;
-use super::tasks::TaskFields;
 use super::unread::{Looks, looks, refusal};
 use crate::error::{DataError, ImageError, ImageErrorKind, Result};
-use crate::input::{Encoding, decode_text};
 use crate::names;
-
-/// How the names of images end.
-pub(super) const ENDINGS: [&str; 9] =
-    ["jpg", "jpeg", "png", "webp", "gif", "bmp", "jfif", "tif", "tiff"];
 
 /// Reads `captions.jsonl`, `captions.csv` or the `.txt` beside each image; an image without
 /// captions is kept, for searching. A folder of nothing but archives gives their samples.
@@ -50,7 +44,7 @@ pub(super) fn contents_of<S: Collect>(images: Vec<PathBuf>, folder: &Path, out: 
         if text.is_file() {
             let fault = match fs::read(&text) {
                 Ok(bytes) => {
-                    let (found, fault) = lines(&bytes);
+                    let (found, fault) = annotation::caption_lines(&bytes);
                     captions = found;
                     fault
                 }
@@ -64,23 +58,6 @@ pub(super) fn contents_of<S: Collect>(images: Vec<PathBuf>, folder: &Path, out: 
         let (key, task) = (place_key(&location, &name), TaskFields::default());
         out.samples.push(Sample { key, location, name, captions, task });
     }
-}
-
-/// The captions of a text, one a line, and what is wrong with it.
-pub(super) fn lines(bytes: &[u8]) -> (Vec<String>, Option<String>) {
-    let Some((text, encoding)) = decode_text(bytes) else {
-        return (Vec::new(), Some("the caption is no text in UTF-8".into()));
-    };
-    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
-    let fault = (encoding != Encoding::Utf8)
-        .then(|| format!("the caption is no UTF-8 and is read as {}", encoding.name()));
-    (lines.map(str::to_owned).collect(), fault)
-}
-
-/// Whether a name ends as those of images do.
-pub(super) fn is_image(path: &Path) -> bool {
-    let ending = path.extension().and_then(|e| e.to_str());
-    ending.is_some_and(|e| ENDINGS.contains(&e.to_lowercase().as_str()))
 }
 
 fn archives(folder: &Path) -> Result<Vec<PathBuf>> {

@@ -7,6 +7,7 @@ mod check;
 mod contents;
 mod downloads;
 mod entries;
+mod entry;
 mod fingerprint;
 mod folder;
 mod in_order;
@@ -19,6 +20,7 @@ mod order;
 mod pack;
 mod quotes;
 mod record;
+mod roots;
 mod sample;
 mod set;
 mod shard;
@@ -43,13 +45,14 @@ pub use mixgen::{Lambda, MixGen, MixMode, Mixed};
 pub use near::{other_root, similar_file};
 pub use order::epoch_order;
 pub use pack::{PackOptions, PackReport, pack};
-pub use sample::{Location, Sample, Skipped};
+pub use roots::ImageRoots;
+pub use sample::{Location, Sample, Skipped, Target, TaskFields};
 pub use set::{Dataset, image_numbers};
 pub use source::{SourceSpec, open_source, read_into, read_source};
 pub use stats::{DataStats, SourceStats, StatsOptions, Summary, stats};
 pub use store::{Collect, SampleSet, Samples};
 pub use tasks::{
-    EntryContext, ImageRoots, ReadEntry, Target, TaskFields, first_entry, number_field,
-    read_entries, read_list, repeated_ids, text_field,
+    EntryContext, ReadEntry, first_entry, number_field, read_entries, read_list, repeated_ids,
+    text_field,
 };
 pub use unread::{Looks, looks, refusal, unread_formats};

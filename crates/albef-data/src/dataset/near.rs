@@ -37,7 +37,7 @@ pub fn similar_file(path: &Path) -> Option<String> {
             "a file whose name differs only in upper and lower case is there: {found}"
         ));
     }
-    let endings = super::folder::ENDINGS.iter().flat_map(|e| [e.to_string(), e.to_uppercase()]);
+    let endings = super::unread::ENDINGS.iter().flat_map(|e| [e.to_string(), e.to_uppercase()]);
     let other = endings.map(|e| path.with_extension(e)).find(|p| p.is_file())?;
     Some(format!("a file with another ending is there: {}", there(&other)))
 }
@@ -150,7 +150,7 @@ pub fn other_root(samples: &[Sample]) -> Option<String> {
 mod tests {
     use std::fs;
 
-    use super::super::tasks::TaskFields;
+    use super::super::sample::TaskFields;
     use super::*;
 
     fn folder(files: &[&str]) -> tempfile::TempDir {

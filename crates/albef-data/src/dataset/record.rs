@@ -6,8 +6,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::sample::{Location, Sample, place_key};
-use super::tasks::{Target, TaskFields};
+use super::sample::{Location, Sample, Target, TaskFields, place_key};
 use crate::names;
 
 /// What a record has, one bit each.

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
-use super::tasks::TaskFields;
 use crate::error::{ImageError, ImageErrorKind as Kind, Result};
 use crate::image::{
     DecodeOptions, ImageReader, RgbImage, crop, decode_noted, fail, image_size, plain_file,
@@ -41,6 +40,33 @@ pub struct Sample {
     pub key: String,
     /// What the sample asks for beyond its captions.
     pub task: TaskFields,
+}
+
+/// What a sample asks a model for, besides its text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Target {
+    /// Nothing: image and caption belong together.
+    #[default]
+    None,
+    /// Answers with their weights.
+    Answers(Vec<(String, f32)>),
+    /// A class.
+    Label(usize),
+    /// Any number of classes.
+    Labels(Vec<usize>),
+}
+
+/// What a sample has beyond one image with captions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TaskFields {
+    /// The second image.
+    pub second: Option<Location>,
+    /// `[left, top, right, bottom]` of both images, where they are parts of images.
+    pub crops: Option<[[usize; 4]; 2]>,
+    /// What is asked for.
+    pub target: Target,
+    /// Number of the question or expression in its data set.
+    pub id: Option<i64>,
 }
 
 /// An image that was skipped.

@@ -13,12 +13,11 @@ use serde_json::Value;
 
 pub(super) use self::gzip::is_gzip;
 pub(super) use self::pattern::expand;
-use super::annotation::{captions, image_key};
+use super::annotation::{caption_lines, captions, image_key};
 use super::contents::{Contents, Gathered};
-use super::folder::{ENDINGS, lines};
-use super::sample::{Location, Sample, Skipped, place_key};
+use super::sample::{Location, Sample, Skipped, TaskFields, place_key};
 use super::store::Collect;
-use super::tasks::TaskFields;
+use super::unread::ENDINGS;
 use crate::error::{DataError, ImageErrorKind as Kind, Result};
 use crate::input::{Encoding, decode_text, has_lone_surrogate, packed, parse_json};
 use crate::names;
@@ -267,7 +266,7 @@ impl Shard<'_> {
                 fault
             }
             _ => {
-                let (texts, fault) = lines(&content);
+                let (texts, fault) = caption_lines(&content);
                 parts.text = Some(texts);
                 fault
             }

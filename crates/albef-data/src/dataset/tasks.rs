@@ -2,56 +2,17 @@
 //! which a task's reader of entries is made.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 
-use super::annotation::found;
 use super::contents::Contents;
 use super::entries::{Splits, each_entry};
-use super::sample::{Location, Sample, Skipped};
+use super::roots::{ImageRoots, found};
+use super::sample::{Location, Sample, Skipped, TaskFields};
 use crate::error::{DataError, ImageErrorKind as Kind, Result};
 use crate::input::id_text;
 use crate::names;
-
-/// What a sample asks a model for, besides its text.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum Target {
-    /// Nothing: image and caption belong together.
-    #[default]
-    None,
-    /// Answers with their weights.
-    Answers(Vec<(String, f32)>),
-    /// A class.
-    Label(usize),
-    /// Any number of classes.
-    Labels(Vec<usize>),
-}
-
-/// What a sample has beyond one image with captions.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct TaskFields {
-    /// The second image.
-    pub second: Option<Location>,
-    /// `[left, top, right, bottom]` of both images, where they are parts of images.
-    pub crops: Option<[[usize; 4]; 2]>,
-    /// What is asked for.
-    pub target: Target,
-    /// Number of the question or expression in its data set.
-    pub id: Option<i64>,
-}
-
-/// The folders of the images of a list. With an empty root a path is taken as it is, else relative to
-/// the list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ImageRoots {
-    /// Of most lists.
-    pub image_root: PathBuf,
-    /// Of questions with `"dataset": "vqa"`.
-    pub vqa_root: PathBuf,
-    /// Of questions with `"dataset": "vg"`.
-    pub vg_root: PathBuf,
-}
 
 /// Where an entry comes from.
 #[derive(Clone, Copy, Debug)]

@@ -4,10 +4,13 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::folder::is_image;
 use super::sample::Skipped;
 use crate::error::{ImageError, ImageErrorKind as Kind};
 use crate::image::{Content, Format, HEAD, content, unread};
+
+/// How the names of images end.
+pub(super) const ENDINGS: [&str; 9] =
+    ["jpg", "jpeg", "png", "webp", "gif", "bmp", "jfif", "tif", "tiff"];
 
 /// Endings of files that lie beside images and are none, so that they need not be opened.
 const OTHERS: [&str; 22] = [
@@ -34,6 +37,12 @@ const OTHERS: [&str; 22] = [
     "pth",
     "safetensors",
 ];
+
+/// Whether a name ends as those of images do.
+pub(super) fn is_image(path: &Path) -> bool {
+    let ending = path.extension().and_then(|e| e.to_str());
+    ending.is_some_and(|e| ENDINGS.contains(&e.to_lowercase().as_str()))
+}
 
 /// What a file is to a reader of images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,18 +13,9 @@ use image::{
 use super::background::Background;
 use super::header::{self, Header};
 use super::sniff::{self, Format};
+use super::to_rgb::Gray16;
 use super::{ResizeOrder, RgbImage, to_rgb};
 use crate::error::{DataError, ImageError, ImageErrorKind as Kind};
-
-/// What becomes of 16-bit grey.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Gray16 {
-    /// Values above 255 become 255, as Pillow's `convert("RGB")` does.
-    #[default]
-    Clip,
-    /// The high byte is kept.
-    Scale,
-}
 
 /// How an image file becomes pixels. The default is the official code's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

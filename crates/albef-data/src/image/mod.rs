@@ -15,14 +15,13 @@ mod transform;
 
 pub use augment::{Op, ReferenceQuirks, apply, signed};
 pub use background::Background;
-pub use decode::{
-    DecodeOptions, Gray16, ImageNotes, decode, decode_noted, decode_rgba, open, open_noted,
-};
+pub use decode::{DecodeOptions, ImageNotes, decode, decode_noted, decode_rgba, open, open_noted};
 pub(crate) use decode::{fail, image_size, plain_file, read_image};
 pub use encode::jpeg;
 pub use reader::{ImageReader, NoteCounts};
 pub use resize::{ResizeOrder, resize_bicubic};
 pub(crate) use sniff::{Content, Format, HEAD, content, unread};
+pub use to_rgb::Gray16;
 pub use transform::{
     CropDraws, Normalization, RandAugment, TrainTransform, crop, flip_horizontal,
     random_resized_crop_box,

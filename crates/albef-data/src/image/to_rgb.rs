@@ -2,7 +2,17 @@
 
 use image::DynamicImage;
 
-use super::{Background, Gray16, RgbImage};
+use super::{Background, RgbImage};
+
+/// What becomes of 16-bit grey.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Gray16 {
+    /// Values above 255 become 255, as Pillow's `convert("RGB")` does.
+    #[default]
+    Clip,
+    /// The high byte is kept.
+    Scale,
+}
 
 /// Alpha is dropped or laid over a color; wide channels keep their high byte, wide gray as asked. Also
 /// whether any pixel is transparent.

@@ -1,19 +1,6 @@
 //! Up to where a text is read, and whether that is its end.
 
-use serde::{Deserialize, Serialize};
-
-use super::{Tokenizer, clean};
-
-/// How texts become ids: the code that a model was trained with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TextProcessing {
-    /// As the official code: `[CLS]` and the pieces, most punctuation deleted.
-    #[default]
-    Official,
-    /// As LAVIS: `[CLS]`, the pieces and `[SEP]`, with its own cleaning.
-    Lavis,
-}
+use super::{TextProcessing, Tokenizer, clean};
 
 /// Up to where a text is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

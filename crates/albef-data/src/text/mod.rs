@@ -2,12 +2,14 @@
 
 mod clean;
 mod limits;
+mod processing;
 mod sequences;
 mod vocabulary;
 mod wordpiece;
 
 pub use clean::{pre_caption, pre_question};
-pub use limits::{Encoded, TextProcessing, Truncation};
+pub use limits::{Encoded, Truncation};
+pub use processing::TextProcessing;
 pub use sequences::{Sequence, TokenBatch};
 pub use vocabulary::Vocabulary;
 pub use wordpiece::Tokenizer;

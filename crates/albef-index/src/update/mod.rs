@@ -25,7 +25,7 @@ use serde::Serialize;
 
 use crate::encoder::Encoder;
 use crate::error::{IndexError, Result};
-use crate::record::{Change, ContentHash, Image, ImageId, Record, Root, RootId, Status, join};
+use crate::record::{Change, ContentHash, Image, ImageId, Record, Root, RootId, join};
 use crate::store::Store;
 use crate::walk::{Found, Walk, walk};
 use read::{Job, Known, Outcome, read};
@@ -446,23 +446,5 @@ impl<'a> Run<'a> {
             self.store.apply(&changes)?;
         }
         Ok(())
-    }
-}
-
-/// An image of which nothing is known but its place.
-fn unknown_image(root: RootId, path: &[u8]) -> Image {
-    Image {
-        root,
-        path: path.to_vec(),
-        size: 0,
-        modified: 0,
-        settled: false,
-        hash: [0; 32],
-        width: 0,
-        height: 0,
-        taken: None,
-        camera: None,
-        perceptual: 0,
-        status: Status::Ok,
     }
 }

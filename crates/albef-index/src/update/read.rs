@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use albef_data::error::{ImageError, ImageErrorKind};
 
-use super::unknown_image;
 use crate::encoder::Encoder;
 use crate::metadata::{Taken, content_hash, perceptual_hash};
 use crate::record::{ContentHash, Image, ImageId, RootId, Status, join};
@@ -52,6 +51,24 @@ pub(super) enum Outcome {
     Prepared { image: Image, prepared: Vec<f32> },
     /// It cannot be used.
     Broken { image: Image, error: ImageError },
+}
+
+/// An image of which nothing is known but its place.
+fn unknown_image(root: RootId, path: &[u8]) -> Image {
+    Image {
+        root,
+        path: path.to_vec(),
+        size: 0,
+        modified: 0,
+        settled: false,
+        hash: [0; 32],
+        width: 0,
+        height: 0,
+        taken: None,
+        camera: None,
+        perceptual: 0,
+        status: Status::Ok,
+    }
 }
 
 /// Reads a file. `contents`: those that are not encoded again.

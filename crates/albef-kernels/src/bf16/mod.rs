@@ -71,7 +71,7 @@ pub(crate) use product::multiply;
 #[cfg(not(target_arch = "x86_64"))]
 mod product {
     use super::Panels;
-    use crate::gemm::{Finish, Strided};
+    use crate::operands::{Finish, Strided};
 
     impl Panels {
         pub(crate) fn new(_: Strided<'_>, _: usize, _: usize) -> Self {
@@ -100,8 +100,8 @@ mod product {
     use rayon::prelude::*;
 
     use super::{Bf16Unit, Panels, SIDE, amx, avx512, bf16_unit, pack};
-    use crate::gemm::{Finish, Out, Strided, even_cut};
     use crate::isa::for_each_isa;
+    use crate::operands::{Finish, Out, Strided, even_cut};
 
     /// Words of a block of either factor: 32 lines of 16 pairs.
     pub(super) const BLOCK: usize = SIDE * 16;
@@ -266,7 +266,8 @@ mod product {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gemm::{Finish, Strided, multiply};
+    use crate::gemm::multiply;
+    use crate::operands::{Finish, Strided};
     use crate::random::uniform;
 
     fn random(seed: u64, n: usize) -> Vec<f32> {

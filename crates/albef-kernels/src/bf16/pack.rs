@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::SIDE;
 use super::product::BLOCK;
-use crate::gemm::Strided;
+use crate::operands::Strided;
 use crate::transpose::transposed;
 
 /// Lines `i0 .. i0 + 32` of the left matrix `[m, k]` as blocks `[k / 32][32 lines][16 pairs]`.

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::tiles::{Part, TileKernel};
-use super::{Finish, Out};
+use crate::operands::{Finish, Out};
 
 const ROWS: usize = 6;
 const COLUMNS: usize = 16;

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::tiles::{Part, TileKernel};
-use super::{Finish, Out};
+use crate::operands::{Finish, Out};
 use crate::transpose::transposed;
 
 const ROWS: usize = 14;

@@ -14,46 +14,7 @@ use rayon::prelude::*;
 
 use crate::bf16::{self, Precision, bf16_unit};
 use crate::isa::{Isa, detected};
-
-/// Where element `(i, p)` of a matrix lies: `i * row + p * column`.
-#[derive(Clone, Copy)]
-pub(crate) struct Strided<'a> {
-    pub(crate) data: &'a [f32],
-    pub(crate) row: usize,
-    pub(crate) column: usize,
-}
-
-/// What happens to a finished tile.
-#[derive(Clone, Copy)]
-pub(crate) struct Finish<'a> {
-    pub(crate) bias: Option<&'a [f32]>,
-    pub(crate) gelu: bool,
-    /// Added last, laid out as the result.
-    pub(crate) residual: Option<&'a [f32]>,
-}
-
-impl Finish<'_> {
-    pub(crate) const NOTHING: Self = Self { bias: None, gelu: false, residual: None };
-}
-
-#[derive(Clone, Copy)]
-pub(crate) struct Out(pub(crate) *mut f32);
-// SAFETY: tasks write disjoint rows of the result.
-unsafe impl Send for Out {}
-// SAFETY: as above.
-unsafe impl Sync for Out {}
-
-impl Out {
-    pub(crate) fn at(self, offset: usize) -> *mut f32 {
-        self.0.wrapping_add(offset)
-    }
-}
-
-/// Into how many tasks tiles are cut: none above `largest`, and a number that a few threads share
-/// evenly. The cut depends on the sizes alone, and each entry is summed by one task.
-pub(crate) fn even_cut(tiles: usize, largest: usize) -> usize {
-    tiles.div_ceil(largest).next_multiple_of(16).min(tiles).max(1)
-}
+use crate::operands::{Finish, Strided};
 
 fn reach(rows: usize, columns: usize, s: &Strided<'_>) -> bool {
     rows == 0 || columns == 0 || (rows - 1) * s.row + (columns - 1) * s.column < s.data.len()

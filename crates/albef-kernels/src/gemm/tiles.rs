@@ -8,7 +8,7 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::{Finish, Out, Strided, even_cut};
+use crate::operands::{Finish, Out, Strided, even_cut};
 
 /// Length of the inner dimension handled at a time.
 const KC: usize = 512;

@@ -2,8 +2,7 @@
 
 use std::rc::Rc;
 
-use super::Fail;
-use super::value::{Storage, Value, View, extend};
+use super::value::{Fail, Storage, Value, View, extend};
 use crate::tensor::DType;
 
 /// What a call would give, for the few callables that only describe tensors or make containers.

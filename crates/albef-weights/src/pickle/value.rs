@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::mem;
 use std::rc::Rc;
 
-use super::Fail;
 use crate::tensor::DType;
 
 /// Containers within each other. Checkpoints with an optimiser and its options need about ten.
@@ -12,6 +11,9 @@ pub(super) const DEPTH: usize = 64;
 /// Axes of a tensor, as many as PyTorch allows. Shapes are copied for each view, so a long one that
 /// many views share could ask for all memory.
 pub(super) const AXES: usize = 64;
+
+/// A failed read: where and why.
+pub(super) type Fail = String;
 
 /// A value of a pickle.
 #[derive(Clone, Debug)]

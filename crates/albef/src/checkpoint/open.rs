@@ -65,6 +65,28 @@ impl Checkpoint {
         }
     }
 
+    /// The folder that the defaults of a model are written to: that of its weights.
+    ///
+    /// # Errors
+    /// If no model is there, it is a run or one of its checkpoints, whose weights change, or a pulled one, whose
+    /// folder other programs share.
+    pub fn folder_of_defaults(model: &Path) -> Result<PathBuf> {
+        let shown = model.display();
+        if find_model(model)? != model {
+            return Err(Error::Argument(format!(
+                "{shown} is a pulled checkpoint, whose folder other programs share; write it as a folder of its own with \
+                 `albef convert {shown} --to safetensors --output FOLDER` first"
+            )));
+        }
+        let found = Self::open(model)?;
+        if found.of_run {
+            return Err(Error::Argument(format!(
+                "{shown} is a run or a checkpoint of one, whose weights are not final; name its folder `model` or `best`"
+            )));
+        }
+        Ok(found.folder)
+    }
+
     /// Tensors, sizes and word pieces at hand.
     pub(crate) fn new(
         tensors: StateDict,

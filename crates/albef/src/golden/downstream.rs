@@ -14,8 +14,8 @@ use crate::model::{
 use crate::objectives::classify::ClassificationTrace;
 use crate::objectives::itc::positives;
 use crate::objectives::pairs::PairsTrace;
-use crate::objectives::rng::Replay;
-use crate::objectives::text_assignment::{AssignmentDraw, TextAssignmentTrace};
+use crate::objectives::rng::{AssignmentDraw, Replay};
+use crate::objectives::text_assignment::TextAssignmentTrace;
 use crate::objectives::{
     ClassificationObjective, ImagesPerText, PairsObjective, TextAssignmentObjective,
 };

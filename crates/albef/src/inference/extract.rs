@@ -3,10 +3,11 @@
 
 use albef_data::dataset::Skipped;
 use albef_data::image::RgbImage;
+use albef_data::names::{readable, shown};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
-use super::feature_file::FeatureName;
 use crate::Control;
 use crate::error::{Error, Result};
 use crate::images::ImageSet;
@@ -86,6 +87,42 @@ impl FeatureRows {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
+    }
+}
+
+/// What a feature is of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FeatureName {
+    /// The name of the image, if it is of one.
+    pub image: Option<String>,
+    /// The text, if it is of one.
+    pub text: Option<String>,
+}
+
+impl FeatureName {
+    /// One line: image, text, or both with a tab between; control characters and backslashes are escaped.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let parts = [&self.image, &self.text].into_iter().flatten();
+        parts.map(|name| shown(name)).collect::<Vec<_>>().join("\t")
+    }
+
+    /// The feature as a JSON object: `image`, `text`, and `feature`, one row, or `features`, a row for each
+    /// token.
+    #[must_use]
+    pub fn to_json(&self, rows: &FeatureRows, all_tokens: bool) -> Value {
+        let mut out = Map::new();
+        for (key, name) in [("image", &self.image), ("text", &self.text)] {
+            out.extend(name.as_ref().map(|name| (key.to_owned(), json!(readable(name)))));
+        }
+        match all_tokens {
+            true => {
+                let rows: Vec<&[f32]> = rows.values.chunks(rows.width.max(1)).collect();
+                out.insert("features".into(), json!(rows))
+            }
+            false => out.insert("feature".into(), json!(rows.values)),
+        };
+        Value::Object(out)
     }
 }
 

@@ -5,49 +5,12 @@ use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use albef_data::names::{readable, shown};
 use albef_files::write_atomic;
 use albef_weights::{HostTensor, KeepAs, StateDict, write_safetensors};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
-use super::extract::FeatureRows;
+use super::extract::{FeatureName, FeatureRows};
 use crate::error::{Error, Result};
-
-/// What a feature is of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FeatureName {
-    /// The name of the image, if it is of one.
-    pub image: Option<String>,
-    /// The text, if it is of one.
-    pub text: Option<String>,
-}
-
-impl FeatureName {
-    /// One line: image, text, or both with a tab between; control characters and backslashes are escaped.
-    #[must_use]
-    pub fn line(&self) -> String {
-        let parts = [&self.image, &self.text].into_iter().flatten();
-        parts.map(|name| shown(name)).collect::<Vec<_>>().join("\t")
-    }
-
-    /// The feature as a JSON object: `image`, `text`, and `feature`, one row, or `features`, a row for each
-    /// token.
-    #[must_use]
-    pub fn to_json(&self, rows: &FeatureRows, all_tokens: bool) -> Value {
-        let mut out = Map::new();
-        for (key, name) in [("image", &self.image), ("text", &self.text)] {
-            out.extend(name.as_ref().map(|name| (key.to_owned(), json!(readable(name)))));
-        }
-        match all_tokens {
-            true => {
-                let rows: Vec<&[f32]> = rows.values.chunks(rows.width.max(1)).collect();
-                out.insert("features".into(), json!(rows))
-            }
-            false => out.insert("feature".into(), json!(rows.values)),
-        };
-        Value::Object(out)
-    }
-}
 
 /// The kind of a file of features, by the ending of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,6 +204,8 @@ pub fn write_features(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn name(image: &str) -> FeatureName {

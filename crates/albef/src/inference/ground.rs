@@ -1,76 +1,14 @@
 //! Grounding: where in an image the model finds a phrase, by Grad-CAM (paper section 6).
 
-use std::ops::Range;
-
 use albef_data::image::RgbImage;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::eval::grounding::{AREA_POWER, PixelBox, best_box, box_score, region_box, resize_map};
-use crate::gradcam::{AttentionMaps, contrastive_maps, matching_maps};
+use crate::gradcam::{AttentionMaps, GroundingMode, contrastive_maps, matching_maps};
 use crate::model::TokenBatch;
 use crate::pipeline::Pipeline;
 use burn::tensor::Tensor;
-
-/// The score that a map explains.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum GroundingMode {
-    /// The matching score, at the cross-attention of a fusion layer.
-    #[default]
-    Itm,
-    /// The contrastive score, at the self-attention of an image block.
-    Itc,
-}
-
-impl GroundingMode {
-    /// Both modes.
-    pub const ALL: [Self; 2] = [Self::Itm, Self::Itc];
-
-    /// The name in options and reports.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Itm => "itm",
-            Self::Itc => "itc",
-        }
-    }
-
-    /// The layers that have a map: fusion layers, or image blocks.
-    #[must_use]
-    pub fn layers(self, config: &ModelConfig) -> Range<usize> {
-        match self {
-            Self::Itm => config.text.fusion_layer..config.text.layers,
-            Self::Itc => 0..config.vision.depth,
-        }
-    }
-
-    /// The layer of the paper: the third fusion layer, or the last one of fewer; for `itc` the last image block.
-    #[must_use]
-    pub fn default_layer(self, config: &ModelConfig) -> usize {
-        match self {
-            Self::Itm => fusion_layer(config, false),
-            Self::Itc => config.vision.depth.saturating_sub(1),
-        }
-    }
-
-    /// [`GroundingMode::default_layer`], but one where single words have maps, if there is one: in the last
-    /// fusion layer only `[CLS]` is read.
-    #[must_use]
-    pub fn default_word_layer(self, config: &ModelConfig) -> usize {
-        match self {
-            Self::Itm => fusion_layer(config, true),
-            Self::Itc => self.default_layer(config),
-        }
-    }
-}
-
-fn fusion_layer(config: &ModelConfig, words: bool) -> usize {
-    let first = config.text.fusion_layer;
-    let last = config.text.layers.saturating_sub(1 + usize::from(words));
-    (first + 2).min(last.max(first))
-}
 
 /// How to ground.
 #[derive(Clone, Debug, PartialEq)]
@@ -282,6 +220,7 @@ impl Pipeline {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ModelConfig;
     use crate::defaults::{GroundDefaults, ModelDefaults};
 
     #[test]

@@ -12,11 +12,12 @@ mod matching;
 mod overlay;
 mod search;
 
+pub use crate::gradcam::GroundingMode;
 pub use classify::{ClassScore, Classification, ClassifyOptions};
 pub use explain::{Explanation, Illustration, fit};
-pub use extract::{ExtractOptions, FeatureRows, FeatureTokens};
-pub use feature_file::{FeatureFormat, FeatureName, FeatureSink, write_features};
+pub use extract::{ExtractOptions, FeatureName, FeatureRows, FeatureTokens};
+pub use feature_file::{FeatureFormat, FeatureSink, write_features};
 pub use features::ImageFeatures;
-pub use ground::{GroundOptions, Grounding, GroundingMode, WordMap};
+pub use ground::{GroundOptions, Grounding, WordMap};
 pub use matching::{ForImages, Match, match_probability};
 pub use search::{Hit, Place, SearchOptions, SearchResults, Verdict};

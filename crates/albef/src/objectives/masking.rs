@@ -1,6 +1,6 @@
 //! Masking of captions for masked language modelling (paper equation 3).
 
-use super::rng::derive_seed;
+use albef_random::derive_seed;
 
 /// Ids that masking treats in a special way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! The random draws of a step: seeded, or given for comparison with another implementation.
 
+use albef_random::derive_seed;
+
 use super::masking::MaskDraw;
-use super::text_assignment::AssignmentDraw;
 use crate::model::DropoutRng;
 
 /// The random draws of a forward pass.
@@ -109,6 +110,28 @@ impl StepRng {
     }
 }
 
+/// Uniform draws of one text.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AssignmentDraw {
+    /// Above one third: the own image and another one. Else two others.
+    pub other: f64,
+    /// Above one half: the own image first.
+    pub order: f64,
+    /// Which other images, by the inverse of the cumulative weights.
+    pub index: [f64; 2],
+    /// The other images, if they are given.
+    pub given: Option<[usize; 2]>,
+}
+
+impl AssignmentDraw {
+    /// The draws of a text, a pure function of `seed`.
+    #[must_use]
+    pub fn seeded(seed: u64, row: usize) -> Self {
+        let u = |salt: u64| f64::from(albef_kernels::uniform(derive_seed(seed, salt), row as u64));
+        Self { other: u(3), order: u(4), index: [u(5), u(6)], given: None }
+    }
+}
+
 /// Where negatives for matching come from.
 #[derive(Clone, Copy, Debug)]
 pub enum NegativeDraws<'a> {
@@ -116,10 +139,4 @@ pub enum NegativeDraws<'a> {
     Seeded(u64),
     /// The negatives themselves.
     Given(&'a [usize]),
-}
-
-/// A seed for one purpose out of the seed of a step.
-#[must_use]
-pub fn derive_seed(seed: u64, salt: u64) -> u64 {
-    albef_random::scramble(seed ^ salt.wrapping_mul(albef_random::SPREAD))
 }

@@ -7,7 +7,7 @@ use burn::tensor::{Tensor, activation};
 
 use super::labels::label_cross_entropy;
 use super::negatives::sample_negatives;
-use super::rng::derive_seed;
+use super::rng::AssignmentDraw;
 use super::{Forward, Losses, Objective, StepContext};
 use crate::error::{Error, Result};
 use crate::fault::{Fault, injected};
@@ -16,28 +16,6 @@ use crate::params::to_vec;
 
 /// The temperature of the image-to-image similarities, fixed by the official code.
 pub const TEMPERATURE: f64 = 0.07;
-
-/// Uniform draws of one text.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AssignmentDraw {
-    /// Above one third: the own image and another one. Else two others.
-    pub other: f64,
-    /// Above one half: the own image first.
-    pub order: f64,
-    /// Which other images, by the inverse of the cumulative weights.
-    pub index: [f64; 2],
-    /// The other images, if they are given.
-    pub given: Option<[usize; 2]>,
-}
-
-impl AssignmentDraw {
-    /// The draws of a text, a pure function of `seed`.
-    #[must_use]
-    pub fn seeded(seed: u64, row: usize) -> Self {
-        let u = |salt: u64| f64::from(albef_kernels::uniform(derive_seed(seed, salt), row as u64));
-        Self { other: u(3), order: u(4), index: [u(5), u(6)], given: None }
-    }
-}
 
 /// Which of two images a text belongs to, or neither. There is no momentum model.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::checksums;
 use super::identity::RunFingerprint;
-use super::kept::{self, Hashes, Shapes};
 use super::optimizer::{Moments, Optimizer};
+use super::sizes::{self, Hashes, Shapes};
 use crate::checkpoint::{Checkpoint, read_sizes};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -95,6 +95,13 @@ pub(super) struct Description {
     place: TrainProgress,
     queue_ptr: usize,
     moment_steps: Vec<u64>,
+}
+
+impl Description {
+    /// Sizes and word pieces in the folder of the checkpoint; `None` in those of older versions.
+    pub(super) fn sizes(&self, folder: &Path) -> Result<Option<(ModelConfig, String)>> {
+        sizes::sizes(folder, self.shapes.is_none(), &self.files)
+    }
 }
 
 /// The run of a checkpoint, by which it is known and goes on when nothing but its folder is left.
@@ -184,7 +191,7 @@ fn write_parts(folder: &Path, state: &TrainState, run: Option<Run<'_>>) -> Resul
     let size = state.queues.len();
     let shape = [size, image.len() / size.max(1)];
     let files = match run {
-        Some(Run { model, vocabulary, .. }) => kept::write_sizes(folder, model, vocabulary)?,
+        Some(Run { model, vocabulary, .. }) => sizes::write_sizes(folder, model, vocabulary)?,
         None => Hashes::new(),
     };
     tensors.insert("queue.image".into(), HostTensor::from_f32(&shape, &image));
@@ -195,7 +202,7 @@ fn write_parts(folder: &Path, state: &TrainState, run: Option<Run<'_>>) -> Resul
     let description = Description {
         format: FORMAT,
         run: run.map(|r| r.identity.clone()),
-        shapes: run.map(|_| Shapes::of(state, shape[1])),
+        shapes: run.map(|_| Shapes::of(&state.online, &state.momentum, shape)),
         files,
         place: state.place.clone(),
         queue_ptr: state.queues.ptr(),
@@ -226,7 +233,7 @@ pub fn files(path: &Path) -> Result<Option<Checkpoint>> {
         None => return Ok(None),
     };
     let description = description(&folder)?;
-    let (config, vocabulary) = match kept::sizes(&folder, &description)? {
+    let (config, vocabulary) = match description.sizes(&folder)? {
         Some(found) => found,
         None => sizes_of_model(&run)?,
     };

@@ -13,6 +13,7 @@ mod plain_tests;
 mod report;
 pub(crate) mod run;
 pub(crate) mod schedule;
+mod sizes;
 pub(crate) mod start;
 pub(crate) mod step;
 pub(crate) mod temperature;

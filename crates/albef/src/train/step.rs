@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 
 use albef_data::dataset::Batch;
+use albef_random::derive_seed;
 use burn::tensor::Tensor;
 
 use super::checkpoint::{TrainProgress, TrainState};
@@ -17,7 +18,7 @@ use crate::fault::{Fault, injected};
 use crate::model::Weights;
 use crate::objectives::masking::SpecialIds;
 use crate::objectives::momentum::update_average;
-use crate::objectives::rng::{Replay, StepRng, derive_seed};
+use crate::objectives::rng::{Replay, StepRng};
 use crate::objectives::{Losses, Objective, StepContext};
 use crate::ops::{Ops, Precision};
 use crate::params::{Params, to_vec};
