@@ -8,9 +8,10 @@
 mod load;
 mod open;
 mod save;
+mod sizes;
 
 pub(crate) use load::finite;
 pub use load::{LoadedModel, Parts};
-pub(crate) use open::read_sizes;
 pub use open::{BERT_VOCABULARY, Checkpoint};
 pub use save::{save_model_folder, state_dict};
+pub(crate) use sizes::read_sizes;

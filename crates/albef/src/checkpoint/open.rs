@@ -2,16 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use albef_data::input::{read_json, read_text};
+use albef_data::input::read_text;
 use albef_data::text::{TextProcessing, Vocabulary};
 use albef_weights::{StateDict, read_model, weights_file};
 
+use super::sizes::{check_vocabulary, own_config};
 use crate::config::ModelConfig;
 use crate::defaults::ModelDefaults;
 use crate::error::{Error, Result};
 use crate::model_path::find_model;
 use crate::task::TaskRef;
-use crate::train::checkpoint as run_checkpoint;
+use crate::train::checkpoint::{self as run_checkpoint, RunFiles};
 
 /// The word pieces of BERT, uncased.
 pub const BERT_VOCABULARY: &str = include_str!("../../assets/vocab.txt");
@@ -60,7 +61,7 @@ impl Checkpoint {
     pub fn open(path: &Path) -> Result<Self> {
         let path = find_model(path)?;
         match run_checkpoint::files(&path)? {
-            Some(of_run) => Ok(of_run),
+            Some(of_run) => Ok(Self::of_run(of_run)),
             None => Self::model(&path),
         }
     }
@@ -108,6 +109,11 @@ impl Checkpoint {
         }
     }
 
+    fn of_run(files: RunFiles) -> Self {
+        let RunFiles { tensors, config, vocabulary, file } = files;
+        Self { of_run: true, ..Self::new(tensors, config, vocabulary, &file) }
+    }
+
     fn model(path: &Path) -> Result<Self> {
         refuse_unfinished_run(path)?;
         let file = if path.is_dir() { weights_file(path)? } else { path.to_owned() };
@@ -153,7 +159,7 @@ impl Checkpoint {
     pub(crate) fn tensors_of(path: &Path, config: &ModelConfig) -> Result<Self> {
         let path = find_model(path)?;
         if let Some(of_run) = run_checkpoint::files(&path)? {
-            return Ok(of_run);
+            return Ok(Self::of_run(of_run));
         }
         let file = if path.is_dir() { weights_file(&path)? } else { path };
         let found = read_model(&file)?;
@@ -206,41 +212,6 @@ fn refuse_unfinished_run(path: &Path) -> Result<()> {
     })
 }
 
-fn read_config(path: &Path) -> Result<ModelConfig> {
-    let config: ModelConfig = read_json(path, "a configuration of ALBEF")?;
-    config.check()?;
-    Ok(config)
-}
-
-/// The `config.json` of an ALBEF, if there is one; a note, where it is of another program.
-fn own_config(path: &Path) -> Result<(Option<ModelConfig>, Option<String>)> {
-    if !path.exists() {
-        return Ok((None, None));
-    }
-    let foreign = read_json::<serde_json::Value>(path, "")
-        .is_ok_and(|v| v.is_object() && v.get("vision").is_none() && v.get("text").is_none());
-    if foreign {
-        let note = format!(
-            "{} has no `vision` and `text` and is not one of ALBEF's: sizes are inferred from the weights",
-            path.display()
-        );
-        return Ok((None, Some(note)));
-    }
-    Ok((Some(read_config(path)?), None))
-}
-
-/// `config.json` and `vocab.txt` of a folder.
-///
-/// # Errors
-/// As [`Checkpoint::open`].
-pub(crate) fn read_sizes(folder: &Path) -> Result<(ModelConfig, String)> {
-    let config = read_config(&folder.join("config.json"))?;
-    let path = folder.join("vocab.txt");
-    let (_, vocabulary) = Vocabulary::read(&path)?;
-    check_vocabulary(&vocabulary, &path, &config, false)?;
-    Ok((config, vocabulary))
-}
-
 /// Shapes do not show the number of heads, and another number silently gives other results: only the
 /// published width is trusted.
 fn published(config: ModelConfig, source: &str) -> Result<ModelConfig> {
@@ -253,50 +224,4 @@ fn published(config: ModelConfig, source: &str) -> Result<ModelConfig> {
          published models, so its number of heads is unknown; put its `config.json` beside it",
         config.vision.width, config.text.hidden
     )))
-}
-
-/// A word piece beyond the model's table would be an index out of bounds. `whole`: whether each row
-/// needs a word piece, since nothing but the sizes shows that both belong together.
-fn check_vocabulary(
-    vocabulary: &str,
-    path: &Path,
-    config: &ModelConfig,
-    whole: bool,
-) -> Result<()> {
-    let (pieces, rows) = (vocabulary.lines().count(), config.text.vocab_size);
-    if pieces <= rows && !(whole && pieces < rows) {
-        return Ok(());
-    }
-    let detail = match whole {
-        true => format!(
-            "there are {pieces} word pieces, and the word table of the weights has {rows} rows; hint: \
-             put the word pieces of the model here, or remove this file to use those of BERT"
-        ),
-        false => format!(
-            "there are {pieces} word pieces, and `vocab_size` in `config.json` is {rows}; hint: take \
-             both files from one model"
-        ),
-    };
-    Err(Error::Format { path: path.to_owned(), detail })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_vocabulary_longer_than_the_word_table_is_refused_with_both_numbers() {
-        let mut config = ModelConfig::nano();
-        config.text.vocab_size = 3;
-        let check = |text: &str| check_vocabulary(text, Path::new("vocab.txt"), &config, false);
-        assert!(check("a\nb\n").is_ok());
-        assert!(check("a\nb\nc\n").is_ok());
-        let error = check("a\nb\nc\nd\n").unwrap_err().to_string();
-        assert!(error.contains("4 word pieces") && error.contains("is 3"), "{error}");
-        let alone = |text: &str| check_vocabulary(text, Path::new("vocab.txt"), &config, true);
-        assert!(alone("a\nb\nc\n").is_ok());
-        for text in ["a\nb\n", "a\nb\nc\nd\n"] {
-            assert!(alone(text).unwrap_err().to_string().contains("3 rows"));
-        }
-    }
 }

@@ -15,7 +15,7 @@ use super::checksums;
 use super::identity::RunFingerprint;
 use super::optimizer::{Moments, Optimizer};
 use super::sizes::{self, Hashes, Shapes};
-use crate::checkpoint::{Checkpoint, read_sizes};
+use crate::checkpoint::read_sizes;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::objectives::queue::Queues;
@@ -216,6 +216,19 @@ fn write_parts(folder: &Path, state: &TrainState, run: Option<Run<'_>>) -> Resul
     checksums::write(folder, &own.collect::<Vec<_>>())
 }
 
+/// A checkpoint as the files of a model.
+#[derive(Debug)]
+pub struct RunFiles {
+    /// Tensors under official names, momentum copies and queues among them.
+    pub tensors: StateDict,
+    /// Sizes.
+    pub config: ModelConfig,
+    /// The word pieces, one per line.
+    pub vocabulary: String,
+    /// The file of the tensors.
+    pub file: PathBuf,
+}
+
 /// A checkpoint as the files of a model, momentum copies and queues under their official names. `path`
 /// is the folder of a run, of which the newest checkpoint is taken, or of one of its checkpoints. Sizes
 /// and word pieces lie in it; those of older versions come from the model that the run left. `None` if
@@ -223,7 +236,7 @@ fn write_parts(folder: &Path, state: &TrainState, run: Option<Run<'_>>) -> Resul
 ///
 /// # Errors
 /// If the checkpoint is damaged, or of an older version and the run has left no model yet.
-pub fn files(path: &Path) -> Result<Option<Checkpoint>> {
+pub fn files(path: &Path) -> Result<Option<RunFiles>> {
     let (run, folder) = match list(&path.join("checkpoints"))?.pop() {
         Some(newest) => (path.to_owned(), newest),
         None if path.join("state.json").is_file() => {
@@ -240,7 +253,7 @@ pub fn files(path: &Path) -> Result<Option<Checkpoint>> {
     checksums::check(&folder, STATE)?;
     let file = folder.join(STATE);
     let tensors = official_names(&albef_weights::read(&file)?.tensors, description.queue_ptr)?;
-    Ok(Some(Checkpoint { of_run: true, ..Checkpoint::new(tensors, config, vocabulary, &file) }))
+    Ok(Some(RunFiles { tensors, config, vocabulary, file }))
 }
 
 /// Sizes and word pieces of the model that a run left.
