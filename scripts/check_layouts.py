@@ -1,48 +1,45 @@
 #!/usr/bin/env python3
 """Full-size checkpoints of every published layout, with random weights: `albef` against the original code.
 
-    pip install torch torchvision "numpy<2" "pillow<13" transformers==4.25.1 opencv-python-headless \\
-        omegaconf pandas iopath && pip install --no-deps timm==0.4.12
-    git clone https://github.com/salesforce/ALBEF; git clone https://github.com/salesforce/LAVIS
+    pip install torch torchvision "numpy<2" "pillow<13" transformers==4.25.1 opencv-python-headless omegaconf pandas iopath
+    pip install --no-deps timm==0.4.12
+    git clone https://github.com/salesforce/ALBEF
+    git clone https://github.com/salesforce/LAVIS
     git clone https://github.com/facebookresearch/multimodal
     python scripts/check_layouts.py --official ALBEF --lavis LAVIS --torchmultimodal multimodal \\
         --vocab vocab.txt --albef target/release/albef official-vqa lavis-vqa
 
-For each layout (all if none is named) the original model class is built and filled with random weights (momentum
-copies with others), and saved as that project saves it. Its own preprocessing and evaluation compute the outputs
-for three PNG images and three texts, `albef` reads the file and computes the same, and a row of a Markdown table
-is printed: the largest absolute difference of each quantity, and the median time and the largest peak memory of
-one query by either program, each in a process of its own, in turns. The file is deleted afterwards. Nothing of the
-original repositories is changed; modules that these models do not need are replaced by empty ones. `vocab.txt` is that of
-bert-base-uncased. Exit code 0 if everything agrees within --tolerance, 1 if not.
+For each layout (by default all whose repository is given) the original model class is built, filled with random weights
+(momentum copies with others), and saved as its project saves it. Its own preprocessing and evaluation compute the outputs
+for two PNG images and two texts, and `albef` does the same from the file. A row of a Markdown table has the largest
+absolute difference of each quantity, and of one query by either program, in turns, the median time and the peak memory.
+The file is deleted afterwards. The repositories are not changed: modules that these models do not need are replaced by
+empty ones. `vocab.txt` is that of bert-base-uncased. Exit code 0 if all agrees within --tolerance, 1 if not.
 """
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import pathlib
 import re
-import resource
 import statistics
 import subprocess
 import sys
 import time
 import types
 
-# Imported by the child processes alone, so that the parent stays small.
-if "--child" in sys.argv:
+if "--child" in sys.argv:  # the parent needs neither
     import torch
     from PIL import Image
 
 CAPTIONS = [
-    "A man in a red jacket, riding a brown horse on the beach.",
     "Two dogs - one black-and-white, one brown - don't chase the café's (old) ball;  it's too far",
-    "a very long caption: " + "the quick brown fox jumps over the lazy dog, " * 5 + "and nobody ever reads its end",
+    "A very long caption: " + "the quick brown fox jumps over the lazy dog, " * 5 + "and nobody ever reads its end.",
 ]
 QUESTIONS = [
-    "What color is the man's jacket?",
-    "How many dogs - or cats - are there, and what's on the T-shirt (left)?",
+    "How many dogs - or cats - are there, and what's on the man's T-shirt (left)?",
     "If you look at the left half of the image, past the old wooden fence, and then a little further up the hill, "
     "what kind of animal is standing there, if there is any at all?",
 ]
@@ -50,20 +47,19 @@ ANSWERS = [
     "yes", "no", "2", "red", "brown horse", "on the beach", "don't know", "playing frisbee", "café", "black and white",
     "surfboard", "5:30",
 ]
-RERANK = 8
+RERANK = 8  # of the answers
 LABELS = ["a dog", "a red horse"]
-VE_CLASSES = ["contradiction", "neutral", "entailment"]
-
+CLASSES = ["contradiction", "neutral", "entailment"]
 LAYOUTS = {
     "official-pretrain": "pretrain", "official-retrieval": "retrieval", "official-grounding": "grounding",
     "official-vqa": "vqa", "official-ve": "ve", "official-nlvr-ta": "nlvr-ta", "official-nlvr": "nlvr",
     "lavis-pretrain": "pretrain", "lavis-coco": "retrieval", "lavis-flickr": "retrieval", "lavis-vqa": "vqa",
     "lavis-ve": "ve", "lavis-nlvr": "nlvr",
     "torchmultimodal-retrieval": "retrieval", "torchmultimodal-vqa": "vqa",
-}
+}  # fmt: skip
 
 
-# Originals: each class builds a model, says what its project saves, and asks it.
+# Imports of the originals.
 
 
 def package(name: str, folder: pathlib.Path) -> None:
@@ -78,7 +74,7 @@ def stub(name: str, **attributes) -> None:
     vars(sys.modules[name]).update(attributes)
 
 
-def without_downloads(vocab: str):
+def offline(vocab: str) -> None:
     """BERT from its configuration instead of a download, and the tokenizer from a file."""
     from transformers import BertTokenizer
     from transformers.modeling_utils import PreTrainedModel
@@ -87,388 +83,358 @@ def without_downloads(vocab: str):
     BertTokenizer.from_pretrained = classmethod(lambda cls, *a, **other: cls(vocab))
 
 
+# Queries: arguments of `albef` with what the original computed, by quantity and item.
+
+
+def embed(images, texts, features):
+    texts = [argument for text in texts for argument in ["--text", text]]
+    values = {f"{i}.{j}": x for i, feature in enumerate(features) for j, x in enumerate(feature.tolist())}
+    return ["embed", os.path.dirname(images[0]), *texts], {"feature": values}
+
+
+def ask(image, question, probabilities):
+    few = ["--answers", os.path.abspath("answers.json"), "--top-k", str(RERANK), "--rerank-k", str(RERANK)]
+    return ["ask", image, question, *few], {"answer probability": probabilities}
+
+
+def entail(images, texts, logits):
+    rows = [dict(zip(CLASSES, row)) for row in logits.softmax(-1).tolist()]
+    return [(["entail", i, t], {"class probability": row}) for i, t, row in zip(images, texts, rows)]
+
+
+def reason(images, texts, logits):
+    rows = zip(images, images[1:] + images[:1], texts, logits.softmax(-1)[:, 1].tolist())
+    return [(["reason", i, j, t], {"truth probability": {"true": p}}) for i, j, t, p in rows]
+
+
 class Loader(list):
-    """Batches of one image, with the texts where the evaluation of an original looks for them."""
+    """Batches, with names and texts where the evaluation of an original looks for them."""
 
     def __init__(self, batches, images, texts):
         super().__init__(batches)
         self.dataset = types.SimpleNamespace(image=images, text=texts)
 
 
-def recorded(modules: dict, run):
-    """What `run` returns, and what the modules returned meanwhile."""
-    seen = {name: [] for name in modules}
-    hooks = [
-        module.register_forward_hook(lambda m, i, o, name=name: seen[name].append(o.detach()))
-        for name, module in modules.items()
-    ]
-    result = run()
+def evaluated(evaluation, part, images: int, adds_cosine: bool = False):
+    """Features, cosines, logits and probabilities `[image, text]` of an evaluation that re-ranks everything.
+
+    It returns the logits of a match; the rest is what `part`, the modules of its model, returned meanwhile.
+    """
+    seen = {name: [] for name in ["vision_proj", "text_proj", "itm_head"]}
+    keep = lambda outputs: lambda module, given, output: outputs.append(output.detach())
+    hooks = [part(name).register_forward_hook(keep(outputs)) for name, outputs in seen.items()]
+    scores = torch.as_tensor(evaluation()[0])
     for hook in hooks:
         hook.remove()
-    return result, seen
+    image, text = (torch.nn.functional.normalize(torch.cat(seen[n]), dim=-1) for n in ["vision_proj", "text_proj"])
+    cosines = image @ text.T
+    logits = scores - cosines if adds_cosine else scores
+    rows = torch.stack(seen["itm_head"][:images])  # a call for each image, with its texts in order of cosine
+    order = (rows[:, None, :, 1] - logits[:, :, None]).abs().argmin(-1)
+    return [*image, *text], cosines, logits, rows.softmax(-1)[..., 1].gather(1, order)
 
 
-def matching(images, texts, part, run, adds_cosine=False):
-    """Queries whose answers are those of an evaluation of retrieval (`run`, with all candidates re-ranked)."""
-    (scores, _), seen = recorded({n: part(n) for n in ["vision_proj", "text_proj", "itm_head"]}, run)
-    scores = torch.as_tensor(scores)
-    unit = lambda name: torch.nn.functional.normalize(torch.cat(seen[name]), dim=-1)
-    image, text = unit("vision_proj"), unit("text_proj")
-    cosine = image @ text.T
-    logits = scores - cosine if adds_cosine else scores
-    rows = torch.stack(seen["itm_head"][: len(images)])  # one call for each image, its texts in order of cosine
-    nearest = (rows[:, None, :, 1] - logits[:, :, None]).abs().argmin(-1)
-    match = rows.softmax(-1)[..., 1].gather(1, nearest)
-    name = [str(i) for i in range(len(images))]
-    return cosine, match, [
-        (["match", *images, t], {
-            "cosine": dict(zip(name, cosine[:, j].tolist())), "ITM logit": dict(zip(name, logits[:, j].tolist())),
-            "match probability": dict(zip(name, match[:, j].tolist())),
-        }) for j, t in enumerate(texts)
-    ] + [embed(images, texts, [*image, *text])]
+def match(images, texts, features, cosines, logits, probabilities):
+    each = lambda values, j: {str(i): x for i, x in enumerate(values[:, j].tolist())}
+    return [
+        (["match", *images, text], {
+            "cosine": each(cosines, j), "ITM logit": each(logits, j), "match probability": each(probabilities, j),
+        })
+        for j, text in enumerate(texts)
+    ] + [embed(images, texts, features)]
 
 
-def embed(images, texts, features):
-    arguments = ["embed", os.path.dirname(images[0]), *[x for t in texts for x in ["--text", t]]]
-    return arguments, {"feature": {f"{i}.{j}": x for i, f in enumerate(features) for j, x in enumerate(f.tolist())}}
-
-
-def ask(image, question, probabilities):
-    arguments = ["ask", image, question, "--answers", os.path.abspath("answers.json"), "--top-k", str(RERANK), "--rerank-k", str(RERANK)]
-    return arguments, {"answer probability": probabilities}
+# Originals: each builds a model, says what its project saves, and asks it.
 
 
 class Official:
     def __init__(self, root: pathlib.Path, vocab: str):
+        from transformers import file_utils
+
+        offline(vocab)
+        file_utils.add_code_sample_docstrings = lambda *a, **other: lambda function: function  # has other arguments now
         sys.path.insert(0, str(root))
-        for name in ["ruamel_yaml", "refTools", "refTools.evaluation"]:
+        for name in ["ruamel_yaml", "refTools", "refTools.evaluation", "vqaTools"]:
             stub(name)
         stub("refTools.evaluation.refEvaluation", RefEvaluation=None)
         stub("refTools.refer_python3", REFER=None)
-        stub("vqaTools", __path__=[])
         stub("vqaTools.vqaEval", VQAEval=None)
         stub("scheduler", create_scheduler=None)
         stub("optim", create_optimizer=None)
-        without_downloads(vocab)
-        from transformers import file_utils
-
-        file_utils.add_code_sample_docstrings = lambda *a, **other: lambda function: function  # of an older version
-        from models.tokenization_bert import BertTokenizer
-
-        self.root, self.tokenizer = root, BertTokenizer(vocab)
+        self.root, self.tokenizer = root, importlib.import_module("models.tokenization_bert").BertTokenizer(vocab)
 
     def build(self, task: str):
-        import importlib
-
-        module = {"nlvr-ta": "pretrain_nlvr", "grounding": "retrieval"}.get(task, task)
         self.size = 256 if task in ["pretrain", "nlvr-ta"] else 384
         config = {
-            "bert_config": str(self.root / "configs/config_bert.json"), "image_res": self.size, "vision_width": 768,
+            "bert_config": self.root / "configs/config_bert.json", "image_res": self.size, "vision_width": 768,
             "embed_dim": 256, "temp": 0.07, "queue_size": 65536, "momentum": 0.995, "distill": True,
             "mlm_probability": 0.15,
-        }
-        more = {"text_decoder": "bert"} if task == "vqa" else {"init_deit": False} if task == "pretrain" else {}
+        }  # fmt: skip
+        more = {"vqa": {"text_decoder": "bert"}, "pretrain": {"init_deit": False}}.get(task, {})
+        module = {"nlvr-ta": "pretrain_nlvr", "grounding": "retrieval"}.get(task, task)
         model = importlib.import_module(f"models.model_{module}").ALBEF
         return model(config=config, text_encoder="bert", tokenizer=self.tokenizer, **more)
 
     def saved(self, task: str, model):
         state = model.state_dict()
         if task in ["retrieval", "grounding"]:  # the published files: flat, without momentum and queues
-            skip = re.compile(r"\w+_m\.|\w+_queue|queue_ptr")
-            return {name: tensor for name, tensor in state.items() if not skip.match(name)}
+            training = re.compile(r"\w+_m\.|\w+_queue|queue_ptr")
+            return {name: tensor for name, tensor in state.items() if not training.match(name)}
         return {"model": state, "epoch": 9}
 
-    def inputs(self, images, task):
+    def queries(self, task, model, images, texts):
         from dataset import create_dataset
         from dataset.utils import pre_caption, pre_question
 
-        sets = [{"image": i, "image_id": i, "caption": [t]} for i, t in zip(images, CAPTIONS)]
-        pathlib.Path("list.json").write_text(json.dumps(sets))
+        entries = [{"image": i, "image_id": i, "caption": [t]} for i, t in zip(images, texts)]
+        pathlib.Path("list.json").write_text(json.dumps(entries))
         files = {"train_file": ["list.json"], "val_file": "list.json", "test_file": "list.json"}
         test = create_dataset("re", {"image_res": self.size, "image_root": "", **files})[2]
         pixels = torch.stack([test[i][0] for i in range(len(images))])
-        clean = (lambda t: pre_question(t, 50)) if task == "vqa" else (lambda t: pre_caption(t, 30))
-        return pixels, clean
-
-    def queries(self, task, model, images, texts):
-        pixels, clean = self.inputs(images, task)
-        tokens = lambda texts: self.tokenizer(texts, padding="longest", return_tensors="pt")
+        clean = [pre_question(t, 50) if task == "vqa" else pre_caption(t, 30) for t in texts]
+        words = self.tokenizer(clean, padding="longest", return_tensors="pt")
         if task == "vqa":
-            answers = tokens([a + "[SEP]" for a in ANSWERS])
-            out = []
-            for i, t in zip(range(len(images)), texts):
-                ids, p = model(pixels[i : i + 1], tokens([clean(t)]), answers, train=False, k=RERANK)
-                out.append(ask(images[i], t, dict(zip([ANSWERS[a] for a in ids[0]], p[0].tolist()))))
-            return out
+            answers = self.tokenizer([a + "[SEP]" for a in ANSWERS], padding="longest", return_tensors="pt")
+            ids, p = model(pixels, words, answers, train=False, k=RERANK)
+            found = [dict(zip([ANSWERS[a] for a in row], q.tolist())) for row, q in zip(ids, p)]
+            return [ask(*query) for query in zip(images, texts, found)]
         if task == "ve":
-            p = model(pixels, tokens([clean(t) for t in texts]), None, train=False).softmax(-1).tolist()
-            classes = [dict(zip(VE_CLASSES, row)) for row in p]
-            return [(["entail", i, t], {"class probability": c}) for i, t, c in zip(images, texts, classes)]
+            return entail(images, texts, model(pixels, words, None, train=False))
         if task == "nlvr":
-            n = len(images)
-            both, words = torch.cat([pixels, pixels.roll(-1, 0)]), tokens([clean(t) for t in texts])
-            p = model(both, words, torch.zeros(n), train=False).softmax(-1)[:, 1].tolist()
-            return [
-                (["reason", images[i], images[(i + 1) % n], texts[i]], {"truth probability": {"true": p[i]}})
-                for i in range(n)
-            ]
-        if task == "nlvr-ta":  # the class has no evaluation of its own: features as its forward pass takes them
+            both, labels = torch.cat([pixels, pixels.roll(-1, 0)]), torch.zeros(len(images))
+            return reason(images, texts, model(both, words, labels, train=False))
+        if task == "nlvr-ta":  # the class has no evaluation: features as its forward pass and that of retrieval take them
             image = model.vision_proj(model.visual_encoder(pixels)[:, 0])
-            words = tokens([clean(t) for t in texts])
-            states = model.text_encoder(words.input_ids, words.attention_mask, mode="text", return_dict=True)
-            text = model.text_proj(states.last_hidden_state[:, 0])
-            return [embed(images, texts, torch.nn.functional.normalize(torch.cat([image, text]), dim=-1))]
-        import Grounding
-        import Retrieval
-
+            states = model.text_encoder(words.input_ids, words.attention_mask, mode="text").last_hidden_state
+            features = torch.cat([image, model.text_proj(states[:, 0])])
+            return [embed(images, texts, torch.nn.functional.normalize(features, dim=-1))]
+        retrieval, grounding = (importlib.import_module(name) for name in ["Retrieval", "Grounding"])
         if task == "pretrain":  # without the word head, as the fine-tuning scripts read it
             model.text_encoder = model.text_encoder.bert
-        Retrieval.args = types.SimpleNamespace(distributed=False)
-        loader = Loader([(pixels[i : i + 1], i) for i in range(len(images))], images, [clean(t) for t in texts])
-        run = lambda: Retrieval.evaluation(model, loader, self.tokenizer, "cpu", {"k_test": len(images)})
-        cosine, match, out = matching(images, texts, lambda name: getattr(model, name), run)
-        if len(images) == 1:
-            return out
-        if task == "pretrain":
-            loader.dataset.text = [clean(t) for t in LABELS] + [clean(texts[0])]
-            cosine, match, _ = matching(images, texts, lambda name: getattr(model, name), run)
-            out.append((["classify", images[0], *LABELS, "--template", "{}"], {
-                "cosine": dict(zip(LABELS, cosine[0].tolist())),
-                "match probability": dict(zip(LABELS, match[0].tolist())),
-            }))
-        if task == "grounding":
-            for mode, layer in [("itm", 8), ("itc", 11)]:
-                for i, t in enumerate(texts):
-                    batch = Loader([(pixels[i : i + 1], [clean(t)], torch.tensor([i]))], images, texts)
-                    with torch.enable_grad():
-                        (found,) = Grounding.val(model, batch, self.tokenizer, "cpu", mode, layer)
-                    cells = dict(enumerate(found["pred"].flatten().tolist()))
-                    arguments = ["ground", images[i], t, "--mode", mode, "--layer", str(layer)]
-                    out.append((arguments, {f"{mode} map": {str(k): v for k, v in cells.items()}}))
+        retrieval.args = types.SimpleNamespace(distributed=False)
+        loader = Loader([(pixels[i : i + 1], i) for i in range(len(images))], images, clean)
+        evaluation = lambda: retrieval.evaluation(model, loader, self.tokenizer, "cpu", {"k_test": len(images)})
+        part = lambda name: getattr(model, name)
+        out = match(images, texts, *evaluated(evaluation, part, len(images)))
+        if len(images) > 1 and task == "pretrain":
+            loader.dataset.text = LABELS
+            _, cosines, _, p = evaluated(evaluation, part, len(images))
+            rows = {"cosine": cosines, "match probability": p}
+            wanted = {name: dict(zip(LABELS, values[0].tolist())) for name, values in rows.items()}
+            out.append((["classify", images[0], *LABELS, "--template", "{}"], wanted))
+        for mode, layer in [("itm", 8), ("itc", 11)] if len(images) > 1 and task == "grounding" else []:
+            batches = Loader([(pixels[i : i + 1], clean[i : i + 1], torch.tensor([i])) for i in range(len(images))], [], [])
+            with torch.enable_grad():
+                maps = grounding.val(model, batches, self.tokenizer, "cpu", mode, layer)
+            for image, text, found in zip(images, texts, maps):
+                cells = {str(i): x for i, x in enumerate(found["pred"].flatten().tolist())}
+                out.append((["ground", image, text, "--mode", mode, "--layer", str(layer)], {f"{mode} map": cells}))
         return out
 
 
 class Lavis:
+    MODELS = {
+        "pretrain": ("pretrain_base", "pretrain", "AlbefPretrain"),
+        "retrieval": ("retrieval_coco", "retrieval", "AlbefRetrieval"),
+        "vqa": ("vqav2", "vqa", "AlbefVQA"),
+        "ve": ("classification_ve", "classification", "AlbefClassification"),
+        "nlvr": ("nlvr", "nlvr", "AlbefNLVR"),
+    }
+
     def __init__(self, root: pathlib.Path, vocab: str):
+        offline(vocab)
         for name in ["", ".common", ".models", ".processors"]:
             package(f"lavis{name}", root / "lavis" / name[1:])
         for name in ["fairscale", "fairscale.nn", "fairscale.nn.checkpoint"]:
             stub(name)
-        stub("fairscale.nn.checkpoint.checkpoint_activations", checkpoint_wrapper=lambda module: module)
-        sys.path.insert(0, str(root))
-        without_downloads(vocab)
-        from lavis.common.registry import registry
-
-        registry.register_path("library_root", str(root / "lavis"))
+        stub("fairscale.nn.checkpoint.checkpoint_activations", checkpoint_wrapper=None)
+        importlib.import_module("lavis.common.registry").registry.register_path("library_root", str(root / "lavis"))
+        sys.modules["lavis.models"].BaseModel = importlib.import_module("lavis.models.base_model").BaseModel
+        base = importlib.import_module("lavis.processors.base_processor").BaseProcessor
+        sys.modules["lavis.processors"].BaseProcessor = base
         self.root = root
 
     def build(self, task: str):
+        from lavis.models.vit import VisionTransformerEncoder as Vision
         from omegaconf import OmegaConf
 
-        name = {"retrieval": "retrieval_coco", "vqa": "vqav2", "ve": "classification_ve"}.get(task, task)
-        name = {"pretrain": "pretrain_base"}.get(name, name)
+        name, module, model = self.MODELS[task]
         config = OmegaConf.load(self.root / f"lavis/configs/models/albef_{name}.yaml").model
         config.update({"load_finetuned": False, "load_pretrained": False})
-        from lavis.models.vit import VisionTransformerEncoder
-
-        if task == "pretrain":  # 256 px as in its training configuration, and no start from DeiT
+        if task == "pretrain":  # the size of its training configuration, and no start from DeiT
             config.image_size = 256
-            start = VisionTransformerEncoder.from_config
-            VisionTransformerEncoder.from_config = classmethod(lambda cls, cfg, **other: start(cfg))
-            from lavis.models.albef_models.albef_pretrain import AlbefPretrain as Model
-        elif task == "retrieval":
-            from lavis.models.albef_models.albef_retrieval import AlbefRetrieval as Model
-        elif task == "vqa":
-            from lavis.models.albef_models.albef_vqa import AlbefVQA as Model
-        elif task == "ve":
-            from lavis.models.albef_models.albef_classification import AlbefClassification as Model
-        else:
-            from lavis.models.albef_models.albef_nlvr import AlbefNLVR as Model
+            start = Vision.from_config
+            Vision.from_config = classmethod(lambda cls, config, **other: start(config))
         self.size = config.image_size
-        return Model.from_config(config)
+        return getattr(importlib.import_module(f"lavis.models.albef_models.albef_{module}"), model).from_config(config)
 
     def saved(self, task: str, model):
         return {"model": model.state_dict(), "epoch": 4}
 
     def queries(self, task, model, images, texts):
-        from lavis.models.albef_models import compute_sim_matrix
-        from lavis.processors.blip_processors import (
-            BlipCaptionProcessor, BlipImageEvalProcessor, BlipQuestionProcessor,
-        )
-
-        read = BlipImageEvalProcessor(image_size=self.size)
+        blip = importlib.import_module("lavis.processors.blip_processors")
+        read = blip.BlipImageEvalProcessor(image_size=self.size)
         pixels = torch.stack([read(Image.open(i).convert("RGB")) for i in images])
-        clean = BlipQuestionProcessor() if task == "vqa" else BlipCaptionProcessor()
-        n, cleaned = len(images), [clean(t) for t in texts]
+        clean = [(blip.BlipQuestionProcessor if task == "vqa" else blip.BlipCaptionProcessor)()(t) for t in texts]
+        samples = {"image": pixels, "text_input": clean, "label": torch.zeros(len(images))}
         if task == "vqa":
-            return [self.answers(model, images[i], pixels[i : i + 1], texts[i], cleaned[i]) for i in range(n)]
-        samples = {"text_input": cleaned, "label": torch.zeros(n)}
+            return [ask(i, t, p) for i, t, p in zip(images, texts, self.answers(model, samples))]
         if task == "ve":
-            p = model.predict({"image": pixels, **samples})["predictions"].softmax(-1).tolist()
-            classes = [dict(zip(VE_CLASSES, row)) for row in p]
-            return [(["entail", i, t], {"class probability": c}) for i, t, c in zip(images, texts, classes)]
+            return entail(images, texts, model.predict(samples)["predictions"])
         if task == "nlvr":
-            found = model.predict({"image0": pixels, "image1": pixels.roll(-1, 0), **samples})["predictions"]
-            p = found.softmax(-1)[:, 1].tolist()
-            return [
-                (["reason", images[i], images[(i + 1) % n], texts[i]], {"truth probability": {"true": p[i]}})
-                for i in range(n)
-            ]
+            samples |= {"image0": pixels, "image1": pixels.roll(-1, 0)}
+            return reason(images, texts, model.predict(samples)["predictions"])
         if task == "pretrain":  # without the word head, as its retrieval model reads it
-            from lavis.models.med import XBertEncoder
-
             model.text_encoder = model.text_encoder.bert
-            model.text_encoder.__class__ = XBertEncoder
-        loader = Loader([{"image": pixels[i : i + 1]} for i in range(n)], images, cleaned)
-        run = lambda: compute_sim_matrix(model, loader, k_test=n)
-        return matching(images, texts, lambda name: getattr(model, name), run, adds_cosine=True)[2]
+            model.text_encoder.__class__ = importlib.import_module("lavis.models.med").XBertEncoder
+        similarity = importlib.import_module("lavis.models.albef_models").compute_sim_matrix
+        loader = Loader([{"image": p[None]} for p in pixels], images, clean)
+        evaluation = lambda: similarity(model, loader, k_test=len(images))
+        part = lambda name: getattr(model, name)
+        return match(images, texts, *evaluated(evaluation, part, len(images), adds_cosine=True))
 
-    def answers(self, model, image, pixels, question, cleaned):
-        """The model returns the best answer alone; the losses that it ranks by are those of its last decoding."""
+    def answers(self, model, samples):
+        """The model returns the best answers alone; the losses that it ranks by are those of its last decoding."""
         seen = []
-        hook = model.text_decoder.register_forward_hook(lambda m, i, o: seen.append((i[0], o.loss)))
-        (best,) = model.predict_answers({"image": pixels, "text_input": [cleaned]}, ANSWERS, RERANK)
+        hook = model.text_decoder.register_forward_hook(lambda module, given, output: seen.append((given[0], output.loss)))
+        best = model.predict_answers(samples, ANSWERS, RERANK)
         hook.remove()
-        ids, loss = seen[-1]
+        ids, losses = seen[-1]
         known = model.tokenizer(ANSWERS, padding="longest", return_tensors="pt").input_ids
         names = [ANSWERS[(known == row).all(1).nonzero().item()] for row in ids]
-        p = dict(zip(names, (-loss.view(-1)).softmax(0).tolist()))
-        assert best == max(p, key=p.get)
-        return ask(image, question, p)
+        p = (-losses.view(-1, RERANK)).softmax(-1).tolist()
+        found = [dict(zip(names[i * RERANK :], row)) for i, row in enumerate(p)]
+        assert best == [max(row, key=row.get) for row in found]
+        return found
 
 
 class TorchMultimodal:
     def __init__(self, root: pathlib.Path, vocab: str):
-        from transformers.models.bert import tokenization_bert
-
+        offline(vocab)
         sys.path[:0] = [str(root), str(root / "examples/albef")]
-        tokenization_bert.BertTokenizer.from_pretrained = classmethod(lambda cls, *a, **other: cls(vocab))
-        from torchmultimodal.transforms import text_transforms
-
-        sequential = types.SimpleNamespace(Sequential=torch.nn.Sequential)
+        own = vars(importlib.import_module("torchmultimodal.transforms.text_transforms"))
         stub("torchtext")
-        stub("torchtext.transforms", **vars(text_transforms) | vars(sequential))
+        stub("torchtext.transforms", **own | {"Sequential": torch.nn.Sequential})
         stub("pytorch_lightning", LightningDataModule=object)
         stub("ruamel")
         stub("ruamel.yaml")
         self.root = root
 
     def build(self, task: str):
-        import model
         import yaml
 
         text = (self.root / f"examples/albef/configs/{task}.yaml").read_text()
-        config = yaml.load(re.sub(r"(\d)e-", r"\1.0e-", text), Loader=yaml.SafeLoader)
-        return getattr(model, f"albef_model_for_{task}")(config)
+        config = yaml.safe_load(re.sub(r"\b1e-", "1.0e-", text))  # YAML 1.1 takes 1e-6 for a text
+        return getattr(importlib.import_module("model"), f"albef_model_for_{task}")(config)
 
     def saved(self, task: str, model):
         return model.state_dict()
 
     def queries(self, task, model, images, texts):
-        pathlib.Path("list.json").write_text(json.dumps([{"image": i, "caption": [t]} for i, t in zip(images, texts)]))
         if task == "vqa":
-            from data.transforms import ALBEFTextTransform, testing_image_transform
-
-            answers = ALBEFTextTransform(do_pre_process=False)(ANSWERS)
-            words, read, out = ALBEFTextTransform(add_end_token=False), testing_image_transform(), []
-            for i, t in zip(images, texts):
-                pixels, question = read(Image.open(i).convert("RGB"))[None], words(t)[None]
-                masks = (question != 0).long(), (answers != 0).long()
+            transforms = importlib.import_module("data.transforms")
+            read, words = transforms.testing_image_transform(), transforms.ALBEFTextTransform(add_end_token=False)
+            answers, out = transforms.ALBEFTextTransform(do_pre_process=False)(ANSWERS), []
+            for image, text in zip(images, texts):
+                pixels, question = read(Image.open(image).convert("RGB"))[None], words(text)[None]
+                masks = [(ids != 0).long() for ids in [question, answers]]
                 ids, p = model(pixels, question, masks[0], answers, masks[1], k=RERANK, is_train=False)
-                out.append(ask(i, t, dict(zip([ANSWERS[a] for a in ids[0]], p[0].tolist()))))
+                out.append(ask(image, text, dict(zip([ANSWERS[a] for a in ids[0]], p[0].tolist()))))
             return out
-        import finetune_retrieval
-        from data.retrieval_datamodule import RetrievalDataModule
-
-        data = RetrievalDataModule([], ["list.json"], "", batch_size=1, num_workers=0)
+        pathlib.Path("list.json").write_text(json.dumps([{"image": i, "caption": [t]} for i, t in zip(images, texts)]))
+        module = importlib.import_module("data.retrieval_datamodule").RetrievalDataModule
+        data = module([], ["list.json"], "", batch_size=1, num_workers=0)
         options = {"k_test": len(images), "log_every_n_steps": 100}
-        run = lambda: finetune_retrieval.evaluation(model, data, options, "cpu")
-        part = lambda name: model.itm_head if name == "itm_head" else getattr(model.model_with_similarity, name)
-        return matching(images, texts, part, run)[2]
+        evaluation = lambda: importlib.import_module("finetune_retrieval").evaluation(model, data, options, "cpu")
+        part = lambda name: getattr(model if name == "itm_head" else model.model_with_similarity, name)
+        return match(images, texts, *evaluated(evaluation, part, len(images)))
 
 
 FAMILIES = {"official": Official, "lavis": Lavis, "torchmultimodal": TorchMultimodal}
 
 
+# A child process has one model: it makes the file and the outputs, or loads the file and makes one query.
+
+
+@contextlib.contextmanager
+def without_initial_weights():
+    """Builds models faster: their weights are replaced anyway."""
+    methods = {name: getattr(torch.Tensor, name) for name in ["normal_", "uniform_", "erfinv_"]}
+    for name in methods:
+        setattr(torch.Tensor, name, lambda tensor, *a, **other: tensor)
+    yield
+    for name, method in methods.items():
+        setattr(torch.Tensor, name, method)
+
+
 def randomize(model, seed: int) -> None:
-    """Weights of a size at which attention is neither uniform nor hard and texts and images matter."""
+    """Weights with which attention is neither uniform nor hard, and outputs depend on texts and images."""
     generator = torch.Generator().manual_seed(seed)
     for name, p in model.named_parameters():
-        noise = torch.randn(p.shape, generator=generator)
-        if p.dim() > 1:
-            p.data = 0.05 * noise
-        elif p.dim() == 1:
-            p.data = 0.1 * noise + (1.0 if name.endswith("weight") else 0.0)
+        if p.dim() > 0:
+            noise = torch.empty(p.shape).normal_(0, 0.05 if p.dim() > 1 else 0.1, generator=generator)
+            p.data = noise + 1 if p.dim() == 1 and name.endswith("weight") else noise
 
 
-# Child processes, with one model each.
-
-
-def child(a, layout: str) -> None:
+def child(a) -> None:
     torch.set_num_threads(2)
-    family, task = FAMILIES[layout.split("-")[0]], LAYOUTS[layout]
-    original = family(getattr(a, layout.split("-")[0]).resolve(), str(a.vocab.resolve()))
+    name, task, file = a.layout.split("-")[0], LAYOUTS[a.layout], a.work / f"{a.layout}.pth"
+    original = FAMILIES[name](getattr(a, name).resolve(), str(a.vocab.resolve()))
     os.chdir(a.work)
-    images = [str(pathlib.Path("images", f"{i}.png").resolve()) for i in range(3)]
-    texts = QUESTIONS if task == "vqa" else CAPTIONS
-    draws = {name: getattr(torch.Tensor, name) for name in ["normal_", "uniform_", "erfinv_"]}
-    for name in draws:  # the initial weights are not used
-        setattr(torch.Tensor, name, lambda tensor, *a, **other: tensor)
-    model, result = original.build(task), {}
-    for name, draw in draws.items():
-        setattr(torch.Tensor, name, draw)
-    if a.child == "make":
-        randomize(model, sorted(LAYOUTS).index(layout))
-        torch.save(original.saved(task, model), a.work / f"{layout}.pth")
-        with torch.no_grad():
-            result["queries"] = original.queries(task, model.eval(), images, texts)
-    else:
-        started = time.perf_counter()
-        read = torch.load(a.work / f"{layout}.pth", map_location="cpu", weights_only=True, mmap=True)
-        model.load_state_dict(read.get("model", read), strict=False)
-        result["load"] = time.perf_counter() - started
-        with torch.no_grad():
-            original.queries(task, model.eval(), images[:1], texts[:1])
+    images = [str(a.work / f"images/{i}.png") for i in range(2)]
+    texts, result = QUESTIONS if task == "vqa" else CAPTIONS, {}
+    with torch.no_grad():
+        with without_initial_weights():
+            model = original.build(task).eval()
+        if a.child == "make":
+            randomize(model, sorted(LAYOUTS).index(a.layout))
+            torch.save(original.saved(task, model), file)
+            result["queries"] = original.queries(task, model, images, texts)
+        else:
+            started = time.perf_counter()
+            state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            model.load_state_dict(state.get("model", state), strict=False)
+            result["load"] = time.perf_counter() - started
+            original.queries(task, model, images[:1], texts[:1])
     (a.work / "child.json").write_text(json.dumps(result))
 
 
+# The parent process runs both and compares.
+
+
 def pictures(folder: pathlib.Path) -> None:
-    """Colored noise of different sizes as PNG, so that no JPEG decoder takes part."""
+    """Colored noise of different sizes, as PNG: no JPEG decoder takes part."""
     import numpy as np
     from PIL import Image
 
     folder.mkdir(exist_ok=True)
-    for i, size in enumerate([(320, 240), (200, 300), (512, 384)]):
+    for i, size in enumerate([(512, 384), (200, 300)]):
         coarse = np.random.default_rng(i).integers(0, 256, (7, 9, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(folder / f"{i}.png")
 
 
-# The parent: runs both, compares, measures.
-
-
-def run(command: list[str], work: pathlib.Path) -> tuple[str, float, float]:
-    """Standard output, seconds and the peak of resident memory in GB; output goes through a file."""
+def run(command: list[str], work: pathlib.Path) -> tuple[str, tuple[float, float, float]]:
+    """Standard output, (seconds, seconds of the processor, peak of resident memory in GB)."""
     started = time.perf_counter()
     with (work / "stdout").open("w+b") as out, (work / "stderr").open("w+b") as errors:
         process = subprocess.Popen(command, stdout=out, stderr=errors)
         _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds, process.returncode = time.perf_counter() - started, os.waitstatus_to_exitcode(status)
         if process.returncode != 0:
             errors.seek(0)
             sys.exit(f"{' '.join(command)}\n{errors.read().decode()[-3000:]}")
         out.seek(0)
-        return out.read().decode(), seconds, usage.ru_maxrss * 1024 / 1e9
+        return out.read().decode(), (seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e9)
 
 
 def found(command: str, text: str) -> dict[str, dict[str, float]]:
-    """What `albef` printed, in the terms of the originals."""
+    """What `albef` printed, by the quantities and items of the originals."""
     if command == "embed":
         rows = [json.loads(line)["feature"] for line in text.splitlines()]
         return {"feature": {f"{i}.{j}": x for i, row in enumerate(rows) for j, x in enumerate(row)}}
     value = json.loads(text)
     if command == "match":
-        rows = value["results"] if "results" in value else [value]
+        rows = value.get("results", [value])
         each = lambda key: {str(i): row[key] for i, row in enumerate(rows)}
         return {"cosine": each("cosine"), "ITM logit": each("itm_logit"), "match probability": each("probability")}
     if command == "classify":
@@ -484,56 +450,49 @@ def found(command: str, text: str) -> dict[str, dict[str, float]]:
 
 
 def check(a, layout: str) -> bool:
-    itself = [sys.executable, *sys.argv, "--layout", layout, "--child"]
     file = a.work / f"{layout}.pth"
-    result = lambda: json.loads((a.work / "child.json").read_text())
-    run([*itself, "make"], a.work)
-    queries, size = result()["queries"], file.stat().st_size / 1e9
-    options = ["--model", str(file), "-q"]
+    original = [sys.executable, *sys.argv, "--layout", layout, "--child"]
+    answer = lambda: json.loads((a.work / "child.json").read_text())
+    ours = lambda arguments: [a.albef, *arguments, "--model", str(file), "-q", *["--json"][: arguments[0] != "embed"]]
+    run([*original, "make"], a.work)
+    queries, size = answer()["queries"], file.stat().st_size / 1e9
     inspected = json.loads(run([a.albef, "inspect", str(file), "--json"], a.work)[0])
-    worst, span = {}, {}
+    worst: dict[str, float] = {}
     for arguments, wanted in queries:
-        json_option = [] if arguments[0] == "embed" else ["--json"]
-        got = found(arguments[0], run([a.albef, *arguments, *options, *json_option], a.work)[0])
+        got = found(arguments[0], run(ours(arguments), a.work)[0])
         for name, values in wanted.items():
             if set(values) != set(got[name]):
-                sys.exit(f"{layout}: {arguments}: {sorted(values)} in the original, {sorted(got[name])} in `albef`")
-            worst[name] = max(worst.get(name, 0.0), *(abs(values[k] - got[name][k]) for k in values))
-            span.setdefault(name, []).extend(values.values())
-    first = queries[0][0]
-    query = [first[0], first[1], first[-1]] if first[0] == "match" else first
-    json_option = [] if first[0] == "embed" else ["--json"]
-    times = {"ours": [], "theirs": [], "load": []}
-    peak = {"ours": 0.0, "theirs": 0.0}
+                sys.exit(f"{layout}: {arguments}: {sorted(values)} in the original, and {sorted(got[name])} here")
+            worst[name] = max(worst.get(name, 0.0), *(abs(values[key] - got[name][key]) for key in values))
+            spread = f"{len(values)} from {min(values.values()):.4g} to {max(values.values()):.4g}"
+            print(f"{layout}: {arguments[0]}: {name}: {spread}, {worst[name]:.1e}", file=sys.stderr)
+    query = queries[0][0]
+    commands = {"ours": ours([*query[:2], query[-1]] if query[0] == "match" else query), "theirs": [*original, "query"]}
+    costs, load = {who: [] for who in commands}, []
     for _ in range(a.rounds):
-        for who, command in [
-            ("ours", [a.albef, *query, *options, *json_option]),
-            ("theirs", [*itself, "query"]),
-        ]:
-            _, seconds, memory = run(command, a.work)
-            times[who].append(seconds)
-            peak[who] = max(peak[who], memory)
-        times["load"].append(result()["load"])
+        for who, command in commands.items():
+            costs[who].append(run(command, a.work)[1])
+        load.append(answer()["load"])
     if not a.keep:
         file.unlink()
-    ours, theirs, load = (statistics.median(times[who] or [0.0]) for who in ["ours", "theirs", "load"])
-    differences = ", ".join(f"{name} {x:.1e}" for name, x in worst.items())
-    print(f"| `{layout}` | {inspected['task']} | {size:.2f} GB | {differences} | {ours:.2f} s, {peak['ours']:.2f} GB "
-          f"| {theirs:.1f} s ({load:.2f} s), {peak['theirs']:.2f} GB |", flush=True)
-    for name, values in span.items():
-        print(f"{layout}: {name}: {len(values)} values from {min(values):.4g} to {max(values):.4g}", file=sys.stderr)
+    cells = [f"`{layout}`", inspected["task"], f"{size:.2f} GB", ", ".join(f"{n} {x:.0e}" for n, x in worst.items())]
+    for rounds in costs.values() if a.rounds else []:
+        (wall, cpu), peak = (statistics.median(column) for column in list(zip(*rounds))[:2]), max(r[2] for r in rounds)
+        cells += [f"{wall:.1f} s ({cpu:.1f} s), {peak:.2f} GB"]
+    cells += [f"{statistics.median(load):.1f} s"] if a.rounds else []
+    print(f"| {' | '.join(cells)} |", flush=True)
     return max(worst.values()) <= a.tolerance
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("layouts", nargs="*", metavar="LAYOUT", help=f"of {', '.join(LAYOUTS)}")
+    parser.add_argument("layouts", nargs="*", metavar="LAYOUT", help=", ".join(LAYOUTS))
     for family in FAMILIES:
         parser.add_argument(f"--{family}", type=pathlib.Path, help="checkout of its repository")
     parser.add_argument("--vocab", type=pathlib.Path, required=True, help="vocab.txt of bert-base-uncased")
     parser.add_argument("--albef", default="albef", help="the program")
-    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("layouts"), help="folder for files of up to 2 GB")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of either program that are timed")
+    parser.add_argument("--work", type=pathlib.Path, default="layouts", help="folder for files of up to 3 GB")
+    parser.add_argument("--rounds", type=int, default=3, help="timed queries of either program")
     parser.add_argument("--tolerance", type=float, default=1e-4)
     parser.add_argument("--keep", action="store_true", help="do not delete the checkpoints")
     parser.add_argument("--child", choices=["make", "query"], help=argparse.SUPPRESS)
@@ -542,16 +501,15 @@ def main() -> int:
     a.work = a.work.resolve()
     if a.child:
         with contextlib.redirect_stdout(sys.stderr):
-            child(a, a.layout)
+            child(a)
         return 0
+    if unknown := set(a.layouts) - set(LAYOUTS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
     a.work.mkdir(parents=True, exist_ok=True)
     pictures(a.work / "images")
     (a.work / "answers.json").write_text(json.dumps(ANSWERS))
-    unknown = sorted(set(a.layouts) - set(LAYOUTS))
-    if unknown:
-        parser.error(f"unknown layouts: {', '.join(unknown)}")
-    print("| Layout | Task | File | Largest difference | `albef`: one query | original: one query (load alone) |")
-    print("| --- | --- | --- | --- | --- | --- |", flush=True)
+    print("| Layout | Task | File | Largest difference | `albef` | original | loading |")
+    print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
     chosen = a.layouts or [name for name in LAYOUTS if getattr(a, name.split("-")[0])]
     return 0 if all([check(a, layout) for layout in chosen]) else 1
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::downloads;
 use super::entry::{Entry, Place, value};
+use super::parquet;
 use super::quotes::Quotes;
 use crate::error::{DataError, Result};
 use crate::input::{Encoding, decode_text, packed};
@@ -75,6 +76,9 @@ pub(super) fn each_entry(path: &Path, take: Take<'_>) -> Result<()> {
     let file = File::open(path).map_err(DataError::io(path))?;
     let mut reader: Box<dyn BufRead> = Box::new(BufReader::with_capacity(1 << 16, file));
     let first = reader.fill_buf().map_err(DataError::io(path))?;
+    if first.starts_with(parquet::MAGIC) {
+        return parquet::entries(path, take);
+    }
     if let Some(detail) = packed(first) {
         return Err(fail(detail));
     }

@@ -66,6 +66,9 @@ pub(super) enum Place {
     Entry(usize),
     /// A line, from 1.
     Line(u64),
+    /// The number of a row of a Parquet file.
+    #[cfg(feature = "parquet")]
+    Row(usize),
     /// The number of an image of a download.
     Image(usize),
     /// The number of a question of a download.
@@ -79,6 +82,8 @@ impl fmt::Display for Place {
         match self {
             Self::Entry(n) => write!(f, ", entry {n}"),
             Self::Line(n) => write!(f, ", line {n}"),
+            #[cfg(feature = "parquet")]
+            Self::Row(n) => write!(f, ", row {n}"),
             Self::Image(n) => write!(f, ", image {n}"),
             Self::Question(n) => write!(f, ", question {n}"),
             Self::Annotation(n) => write!(f, ", annotation {n}"),

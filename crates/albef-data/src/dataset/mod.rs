@@ -18,6 +18,7 @@ mod near;
 mod numbers;
 mod order;
 mod pack;
+mod parquet;
 mod quotes;
 mod record;
 mod roots;

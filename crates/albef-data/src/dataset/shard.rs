@@ -1,8 +1,11 @@
 //! Tar shards in the webdataset manner: an image and a `.json` or `.txt` of the same stem.
 
+mod copy;
 mod gzip;
 mod index;
 mod pattern;
+#[cfg(feature = "parquet")]
+mod table;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,6 +18,7 @@ pub(super) use self::gzip::is_gzip;
 pub(super) use self::pattern::expand;
 use super::annotation::{caption_lines, captions, image_key};
 use super::contents::{Contents, Gathered};
+use super::parquet;
 use super::sample::{Location, Sample, Skipped, TaskFields, place_key};
 use super::store::Collect;
 use super::unread::ENDINGS;
@@ -56,7 +60,7 @@ fn cut(name: &str) -> (&str, &str) {
 
 /// Whether a name ends as those of archives do.
 pub(super) fn is_archive(name: &str) -> bool {
-    name.to_lowercase().ends_with(".tar") || is_gzip(name)
+    name.to_lowercase().ends_with(".tar") || is_gzip(name) || parquet::is_parquet(name)
 }
 
 /// The samples of several shards.
@@ -131,13 +135,25 @@ struct Read {
     index: Result<(), String>,
 }
 
+/// An archive whose members can be read one by one, and what a user should know.
+fn plain(given: &Path) -> Result<(PathBuf, Option<String>)> {
+    let name = names::text_of_path(given);
+    if is_gzip(&name) {
+        return gzip::unpacked(given);
+    }
+    if parquet::is_parquet(&name) {
+        #[cfg(feature = "parquet")]
+        return table::unpacked(given);
+        #[cfg(not(feature = "parquet"))]
+        return Err(parquet::refusal(given));
+    }
+    Ok((given.to_owned(), None))
+}
+
 /// The samples of one shard: from the index beside it where that is of this very file, else by going through
 /// it, upon which the index is written.
 fn read(given: &Path) -> Result<Read> {
-    let (path, note) = match is_gzip(&names::text_of_path(given)) {
-        true => gzip::unpacked(given)?,
-        false => (given.to_owned(), None),
-    };
+    let (path, note) = plain(given)?;
     let stamp = index::Stamp::of(&path).map_err(DataError::io(&path))?;
     if let Some(contents) = index::load(&path, stamp) {
         return Ok(Read { contents, index: Ok(()) });

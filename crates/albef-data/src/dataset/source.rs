@@ -6,7 +6,7 @@ use super::contents::{Contents, Gathered};
 use super::sample::Sample;
 use super::store::Collect;
 use super::unread::{Looks, looks, refusal};
-use super::{annotation, entries, folder, shard};
+use super::{annotation, entries, folder, parquet, shard};
 use crate::error::{DataError, Result};
 use crate::image::plain_file;
 use crate::names;
@@ -14,7 +14,7 @@ use crate::names;
 /// One source of a data set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceSpec {
-    /// A list, a folder, a tar file, a pattern of tar files (`a-{000..012}.tar`, `*.tar`), or an image.
+    /// A list, a folder, a tar or Parquet file, a pattern of such files (`a-{000..012}.tar`, `*.parquet`), or an image.
     pub path: String,
     /// Joined before the relative image paths of a list; if not given, the folder of the list. In a JSON
     /// list, as the official ones give it, paths of files that are there as they stand come first.
@@ -66,6 +66,9 @@ pub fn read_into<S: Collect>(spec: &SourceSpec, out: &mut Gathered<S>) -> Result
         return folder::read(path, out);
     }
     let lower = spec.path.to_lowercase();
+    if parquet::is_parquet(&lower) {
+        return tables(spec, out);
+    }
     if shard::is_archive(&lower) {
         return shard::read_all(&shard::expand(&spec.path)?, out);
     }
@@ -96,4 +99,19 @@ pub fn read_into<S: Collect>(spec: &SourceSpec, out: &mut Gathered<S>) -> Result
         (None, false) => annotation::Root::Given,
     };
     annotation::read(&list, split, root, out)
+}
+
+/// Parquet files: those that hold images as shards, others as lists.
+fn tables<S: Collect>(spec: &SourceSpec, out: &mut Gathered<S>) -> Result<()> {
+    let mut shards = Vec::new();
+    for path in shard::expand(&spec.path)? {
+        if parquet::holds_images(&path)? {
+            shards.push(path);
+        } else {
+            let beside = path.parent().unwrap_or(Path::new("."));
+            let root = spec.image_root.as_deref().unwrap_or(beside);
+            annotation::read(&path, None, annotation::Root::Folder(root), out)?;
+        }
+    }
+    if shards.is_empty() { Ok(()) } else { shard::read_all(&shards, out) }
 }

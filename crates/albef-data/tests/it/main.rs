@@ -10,5 +10,6 @@ mod forms;
 mod golden;
 mod odd_samples;
 mod packing;
+mod parquet;
 mod properties;
 mod shards;
