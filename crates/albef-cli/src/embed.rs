@@ -3,7 +3,9 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use albef::inference::{ExtractOptions, FeatureName, FeatureRows, FeatureTokens, write_features};
+use albef::inference::{
+    ExtractOptions, FeatureJournal, FeatureName, FeatureRows, FeatureTokens, write_features,
+};
 use albef::{Error, ImageSet};
 use albef_data::input::text_of_file;
 use albef_data::names;
@@ -14,10 +16,13 @@ use crate::arguments::{named, place, source, words};
 use crate::models::{ModelOptions, open_images};
 use crate::output::say;
 use crate::progress::bar;
+use crate::train::interruptible;
 use crate::warnings::{tell_notes, tell_truncated, tell_unusable};
 
 /// Texts that are encoded between two looks at the output.
 const TEXTS: usize = 256;
+/// Images up to which an interrupted extraction is simply done again.
+const FEW: usize = 256;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -63,9 +68,14 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     tell_truncated(truncated, texts.len(), model.caption_limits());
     let all_tokens = a.tokens == FeatureTokens::All;
     let mut skipped = 0;
-    let mut extract = |each: &mut dyn FnMut(&FeatureName, &FeatureRows) -> albef::Result<()>| {
+    let control = bar().cancelled_by(interruptible().cancellation());
+    let mut extract = |journal: Option<&mut FeatureJournal>, each: Each<'_>| {
         if let Some(images) = &images {
-            let unusable = model.extract_set(images, a.pairs, options, &bar(), each)?;
+            let unusable = match journal {
+                Some(journal) => model
+                    .extract_set_resumably(images, a.pairs, options, journal, &control, each)?,
+                None => model.extract_set(images, a.pairs, options, &control, each)?,
+            };
             tell_unusable("skipped", &unusable);
             tell_notes(&reader);
             skipped = unusable.len();
@@ -81,19 +91,42 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         }
         Ok(())
     };
-    match &a.output {
-        Some(path) => {
-            let items = write_features(path, all_tokens, |sink| {
-                extract(&mut |name, rows| sink.push(name, rows))
-            })?;
-            eprintln!("{items} rows in {}, {skipped} images skipped", path.display());
-        }
-        None => extract(&mut |name, rows| {
+    let Some(path) = &a.output else {
+        let done = extract(None, &mut |name, rows| {
             let line = name.to_json(rows, all_tokens);
             say!("{line}").map_err(|e| Error::Argument(format!("{e:#}")))
-        })?,
-    }
+        });
+        return finished(done, "");
+    };
+    let mut journal = None;
+    let written = write_features(path, all_tokens, |sink| {
+        if let Some(images) = images.as_ref().filter(|images| images.len() > FEW) {
+            journal = Some(FeatureJournal::open(path, &model, images, a.pairs, options)?);
+        }
+        extract(journal.as_mut(), &mut |name, rows| sink.push(name, rows))
+    });
+    let resumes = if journal.is_some() { "; rerun the same command to resume" } else { "" };
+    let items = match written {
+        Ok(items) => items,
+        Err(error) => return finished(Err(error), resumes),
+    };
+    journal.map(FeatureJournal::remove).transpose()?;
+    eprintln!("{items} rows in {}, {skipped} images skipped", path.display());
     Ok(ExitStatus::Yes)
+}
+
+/// Takes features.
+type Each<'a> = &'a mut dyn FnMut(&FeatureName, &FeatureRows) -> albef::Result<()>;
+
+/// How it ended: all was extracted, or it was interrupted.
+fn finished(done: albef::Result<()>, resumes: &str) -> Result<ExitStatus> {
+    match done {
+        Err(Error::Cancelled) => {
+            eprintln!("interrupted{resumes}");
+            Ok(ExitStatus::No)
+        }
+        done => Ok(done.map(|()| ExitStatus::Yes)?),
+    }
 }
 
 /// The images of a source, or of the paths on standard input.

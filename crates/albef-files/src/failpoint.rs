@@ -20,6 +20,8 @@
 //! | `folder.aside` | the old folder has lost its name, and the new one has none (where the two cannot be exchanged) |
 //! | `folder.renamed` | the new folder has its name |
 //! | `folder.removing` | a folder has lost its name and is about to be removed |
+//! | `journal.appending` | a part of features is about to be added to the journal of an extraction |
+//! | `journal.appended` | it is in the journal, but not on the disk |
 //!
 //! Without the variable a passage costs a load of one word.
 

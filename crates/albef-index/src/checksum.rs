@@ -1,21 +1,11 @@
 //! Checksums of what a store keeps.
 
 use half::f16;
-use sha2::{Digest, Sha256};
 
-use crate::record::{ContentHash, Image, ImageId, Status};
+use crate::record::{Image, ImageId, Status};
 
 #[cfg(target_endian = "big")]
 compile_error!("numbers are hashed and mapped as they are in files, which are little-endian");
-
-/// The SHA-256 of numbers as little-endian bytes: of weights, for the fingerprint of an encoder.
-#[must_use]
-pub fn hash_numbers(values: &[f32]) -> ContentHash {
-    // SAFETY: an `f32` is four bytes without padding, and every byte is a valid `u8`.
-    let bytes =
-        unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) };
-    Sha256::digest(bytes).into()
-}
 
 /// The bytes of a vector.
 pub(crate) fn vector_bytes(vector: &[f16]) -> &[u8] {
@@ -55,17 +45,4 @@ pub(crate) fn record_crc(id: ImageId, image: &Image, vector_crc: u32) -> u32 {
         hasher.update(text.unwrap_or_default());
     }
     hasher.finalize()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_hashed_as_their_bytes() {
-        let values = [1.0_f32, -0.5, f32::MIN_POSITIVE];
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        assert_eq!(hash_numbers(&values), crate::content_hash(&bytes));
-        assert_eq!(hash_numbers(&[]), crate::content_hash(b""));
-    }
 }

@@ -78,7 +78,6 @@ mod walk;
 #[cfg(feature = "postgres")]
 pub use crate::postgres::Postgres;
 pub use albef_data::control::{Control, Progress};
-pub use checksum::hash_numbers;
 #[cfg(feature = "postgres")]
 pub use database::Database;
 pub use duplicates::{DuplicateGroup, DuplicateOptions, duplicates};

@@ -26,6 +26,7 @@ pub mod doctor;
 mod error;
 pub mod eval;
 mod fault;
+mod fingerprint;
 pub mod golden;
 mod gradcam;
 mod images;

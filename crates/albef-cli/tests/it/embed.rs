@@ -92,3 +92,42 @@ fn pairs_and_all_tokens_are_written_to_files_of_each_kind() {
     let bytes = fs::read(place("x.npy")).unwrap();
     assert!(String::from_utf8_lossy(&bytes[..192]).contains("'shape': (3, "));
 }
+
+#[test]
+fn a_long_extraction_that_is_killed_or_finds_the_disk_full_goes_on_where_it_was() {
+    use std::os::unix::process::ExitStatusExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let list = data(dir.path(), 300);
+    for (name, more) in [("x.npy", &[][..]), ("x.safetensors", &["--pairs", "--tokens", "all"])] {
+        let output = dir.path().join(name);
+        let partial = dir.path().join(format!("{name}.partial"));
+        let embed = |failpoint: Option<&str>| {
+            let mut command = albef();
+            command.args(["embed", &list, "--image-root"]).arg(dir.path()).args(more);
+            command.arg("--output").arg(&output);
+            command.envs(failpoint.map(|f| ("ALBEF_FAILPOINT", f)));
+            command.output().unwrap()
+        };
+        assert!(embed(None).status.success());
+        let expected = fs::read(&output).unwrap();
+        assert!(!partial.exists());
+        fs::write(&output, "old").unwrap();
+        for failpoint in ["journal.appending@3", "journal.appended@5", "file.synced"] {
+            let ended = embed(Some(failpoint));
+            assert_eq!(ended.status.signal(), Some(9), "{failpoint}: {}", stderr(&ended));
+            assert_eq!(fs::read(&output).unwrap(), b"old", "{failpoint}");
+            assert!(partial.exists(), "{failpoint}");
+        }
+        let full = embed(Some("journal.appending=enospc"));
+        // All parts are in the journal by now.
+        assert!(full.status.success(), "{}", stderr(&full));
+        assert_eq!(fs::read(&output).unwrap(), expected, "{name}");
+        assert!(!partial.exists());
+        fs::write(&output, "old").unwrap();
+        let full = embed(Some("journal.appending@2=enospc"));
+        assert_eq!(full.status.code(), Some(2), "{}", stderr(&full));
+        assert!(stderr(&full).contains(".partial"), "{}", stderr(&full));
+        assert!(embed(None).status.success());
+        assert_eq!(fs::read(&output).unwrap(), expected, "{name} after a full disk");
+    }
+}

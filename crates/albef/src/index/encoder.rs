@@ -2,15 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use albef_data::image::{Gray16, ImageReader, Normalization, RgbImage, resize_bicubic};
-use albef_index::{ContentHash, Encoder, Identity, KeptStates, hash_numbers};
+use albef_data::image::{ImageReader, Normalization, RgbImage, resize_bicubic};
+use albef_index::{ContentHash, Encoder, Identity, KeptStates};
 use burn::tensor::Tensor;
-use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::fingerprint::fingerprint;
 use crate::model::ImageStates;
-use crate::params::{Param, from_vec, outputs, to_vec};
+use crate::params::{from_vec, outputs, to_vec};
 use crate::pipeline::Pipeline;
 
 /// A model as the encoder of an index. Making one reads all weights once, for their hash.
@@ -90,33 +89,6 @@ impl<'a> IndexEncoder<'a> {
     pub fn model(&self) -> &'a Pipeline {
         self.model
     }
-}
-
-/// A hash of all that vectors depend on: weights, of the text side too, since texts are compared with the vectors,
-/// and how files become pixels.
-fn fingerprint(model: &Pipeline) -> String {
-    let of_weight = |param: &Param| -> [u8; 32] {
-        let mut hasher = Sha256::new();
-        hasher.update(format!("{} {:?}\n", param.name, param.shape));
-        hasher.update(hash_numbers(&to_vec(param.value.clone())));
-        hasher.finalize().into()
-    };
-    let weights: Vec<[u8; 32]> = model.params().entries().par_iter().map(of_weight).collect();
-    let options = model.reader().options;
-    let gray16 = match options.gray16 {
-        Gray16::Clip => "clip",
-        Gray16::Scale => "scale",
-    };
-    let mut hasher = Sha256::new();
-    hasher.update(format!(
-        "1 {} {} {} {gray16} {}\n",
-        model.image_res(),
-        options.exif_orientation,
-        options.background,
-        serde_json::to_string(&options.resize_order).unwrap_or_default(),
-    ));
-    weights.iter().for_each(|hash| hasher.update(hash));
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Encoder for IndexEncoder<'_> {

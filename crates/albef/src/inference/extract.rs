@@ -3,11 +3,10 @@
 
 use albef_data::dataset::Skipped;
 use albef_data::image::RgbImage;
-use albef_data::names::{readable, shown};
 use burn::tensor::Tensor;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 
+use super::feature::{ExtractOptions, FeatureName, FeatureRows, FeatureTokens};
+use super::journal::{Extracted, FeatureJournal};
 use crate::Control;
 use crate::error::{Error, Result};
 use crate::images::ImageSet;
@@ -15,116 +14,6 @@ use crate::model::{DropoutRng, ImageContext, OutputRows, TokenBatch};
 use crate::ops::index;
 use crate::params::outputs;
 use crate::pipeline::{BATCH, Pipeline};
-
-/// Which tokens a feature is of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FeatureTokens {
-    /// `[CLS]`, or the class token of an image.
-    #[default]
-    Cls,
-    /// All, the class token first.
-    All,
-}
-
-/// What is extracted. The default is what [`Pipeline::embed_images`] and [`Pipeline::embed_text`] give.
-///
-/// ```
-/// use albef::inference::{ExtractOptions, FeatureTokens};
-///
-/// let states = ExtractOptions::default().tokens(FeatureTokens::All).projected(false);
-/// assert_eq!(states.tokens, FeatureTokens::All);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ExtractOptions {
-    /// The tokens.
-    pub tokens: FeatureTokens,
-    /// Whether states are projected to the common space of images and texts, `embed_dim` wide, and scaled to unit
-    /// length. Pairs have no projection.
-    pub projected: bool,
-}
-
-impl Default for ExtractOptions {
-    fn default() -> Self {
-        Self { tokens: FeatureTokens::Cls, projected: true }
-    }
-}
-
-impl ExtractOptions {
-    /// Sets the tokens.
-    #[must_use]
-    pub fn tokens(mut self, tokens: FeatureTokens) -> Self {
-        self.tokens = tokens;
-        self
-    }
-
-    /// Sets whether states are projected.
-    #[must_use]
-    pub fn projected(mut self, projected: bool) -> Self {
-        self.projected = projected;
-        self
-    }
-}
-
-/// The features of one image, text or pair: rows of `width` values, one for each token.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FeatureRows {
-    /// Values of a row.
-    pub width: usize,
-    /// The rows, one after another.
-    pub values: Vec<f32>,
-}
-
-impl FeatureRows {
-    /// Number of rows.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.values.len() / self.width.max(1)
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
-    }
-}
-
-/// What a feature is of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FeatureName {
-    /// The name of the image, if it is of one.
-    pub image: Option<String>,
-    /// The text, if it is of one.
-    pub text: Option<String>,
-}
-
-impl FeatureName {
-    /// One line: image, text, or both with a tab between; control characters and backslashes are escaped.
-    #[must_use]
-    pub fn line(&self) -> String {
-        let parts = [&self.image, &self.text].into_iter().flatten();
-        parts.map(|name| shown(name)).collect::<Vec<_>>().join("\t")
-    }
-
-    /// The feature as a JSON object: `image`, `text`, and `feature`, one row, or `features`, a row for each
-    /// token.
-    #[must_use]
-    pub fn to_json(&self, rows: &FeatureRows, all_tokens: bool) -> Value {
-        let mut out = Map::new();
-        for (key, name) in [("image", &self.image), ("text", &self.text)] {
-            out.extend(name.as_ref().map(|name| (key.to_owned(), json!(readable(name)))));
-        }
-        match all_tokens {
-            true => {
-                let rows: Vec<&[f32]> = rows.values.chunks(rows.width.max(1)).collect();
-                out.insert("features".into(), json!(rows))
-            }
-            false => out.insert("feature".into(), json!(rows.values)),
-        };
-        Value::Object(out)
-    }
-}
 
 /// Rows of items of these lengths.
 fn split(values: Vec<f32>, width: usize, lengths: impl Iterator<Item = usize>) -> Vec<FeatureRows> {
@@ -136,6 +25,12 @@ fn split(values: Vec<f32>, width: usize, lengths: impl Iterator<Item = usize>) -
         rest = others;
     }
     out
+}
+
+/// The captions of an image that have words, by their numbers.
+fn spoken(images: &ImageSet, image: usize) -> Vec<usize> {
+    let captions = images.samples()[image].captions.iter().enumerate();
+    captions.filter(|(_, text)| !text.trim().is_empty()).map(|(c, _)| c).collect()
 }
 
 impl Pipeline {
@@ -192,40 +87,127 @@ impl Pipeline {
         control: &Control,
         each: &mut dyn FnMut(&FeatureName, &FeatureRows) -> Result<()>,
     ) -> Result<Vec<Skipped>> {
+        self.extract_parts(images, pairs, options, None, control, each)
+    }
+
+    /// [`Pipeline::extract_set`] with a journal: what an earlier call wrote into it is not computed again.
+    ///
+    /// # Errors
+    /// As [`Pipeline::extract_set`], or if the journal cannot be written.
+    pub fn extract_set_resumably(
+        &self,
+        images: &ImageSet,
+        pairs: bool,
+        options: ExtractOptions,
+        journal: &mut FeatureJournal,
+        control: &Control,
+        each: &mut dyn FnMut(&FeatureName, &FeatureRows) -> Result<()>,
+    ) -> Result<Vec<Skipped>> {
+        self.extract_parts(images, pairs, options, Some(journal), control, each)
+    }
+
+    fn extract_parts(
+        &self,
+        images: &ImageSet,
+        pairs: bool,
+        options: ExtractOptions,
+        mut journal: Option<&mut FeatureJournal>,
+        control: &Control,
+        each: &mut dyn FnMut(&FeatureName, &FeatureRows) -> Result<()>,
+    ) -> Result<Vec<Skipped>> {
         let all: Vec<usize> = (0..images.len()).collect();
         let mut skipped = Vec::new();
         for part in all.chunks(BATCH) {
             control.check()?;
-            let (pixels, failed) =
-                images.load(part, self.image_res(), self.reader(), self.device());
-            let unusable = |i: usize| failed.iter().any(|(f, _)| *f == i);
-            let named = |i: usize| FeatureName { image: Some(images.full_name(i)), text: None };
-            if pairs {
-                let usable = part.iter().enumerate().filter(|(_, i)| !unusable(**i));
-                let captions = |i: usize| images.samples()[i].captions.iter();
-                let found: Vec<(usize, usize, &String)> = usable
-                    .flat_map(|(at, i)| captions(*i).map(move |text| (at, *i, text)))
-                    .filter(|(_, _, text)| !text.trim().is_empty())
-                    .collect();
-                for some in found.chunks(BATCH) {
-                    let at: Vec<usize> = some.iter().map(|(at, _, _)| *at).collect();
-                    let pixels = pixels.clone().select(0, index(&at, self.device()));
-                    let texts: Vec<&String> = some.iter().map(|(_, _, text)| *text).collect();
-                    let rows = self.extract_pixel_pairs(pixels, &texts, options)?;
-                    for ((_, i, text), rows) in some.iter().zip(&rows) {
-                        each(&FeatureName { text: Some((*text).clone()), ..named(*i) }, rows)?;
+            let kept = journal.as_mut().and_then(|j| self.kept_part(images, part, pairs, j));
+            let (features, failed) = match kept {
+                Some(kept) => kept,
+                None => {
+                    let found = self.extract_part(images, part, pairs, options)?;
+                    if let Some(journal) = &mut journal {
+                        journal.append(&found.0)?;
                     }
+                    found
                 }
-            } else {
-                let rows = self.extract_pixels(pixels, options)?;
-                for (i, rows) in part.iter().zip(&rows).filter(|(i, _)| !unusable(**i)) {
-                    each(&named(*i), rows)?;
-                }
+            };
+            for Extracted { image, caption, rows } in &features {
+                let text = caption.map(|c| images.samples()[*image].captions[c].clone());
+                each(&FeatureName { image: Some(images.full_name(*image)), text }, rows)?;
             }
             skipped.extend(failed.into_iter().map(|(i, s)| Skipped { name: images.name(i), ..s }));
             control.advance("images", part.last().map_or(0, |i| i + 1), all.len());
         }
         Ok(skipped)
+    }
+
+    /// The features of a part that a journal has, and why the images without any cannot be used. `None` if it has none,
+    /// or one of these images can be used by now.
+    fn kept_part(
+        &self,
+        images: &ImageSet,
+        part: &[usize],
+        pairs: bool,
+        journal: &mut FeatureJournal,
+    ) -> Option<(Vec<Extracted>, Vec<(usize, Skipped)>)> {
+        let kept = journal.next()?;
+        let fits = |e: &Extracted| {
+            let captions =
+                part.contains(&e.image).then(|| images.samples()[e.image].captions.len());
+            captions.is_some_and(|n| e.caption.is_none_or(|c| c < n))
+        };
+        let speaks = |i: &usize| !pairs || !spoken(images, *i).is_empty();
+        let without = |i: &usize| kept.iter().all(|e| e.image != *i);
+        let missing: Vec<usize> =
+            part.iter().copied().filter(|i| without(i) && speaks(i)).collect();
+        let (_, failed) = images.load(&missing, self.image_res(), self.reader(), self.device());
+        if failed.len() == missing.len() && kept.iter().all(fits) {
+            return Some((kept, failed));
+        }
+        journal.reject(&kept);
+        None
+    }
+
+    /// The features of a part of a set, and the images that cannot be used.
+    fn extract_part(
+        &self,
+        images: &ImageSet,
+        part: &[usize],
+        pairs: bool,
+        options: ExtractOptions,
+    ) -> Result<(Vec<Extracted>, Vec<(usize, Skipped)>)> {
+        let (pixels, failed) = images.load(part, self.image_res(), self.reader(), self.device());
+        let usable = |i: usize| failed.iter().all(|(f, _)| *f != i);
+        let mut features = Vec::new();
+        if !pairs {
+            let rows = self.extract_pixels(pixels, options)?;
+            let found = part.iter().zip(rows).filter(|(image, _)| usable(**image));
+            features.extend(found.map(|(image, rows)| Extracted {
+                image: *image,
+                caption: None,
+                rows,
+            }));
+            return Ok((features, failed));
+        }
+        // The place in the part, the image, the number of the caption.
+        let found: Vec<(usize, usize, usize)> = (part.iter().enumerate())
+            .filter(|(_, image)| usable(**image))
+            .flat_map(|(at, image)| {
+                spoken(images, *image).into_iter().map(move |c| (at, *image, c))
+            })
+            .collect();
+        for some in found.chunks(BATCH) {
+            let at: Vec<usize> = some.iter().map(|(at, _, _)| *at).collect();
+            let pixels = pixels.clone().select(0, index(&at, self.device()));
+            let texts: Vec<&String> =
+                some.iter().map(|(_, image, c)| &images.samples()[*image].captions[*c]).collect();
+            let rows = self.extract_pixel_pairs(pixels, &texts, options)?;
+            features.extend(some.iter().zip(rows).map(|((_, image, caption), rows)| Extracted {
+                image: *image,
+                caption: Some(*caption),
+                rows,
+            }));
+        }
+        Ok((features, failed))
     }
 
     /// Features of texts, truncated as for retrieval ([`Pipeline::caption_limits`]).
@@ -393,5 +375,65 @@ mod tests {
         let none = ExtractOptions::default();
         assert!(model.extract_pairs(&[image(1)], &["a", "b"], none).is_err());
         assert!(matches!(model.extract_texts(&[" "], none), Err(Error::EmptyText)));
+    }
+
+    #[test]
+    fn what_a_journal_has_is_not_computed_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths: Vec<_> = (0..70).map(|i| dir.path().join(format!("{i:02}.png"))).collect();
+        for (i, path) in paths.iter().enumerate() {
+            let png = albef_data::scenes::png(&image(i as u8)).unwrap();
+            std::fs::write(path, if i == 40 { b"no image" } else { &png[..] }).unwrap();
+        }
+        let images = ImageSet::of_files(paths.clone());
+        let (model, options) = (nano(), ExtractOptions::default());
+        let output = dir.path().join("features.npy");
+        let open = || FeatureJournal::open(&output, &model, &images, false, options).unwrap();
+        let extract = |journal: &mut FeatureJournal, control: &Control, last: usize| {
+            let mut found = Vec::new();
+            let skipped = model.extract_set_resumably(
+                &images,
+                false,
+                options,
+                journal,
+                control,
+                &mut |name, rows| {
+                    found.push((name.clone(), rows.clone()));
+                    if found.len() == last {
+                        control.cancel();
+                    }
+                    Ok(())
+                },
+            );
+            (found, skipped)
+        };
+        let (all, skipped) = extract(&mut open(), &Control::new(), 0);
+        let names: Vec<String> = skipped.unwrap().into_iter().map(|s| s.name).collect();
+        assert_eq!((all.len(), names.len()), (69, 1));
+        open().remove().unwrap();
+
+        let (_, ended) = extract(&mut open(), &Control::new(), BATCH);
+        assert!(matches!(ended, Err(Error::Cancelled)));
+        // What is kept is told from what is computed by its values.
+        let mut journal = open();
+        let mut kept = journal.next().unwrap();
+        journal.reject(&kept);
+        kept.iter_mut().for_each(|e| e.rows.values.fill(42.0));
+        journal.append(&kept).unwrap();
+        let (found, skipped) = extract(&mut open(), &Control::new(), 0);
+        assert_eq!(skipped.unwrap().len(), 1);
+        for (i, ((name, rows), (expected, values))) in found.iter().zip(&all).enumerate() {
+            assert_eq!(name, expected);
+            match i < BATCH {
+                true => assert!(rows.values.iter().all(|v| *v == 42.0)),
+                false => assert_eq!(rows, values),
+            }
+        }
+        assert_eq!(found.len(), all.len());
+        // An image that has become one is another set.
+        std::fs::write(&paths[40], std::fs::read(&paths[39]).unwrap()).unwrap();
+        let (found, skipped) = extract(&mut open(), &Control::new(), 0);
+        assert_eq!((found.len(), skipped.unwrap().len()), (70, 0));
+        assert!(found[0].1.values.iter().all(|v| *v != 42.0));
     }
 }

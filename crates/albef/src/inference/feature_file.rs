@@ -9,7 +9,7 @@ use albef_files::write_atomic;
 use albef_weights::{HostTensor, KeepAs, StateDict, write_safetensors};
 use serde_json::Value;
 
-use super::extract::{FeatureName, FeatureRows};
+use super::feature::{FeatureName, FeatureRows};
 use crate::error::{Error, Result};
 
 /// The kind of a file of features, by the ending of its name.
