@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use albef::checkpoint::LoadedModel;
 use albef::eval::outcomes;
 use albef::task::{Evaluation, EvaluationOptions, PRETRAIN, TASKS, TaskRef};
+use albef_data::names;
 use anyhow::{Context, Result};
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 use serde_json::{Map, Value, json};
@@ -77,7 +78,9 @@ fn subcommand(task: TaskRef, options: &EvaluationOptions) -> clap::Command {
         arg = match name.as_str() {
             "rerank_k" => arg.alias("k"),
             "answer_scoring" => arg.alias("rank"),
-            "results" => arg.value_parser(|text: &str| place(text).map(|_| text.to_owned())),
+            "results" | "clip_benchmark" => {
+                arg.value_parser(|text: &str| place(text).map(|_| text.to_owned()))
+            }
             _ => arg,
         };
         command = command.arg(arg);
@@ -176,6 +179,11 @@ fn measure(m: &Measurement) -> Result<ExitStatus> {
         Some(file) => write_answers(Path::new(file), &found),
         None => Ok(()),
     };
+    let option = |name: &str| m.options.get(name).and_then(Value::as_str);
+    let compared = match (option("clip_benchmark"), option("annotations")) {
+        (Some(file), Some(list)) => write_clip_benchmark(Path::new(file), list, &path, &found),
+        _ => Ok(()),
+    };
     let saved = match (&common.save_outcomes, &found.outcomes) {
         (Some(file), Some(outcomes)) => save(file, outcomes),
         (Some(_), None) => {
@@ -184,7 +192,7 @@ fn measure(m: &Measurement) -> Result<ExitStatus> {
         }
         (None, _) => Ok(()),
     };
-    printed.and(written).and(saved)?;
+    printed.and(written).and(compared).and(saved)?;
     Ok(ExitStatus::Yes)
 }
 
@@ -192,6 +200,15 @@ fn save(file: &Path, found: &albef_report::Outcomes) -> Result<()> {
     outcomes::save(file, found)
         .with_context(|| format!("cannot write the outcomes to {}", file.display()))?;
     eprintln!("outcomes item by item: {}", file.display());
+    Ok(())
+}
+
+fn write_clip_benchmark(file: &Path, list: &str, model: &Path, found: &Evaluation) -> Result<()> {
+    let name = |path: &Path| names::text_of_os(path.file_stem().unwrap_or_default());
+    found
+        .write_clip_benchmark(file, &name(Path::new(list)), &name(model))
+        .with_context(|| format!("cannot write the recalls to {}", file.display()))?;
+    eprintln!("recalls as of CLIP_benchmark: {}", file.display());
     Ok(())
 }
 

@@ -245,3 +245,33 @@ fn a_search_is_ordered_by_the_score_that_is_named() {
         assert!((expected - of(0, "score")).abs() <= tolerance, "{score}: {found} {pair}");
     }
 }
+
+#[test]
+fn recalls_are_also_written_as_clip_benchmark_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = pretrained(dir.path());
+    let root = dir.path().display().to_string();
+    let list = dir.path().join("list.json").display().to_string();
+    let file = dir.path().join("result.json");
+    let mut evaluate = command(
+        &["evaluate", "retrieval", "--json", "--image-root", &root, "--annotations", &list],
+        &model,
+    );
+    let found = report(
+        &evaluate.args(["--rerank-k", "0", "--clip-benchmark"]).arg(&file).output().unwrap(),
+    );
+    let written: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let keys = ["dataset", "model", "pretrained", "task", "metrics", "language"];
+    assert!(keys.iter().all(|key| written.get(key).is_some()), "{written}");
+    assert_eq!(
+        (&written["dataset"], &written["task"]),
+        (&json!("list"), &json!("zeroshot_retrieval"))
+    );
+    for (name, key) in [("image_retrieval_recall", "img"), ("text_retrieval_recall", "txt")] {
+        for k in [1, 5, 10] {
+            let share = written["metrics"][format!("{name}@{k}")].as_f64().unwrap();
+            let percent = found[format!("{key}_r{k}")].as_f64().unwrap();
+            assert!((100.0 * share - percent).abs() < 1e-9, "{name}@{k}");
+        }
+    }
+}

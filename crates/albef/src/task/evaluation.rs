@@ -8,7 +8,7 @@ use albef_data::dataset::{Contents, Sample, Skipped, other_root, unread_formats}
 use albef_data::error::ImageErrorKind as Kind;
 use albef_report::Outcomes;
 use albef_weights::write_atomic;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::Control;
 use crate::checkpoint::LoadedModel;
@@ -44,6 +44,8 @@ pub struct Evaluation {
     pub outcomes: Option<Outcomes>,
     /// Answers in the format of the evaluation server.
     pub answers: Vec<Value>,
+    /// Recalls under the names of CLIP_benchmark, between 0 and 1.
+    pub clip_metrics: Map<String, Value>,
     /// What was not used as it was given: skipped images, truncated texts.
     pub warnings: Vec<String>,
     /// What helps to read the figures.
@@ -55,6 +57,22 @@ impl Evaluation {
     pub fn tell(&self) {
         self.notes.iter().for_each(|line| tracing::info!("{line}"));
         self.warnings.iter().for_each(|line| tracing::warn!("{line}"));
+    }
+
+    /// Writes the result as CLIP_benchmark writes those of its task `zeroshot_retrieval`.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write_clip_benchmark(&self, path: &Path, dataset: &str, model: &str) -> Result<()> {
+        let found = json!({
+            "dataset": dataset,
+            "model": model,
+            "pretrained": "",
+            "task": "zeroshot_retrieval",
+            "metrics": self.clip_metrics,
+            "language": "en",
+        });
+        Ok(write_atomic(path, |f| f.write_all(found.to_string().as_bytes()))?)
     }
 
     /// Writes the answers for the evaluation server, a JSON list.

@@ -262,6 +262,8 @@ section! {
         by_id: bool = false;
         /// resamples of bootstrap intervals
         resamples: usize = RESAMPLES, if rule::at_least_1;
+        /// write the recalls at 1, 5 and 10 to this file as CLIP_benchmark does, for its tables
+        clip_benchmark: Option<PathBuf> = None;
     }
 }
 
@@ -439,6 +441,7 @@ impl Evaluator for RetrievalEvaluator {
             score: Some(score),
             lines: self.lines(&found),
             outcomes: Some(found.outcomes(&self.images)),
+            clip_metrics: found.clip_metrics(),
             warnings: self.warnings(&pipeline, &found),
             notes: self.notes(&pipeline),
             ..Evaluation::default()

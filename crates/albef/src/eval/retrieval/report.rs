@@ -79,6 +79,22 @@ impl RetrievalReport {
         Value::Object(out)
     }
 
+    /// The final recalls under the names of CLIP_benchmark, between 0 and 1: a text finds its image, an image finds any of
+    /// its texts.
+    #[must_use]
+    pub fn clip_metrics(&self) -> Map<String, Value> {
+        let found = &self.evaluation.itm;
+        let named = [
+            ("image_retrieval_recall", [found.img_r1, found.img_r5, found.img_r10]),
+            ("text_retrieval_recall", [found.txt_r1, found.txt_r5, found.txt_r10]),
+        ];
+        let each = named.into_iter().flat_map(|(name, percent)| {
+            let at = [1, 5, 10].into_iter().zip(percent);
+            at.map(move |(k, percent)| (format!("{name}@{k}"), json!(percent / 100.0)))
+        });
+        each.collect()
+    }
+
     /// Counts of what was not used as given.
     #[must_use]
     pub fn counts(&self) -> Map<String, Value> {
