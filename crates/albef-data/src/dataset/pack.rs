@@ -345,6 +345,8 @@ fn prepare(data: &Dataset, index: usize, o: &PackOptions) -> Result<Result<Ready
             Content::Image(Format::Gif) => "gif",
             Content::Image(Format::Bmp) => "bmp",
             Content::Image(Format::Tiff) => "tif",
+            #[cfg(feature = "heic")]
+            Content::Image(Format::Heic) => "heic",
             Content::Unread(_) | Content::Other => {
                 let detail = "its format is not known".to_owned();
                 return Err(ImageError { kind: Kind::UnknownFormat, detail });

@@ -6,11 +6,26 @@ use std::path::Path;
 
 use super::sample::Skipped;
 use crate::error::{ImageError, ImageErrorKind as Kind};
-use crate::image::{Content, Format, HEAD, content, unread};
+use crate::image::{Content, Format, HEAD, content, not_supported, unread};
 
 /// How the names of images end.
-pub(super) const ENDINGS: [&str; 9] =
-    ["jpg", "jpeg", "png", "webp", "gif", "bmp", "jfif", "tif", "tiff"];
+pub(super) const ENDINGS: &[&str] = &[
+    "jpg",
+    "jpeg",
+    "png",
+    "webp",
+    "gif",
+    "bmp",
+    "jfif",
+    "tif",
+    "tiff",
+    #[cfg(feature = "heic")]
+    "heic",
+    #[cfg(feature = "heic")]
+    "heif",
+    #[cfg(feature = "heic")]
+    "hif",
+];
 
 /// Endings of files that lie beside images and are none, so that they need not be opened.
 const OTHERS: [&str; 22] = [
@@ -88,8 +103,7 @@ fn head(path: &Path) -> Option<Vec<u8>> {
 /// The error about an image of a format that is not read.
 #[must_use]
 pub fn refusal(format: &'static str) -> ImageError {
-    let detail = format!("{format} is not supported; convert it to JPEG or PNG");
-    ImageError { kind: Kind::Unsupported(format), detail }
+    ImageError { kind: Kind::Unsupported(format), detail: not_supported(format) }
 }
 
 /// Counts by format the files of a folder that are images of a kind that is not read; `None` without any.

@@ -77,7 +77,7 @@ impl ImageNotes {
     }
 }
 
-fn error(kind: Kind, detail: impl Into<String>) -> ImageError {
+pub(super) fn error(kind: Kind, detail: impl Into<String>) -> ImageError {
     ImageError { kind, detail: detail.into() }
 }
 
@@ -154,6 +154,8 @@ fn of_format(
         Format::WebP => decoded(ImageFormat::WebP, format, &header, options)?,
         Format::Bmp => decoded(ImageFormat::Bmp, format, &header, options)?,
         Format::Tiff => decoded(ImageFormat::Tiff, format, &header, options)?,
+        #[cfg(feature = "heic")]
+        Format::Heic => super::heic::decode(&header, options)?,
     };
     if let Some(palette) = &header.palette {
         image = in_colors(image, palette);

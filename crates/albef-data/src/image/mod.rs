@@ -6,6 +6,8 @@ mod decode;
 mod encode;
 mod gif;
 mod header;
+#[cfg(feature = "heic")]
+mod heic;
 mod png;
 mod reader;
 mod resize;
@@ -20,7 +22,7 @@ pub(crate) use decode::{fail, image_size, plain_file, read_image};
 pub use encode::jpeg;
 pub use reader::{ImageReader, NoteCounts};
 pub use resize::{ResizeOrder, resize_bicubic};
-pub(crate) use sniff::{Content, Format, HEAD, content, unread};
+pub(crate) use sniff::{Content, Format, HEAD, content, not_supported, unread};
 pub use to_rgb::Gray16;
 pub use transform::{
     CropDraws, Normalization, RandAugment, TrainTransform, crop, flip_horizontal,

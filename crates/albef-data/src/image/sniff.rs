@@ -19,6 +19,9 @@ pub(crate) enum Format {
     Bmp,
     /// TIFF.
     Tiff,
+    /// HEIC.
+    #[cfg(feature = "heic")]
+    Heic,
 }
 
 impl Format {
@@ -31,6 +34,8 @@ impl Format {
             Self::Gif => "GIF",
             Self::Bmp => "BMP",
             Self::Tiff => "TIFF",
+            #[cfg(feature = "heic")]
+            Self::Heic => "HEIC",
         }
     }
 }
@@ -85,7 +90,7 @@ pub(crate) fn content(head: &[u8]) -> Content {
         () if starts(b"GIF87a") || starts(b"GIF89a") => Image(Format::Gif),
         // The header that follows has one of a few sizes: two letters alone begin many a text.
         () if starts(b"BM") && at(15, &[0, 0, 0]) => Image(Format::Bmp),
-        () if at(4, b"ftyp") => media(head).map_or(Content::Other, Unread),
+        () if at(4, b"ftyp") => media(head).unwrap_or(Content::Other),
         () if starts(b"II*\0") && at(8, b"CR") => Unread("RAW"),
         () if [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"].iter().any(|m| starts(*m)) => {
             Image(Format::Tiff)
@@ -103,17 +108,22 @@ pub(crate) fn content(head: &[u8]) -> Content {
     }
 }
 
+#[cfg(feature = "heic")]
+const HEIC: Content = Content::Image(Format::Heic);
+#[cfg(not(feature = "heic"))]
+const HEIC: Content = Content::Unread("HEIC");
+
 /// The image format of an ISO media file; `None` for videos and others.
-fn media(head: &[u8]) -> Option<&'static str> {
+fn media(head: &[u8]) -> Option<Content> {
     let size = u32::from_be_bytes(head.get(..4)?.try_into().ok()?) as usize;
     let brands = head.get(8..size.clamp(12, head.len().max(12)))?;
     let has = |brand: &[u8]| brands.chunks(4).any(|b| b == brand);
     match &brands[..4] {
-        b"avif" | b"avis" => Some("AVIF"),
-        b"crx " => Some("RAW"),
-        b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" => Some("HEIC"),
-        b"mif1" | b"msf1" if has(b"avif") => Some("AVIF"),
-        b"mif1" | b"msf1" => Some("HEIC"),
+        b"avif" | b"avis" => Some(Content::Unread("AVIF")),
+        b"crx " => Some(Content::Unread("RAW")),
+        b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" => Some(HEIC),
+        b"mif1" | b"msf1" if has(b"avif") => Some(Content::Unread("AVIF")),
+        b"mif1" | b"msf1" => Some(HEIC),
         _ => None,
     }
 }
@@ -141,11 +151,16 @@ pub(super) fn format(bytes: &[u8]) -> Result<Format, ImageError> {
         Content::Unread("SVG") => {
             error(Kind::UnknownFormat, "an SVG drawing; only images of pixels are read".into())
         }
-        Content::Unread(name) => error(
-            Kind::Unsupported(name),
-            format!("{name} is not supported; convert it to JPEG or PNG"),
-        ),
+        Content::Unread(name) => error(Kind::Unsupported(name), not_supported(name)),
         Content::Other => error(Kind::UnknownFormat, other(bytes)),
+    }
+}
+
+/// What to do with an image of a format that is not read.
+pub(crate) fn not_supported(format: &str) -> String {
+    match format {
+        "HEIC" if !cfg!(feature = "heic") => "HEIC is not supported in this program; build it with `--features heic`, or convert the image to JPEG or PNG".into(),
+        _ => format!("{format} is not supported; convert it to JPEG or PNG"),
     }
 }
 
@@ -165,16 +180,18 @@ mod tests {
     #[test]
     fn formats_that_are_not_read_are_named() {
         for (head, name) in [
+            #[cfg(not(feature = "heic"))]
             (&b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"[..], "HEIC"),
-            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC"),
-            (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf", "AVIF"),
-            (b"\0\0\0\x18ftypavif\0\0\0\0mif1avif", "AVIF"),
-            (b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom", "RAW"),
-            (b"II*\0\x10\0\0\0CR\x02\0", "RAW"),
-            (b"\xff\x0a\xfa\x1f", "JPEG XL"),
-            (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
-            (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
-            (b"8BPS\0\x01", "PSD"),
+            #[cfg(not(feature = "heic"))]
+            (&b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"[..], "HEIC"),
+            (&b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf"[..], "AVIF"),
+            (&b"\0\0\0\x18ftypavif\0\0\0\0mif1avif"[..], "AVIF"),
+            (&b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom"[..], "RAW"),
+            (&b"II*\0\x10\0\0\0CR\x02\0"[..], "RAW"),
+            (&b"\xff\x0a\xfa\x1f"[..], "JPEG XL"),
+            (&b"\0\0\0\x0cJXL \r\n\x87\n"[..], "JPEG XL"),
+            (&b"\0\0\0\x0cjP  \r\n\x87\n"[..], "JPEG 2000"),
+            (&b"8BPS\0\x01"[..], "PSD"),
         ] {
             assert_eq!(content(head), Content::Unread(name));
             let refused = format(head).unwrap_err();

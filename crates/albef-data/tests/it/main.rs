@@ -5,9 +5,12 @@
 mod broken;
 mod dataset_promises;
 mod datasets;
+#[cfg(not(feature = "heic"))]
 mod formats;
 mod forms;
 mod golden;
+#[cfg(feature = "heic")]
+mod heic;
 mod odd_samples;
 mod packing;
 mod parquet;

@@ -48,7 +48,7 @@ fn image_column(fields: &[Arc<Type>]) -> Option<ImageColumn> {
             let found = |f: &&Arc<Type>| f.name().eq_ignore_ascii_case(name) && is_bytes(f);
             fields.iter().find(found)
         };
-        IMAGES.iter().find_map(|name| named(&name))
+        IMAGES.iter().find_map(named)
     };
     let of = |column: &Arc<Type>, group| ImageColumn { name: column.name().to_owned(), group };
     group.map(|column| of(column, true)).or_else(|| plain().map(|column| of(column, false)))
@@ -156,14 +156,15 @@ pub(in super::super) fn entries(
     })
 }
 
+/// Takes the number of a row, the bytes of its image and its other columns.
+pub(in super::super) type TakeImage<'a> =
+    &'a mut dyn FnMut(usize, Option<&[u8]>, Map<String, Value>) -> Result<()>;
+
 /// The rows of a file with images: the bytes of each, if there are any, and the other columns.
 ///
 /// # Errors
 /// If it is damaged, or `take` fails.
-pub(in super::super) fn each_image(
-    path: &Path,
-    take: &mut dyn FnMut(usize, Option<&[u8]>, Map<String, Value>) -> Result<()>,
-) -> Result<()> {
+pub(in super::super) fn each_image(path: &Path, take: TakeImage<'_>) -> Result<()> {
     let table = Table::open(path)?;
     let Some(image) = &table.image else { return Ok(()) };
     table.each(path, &mut |number, row| {

@@ -4,6 +4,8 @@
 mod bmp;
 mod exif;
 mod gif;
+#[cfg(feature = "heic")]
+mod heic;
 mod jpeg;
 mod png;
 mod tiff;
@@ -44,6 +46,8 @@ pub(super) fn read(format: Format, bytes: &[u8]) -> Result<Header<'_>, ImageErro
         Format::Gif => gif::read(bytes),
         Format::Bmp => bmp::read(bytes),
         Format::Tiff => tiff::read(bytes),
+        #[cfg(feature = "heic")]
+        Format::Heic => heic::read(bytes),
     }
 }
 
