@@ -8,8 +8,8 @@
         --task zeroshot_retrieval --output mine.json
 
 eval   registers the model type `albef` and runs `clip_benchmark eval`, to which all other options are passed on.
-       Defaults that differ from its own: `--no_amp`, because half precision makes ties, `--recall_k 1 5 10` and
-       `--pretrained ""`. Several models may be named.
+       Defaults that differ from its own: `--no_amp`, because half precision makes ties, `--num_workers 1`, because a
+       worker without a shard fails, `--recall_k 1 5 10`, and `--pretrained ""`. Several models may be named.
 pack   writes an annotation list as a retrieval data set for `--dataset wds/NAME --dataset_root FOLDER`
 
 The features come from `albef serve`, which is started on a free loopback port and stopped at the end. With `--address`
@@ -20,6 +20,7 @@ differently, so that features of JPEG images differ by up to about 1e-3.
 """
 
 import argparse
+import atexit
 import base64
 import http.client
 import io
@@ -37,6 +38,7 @@ import torch
 from PIL import Image
 
 BUILT = pathlib.Path(__file__).resolve().parent.parent / "target" / "release" / "albef"
+DEFAULTS = ["--no_amp", "--num_workers", "1", "--recall_k", "1", "5", "10"]
 IMAGES, TEXTS = 16, 64  # of a request; by default the service takes 64 items and 32 MiB
 
 
@@ -55,26 +57,22 @@ class Service:
                 self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
             except OSError as error:
                 raise AlbefError(f"cannot run {program}: {error.strerror}; name it with --program") from error
+            atexit.register(self.close)
             address = self.process.stdout.readline().strip()
             if not address:
                 raise AlbefError(f"`{' '.join(command)}` ended with code {self.process.wait()}")
         url = urllib.parse.urlsplit(address)
-        if url.scheme not in ["http", "https"] or not url.netloc:
+        if url.scheme != "http" or not url.netloc:
             raise AlbefError(f"`{address}` is not an address such as http://127.0.0.1:8080")
         self.host = url.netloc
-        self.kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-        try:
-            models = {each["id"]: each for each in self.ask("GET", "/v1/models")["data"]}
-            self.model = next(iter(models)) if self.process else model
-            if self.model not in models:
-                raise AlbefError(f"{address} has no model `{model}`, only {', '.join(models)}")
-            self.image_res = models[self.model]["image_res"]
-        except BaseException:
-            self.close()
-            raise
+        models = {each["id"]: each["image_res"] for each in self.ask("GET", "/v1/models")["data"]}
+        self.model = next(iter(models)) if self.process else model
+        if self.model not in models:
+            raise AlbefError(f"{address} has no model `{model}`, only {', '.join(models)}")
+        self.image_res = models[self.model]
 
     def ask(self, method: str, path: str, body: "dict | None" = None) -> dict:
-        connection = self.kind(self.host, timeout=900)
+        connection = http.client.HTTPConnection(self.host, timeout=900)
         try:
             connection.request(method, path, body and json.dumps(body), {"Content-Type": "application/json"})
             response = connection.getresponse()
@@ -98,7 +96,6 @@ class Service:
         if self.process is not None:
             self.process.terminate()
             self.process.wait()
-            self.process.stdout.close()
 
 
 class Transform:
@@ -156,13 +153,8 @@ def evaluate(a: argparse.Namespace, rest: list) -> int:
 
     models.TYPE2FUNC["albef"] = load
     models.MODEL_TYPES.append("albef")
-    defaults = ["--model_type", "albef", "--model", *named, "--pretrained", "", "--no_amp", "--recall_k", "1", "5", "10"]
-    sys.argv = ["clip_benchmark", "eval", *defaults, *rest]
-    try:
-        return cli.main() or 0
-    finally:
-        for service in running.values():
-            service.close()
+    sys.argv = ["clip_benchmark", "eval", "--model_type", "albef", "--model", *named, "--pretrained", "", *DEFAULTS, *rest]
+    return cli.main() or 0
 
 
 def pack(a: argparse.Namespace) -> int:

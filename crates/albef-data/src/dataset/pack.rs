@@ -1,7 +1,7 @@
 //! Shards from any source.
 //!
 //! A folder of `00000.tar`, `00001.tar`, … with an index beside each, in which every pair is an image (its bytes
-//! unchanged), a `.txt` and a `.json` of one key. `00000.json` is the account of `00000.tar`: it appears after the shard,
+//! unchanged, or reduced to a size), a `.txt` and a `.json` of one key. `00000.json` is the account of `00000.tar`: it appears after the shard,
 //! so that a packing that was stopped at any moment goes on behind the last shard that has one. At the end come
 //! `manifest.jsonl`, which training can verify, and `left_out.jsonl`, which names all that is in no shard.
 
@@ -25,11 +25,15 @@ use super::shard;
 use super::store::SampleSet;
 use crate::control::Control;
 use crate::error::{DataError, ImageError, ImageErrorKind as Kind, Result};
-use crate::image::{Content, Format, HEAD, ImageReader, content, image_size};
+use crate::image::{
+    Content, Format, HEAD, ImageReader, RgbImage, content, image_size, jpeg, resize_bicubic,
+};
 use crate::names;
 
 /// The file that says of what a folder is a packing.
 const PACKING: &str = "packing.json";
+/// The quality of images that are stored smaller.
+const QUALITY: u8 = 95;
 /// The version of the folder.
 const VERSION: u32 = 1;
 
@@ -44,6 +48,8 @@ pub struct PackOptions {
     pub pairs_per_shard: usize,
     /// Decode every image, so that only whole ones are packed; else their headers are read.
     pub decode: bool,
+    /// Images whose shorter side has more pixels are stored with so many along it, as JPEG; else all bytes are unchanged.
+    pub image_size: Option<usize>,
     /// How images are read.
     pub reader: ImageReader,
     /// Threads.
@@ -111,6 +117,8 @@ struct Packing {
     shard_bytes: u64,
     pairs_per_shard: usize,
     decode: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    image_size: Option<usize>,
 }
 
 /// The account of a shard.
@@ -213,6 +221,7 @@ fn claim(data: &Dataset, options: &PackOptions) -> Result<()> {
         shard_bytes: options.shard_bytes,
         pairs_per_shard: options.pairs_per_shard,
         decode: options.decode,
+        image_size: options.image_size,
     };
     let other = |detail: &str| {
         DataError::Argument(format!(
@@ -325,6 +334,19 @@ impl Feed<'_> {
     }
 }
 
+/// An image whose shorter side has `size` pixels; `None` where it has no more than that.
+fn reduced(image: &RgbImage, size: usize, reader: &ImageReader) -> Option<RgbImage> {
+    let shorter = image.width.min(image.height);
+    let side = |pixels: usize| {
+        let scaled = pixels as u128 * size as u128 * 2 + shorter as u128;
+        (scaled / (2 * shorter as u128)) as usize
+    };
+    (shorter > size).then(|| {
+        let (width, height) = (side(image.width), side(image.height));
+        resize_bicubic(image, width, height, reader.options.resize_order)
+    })
+}
+
 /// Reads and checks a sample.
 fn prepare(data: &Dataset, index: usize, o: &PackOptions) -> Result<Result<Ready, Skipped>> {
     let sample = data.sample(index)?.into_owned();
@@ -334,9 +356,13 @@ fn prepare(data: &Dataset, index: usize, o: &PackOptions) -> Result<Result<Ready
     }
     let read = || {
         let bytes = sample.bytes()?;
-        match o.decode {
-            true => sample.decode_bytes(0, &bytes, &o.reader).map(drop)?,
-            false => image_size(&bytes).map(drop)?,
+        if o.decode || o.image_size.is_some() {
+            let image = sample.decode_bytes(0, &bytes, &o.reader)?;
+            if let Some(smaller) = o.image_size.and_then(|size| reduced(&image, size, &o.reader)) {
+                return Ok(("jpg", jpeg(&smaller, QUALITY)?));
+            }
+        } else {
+            image_size(&bytes)?;
         }
         let ending = match content(&bytes[..bytes.len().min(HEAD)]) {
             Content::Image(Format::Jpeg) => "jpg",

@@ -172,6 +172,7 @@ fn options(output: &Path) -> PackOptions {
         shard_bytes: 1 << 30,
         pairs_per_shard: 7,
         decode: true,
+        image_size: None,
         reader: ImageReader::default(),
         workers: 2,
     }
@@ -331,4 +332,31 @@ fn images_that_are_one_or_look_alike_are_counted_and_leaks_are_problems() {
     assert_eq!((report.leaks, report.near_leaks), (1, 1), "{report}");
     assert!(!report.is_clean());
     assert!(report.alike.contains(&"leak: 5.png has the same bytes as 0.png".into()), "{report}");
+}
+
+#[test]
+fn images_can_be_stored_smaller_and_no_smaller_ones_change() {
+    let dir = tempdir().unwrap();
+    for (name, side) in [("large", 90), ("small", 20)] {
+        put(&dir, &format!("{name}.png"), png(&scene(3, side)).unwrap());
+        put(&dir, &format!("{name}.txt"), name.as_bytes().to_vec());
+    }
+    let wide = resize_bicubic(&scene(4, 60), 80, 50, ResizeOrder::default());
+    put(&dir, "wide.png", png(&wide).unwrap());
+    put(&dir, "wide.txt", b"wide".to_vec());
+    let data = Dataset::open(&[spec(dir.path())]).unwrap();
+    let output = dir.path().join("shards");
+    let reduced = PackOptions { image_size: Some(30), ..options(&output) };
+    assert_eq!(pack(&data, &reduced, &Control::new()).unwrap().pairs, 3);
+    let packed = read_source(&spec(&output.join("00000.tar"))).unwrap().samples;
+    let sizes: Vec<(usize, usize)> = packed.iter().map(|s| s.size().unwrap()).collect();
+    // Height and width.
+    assert_eq!(sizes, [(30, 30), (20, 20), (30, 48)]);
+    let names: Vec<bool> = packed.iter().map(|s| s.name.ends_with(".jpg")).collect();
+    assert_eq!(names, [true, false, true]);
+    let small = packed[1].bytes().unwrap();
+    assert_eq!(small, std::fs::read(dir.path().join("small.png")).unwrap());
+    // A packing of another size is not continued.
+    let other = PackOptions { image_size: Some(31), ..options(&output) };
+    assert!(pack(&data, &other, &Control::new()).is_err());
 }
