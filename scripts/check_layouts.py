@@ -1,28 +1,29 @@
 #!/usr/bin/env python3
 """Full-size checkpoints of every published layout, with random weights: `albef` against the original code.
 
-    pip install torch torchvision "numpy<2" "pillow<13" transformers==4.25.1 opencv-python-headless omegaconf pandas iopath
-    pip install --no-deps timm==0.4.12
-    git clone https://github.com/salesforce/ALBEF
-    git clone https://github.com/salesforce/LAVIS
-    git clone https://github.com/facebookresearch/multimodal
+    pip install torch torchvision transformers==4.25.1 "numpy<2" "pillow<13" opencv-python-headless omegaconf
+    pip install pandas iopath && pip install --no-deps timm==0.4.12
     python scripts/check_layouts.py --official ALBEF --lavis LAVIS --torchmultimodal multimodal \\
         --vocab vocab.txt --albef target/release/albef official-vqa lavis-vqa
 
-For each layout (by default all whose repository is given) the original model class is built, filled with random weights
-(momentum copies with others), and saved as its project saves it. Its own preprocessing and evaluation compute the outputs
-for two PNG images and two texts, and `albef` does the same from the file. A row of a Markdown table has the largest
-absolute difference of each quantity, and of one query by either program, in turns, the median time and the peak memory.
-The file is deleted afterwards. The repositories are not changed: modules that these models do not need are replaced by
-empty ones. `vocab.txt` is that of bert-base-uncased. Exit code 0 if all agrees within --tolerance, 1 if not.
+ALBEF, LAVIS and multimodal are checkouts of salesforce/ALBEF, salesforce/LAVIS and facebookresearch/multimodal, which
+are imported and not changed; `vocab.txt` is that of bert-base-uncased. For each layout (by default all whose
+repository is given) the original model class is built, filled with random weights (momentum copies with others), and
+saved as its project saves it. Its own preprocessing and evaluation compute the outputs for two PNG images and two
+texts, `albef` does the same from the file, and a row of a Markdown table is printed: the largest absolute difference
+of each quantity; of one query by either program, in turns, the median time (that of the processor) and the peak of
+resident memory; and the median time of `torch.load` and `load_state_dict`. The file is deleted afterwards. Exit code
+0 if all differences are within --tolerance, 1 if not.
 """
 
 import argparse
 import contextlib
 import importlib
 import json
+import math
 import os
 import pathlib
+import random
 import re
 import statistics
 import subprocess
@@ -43,10 +44,7 @@ QUESTIONS = [
     "If you look at the left half of the image, past the old wooden fence, and then a little further up the hill, "
     "what kind of animal is standing there, if there is any at all?",
 ]
-ANSWERS = [
-    "yes", "no", "2", "red", "brown horse", "on the beach", "don't know", "playing frisbee", "café", "black and white",
-    "surfboard", "5:30",
-]
+ANSWERS = "yes,no,2,red,brown horse,on the beach,don't know,playing frisbee,café,black and white,kite,5:30".split(",")
 RERANK = 8  # of the answers
 LABELS = ["a dog", "a red horse"]
 CLASSES = ["contradiction", "neutral", "entailment"]
@@ -58,20 +56,13 @@ LAYOUTS = {
     "torchmultimodal-retrieval": "retrieval", "torchmultimodal-vqa": "vqa",
 }  # fmt: skip
 
-
-# Imports of the originals.
-
-
-def package(name: str, folder: pathlib.Path) -> None:
-    """A package whose modules can be imported without running its `__init__`."""
-    module = types.ModuleType(name)
-    module.__path__ = [str(folder)]
-    sys.modules[name] = module
-
-
 def stub(name: str, **attributes) -> None:
+    """A module that holds the attributes alone; with a `__path__`, a package that does not run its `__init__`."""
     sys.modules[name] = types.ModuleType(name)
     vars(sys.modules[name]).update(attributes)
+    parent, _, last = name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], last, sys.modules[name])
 
 
 def offline(vocab: str) -> None:
@@ -84,8 +75,6 @@ def offline(vocab: str) -> None:
 
 
 # Queries: arguments of `albef` with what the original computed, by quantity and item.
-
-
 def embed(images, texts, features):
     texts = [argument for text in texts for argument in ["--text", text]]
     values = {f"{i}.{j}": x for i, feature in enumerate(features) for j, x in enumerate(feature.tolist())}
@@ -107,6 +96,11 @@ def reason(images, texts, logits):
     return [(["reason", i, j, t], {"truth probability": {"true": p}}) for i, j, t, p in rows]
 
 
+def relative(grid: list[float]) -> dict[str, float]:
+    """The cells of a map in parts of its peak."""
+    return {str(i): x / max(grid) for i, x in enumerate(grid)}
+
+
 class Loader(list):
     """Batches, with names and texts where the evaluation of an original looks for them."""
 
@@ -116,14 +110,11 @@ class Loader(list):
 
 
 def evaluated(evaluation, part, images: int, adds_cosine: bool = False):
-    """Features, cosines, logits and probabilities `[image, text]` of an evaluation that re-ranks everything.
-
-    It returns the logits of a match; the rest is what `part`, the modules of its model, returned meanwhile.
-    """
+    """Features, cosines, logits and probabilities `[image, text]` of an evaluation that re-ranks everything."""
     seen = {name: [] for name in ["vision_proj", "text_proj", "itm_head"]}
     keep = lambda outputs: lambda module, given, output: outputs.append(output.detach())
     hooks = [part(name).register_forward_hook(keep(outputs)) for name, outputs in seen.items()]
-    scores = torch.as_tensor(evaluation()[0])
+    scores = torch.as_tensor(evaluation()[0])  # logits of a match; modules of the model returned the rest meanwhile
     for hook in hooks:
         hook.remove()
     image, text = (torch.nn.functional.normalize(torch.cat(seen[n]), dim=-1) for n in ["vision_proj", "text_proj"])
@@ -145,8 +136,6 @@ def match(images, texts, features, cosines, logits, probabilities):
 
 
 # Originals: each builds a model, says what its project saves, and asks it.
-
-
 class Official:
     def __init__(self, root: pathlib.Path, vocab: str):
         from transformers import file_utils
@@ -154,13 +143,10 @@ class Official:
         offline(vocab)
         file_utils.add_code_sample_docstrings = lambda *a, **other: lambda function: function  # has other arguments now
         sys.path.insert(0, str(root))
-        for name in ["ruamel_yaml", "refTools", "refTools.evaluation", "vqaTools"]:
-            stub(name)
-        stub("refTools.evaluation.refEvaluation", RefEvaluation=None)
-        stub("refTools.refer_python3", REFER=None)
-        stub("vqaTools.vqaEval", VQAEval=None)
-        stub("scheduler", create_scheduler=None)
-        stub("optim", create_optimizer=None)
+        tools = ["refTools", "refTools.evaluation", "refTools.evaluation.refEvaluation", "refTools.refer_python3"]
+        unused = ["RefEvaluation", "REFER", "VQAEval", "create_scheduler", "create_optimizer"]
+        for name in ["ruamel_yaml", "scheduler", "optim", "vqaTools", "vqaTools.vqaEval", *tools]:
+            stub(name, **dict.fromkeys(unused))
         self.root, self.tokenizer = root, importlib.import_module("models.tokenization_bert").BertTokenizer(vocab)
 
     def build(self, task: str):
@@ -203,11 +189,8 @@ class Official:
         if task == "nlvr":
             both, labels = torch.cat([pixels, pixels.roll(-1, 0)]), torch.zeros(len(images))
             return reason(images, texts, model(both, words, labels, train=False))
-        if task == "nlvr-ta":  # the class has no evaluation: features as its forward pass and that of retrieval take them
-            image = model.vision_proj(model.visual_encoder(pixels)[:, 0])
-            states = model.text_encoder(words.input_ids, words.attention_mask, mode="text").last_hidden_state
-            features = torch.cat([image, model.text_proj(states[:, 0])])
-            return [embed(images, texts, torch.nn.functional.normalize(features, dim=-1))]
+        if task == "nlvr-ta":  # a start for training: neither the class nor a command of `albef` answers anything
+            return []
         retrieval, grounding = (importlib.import_module(name) for name in ["Retrieval", "Grounding"])
         if task == "pretrain":  # without the word head, as the fine-tuning scripts read it
             model.text_encoder = model.text_encoder.bert
@@ -223,31 +206,27 @@ class Official:
             wanted = {name: dict(zip(LABELS, values[0].tolist())) for name, values in rows.items()}
             out.append((["classify", images[0], *LABELS, "--template", "{}"], wanted))
         for mode, layer in [("itm", 8), ("itc", 11)] if len(images) > 1 and task == "grounding" else []:
-            batches = Loader([(pixels[i : i + 1], clean[i : i + 1], torch.tensor([i])) for i in range(len(images))], [], [])
+            batches = [(pixels[i : i + 1], clean[i : i + 1], torch.tensor([i])) for i in range(len(images))]
             with torch.enable_grad():
                 maps = grounding.val(model, batches, self.tokenizer, "cpu", mode, layer)
             for image, text, found in zip(images, texts, maps):
-                cells = {str(i): x for i, x in enumerate(found["pred"].flatten().tolist())}
-                out.append((["ground", image, text, "--mode", mode, "--layer", str(layer)], {f"{mode} map": cells}))
+                grid = relative(found["pred"].flatten().tolist())
+                out.append((["ground", image, text, "--mode", mode, "--layer", str(layer)], {f"{mode} map": grid}))
         return out
 
 
 class Lavis:
     MODELS = {
-        "pretrain": ("pretrain_base", "pretrain", "AlbefPretrain"),
-        "retrieval": ("retrieval_coco", "retrieval", "AlbefRetrieval"),
-        "vqa": ("vqav2", "vqa", "AlbefVQA"),
-        "ve": ("classification_ve", "classification", "AlbefClassification"),
-        "nlvr": ("nlvr", "nlvr", "AlbefNLVR"),
-    }
+        "pretrain": ("pretrain_base", "AlbefPretrain"), "retrieval": ("retrieval_coco", "AlbefRetrieval"),
+        "vqa": ("vqav2", "AlbefVQA"), "ve": ("classification_ve", "AlbefClassification"), "nlvr": ("nlvr", "AlbefNLVR"),
+    }  # fmt: skip
 
     def __init__(self, root: pathlib.Path, vocab: str):
         offline(vocab)
         for name in ["", ".common", ".models", ".processors"]:
-            package(f"lavis{name}", root / "lavis" / name[1:])
-        for name in ["fairscale", "fairscale.nn", "fairscale.nn.checkpoint"]:
-            stub(name)
-        stub("fairscale.nn.checkpoint.checkpoint_activations", checkpoint_wrapper=None)
+            stub(f"lavis{name}", __path__=[str(root / "lavis" / name[1:])])
+        for name in ["", ".nn", ".nn.checkpoint", ".nn.checkpoint.checkpoint_activations"]:
+            stub(f"fairscale{name}", checkpoint_wrapper=None)
         importlib.import_module("lavis.common.registry").registry.register_path("library_root", str(root / "lavis"))
         sys.modules["lavis.models"].BaseModel = importlib.import_module("lavis.models.base_model").BaseModel
         base = importlib.import_module("lavis.processors.base_processor").BaseProcessor
@@ -255,21 +234,20 @@ class Lavis:
         self.root = root
 
     def build(self, task: str):
-        from lavis.models.vit import VisionTransformerEncoder as Vision
-        from omegaconf import OmegaConf
-
-        name, module, model = self.MODELS[task]
-        config = OmegaConf.load(self.root / f"lavis/configs/models/albef_{name}.yaml").model
+        name, model = self.MODELS[task]
+        files = self.root / "lavis/configs/models"
+        config = importlib.import_module("omegaconf").OmegaConf.load(files / f"albef_{name}.yaml").model
         config.update({"load_finetuned": False, "load_pretrained": False})
         if task == "pretrain":  # the size of its training configuration, and no start from DeiT
             config.image_size = 256
-            start = Vision.from_config
-            Vision.from_config = classmethod(lambda cls, config, **other: start(config))
+            vision = importlib.import_module("lavis.models.vit").VisionTransformerEncoder
+            start = vision.from_config
+            vision.from_config = classmethod(lambda cls, config, **other: start(config))
         self.size = config.image_size
-        return getattr(importlib.import_module(f"lavis.models.albef_models.albef_{module}"), model).from_config(config)
+        module = importlib.import_module(f"lavis.models.albef_models.{model.replace('Albef', 'albef_').lower()}")
+        return getattr(module, model).from_config(config)
 
-    def saved(self, task: str, model):
-        return {"model": model.state_dict(), "epoch": 4}
+    saved = staticmethod(lambda task, model: {"model": model.state_dict(), "epoch": 4})
 
     def queries(self, task, model, images, texts):
         blip = importlib.import_module("lavis.processors.blip_processors")
@@ -296,7 +274,8 @@ class Lavis:
     def answers(self, model, samples):
         """The model returns the best answers alone; the losses that it ranks by are those of its last decoding."""
         seen = []
-        hook = model.text_decoder.register_forward_hook(lambda module, given, output: seen.append((given[0], output.loss)))
+        keep = lambda module, given, output: seen.append((given[0], output.loss))
+        hook = model.text_decoder.register_forward_hook(keep)
         best = model.predict_answers(samples, ANSWERS, RERANK)
         hook.remove()
         ids, losses = seen[-1]
@@ -312,23 +291,20 @@ class TorchMultimodal:
     def __init__(self, root: pathlib.Path, vocab: str):
         offline(vocab)
         sys.path[:0] = [str(root), str(root / "examples/albef")]
-        own = vars(importlib.import_module("torchmultimodal.transforms.text_transforms"))
-        stub("torchtext")
-        stub("torchtext.transforms", **own | {"Sequential": torch.nn.Sequential})
-        stub("pytorch_lightning", LightningDataModule=object)
-        stub("ruamel")
-        stub("ruamel.yaml")
+        own = importlib.import_module("torchmultimodal.transforms.text_transforms")
+        parts = {name: getattr(own, name) for name in ["Truncate", "ToTensor", "PadTransform"]}
+        parts |= {"Sequential": torch.nn.Sequential, "LightningDataModule": object}
+        for name in ["torchtext", "torchtext.transforms", "pytorch_lightning", "ruamel", "ruamel.yaml"]:
+            stub(name, **parts)
         self.root = root
 
     def build(self, task: str):
-        import yaml
-
         text = (self.root / f"examples/albef/configs/{task}.yaml").read_text()
-        config = yaml.safe_load(re.sub(r"\b1e-", "1.0e-", text))  # YAML 1.1 takes 1e-6 for a text
+        text = re.sub(r"\b1e-", "1.0e-", text)  # YAML 1.1 takes 1e-6 for a string
+        config = importlib.import_module("yaml").safe_load(text)
         return getattr(importlib.import_module("model"), f"albef_model_for_{task}")(config)
 
-    def saved(self, task: str, model):
-        return model.state_dict()
+    saved = staticmethod(lambda task, model: model.state_dict())
 
     def queries(self, task, model, images, texts):
         if task == "vqa":
@@ -354,25 +330,12 @@ FAMILIES = {"official": Official, "lavis": Lavis, "torchmultimodal": TorchMultim
 
 
 # A child process has one model: it makes the file and the outputs, or loads the file and makes one query.
-
-
-@contextlib.contextmanager
-def without_initial_weights():
-    """Builds models faster: their weights are replaced anyway."""
-    methods = {name: getattr(torch.Tensor, name) for name in ["normal_", "uniform_", "erfinv_"]}
-    for name in methods:
-        setattr(torch.Tensor, name, lambda tensor, *a, **other: tensor)
-    yield
-    for name, method in methods.items():
-        setattr(torch.Tensor, name, method)
-
-
 def randomize(model, seed: int) -> None:
     """Weights with which attention is neither uniform nor hard, and outputs depend on texts and images."""
     generator = torch.Generator().manual_seed(seed)
     for name, p in model.named_parameters():
         if p.dim() > 0:
-            noise = torch.empty(p.shape).normal_(0, 0.05 if p.dim() > 1 else 0.1, generator=generator)
+            noise = torch.randn(p.shape, generator=generator) * (0.05 if p.dim() > 1 else 0.1)
             p.data = noise + 1 if p.dim() == 1 and name.endswith("weight") else noise
 
 
@@ -383,9 +346,10 @@ def child(a) -> None:
     os.chdir(a.work)
     images = [str(a.work / f"images/{i}.png") for i in range(2)]
     texts, result = QUESTIONS if task == "vqa" else CAPTIONS, {}
+    for name in ["normal_", "uniform_", "erfinv_"]:  # faster: the initial weights are not used
+        setattr(torch.Tensor, name, lambda tensor, *a, **other: tensor)
     with torch.no_grad():
-        with without_initial_weights():
-            model = original.build(task).eval()
+        model = original.build(task).eval()
         if a.child == "make":
             randomize(model, sorted(LAYOUTS).index(a.layout))
             torch.save(original.saved(task, model), file)
@@ -400,17 +364,14 @@ def child(a) -> None:
 
 
 # The parent process runs both and compares.
-
-
 def pictures(folder: pathlib.Path) -> None:
-    """Colored noise of different sizes, as PNG: no JPEG decoder takes part."""
-    import numpy as np
+    """Colored noise of two sizes, as PNG: no JPEG decoder takes part."""
     from PIL import Image
 
     folder.mkdir(exist_ok=True)
     for i, size in enumerate([(512, 384), (200, 300)]):
-        coarse = np.random.default_rng(i).integers(0, 256, (7, 9, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+        coarse = Image.frombytes("RGB", (9, 7), random.Random(i).randbytes(9 * 7 * 3))
+        coarse.resize(size, Image.Resampling.BICUBIC).save(folder / f"{i}.png")
 
 
 def run(command: list[str], work: pathlib.Path) -> tuple[str, tuple[float, float, float]]:
@@ -433,55 +394,60 @@ def found(command: str, text: str) -> dict[str, dict[str, float]]:
         rows = [json.loads(line)["feature"] for line in text.splitlines()]
         return {"feature": {f"{i}.{j}": x for i, row in enumerate(rows) for j, x in enumerate(row)}}
     value = json.loads(text)
-    if command == "match":
-        rows = value.get("results", [value])
-        each = lambda key: {str(i): row[key] for i, row in enumerate(rows)}
-        return {"cosine": each("cosine"), "ITM logit": each("itm_logit"), "match probability": each("probability")}
-    if command == "classify":
-        each = lambda key: {row["label"]: row[key] for row in value["classes"]}
-        return {"cosine": each("cosine"), "match probability": each("match_probability")}
+    each = lambda key, rows: {str(row.get("label", i)): row[key] for i, row in enumerate(rows)}
+    if command in ["match", "classify"]:
+        rows = value.get("classes") or value.get("results") or [value]
+        keys = {"cosine": "cosine", "ITM logit": "itm_logit", "match probability": "probability"}
+        keys |= {"match probability": "match_probability"} if command == "classify" else {}
+        return {name: each(key, rows) for name, key in keys.items() if key in rows[0]}
     if command == "ask":
         return {"answer probability": {row["answer"]: row["probability"] for row in value["answers"]}}
     if command == "entail":
         return {"class probability": value["probabilities"]}
     if command == "reason":
         return {"truth probability": {"true": value["probability"]}}
-    return {f"{value['mode']} map": {str(i): x for i, x in enumerate(value["map"])}}
+    return {f"{value['mode']} map": relative(value["map"])}
 
 
 def check(a, layout: str) -> bool:
     file = a.work / f"{layout}.pth"
     original = [sys.executable, *sys.argv, "--layout", layout, "--child"]
     answer = lambda: json.loads((a.work / "child.json").read_text())
-    ours = lambda arguments: [a.albef, *arguments, "--model", str(file), "-q", *["--json"][: arguments[0] != "embed"]]
+
+    def ours(arguments):
+        model = [str(file)] if arguments[0] == "inspect" else ["--model", str(file)]
+        return [a.albef, *arguments, *model, "-q", *["--json"][: arguments[0] != "embed"]]
+
     run([*original, "make"], a.work)
     queries, size = answer()["queries"], file.stat().st_size / 1e9
-    inspected = json.loads(run([a.albef, "inspect", str(file), "--json"], a.work)[0])
+    inspected = json.loads(run(ours(["inspect"]), a.work)[0])
     worst: dict[str, float] = {}
     for arguments, wanted in queries:
         got = found(arguments[0], run(ours(arguments), a.work)[0])
         for name, values in wanted.items():
             if set(values) != set(got[name]):
                 sys.exit(f"{layout}: {arguments}: {sorted(values)} in the original, and {sorted(got[name])} here")
-            worst[name] = max(worst.get(name, 0.0), *(abs(values[key] - got[name][key]) for key in values))
+            differences = [abs(values[key] - got[name][key]) for key in values]
+            differences = [x if math.isfinite(x) else math.inf for x in differences]
+            worst[name] = max(worst.get(name, 0.0), *differences)
             spread = f"{len(values)} from {min(values.values()):.4g} to {max(values.values()):.4g}"
             print(f"{layout}: {arguments[0]}: {name}: {spread}, {worst[name]:.1e}", file=sys.stderr)
-    query = queries[0][0]
-    commands = {"ours": ours([*query[:2], query[-1]] if query[0] == "match" else query), "theirs": [*original, "query"]}
+    query = queries[0][0] if queries else ["inspect"]
+    query = [*query[:2], query[-1]] if query[0] == "match" else query
+    commands = {"ours": ours(query), "theirs": [*original, "query"]}
     costs, load = {who: [] for who in commands}, []
     for _ in range(a.rounds):
         for who, command in commands.items():
             costs[who].append(run(command, a.work)[1])
         load.append(answer()["load"])
-    if not a.keep:
-        file.unlink()
+    file.unlink()
     cells = [f"`{layout}`", inspected["task"], f"{size:.2f} GB", ", ".join(f"{n} {x:.0e}" for n, x in worst.items())]
     for rounds in costs.values() if a.rounds else []:
         (wall, cpu), peak = (statistics.median(column) for column in list(zip(*rounds))[:2]), max(r[2] for r in rounds)
         cells += [f"{wall:.1f} s ({cpu:.1f} s), {peak:.2f} GB"]
     cells += [f"{statistics.median(load):.1f} s"] if a.rounds else []
     print(f"| {' | '.join(cells)} |", flush=True)
-    return max(worst.values()) <= a.tolerance
+    return max(worst.values(), default=0.0) <= a.tolerance
 
 
 def main() -> int:
@@ -494,7 +460,6 @@ def main() -> int:
     parser.add_argument("--work", type=pathlib.Path, default="layouts", help="folder for files of up to 3 GB")
     parser.add_argument("--rounds", type=int, default=3, help="timed queries of either program")
     parser.add_argument("--tolerance", type=float, default=1e-4)
-    parser.add_argument("--keep", action="store_true", help="do not delete the checkpoints")
     parser.add_argument("--child", choices=["make", "query"], help=argparse.SUPPRESS)
     parser.add_argument("--layout", help=argparse.SUPPRESS)
     a = parser.parse_args()

@@ -88,8 +88,7 @@ class Service:
     def embed(self, kind: str, items: list, size: int) -> torch.Tensor:
         rows = []
         for start in range(0, len(items), size):
-            body = {"model": self.model, "images": [], "texts": [], "pairs": []}
-            rows += self.ask("POST", "/v1/embed", body | {kind: items[start : start + size]})[kind]
+            rows += self.ask("POST", "/v1/embed", {"model": self.model, kind: items[start : start + size]})[kind]
         return torch.tensor(rows, dtype=torch.float32)
 
     def close(self) -> None:
@@ -187,13 +186,11 @@ def main() -> int:
     two.add_argument("list", type=pathlib.Path)
     two.add_argument("--image-root", type=pathlib.Path, default=pathlib.Path())
     two.add_argument("--output", type=pathlib.Path, required=True)
-    a, rest = parser.parse_known_args()
-    if rest and a.command == "pack":
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    a, rest = parser.parse_known_args() if sys.argv[1:2] == ["eval"] else (parser.parse_args(), [])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the service is stopped
     try:
         return evaluate(a, rest) if a.command == "eval" else pack(a)
-    except (AlbefError, FileNotFoundError) as error:
+    except (AlbefError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

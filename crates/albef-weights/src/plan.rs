@@ -212,11 +212,12 @@ pub fn plan(source: &str, state: &StateDict, schema: &Schema) -> Result<LoadPlan
             continue;
         }
         let twin = schema.upper_twin(&name);
-        if let Some(copy) = momentum_name(&name).filter(|copy| has_copies(copy)) {
+        let starts_anew = schema.fresh.contains(&name);
+        if let Some(copy) = momentum_name(&name).filter(|copy| has_copies(copy) && !starts_anew) {
             let twin = twin.as_deref().and_then(momentum_name);
             out.momentum.push(finder.find(copy, shape.clone(), twin));
         }
-        if fresh_head.is_some_and(|head| name.starts_with(head)) {
+        if starts_anew || fresh_head.is_some_and(|head| name.starts_with(head)) {
             out.report.fresh.push(name.clone());
             out.weights.push(Placement { name, shape, key: None });
         } else {

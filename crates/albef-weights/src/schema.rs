@@ -84,6 +84,8 @@ pub struct Schema {
     pub paired_from: Option<usize>,
     /// The head that no checkpoint of another task has, by the beginning of its names.
     pub own_head: Option<&'static str>,
+    /// Parameters that start anew, since those of the checkpoint are of another shape.
+    pub fresh: Vec<String>,
     /// A part that a checkpoint may lack, by the beginning of its names.
     pub optional: Option<&'static str>,
     /// Whether queues of a checkpoint are used.
@@ -101,6 +103,7 @@ impl Schema {
             parameters: Vec::new(),
             paired_from: None,
             own_head: None,
+            fresh: Vec::new(),
             optional: None,
             queues: false,
             momentum: true,

@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
-use crate::common::{albef, run, stderr};
-use serde_json::Value;
+use crate::common::{albef, data, image_root, run, stderr};
+use serde_json::{Value, json};
 
 #[test]
 fn the_shipped_model_is_used_unnamed_and_finds_drawings_of_an_unseen_style() {
@@ -57,5 +57,98 @@ fn completions_and_man_pages_cover_the_commands() {
     run(albef().arg("man").arg(dir.path()));
     for page in ["albef.1", "albef-evaluate-retrieval.1", "albef-finetune.1"] {
         assert!(dir.path().join(page).is_file(), "{page}");
+    }
+}
+
+#[test]
+fn every_task_starts_from_the_shipped_model_and_answers() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let dir = tempfile::tempdir().unwrap();
+    data(dir.path(), 4);
+    let image = |i: usize| format!("{i}.png");
+    let entries = |entry: &dyn Fn(usize) -> Value| Value::Array((0..4).map(entry).collect());
+    let yes = ["yes", "no"];
+    let tasks: [(&str, &str, Value, &[&str]); 7] = [
+        (
+            "vqa",
+            "vqa",
+            entries(&|i| {
+                json!({"dataset": "vqa", "image": image(i), "question": "is it red?", "question_id": i,
+                       "answer": [yes[i % 2]]})
+            }),
+            &["ask", "0.png", "is it red?", "--answers", "yes,no"],
+        ),
+        (
+            "ve",
+            "ve",
+            entries(&|i| {
+                json!({"image": image(i), "sentence": "a square",
+                       "label": (["entailment", "contradiction"][i % 2])})
+            }),
+            &["entail", "0.png", "a square"],
+        ),
+        (
+            "nlvr-ta",
+            "nlvr_ta",
+            entries(&|i| json!({"image": image(i), "caption": format!("a square {i}")})),
+            &[],
+        ),
+        (
+            "nlvr",
+            "nlvr",
+            entries(&|i| {
+                json!({"images": [image(i), image((i + 1) % 4)], "sentence": "both are red",
+                       "label": (["True", "False"][i % 2])})
+            }),
+            &["reason", "0.png", "1.png", "both are red"],
+        ),
+        (
+            "classification",
+            "classification",
+            entries(&|i| json!({"image": image(i), "label": yes[i % 2]})),
+            &["predict", "0.png"],
+        ),
+        (
+            "retrieval",
+            "retrieval_coco",
+            entries(
+                &|i| json!({"image": image(i), "caption": format!("a square {i}"), "image_id": i}),
+            ),
+            &["match", "0.png", "a square"],
+        ),
+        (
+            "grounding",
+            "grounding",
+            entries(&|i| json!({"image": image(i), "text": format!("a square {i}")})),
+            &["ground", "0.png", "a square", "--json"],
+        ),
+    ];
+    for (task, config, list, answer) in tasks {
+        let file = dir.path().join(format!("{task}.json"));
+        std::fs::write(&file, list.to_string()).unwrap();
+        let output = dir.path().join(task);
+        let mut command = albef();
+        command.args(["finetune", task]).arg(root.join(format!("configs/{config}.yaml")));
+        command.arg("--output").arg(&output);
+        let mut settings = vec![
+            format!("checkpoint={}", root.join("models/mini").display()),
+            format!("train_file=[{}]", file.display()),
+            image_root(task, dir.path()),
+            "image_res=48".into(),
+            "batch_size_train=4".into(),
+            "schedular.epochs=1".into(),
+        ];
+        if ["retrieval", "grounding"].contains(&task) {
+            settings.push("queue_size=4".into());
+        }
+        for setting in &settings {
+            command.args(["--set", setting]);
+        }
+        run(&mut command);
+        if !answer.is_empty() {
+            let mut command = albef();
+            command.args(answer).arg("--model").arg(output.join("model")).current_dir(dir.path());
+            run(&mut command);
+        }
     }
 }

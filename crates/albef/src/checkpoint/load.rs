@@ -6,7 +6,8 @@ use albef_data::image::ImageReader;
 use albef_hub::{PUBLISHED, Published};
 use albef_kernels::largest;
 use albef_weights::{
-    HostTensor, KeyReport, Placement, Schema, StateDict, plan, queue_tensors, resize_tables,
+    HostTensor, KeyReport, Placement, Schema, StateDict, momentum_name, plan, queue_tensors,
+    resize_tables,
 };
 use burn::tensor::Device;
 
@@ -148,7 +149,15 @@ impl Checkpoint {
         let before: Vec<String> = tensors.names().map(str::to_owned).collect();
         self.tensors = task.converted(tensors, self.task, fusion_layer);
         let renamed = before.iter().filter(|n| self.tensors.get(n).is_none()).count();
-        let mut loaded = LoadedModel::from_tensors(self, task, device, seed, Parts::All)?;
+        let fresh = match task.model() == self.task.model() {
+            true => Vec::new(),
+            false => task.unfit(&self.config),
+        };
+        let unfit = |name: &str| {
+            fresh.iter().any(|f| f == name || momentum_name(f).is_some_and(|copy| copy == name))
+        };
+        self.tensors = self.tensors.into_iter().filter(|(name, _)| !unfit(name)).collect();
+        let mut loaded = LoadedModel::new(self, task, device, seed, Parts::All, fresh)?;
         loaded.report.renamed = renamed;
         Ok(loaded)
     }
@@ -187,6 +196,18 @@ impl LoadedModel {
         seed: u64,
         parts: Parts,
     ) -> Result<Self> {
+        Self::new(checkpoint, task, device, seed, parts, Vec::new())
+    }
+
+    /// The same, with weights that start anew.
+    fn new(
+        checkpoint: Checkpoint,
+        task: TaskRef,
+        device: &Device,
+        seed: u64,
+        parts: Parts,
+        fresh: Vec<String>,
+    ) -> Result<Self> {
         let Checkpoint {
             config,
             vocabulary,
@@ -199,7 +220,8 @@ impl LoadedModel {
             ..
         } = checkpoint;
         let (mut state, resized) = resized(tensors, &config)?;
-        let schema = task.schema(&config);
+        let mut schema = task.schema(&config);
+        schema.fresh = fresh;
         let has_contrast = parts == Parts::All || !fill_contrast(&mut state, &schema);
         let plan = plan(&source, &state, &schema)?;
         let fresh = match plan.report.fresh.is_empty() {

@@ -98,6 +98,12 @@ pub trait Task: Send + Sync {
         vec![name.replace("bert.", "")]
     }
 
+    /// The weights that start anew in a model of these sizes, since what a checkpoint of another task has in their
+    /// places is of another shape.
+    fn unfit(&self, _config: &ModelConfig) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Whether its text encoder has every fusion layer twice, for two images.
     fn has_paired_layers(&self) -> bool {
         false

@@ -168,6 +168,19 @@ impl Task for Vqa {
         encoder.into_iter().chain(decoder).collect()
     }
 
+    /// The decoder reads states of the text encoder where the fusion layers, from which it starts, read those of the
+    /// image encoder: keys and values fit if both are of one width, as in the published models.
+    fn unfit(&self, config: &ModelConfig) -> Vec<String> {
+        if config.vision.width == config.text.hidden {
+            return Vec::new();
+        }
+        let read = ["crossattention.self.key.", "crossattention.self.value."];
+        let names =
+            self.schema(config).parameters().iter().map(|p| p.name.clone()).collect::<Vec<_>>();
+        let of_decoder = names.into_iter().filter(|n| n.starts_with("text_decoder."));
+        of_decoder.filter(|n| read.iter().any(|part| n.contains(part))).collect()
+    }
+
     fn annotations(&self) -> Option<ReadEntry> {
         Some(question)
     }
