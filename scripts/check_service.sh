@@ -27,4 +27,12 @@ wait "$service"
 
 command -v chromium >/dev/null || { apt-get update -qq; apt-get install -y -qq chromium >/dev/null; }
 (cd tests/page && npm ci --no-audit --no-fund --silent)
-node tests/page/test.mjs "$program" "$images" "$target/page"
+# A model for questions, of one step.
+cat >"$work/questions.json" <<EOF
+[{"dataset": "vqa", "image": "1f313.png", "question": "is it red?", "question_id": 1, "answer": ["yes"]},
+ {"dataset": "vqa", "image": "1f34f.png", "question": "is it red?", "question_id": 2, "answer": ["no"]}]
+EOF
+"$program" -q finetune vqa configs/vqa.yaml --output "$work/questions" --set "train_file=[$work/questions.json]" \
+    --set "vqa_root=$images" --set "checkpoint=$ALBEF_MODEL" --set image_res=48 --set batch_size_train=2 \
+    --set schedular.epochs=1
+node tests/page/test.mjs "$program" "$images" "$target/page" "$work/questions/model"

@@ -1,5 +1,5 @@
-// The search page in a real browser: `node test.mjs PROGRAM FOLDER_OF_IMAGES SCREENSHOTS`.
-// Searches, looks at heat maps, uploads, filters, asks for a key, loses the service; by keyboard, on a narrow screen and
+// The search page in a real browser: `node test.mjs PROGRAM FOLDER_OF_IMAGES SCREENSHOTS MODEL_FOR_QUESTIONS`.
+// Searches, looks at heat maps, uploads, filters, asks about an image, asks for a key, loses the service; by keyboard, on a narrow screen and
 // in the dark. Any request to another origin, any error in the console and any finding of axe-core fails.
 
 import assert from "node:assert/strict";
@@ -10,8 +10,8 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
-const [program, images, screenshots] = process.argv.slice(2);
-assert.ok(program && images && screenshots, "usage: node test.mjs PROGRAM FOLDER_OF_IMAGES SCREENSHOTS");
+const [program, images, screenshots, questions] = process.argv.slice(2);
+assert.ok(questions, "usage: node test.mjs PROGRAM FOLDER_OF_IMAGES SCREENSHOTS MODEL_FOR_QUESTIONS");
 fs.mkdirSync(screenshots, { recursive: true });
 const work = fs.mkdtempSync(path.join(os.tmpdir(), "albef-page-"));
 const axe = fs.readFileSync(fileURLToPath(import.meta.resolve("axe-core/axe.min.js")), "utf8");
@@ -203,6 +203,34 @@ try {
   await until(page, () => document.querySelector(".hit img").naturalWidth > 0);
   await shot(page, "nothing-matches");
   assert.ok(faults.every((f) => /401/.test(f)), faults.join("\n"));
+  await context.close();
+  await stop(service);
+
+  // A question about an image, where there is a model for it.
+  service = await start(["--model", process.env.ALBEF_MODEL, "--model", `questions=${questions}`]);
+  ({ page, faults, context } = await visit(service, { viewport: { width: 1200, height: 850 } }));
+  await search(page, "red apple");
+  await page.click(".hit");
+  await page.waitForSelector("#viewer[open]");
+  assert.equal(await page.isVisible("#ask"), true);
+  await page.fill("#question", "is it red?");
+  await page.fill("#answers", "yes, no, perhaps");
+  await page.press("#answers", "Enter");
+  await until(page, () => document.querySelectorAll("#ask-answers li").length === 3);
+  const answers = await page.$$eval("#ask-answers li", (items) => items.map((item) => item.textContent));
+  assert.ok(answers.every((a) => /^(yes|no|perhaps) — \d+(\.\d+)? ?%$/.test(a)), answers.join("; "));
+  const sum = answers.reduce((all, a) => all + Number.parseFloat(a.split(" — ")[1]), 0);
+  assert.ok(Math.abs(sum - 100) < 3, `${sum} %`);
+  await accessible(page, "of answers");
+  await shot(page, "ask");
+  // Other answers, and none: the question alone is refused in words.
+  await page.fill("#answers", "");
+  await page.press("#question", "Enter");
+  await until(page, () => {
+    const items = document.querySelectorAll("#ask-answers li");
+    return items.length === 1 && !/Thinking/.test(items[0].textContent);
+  });
+  assert.deepEqual(faults.filter((f) => !/4\d\d/.test(f)), []);
   await context.close();
   await stop(service);
 } finally {
