@@ -148,6 +148,7 @@ class Official:
         for name in ["ruamel_yaml", "scheduler", "optim", "vqaTools", "vqaTools.vqaEval", *tools]:
             stub(name, **dict.fromkeys(unused))
         self.root, self.tokenizer = root, importlib.import_module("models.tokenization_bert").BertTokenizer(vocab)
+        self.tokenizer.sanitize_special_tokens()  # so that `[SEP]` in a text is one token, as after a download
 
     def build(self, task: str):
         self.size = 256 if task in ["pretrain", "nlvr-ta"] else 384

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use albef::ModelDefaults;
 use albef::index::{
-    Encoder, OpenIndex, Place, UpdateOptions, is_photo_folder, open_current, open_to_read,
+    Encoder, OpenIndex, Place, UpdateOptions, Within, is_photo_folder, open_current, open_to_read,
 };
 use albef::model_or_default;
 use albef::task::answer_list;
@@ -194,7 +194,16 @@ fn open_index(a: &Arguments, models: &[Model]) -> Result<Option<Index>> {
     // Others may write to it while the service reads.
     let OpenIndex { store, .. } = opened;
     drop(store);
-    let store = open_to_read(&place)?;
+    let mut store = open_to_read(&place)?;
+    let all = store.info()?.images;
+    if !place.folders.is_empty() {
+        // The index may have other folders, which nobody was asked to show.
+        store = Box::new(Within::new(store, place.folders));
+        let shown = store.info()?.images;
+        if shown < all {
+            eprintln!("serving {shown} of {all} images of the index");
+        }
+    }
     let roots = store.roots()?;
     Ok(Some(Index { store: store.into(), roots }))
 }

@@ -74,6 +74,7 @@ mod states;
 mod store;
 mod update;
 mod walk;
+mod within;
 
 #[cfg(feature = "postgres")]
 pub use crate::postgres::Postgres;
@@ -96,3 +97,4 @@ pub use states::{KeptStates, StatePrecision};
 pub use store::{Scored, Store, StoreInfo, Verification};
 pub use update::{Update, UpdateOptions, folders, update};
 pub use walk::{Found, IGNORE_FILE, Walk, walk};
+pub use within::Within;

@@ -457,3 +457,52 @@ fn what_was_accepted_is_finished_before_it_stops() {
     assert_eq!(running.child.wait().unwrap().code(), Some(0));
     assert!(TcpStream::connect(&running.address).is_err());
 }
+
+#[test]
+fn a_folder_is_served_without_the_rest_of_its_index() {
+    let dir = photos();
+    let public = dir.path().join("photos/public");
+    std::fs::create_dir(&public).unwrap();
+    data(&public, 12);
+    // Three of their own, and one that is a copy of an image beside.
+    for name in (1..9).map(|i| format!("{i}.png")).chain(["list.json".into()]) {
+        std::fs::remove_file(public.join(name)).unwrap();
+    }
+    let all: Vec<(i64, bool)> = {
+        let running = Running::start(dir.path(), &[]);
+        let found = running.ok("/v1/search", &json!({"query": "red", "rerank_k": 0, "top_k": 99}));
+        let hits = found["results"].as_array().unwrap();
+        let of = |hit: &Value| {
+            (hit["id"].as_i64().unwrap(), hit["name"].as_str().unwrap().starts_with("public/"))
+        };
+        hits.iter().map(of).collect()
+    };
+    assert!(all.len() > 3 && all.iter().any(|(_, public)| *public), "{all:?}");
+    let mut command = albef();
+    command.arg("serve").arg(&public).arg("--index").arg(dir.path().join("index"));
+    let running = Running::spawn(&mut command);
+    assert_eq!(running.get("/v1/index").json()["images"], 4);
+    let found = running.ok("/v1/search", &json!({"query": "red", "rerank_k": 3, "top_k": 99}));
+    let hits = found["results"].as_array().unwrap();
+    assert_eq!((&found["gallery"], hits.len()), (&json!(4), 4), "{found}");
+    for hit in hits {
+        assert!(hit["name"].as_str().unwrap().starts_with("public/"), "{hit}");
+    }
+    for (id, public) in all {
+        let status = if public { 200 } else { 404 };
+        assert_eq!(running.get(&format!("/v1/images/{id}")).status, status);
+        let image = json!({"id": id});
+        for (path, body) in [
+            ("/v1/similar", json!({"image": image})),
+            ("/v1/match", json!({"image": image, "text": "red"})),
+            ("/v1/ground", json!({"image": image, "text": "red"})),
+            ("/v1/classify", json!({"image": image, "labels": ["red", "blue"]})),
+            ("/v1/embed", json!({"images": [image]})),
+            ("/v1/search", json!({"like": [image]})),
+        ] {
+            let answer = running.post(path, &body);
+            let said = String::from_utf8_lossy(&answer.body);
+            assert_eq!(answer.status, status, "{path} {id}: {said}");
+        }
+    }
+}

@@ -11,3 +11,4 @@ mod faults;
 mod postgres;
 mod update;
 mod walk;
+mod within;
