@@ -495,7 +495,7 @@ fn a_folder_is_served_without_the_rest_of_its_index() {
         for (path, body) in [
             ("/v1/similar", json!({"image": image})),
             ("/v1/match", json!({"image": image, "text": "red"})),
-            ("/v1/ground", json!({"image": image, "text": "red"})),
+            ("/v1/ground", json!({"image": image, "phrase": "red"})),
             ("/v1/classify", json!({"image": image, "labels": ["red", "blue"]})),
             ("/v1/embed", json!({"images": [image]})),
             ("/v1/search", json!({"like": [image]})),
