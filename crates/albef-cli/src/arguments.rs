@@ -13,8 +13,13 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("must be at least 1".into()),
         Ok(n) => Ok(n),
-        Err(e) => Err(format!("{e}")),
+        Err(_) => Err("a whole number from 1 on is expected".into()),
     }
+}
+
+/// A number from 0 on.
+pub fn count(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "a whole number from 0 on is expected".into())
 }
 
 /// A number of bytes, with a unit if it has one: `500MB`, `2GB`, `1.5GiB`.

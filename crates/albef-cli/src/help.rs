@@ -119,7 +119,7 @@ const EXAMPLES: [(&str, &[&str]); 18] = [
 
 /// The program's definition with its whole help.
 pub fn command<A: CommandFactory>() -> Command {
-    let mut command = A::command();
+    let mut command = with_numbers(A::command());
     let commands = grouped(&command);
     for (name, lines) in EXAMPLES {
         let title = if lines.len() == 1 { "Example:" } else { "Examples:" };
@@ -132,6 +132,15 @@ pub fn command<A: CommandFactory>() -> Command {
         .help_template(
             "{about-with-newline}\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}",
         )
+}
+
+/// Numbers below 0 are values, for an option to refuse, and no options themselves.
+fn with_numbers(command: Command) -> Command {
+    let numbers = |arg: clap::Arg| {
+        let option = arg.get_long().is_some();
+        if option { arg.allow_negative_numbers(true) } else { arg }
+    };
+    command.mut_args(numbers).mut_subcommands(with_numbers)
 }
 
 /// Each group with its commands and what they are for.

@@ -53,7 +53,7 @@ const LAST: usize = 900;
 #[command(name = "albef", version, propagate_version = true)]
 struct Arguments {
     /// Threads of computation; all cores if not given.
-    #[arg(long, global = true, display_order = LAST, value_parser = clap::value_parser!(u16).range(0..=1024))]
+    #[arg(long, global = true, display_order = LAST, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Print more diagnostics; repeat for still more. `RUST_LOG` sets levels by module.
     #[arg(long, short, global = true, display_order = LAST + 1, action = clap::ArgAction::Count)]

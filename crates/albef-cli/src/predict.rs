@@ -11,7 +11,7 @@ use albef_data::names::{readable, text_of_path};
 use anyhow::{Context, Result};
 
 use crate::ExitStatus;
-use crate::arguments::{named, words};
+use crate::arguments::{at_least_one, named, words};
 use crate::models::{InferenceOptions, check_image, image_file, open_task_model};
 use crate::output::say;
 use crate::warnings::tell_notes;
@@ -31,10 +31,10 @@ struct ModelArguments {
 #[derive(clap::Args)]
 struct AnswerArguments {
     /// Answers to show.
-    #[arg(long = "top-k", alias = "top", default_value_t = 5, value_name = "N")]
+    #[arg(long = "top-k", alias = "top", default_value_t = 5, value_name = "N", value_parser = at_least_one)]
     top_k: usize,
     /// Candidates that are scored in full.
-    #[arg(long, alias = "k", default_value_t = 128)]
+    #[arg(long, alias = "k", default_value_t = 128, value_parser = at_least_one)]
     rerank_k: usize,
     /// How candidates are scored: `reference` as the official code (the first token counts twice),
     /// `chain` (each token once) or `normalised` (their mean).

@@ -16,7 +16,7 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use crate::ExitStatus;
-use crate::arguments::{named, share, source, weight, words};
+use crate::arguments::{at_least_one, count, named, share, source, weight, words};
 use crate::index::tell_update;
 use crate::models::{ModelOptions, image_file, open_image, open_images, several_images};
 use crate::output::{raw, say};
@@ -38,10 +38,10 @@ pub struct SearchArguments {
     #[arg(long)]
     image_root: Option<PathBuf>,
     /// Images to show.
-    #[arg(long, alias = "top", default_value_t = 10)]
+    #[arg(long, alias = "top", default_value_t = 10, value_parser = at_least_one)]
     top_k: usize,
     /// Candidates that are re-ranked by the matching head; 0 for the cosine alone.
-    #[arg(long, alias = "k", default_value_t = 64)]
+    #[arg(long, alias = "k", default_value_t = 64, value_parser = count)]
     rerank_k: usize,
     /// What results are ordered by: `posterior` (matching and cosine together), `itm`, `itm+itc` or
     /// `itm-prob`.
@@ -87,6 +87,7 @@ pub fn search(a: &SearchArguments) -> Result<ExitStatus> {
     } else if text.is_none() && a.index.plus.is_empty() {
         bail!("nothing to look for: write what the images should show, or name one with --like");
     }
+    check_words(text, &paths)?;
     let folders = paths.iter().all(|path| is_photo_folder(&path_of(path)));
     if folders && a.image_root.is_none() && !a.index.no_index {
         return search_index(a, text, &paths);
@@ -104,6 +105,31 @@ pub fn search(a: &SearchArguments) -> Result<ExitStatus> {
             "of lists, archives and images one is searched at a time; several folders are indexed"
         ),
     }
+}
+
+/// Refuses words in the place of folders: a text that is not in quotes, or behind its folder.
+fn check_words(text: Option<&str>, paths: &[String]) -> Result<()> {
+    let there = |text: &str| path_of(text).exists();
+    // Patterns, splits and results by number name several files, or none.
+    let plain = |path: &&String| !path.contains(['*', '{', '#', '@']);
+    let (Some(text), Some(word)) = (text, paths.iter().filter(plain).find(|path| !there(path)))
+    else {
+        return Ok(());
+    };
+    if let [_] = paths
+        && there(text)
+    {
+        bail!("there is no {word}; the text comes first: albef search \"{word}\" {text}");
+    }
+    if let Some(folder) = paths.iter().find(|path| there(path)) {
+        let (place, _) =
+            paths.iter().enumerate().find(|(_, p)| *p == folder).unwrap_or((0, folder));
+        let words = paths[..place].join(" ");
+        bail!(
+            "there is no folder {word}; put a text of several words in quotes: albef search \"{text} {words}\" {folder}"
+        );
+    }
+    Ok(())
 }
 
 /// Encodes all images now, and keeps nothing.
@@ -291,7 +317,7 @@ pub fn match_pair(a: &MatchArguments) -> Result<ExitStatus> {
         let Match { cosine, itm_logit, probability } = found;
         say!("cosine {cosine:.3}, match probability {probability:.3} (itm_logit {itm_logit:.3})")?;
         if let (Some(false), Some(threshold)) = (matches, threshold) {
-            eprintln!("it does not match: the model's threshold is {threshold:.3}");
+            eprintln!("probably no match: the model's threshold is {threshold:.3}");
         }
     }
     Ok(ExitStatus::Yes)
@@ -323,7 +349,7 @@ fn match_several(a: &MatchArguments, model: &Pipeline, files: Vec<PathBuf>) -> R
     } else {
         say!("match   cosine  image")?;
         for (i, m) in &found {
-            let mark = if matches(m) == Some(false) { "  (does not match)" } else { "" };
+            let mark = if matches(m) == Some(false) { "  (below the threshold)" } else { "" };
             say!("{:.3}  {:>7.3}  {}{mark}", m.probability, m.cosine, images.name(*i))?;
         }
     }

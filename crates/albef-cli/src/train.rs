@@ -117,7 +117,7 @@ pub fn interruptible() -> Control {
 }
 
 /// A run on standard error: what it is about to do, then a bar with losses and the time left. Where
-/// there is no terminal, a line every fifty steps.
+/// there is no terminal, a line for the first and the tenth step, then every fifty.
 pub struct Progress<'a> {
     bar: ProgressBar,
     output: PathBuf,
@@ -139,14 +139,16 @@ impl<'a> Progress<'a> {
                 });
                 let losses = losses.collect::<Vec<_>>().join(" ");
                 self.bar.set_message(format!("{losses}, {pairs_per_second:.1} pairs/s"));
-                if self.bar.is_hidden() && report.step.is_multiple_of(50) {
+                let tells = report.step.is_multiple_of(50) || [1, 10].contains(&report.step);
+                if self.bar.is_hidden() && tells {
                     let (step, lr) = (report.step, report.train_lr);
                     eprintln!("step {step} {losses} lr {lr:.2e} {pairs_per_second:.1} pairs/s");
                 }
             }
-            RunEvent::Validated(figures) => {
-                self.bar.suspend(|| eprintln!("validation {figures}"));
-            }
+            RunEvent::Validated { report, lines } => self.bar.suspend(|| {
+                eprintln!("validation after epoch {}, step {}", report["epoch"], report["step"]);
+                lines.iter().for_each(|line| eprintln!("  {line}"));
+            }),
             RunEvent::Exported(folder) => {
                 self.finish();
                 eprintln!("model: {}", folder.display());

@@ -147,8 +147,12 @@ async fn around(State(service): State<Arc<Service>>, request: Request, next: Nex
     let (status, took) = (response.status().as_u16(), started.elapsed());
     service.metrics.answered(&operation, status, took);
     let ms = took.as_millis();
-    tracing::info!(
-        "request={number} method={method} operation={operation} status={status} ms={ms}"
-    );
+    let line =
+        format!("request={number} method={method} operation={operation} status={status} ms={ms}");
+    // A page asks for each of its pictures.
+    match operation == "/v1/images/{id}" && status == 200 {
+        true => tracing::debug!("{line}"),
+        false => tracing::info!("{line}"),
+    }
     response
 }

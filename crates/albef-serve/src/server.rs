@@ -25,7 +25,7 @@ const HEAD: Duration = Duration::from_secs(10);
 #[non_exhaustive]
 pub enum ServeError {
     /// The address cannot be listened to.
-    #[error("cannot listen to {address}: {cause}")]
+    #[error("cannot listen to {address}: {cause}; choose another address with --bind")]
     Listen {
         /// The address.
         address: SocketAddr,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::device::{Device, Found, Kind, found, open};
 use crate::error::Result;
 use crate::golden::Replayed;
+use crate::model_path::default_model;
 use crate::ops::{Bf16Unit, bf16_unit, detected, features};
 use crate::self_test::SelfTest;
 
@@ -50,6 +51,7 @@ impl Diagnosis {
         json!({
             "version": env!("CARGO_PKG_VERSION"), "kernels": kernels(), "device": self.device,
             "instructions": BTreeMap::from_iter(features()),
+            "model": default_model(),
             "bf16": bf16_unit().map(|unit| format!("{unit:?}")),
             "devices": Vec::from_iter(devices),
             "tolerance_factor": self.self_test.tolerance_factor,
@@ -95,6 +97,10 @@ impl fmt::Display for Diagnosis {
             for d in devices {
                 writeln!(f, "{}: {}", d.name, d.hardware)?;
             }
+        }
+        match default_model() {
+            Some(path) => writeln!(f, "model: {}", path.display())?,
+            None => writeln!(f, "model: none found; commands need --model")?,
         }
         let test = &self.self_test;
         write!(

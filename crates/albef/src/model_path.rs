@@ -72,7 +72,10 @@ pub fn find_model(path: &Path) -> Result<PathBuf> {
                     "there is no file or folder `{name}`, and no published checkpoint of this name; `albef \
                      pull --list` names them"
                 ))),
-                false => Ok(path.to_owned()),
+                false => Err(Error::NoModel(format!(
+                    "there is no file or folder `{name}`; name a model folder, a weights file, or one of `albef \
+                     pull --list`"
+                ))),
             };
         }
         Err(wrong) => return Err(Error::NoModel(wrong.to_string())),

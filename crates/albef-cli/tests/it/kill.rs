@@ -120,7 +120,7 @@ fn an_epoch_that_was_not_measured_before_a_kill_is_measured_afterwards() {
     assert_eq!(serde_json::from_slice::<Value>(&score).unwrap(), measured[0]);
     // Nothing is left to do, and nothing is measured twice.
     let again = run(&mut validated(&list, dir.path(), &output, 6, &[]));
-    assert!(!stderr(&again).contains("validation {"), "{}", stderr(&again));
+    assert!(!stderr(&again).contains("validation after"), "{}", stderr(&again));
     assert_eq!(lines(&output.join("validation.jsonl")), measured);
 
     // As if it had been killed while the best weights were replaced.

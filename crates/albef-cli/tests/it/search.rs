@@ -132,3 +132,31 @@ fn without_candidates_the_cosine_decides_alone() {
     assert_eq!((&report["k"], &report["score"]), (&json!(0), &Value::Null));
     assert_eq!(report["r_mean"], report["itc"]["r_mean"]);
 }
+
+#[test]
+fn mistakes_of_the_first_minutes_are_answered_with_what_was_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    data(dir.path(), 2);
+    let folder = dir.path().display().to_string();
+    for (arguments, part) in [
+        (&["search", "red", "apple", &folder][..], format!("albef search \"red apple\" {folder}")),
+        (
+            &["search", &folder, "apple"],
+            format!("the text comes first: albef search \"apple\" {folder}"),
+        ),
+        (&["search", "apple", &folder, "--top-k", "-3"], "a whole number from 1 on".into()),
+        (&["search", "apple", &folder, "--top-k", "0"], "must be at least 1".into()),
+        (&["search", "apple", &folder, "--rerank-k", "-1"], "a whole number from 0 on".into()),
+        (&["search", "apple", &folder, "--match-weight", "-1"], "must be 0 or more".into()),
+        (
+            &["search", "apple", &folder, "--model", "models/mega"],
+            "one of `albef pull --list`".into(),
+        ),
+        (&["search", "apple", &folder, "--threads", "0"], "is not in 1..=1024".into()),
+    ] {
+        let output = albef().args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = stderr(&output);
+        assert!(said.contains(&part), "{arguments:?}: {said}");
+    }
+}

@@ -70,7 +70,11 @@ impl Candidates {
     /// If there is none, or one holds no token after `[CLS]`.
     pub fn new(tokens: Vec<Vec<u32>>) -> Result<Self> {
         if tokens.is_empty() {
-            return Err(Error::Config("the answer list is empty".into()));
+            return Err(Error::Argument(
+                "there are no candidate answers to rank; hint: give them with --answers, as red,green,blue or as a \
+                 file with a JSON list"
+                    .into(),
+            ));
         }
         match tokens.iter().position(|t| t.len() < 2) {
             Some(i) => Err(Error::Config(format!("candidate answer {i} has no tokens"))),

@@ -161,7 +161,8 @@ impl Verdict {
         let (best, threshold) = self.best_match.zip(self.threshold)?;
         let remark = || {
             format!(
-                "nothing here matches: the best match probability is {best:.3}, under {threshold:.3}"
+                "nothing here matches for sure: the best match probability is {best:.3}, below {threshold:.3}; the nearest \
+                 follow"
             )
         };
         self.nothing_matches.then(remark)

@@ -94,8 +94,13 @@ pub enum RunEvent<'a> {
         /// Pairs handled per second, lately.
         pairs_per_second: f64,
     },
-    /// The validation list was measured: the figures with epoch, step and `score`.
-    Validated(&'a Value),
+    /// The validation list was measured.
+    Validated {
+        /// The figures with epoch, step and `score`.
+        report: &'a Value,
+        /// The figures for people, line by line.
+        lines: &'a [String],
+    },
     /// The model was written to this folder.
     Exported(&'a Path),
 }
@@ -287,7 +292,7 @@ impl Session<'_> {
         found.report["score"] = json!(found.score);
         found.report["epoch"] = json!(self.trainer.last_epoch());
         found.report["step"] = json!(self.trainer.state.place.step);
-        (self.observe)(&RunEvent::Validated(&found.report));
+        (self.observe)(&RunEvent::Validated { report: &found.report, lines: &found.lines });
         best.take(&self.trainer, &found.report, found.outcomes.as_ref())
     }
 }
