@@ -3,6 +3,7 @@
 
 use albef_kernels as kernels;
 use albef_weights::momentum_name;
+use burn::tensor::Tensor;
 
 use crate::config::ModelConfig;
 use crate::error::Result;
@@ -28,9 +29,14 @@ pub fn update_average(momentum: f64, averages: &mut Params, online: &mut Params)
             *average = from_vec(a, [n], &device);
             *value = from_vec(v, [n], &device);
         } else {
-            *average = average.clone() * momentum + value.clone() * (1.0 - momentum);
+            *average = moved(average.clone(), value.clone(), momentum);
         }
     }
+}
+
+/// The new average, where the kernel is not at hand.
+fn moved(average: Tensor<1>, value: Tensor<1>, momentum: f64) -> Tensor<1> {
+    average * momentum + value * (1.0 - momentum)
 }
 
 /// Momentum copies equal to the trained weights.
@@ -58,4 +64,23 @@ pub fn momentum_encoders(
 ) -> Result<Encoders> {
     let ops = Ops::for_device(momentum.device()).with_precision(precision);
     Encoders::new(config, &momentum.frozen(ops), Branch::Momentum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::cpu;
+
+    #[test]
+    fn other_devices_move_the_average_as_the_kernel_does() {
+        let (average, value) = (vec![1.0_f32, -2.0, 0.25], vec![-3.0_f32, 0.5, 8.0]);
+        let mut expected = average.clone();
+        kernels::ema(0.9, &mut expected, &value);
+        let tensor = |values: Vec<f32>| from_vec(values, [3], &cpu());
+        let found = to_vec(moved(tensor(average), tensor(value), 0.9));
+        for (a, b) in found.iter().zip(&expected) {
+            assert!((a - b).abs() < 1e-6, "{found:?} {expected:?}");
+        }
+        assert!((expected[0] - 0.6).abs() < 1e-6);
+    }
 }

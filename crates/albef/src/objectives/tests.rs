@@ -233,3 +233,48 @@ fn negatives_are_drawn_by_the_soft_max_over_the_candidates_admitted() {
     }
     assert_eq!(negatives::sample_negatives(&[1.0, 2.0], 2, |_, _| false, |_| 0.5), [None]);
 }
+
+#[test]
+fn sharpness_decides_how_hard_negatives_are() {
+    // Each row has one near candidate among seven.
+    let n = 8;
+    let near = |i: usize| (i + 1) % n;
+    let sims = |of: &dyn Fn(usize, usize) -> bool| {
+        let values = (0..n * n).map(|at| if of(at / n, at % n) { 1.0 } else { 0.0 }).collect();
+        from_vec(values, [n, n], &cpu())
+    };
+    let both = [sims(&|i, j| j == near(i)), sims(&|i, j| j == near(i))];
+    let share = |sharpness: Option<f64>| {
+        let hits: usize = (0..50)
+            .map(|seed| {
+                let rng = StepRng::Seeded(seed);
+                let drawn = itm::Negatives::draw(&both, sharpness, |i, j| i != j, &rng);
+                let hit = |of: &[Option<usize>]| {
+                    of.iter().enumerate().filter(|(i, j)| **j == Some(near(*i))).count()
+                };
+                hit(&drawn.images) + hit(&drawn.texts)
+            })
+            .sum();
+        hits as f64 / (50.0 * 2.0 * n as f64)
+    };
+    // e^s / (e^s + 6), the softmax over the candidates.
+    for (sharpness, expected) in [(None, 1.0 / 7.0), (Some(3.0), 0.77), (Some(20.0), 1.0)] {
+        let found = share(sharpness);
+        assert!((found - expected).abs() < 0.05, "{sharpness:?}: {found}");
+    }
+}
+
+#[test]
+fn the_bounds_of_masking_are_those_of_the_paper() {
+    let special = SpecialIds { pad: 0, cls: 1, mask: 2 };
+    let masked = |mask: f32, replace: f32, random: f32| {
+        let draw = masking::MaskDraw { mask, replace, random, word: 77 };
+        let (ids, targets) = masking::mask_tokens(&[9], special, 0.15, |_| draw);
+        (ids[0], targets[0])
+    };
+    // Below 0.15 a token is a target; of these four fifths become [MASK], and half of the others a random word.
+    assert_eq!(masked(0.15, 0.0, 0.0), (9, None));
+    assert_eq!(masked(0.149, 0.799, 0.0), (2, Some(9)));
+    assert_eq!(masked(0.149, 0.8, 0.499), (77, Some(9)));
+    assert_eq!(masked(0.149, 0.8, 0.5), (9, Some(9)));
+}
