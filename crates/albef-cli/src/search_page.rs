@@ -67,7 +67,10 @@ impl PageOptions {
         }
         let html = ResultPage {
             query: head.query.clone(),
-            order: head.order.to_owned(),
+            order: match head.order {
+                "posterior" => "match and cosine together".into(),
+                other => other.to_owned(),
+            },
             gallery: head.gallery,
             nothing_matches: head.verdict.remark(),
             results,

@@ -57,7 +57,7 @@ li { position: relative; background: var(--card); border: 1px solid var(--line);
 li > img, .word img { display: block; width: 100%; height: 14rem; object-fit: contain; background: var(--chip) }
 .about { padding: .6rem .8rem .8rem } .about p { margin: 0 }
 .name { overflow-wrap: anywhere; font-weight: 600; font-size: .92rem }
-.scores { color: var(--soft); font-size: .85rem } .scores b { color: var(--good) }
+.scores { color: var(--soft); font-size: .85rem } .scores b { color: var(--good) } .scores b.low { color: inherit }
 .words { display: flex; flex-wrap: wrap; gap: .3rem; margin-top: .5rem }
 .word { background: var(--chip); border-radius: .9rem; padding: .05rem .6rem; font-size: .85rem; cursor: default }
 .word img { display: none; position: absolute; top: 0; left: 0; pointer-events: none }
@@ -116,7 +116,8 @@ impl ResultImage {
             ),
         );
         if let Some(p) = self.probability {
-            put(out, format_args!("match <b>{p:.3}</b>, "));
+            let class = if p < 0.5 { " class=\"low\"" } else { "" };
+            put(out, format_args!("match <b{class}>{p:.3}</b>, "));
         }
         put(out, format_args!("cosine {:.3}", self.cosine));
         match self.copies {
@@ -169,7 +170,7 @@ mod tests {
         assert!(!html.contains("<script") && !html.contains("alert('x')"), "{html}");
         assert_eq!(html.matches("&lt;script&gt;").count(), 9, "{html}");
         for part in [
-            "match <b>0.250</b>, cosine 0.500, 2 copies",
+            "match <b class=\"low\">0.250</b>, cosine 0.500, 2 copies",
             "data:image/jpeg;base64,/9gB",
             "best 1 of 7",
         ] {

@@ -51,7 +51,7 @@ fn a_page_shows_the_results_with_maps_and_no_markup_of_others() {
         assert_eq!(page.matches(&format!("\"0\">{word}<img")).count(), 3, "{word}");
     }
     let best = found["results"][0]["probability"].as_f64().unwrap();
-    assert!(page.contains(&format!("match <b>{best:.3}</b>")), "{best}");
+    assert!(page.contains(&format!(">{best:.3}</b>")), "{best}");
     let maps = fs::read_dir(dir.path().join("maps")).unwrap();
     let mut maps: Vec<String> =
         maps.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();

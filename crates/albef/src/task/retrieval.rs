@@ -381,6 +381,13 @@ impl RetrievalEvaluator {
             out.push(format!("protocol {}: {}", protocol.name, protocol.about));
             out.push(format!("measured: {weights}; {size} px; k {k}"));
         }
+        if k > 0 && self.options.score == Score::Itm && !self.of_run {
+            out.push(
+                "re-ranked by the matching logit alone, as in the official code; `albef search` orders by \
+                 `--score posterior`"
+                    .into(),
+            );
+        }
         if (1..10).contains(&k) && !self.of_run {
             out.push(format!(
                 "with --rerank-k {k} only the best {k} are re-ranked; recalls beyond rank {k} cannot rise"
