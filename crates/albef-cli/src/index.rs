@@ -6,8 +6,8 @@ use std::time::Duration;
 use albef::Control;
 use albef::index::{
     DuplicateOptions, Encoder, IndexEncoder, IndexError, Place, Record, Root, StatePrecision,
-    StatesMade, Store, Update, UpdateOptions, dry_run, duplicates, join, open_to_read, path_of,
-    update,
+    StatesMade, Store, Update, UpdateOptions, dry_run, duplicates, join, open_part, open_to_read,
+    path_of, update,
 };
 use albef_data::dataset::unread_formats;
 use albef_data::names;
@@ -401,7 +401,7 @@ fn gc(a: &PlaceArguments) -> Result<ExitStatus> {
 }
 
 fn dups(a: &DupsArguments) -> Result<ExitStatus> {
-    let store = open_to_read(&place(&a.place)?)?;
+    let store = open_part(&place(&a.place)?)?;
     let roots = store.roots()?;
     let options = DuplicateOptions { cosine: a.cosine, bits: a.bits };
     let groups = duplicates(&*store, &options, &bar())?;

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use albef::ModelDefaults;
-use albef::index::{
-    Encoder, OpenIndex, Place, UpdateOptions, Within, is_photo_folder, open_current, open_to_read,
-};
+use albef::index::{Encoder, Place, UpdateOptions, is_photo_folder, open_current, open_part};
 use albef::model_or_default;
 use albef::task::answer_list;
 use albef_serve::{Index, Keys, Limits, Metrics, Model, Service, serve};
@@ -191,18 +189,13 @@ fn open_index(a: &Arguments, models: &[Model]) -> Result<Option<Index>> {
     opened.check_not_empty(
         &a.folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", "),
     )?;
-    // Others may write to it while the service reads.
-    let OpenIndex { store, .. } = opened;
-    drop(store);
-    let mut store = open_to_read(&place)?;
-    let all = store.info()?.images;
-    if !place.folders.is_empty() {
-        // The index may have other folders, which nobody was asked to show.
-        store = Box::new(Within::new(store, place.folders));
-        let shown = store.info()?.images;
-        if shown < all {
-            eprintln!("serving {shown} of {all} images of the index");
-        }
+    let all = opened.store.info()?.images;
+    // Others may write to it while the service reads. It may have other folders, which nobody was asked to show.
+    drop(opened);
+    let store = open_part(&place)?;
+    let shown = store.info()?.images;
+    if shown < all {
+        eprintln!("serving {shown} of {all} images of the index");
     }
     let roots = store.roots()?;
     Ok(Some(Index { store: store.into(), roots }))

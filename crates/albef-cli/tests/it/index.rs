@@ -302,6 +302,18 @@ fn duplicates_are_grouped_and_one_is_kept() {
     assert_eq!(alike["groups"][0]["others"].as_array().unwrap().len(), 3);
     let paths = run(&mut of_index(&at, &["dups", "--paths"])).stdout;
     assert_eq!(String::from_utf8(paths).unwrap().lines().count(), 1);
+
+    // Of a folder, only what is below it counts: what is not asked about is not proposed to go.
+    let part = photos.join("part");
+    fs::create_dir(&part).unwrap();
+    for (copies, name) in [(0, "a.png"), (1, "b.png")] {
+        fs::copy(photos.join("1.png"), part.join(name)).unwrap();
+        run(&mut search(&photos, &at, &["--json"]));
+        let mut dups = of_index(&at, &["dups", "--paths"]);
+        let paths = String::from_utf8(run(dups.arg(&part)).stdout).unwrap();
+        assert_eq!(paths.lines().count(), copies, "{paths}");
+        assert!(paths.lines().all(|path| path.contains("/part/")), "{paths}");
+    }
 }
 
 #[cfg(unix)]

@@ -10,6 +10,8 @@ mod states;
 pub use albef_index::*;
 
 pub use encoder::IndexEncoder;
-pub use place::{OpenIndex, Place, dry_run, is_photo_folder, open_current, open_to_read};
+pub use place::{
+    OpenIndex, Place, dry_run, is_photo_folder, open_current, open_part, open_to_read,
+};
 pub use search::{IndexHit, IndexQuery, IndexResults};
 pub use states::StatesMade;

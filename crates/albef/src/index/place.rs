@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use albef_data::names;
 use albef_index::{
-    Control, Embedded, Encoder, IndexError, Location, Status, Store, Update, UpdateOptions,
+    Control, Embedded, Encoder, IndexError, Location, Status, Store, Update, UpdateOptions, Within,
     bytes_of, check_identity, default_folder, folders, indexes, path_of, update,
 };
 
@@ -188,6 +188,18 @@ pub fn open_current(
 /// As [`Location::read`].
 pub fn open_to_read(place: &Place) -> Result<Box<dyn Store>> {
     Ok(place.index.read()?)
+}
+
+/// Opens the part of an index for reading that is below the folders of `place`, or all of it without folders.
+///
+/// # Errors
+/// As [`Location::read`].
+pub fn open_part(place: &Place) -> Result<Box<dyn Store>> {
+    let store = open_to_read(place)?;
+    Ok(match place.folders.is_empty() {
+        true => store,
+        false => Box::new(Within::new(store, place.folders.clone())),
+    })
 }
 
 /// What bringing an index up to date would do, as far as names, sizes and times of files tell. Nothing is written, not
