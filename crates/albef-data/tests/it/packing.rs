@@ -339,16 +339,16 @@ fn images_can_be_stored_smaller_and_no_smaller_ones_change() {
     let dir = tempdir().unwrap();
     for (name, side) in [("large", 90), ("small", 20)] {
         put(&dir, &format!("{name}.png"), png(&scene(3, side)).unwrap());
-        put(&dir, &format!("{name}.txt"), name.as_bytes().to_vec());
+        put(&dir, &format!("{name}.txt"), name.as_bytes());
     }
     let wide = resize_bicubic(&scene(4, 60), 80, 50, ResizeOrder::default());
     put(&dir, "wide.png", png(&wide).unwrap());
-    put(&dir, "wide.txt", b"wide".to_vec());
+    put(&dir, "wide.txt", b"wide");
     let data = Dataset::open(&[spec(dir.path())]).unwrap();
     let output = dir.path().join("shards");
     let reduced = PackOptions { image_size: Some(30), ..options(&output) };
     assert_eq!(pack(&data, &reduced, &Control::new()).unwrap().pairs, 3);
-    let packed = read_source(&spec(&output.join("00000.tar"))).unwrap().samples;
+    let packed = read_source(&spec(output.join("00000.tar"))).unwrap().samples;
     let sizes: Vec<(usize, usize)> = packed.iter().map(|s| s.size().unwrap()).collect();
     // Height and width.
     assert_eq!(sizes, [(30, 30), (20, 20), (30, 48)]);

@@ -27,6 +27,9 @@ fn split(values: Vec<f32>, width: usize, lengths: impl Iterator<Item = usize>) -
     out
 }
 
+/// The features of a part of a set, and its images that cannot be used.
+type Part = (Vec<Extracted>, Vec<(usize, Skipped)>);
+
 /// The captions of an image that have words, by their numbers.
 fn spoken(images: &ImageSet, image: usize) -> Vec<usize> {
     let captions = images.samples()[image].captions.iter().enumerate();
@@ -148,7 +151,7 @@ impl Pipeline {
         part: &[usize],
         pairs: bool,
         journal: &mut FeatureJournal,
-    ) -> Option<(Vec<Extracted>, Vec<(usize, Skipped)>)> {
+    ) -> Option<Part> {
         let kept = journal.next()?;
         let fits = |e: &Extracted| {
             let captions =
@@ -174,7 +177,7 @@ impl Pipeline {
         part: &[usize],
         pairs: bool,
         options: ExtractOptions,
-    ) -> Result<(Vec<Extracted>, Vec<(usize, Skipped)>)> {
+    ) -> Result<Part> {
         let (pixels, failed) = images.load(part, self.image_res(), self.reader(), self.device());
         let usable = |i: usize| failed.iter().all(|(f, _)| *f != i);
         let mut features = Vec::new();
