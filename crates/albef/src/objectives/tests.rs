@@ -278,3 +278,30 @@ fn the_bounds_of_masking_are_those_of_the_paper() {
     assert_eq!(masked(0.149, 0.8, 0.499), (77, Some(9)));
     assert_eq!(masked(0.149, 0.8, 0.5), (9, Some(9)));
 }
+
+#[test]
+fn a_loss_takes_part_where_it_is_switched_on_and_once_contrast_had_its_steps() {
+    let config = ModelConfig::nano();
+    let online = fresh_params(&TaskRef::pretrain().schema(&config), 0.07, 3, &cpu()).unwrap();
+    let side = config.vision.image_res;
+    let weights = online.trainable(Ops::for_device(&cpu()));
+    let batch = Batch {
+        images: vec![0.1; 2 * 3 * side * side],
+        text: TokenBatch::packed(&[vec![2, 7, 8], vec![2, 9]]),
+        image_ids: vec![0, 1],
+        ..Batch::default()
+    };
+    let names = |itm, mlm, itc_only_steps| {
+        let objective = PairsObjective { itm, mlm, itc_only_steps, ..PairsObjective::default() };
+        on_step(&config, &online, |cx| {
+            let found = objective.forward(cx, &weights, &batch).unwrap();
+            found.losses.iter().map(|(name, _)| name).collect::<Vec<_>>()
+        })
+    };
+    let (mlm, ita, itm) = ("train_loss_mlm", "train_loss_ita", "train_loss_itm");
+    assert_eq!(names(true, true, 0), [mlm, ita, itm]);
+    assert_eq!(names(false, true, 0), [mlm, ita]);
+    assert_eq!(names(true, false, 0), [ita, itm]);
+    assert_eq!(names(false, false, 0), [ita]);
+    assert_eq!(names(true, true, 1), [ita]);
+}
