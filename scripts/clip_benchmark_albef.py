@@ -38,7 +38,7 @@ import torch
 from PIL import Image
 
 BUILT = pathlib.Path(__file__).resolve().parent.parent / "target" / "release" / "albef"
-DEFAULTS = ["--no_amp", "--num_workers", "1", "--recall_k", "1", "5", "10"]
+DEFAULTS = ["--pretrained", "", "--no_amp", "--num_workers", "1", "--recall_k", "1", "5", "10"]
 IMAGES, TEXTS = 16, 64  # of a request; by default the service takes 64 items and 32 MiB
 
 
@@ -152,7 +152,7 @@ def evaluate(a: argparse.Namespace, rest: list) -> int:
 
     models.TYPE2FUNC["albef"] = load
     models.MODEL_TYPES.append("albef")
-    sys.argv = ["clip_benchmark", "eval", "--model_type", "albef", "--model", *named, "--pretrained", "", *DEFAULTS, *rest]
+    sys.argv = ["clip_benchmark", "eval", "--model_type", "albef", "--model", *named, *DEFAULTS, *rest]
     return cli.main() or 0
 
 

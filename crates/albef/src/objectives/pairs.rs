@@ -97,6 +97,11 @@ impl PairsObjective {
         Self { mlm: false, image_index: true, ..Self::default() }
     }
 
+    /// Whether negatives are drawn by similarity at a step.
+    pub(super) fn draws_hard(&self, step: u64) -> bool {
+        self.hard_negatives && step >= self.hard_negatives_start
+    }
+
     /// Whether pairs `a` and `b` may be negatives of each other in matching.
     fn may_be_negatives(&self, batch: &Batch, a: usize, b: usize) -> bool {
         let related = |(x, y): &(usize, usize)| (*x, *y) == (a, b) || (*y, *x) == (a, b);
@@ -184,8 +189,9 @@ impl Objective for PairsObjective {
         let mut negatives = Negatives::default();
         if itm {
             let temp = || f64::from(to_vec(model.temp.clone().inner())[0]);
-            let hard = self.hard_negatives && cx.step >= self.hard_negatives_start;
-            let sharpness = hard.then(|| self.negative_temp.map_or(1.0, |own| temp() / own));
+            let sharpness = self
+                .draws_hard(cx.step)
+                .then(|| self.negative_temp.map_or(1.0, |own| temp() / own));
             let allowed = |a: usize, b: usize| self.may_be_negatives(batch, a, b);
             negatives = Negatives::draw(&contrast.sims, sharpness, allowed, cx.rng);
         }

@@ -305,3 +305,15 @@ fn a_loss_takes_part_where_it_is_switched_on_and_once_contrast_had_its_steps() {
     assert_eq!(names(false, false, 0), [ita]);
     assert_eq!(names(true, true, 1), [ita]);
 }
+
+#[test]
+fn negatives_are_hard_from_their_step_on() {
+    let at = |hard_negatives, hard_negatives_start| {
+        let objective =
+            PairsObjective { hard_negatives, hard_negatives_start, ..PairsObjective::default() };
+        [0, 9, 10, 11].map(|step| objective.draws_hard(step))
+    };
+    assert_eq!(at(true, 10), [false, false, true, true]);
+    assert_eq!(at(true, 0), [true; 4]);
+    assert_eq!(at(false, 0), [false; 4]);
+}
