@@ -125,7 +125,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     serve(service, a.bind, |address| {
         // Whoever reads it may have gone; the service has not.
         let _ = say!("http://{address}");
-        eprintln!("interrupt to stop");
+        tracing::info!("interrupt to stop");
     })?;
     Ok(ExitStatus::Yes)
 }
