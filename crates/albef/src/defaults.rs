@@ -208,7 +208,9 @@ mod tests {
         let path = all.write(dir.path()).unwrap();
         assert_eq!(ModelDefaults::of_folder(dir.path()).unwrap(), all);
         assert_eq!(ModelDefaults::of_model(dir.path()).unwrap(), all);
-        assert_eq!(ModelDefaults::of_model(&dir.path().join("model.pth")).unwrap(), all);
+        let weights = dir.path().join("model.pth");
+        std::fs::write(&weights, "").unwrap();
+        assert_eq!(ModelDefaults::of_model(&weights).unwrap(), all);
         // Only what is given is written.
         ModelDefaults { match_threshold: Some(0.5), ..ModelDefaults::default() }
             .write(dir.path())
