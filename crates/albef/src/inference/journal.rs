@@ -95,7 +95,7 @@ impl FeatureJournal {
         found.map(|(features, _)| features)
     }
 
-    /// Throws away the record that [`FeatureJournal::next`] gave last, of so many images, and all after it.
+    /// Throws away the record of these features, which [`FeatureJournal::next`] gave last, and all after it.
     pub(super) fn reject(&mut self, features: &[Extracted]) {
         self.end -= encoded(features).len() as u64;
         self.replaying = false;
