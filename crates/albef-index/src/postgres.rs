@@ -43,7 +43,11 @@ impl std::fmt::Debug for Postgres {
 fn connect(database: &Database) -> Result<Client> {
     let fail = |e| error(database, &e);
     let mut client = Client::connect(&database.url, NoTls).map_err(fail)?;
-    let sql = format!("SET search_path TO {}, public", database.schema);
+    // The name tells who administers the server which connections belong to which index.
+    let sql = format!(
+        "SET search_path TO {schema}, public; SET application_name TO 'albef {schema}'",
+        schema = database.schema
+    );
     client.batch_execute(&sql).map_err(fail)?;
     Ok(client)
 }
