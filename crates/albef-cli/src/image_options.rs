@@ -1,6 +1,6 @@
 //! How images are read: the same options for all commands that take images, with two sets of defaults.
 
-use albef::{Background, DecodeOptions, ImageReader, ModelDefaults, ResizeOrder};
+use albef::{Background, DecodeOptions, ImageReader, ModelDefaults, ResizeOrder, TruncatedImages};
 
 use crate::arguments::named;
 
@@ -24,6 +24,9 @@ pub struct ImageOptions {
     /// Which pass of resizing comes first: `horizontal_first`, as Pillow up to 12, or `pillow_13`.
     #[arg(long, value_name = "ORDER", default_value = "horizontal_first", value_parser = named::<ResizeOrder>)]
     resize_order: ResizeOrder,
+    /// JPEG and PNG files that end early: `refuse` counts them as broken, `fill` takes what is there.
+    #[arg(long, value_name = "POLICY", default_value = "refuse", value_parser = named::<TruncatedImages>)]
+    truncated_images: TruncatedImages,
 }
 
 impl ImageOptions {
@@ -48,6 +51,7 @@ impl ImageOptions {
             background: self.background.unwrap_or(defaults.background),
             max_pixels: self.max_image_pixels,
             resize_order: self.resize_order,
+            truncated: self.truncated_images,
             ..defaults
         })
     }

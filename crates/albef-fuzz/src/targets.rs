@@ -4,7 +4,7 @@ use std::io::{Cursor, Write};
 use std::path::{Component, Path};
 
 use albef_data::dataset::{SourceSpec, first_entry, open_source, read_entries};
-use albef_data::image::{DecodeOptions, decode_noted};
+use albef_data::image::{DecodeOptions, TruncatedImages, decode_noted};
 use albef_data::input::decode_text;
 use albef_data::text::{Tokenizer, Truncation, Vocabulary};
 use albef_report::{Comparison, Draw, Named, Outcomes};
@@ -138,9 +138,15 @@ fn tokenizer(bytes: &[u8]) {
 }
 
 fn image(bytes: &[u8]) {
-    for exif_orientation in [false, true] {
-        let options =
-            DecodeOptions { max_pixels: PIXELS, exif_orientation, ..DecodeOptions::default() };
+    for (exif_orientation, truncated) in
+        [(false, TruncatedImages::Refuse), (true, TruncatedImages::Fill)]
+    {
+        let options = DecodeOptions {
+            max_pixels: PIXELS,
+            exif_orientation,
+            truncated,
+            ..DecodeOptions::default()
+        };
         let _ = decode_noted(bytes, &options);
     }
 }

@@ -61,6 +61,8 @@ mod database;
 mod duplicates;
 mod embedded;
 mod encoder;
+#[cfg(feature = "postgres")]
+mod encryption;
 mod error;
 mod last;
 mod location;

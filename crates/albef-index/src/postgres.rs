@@ -13,6 +13,7 @@ use postgres::{Client, GenericClient, NoTls, Row, Transaction};
 use crate::checksum::{record_crc, vector_crc};
 use crate::database::Database;
 use crate::embedded::Identity;
+use crate::encryption::connector;
 use crate::error::{IndexError, Result};
 use crate::record::{Change, ContentHash, Filter, Image, ImageId, Record, Root, RootId, Status};
 use crate::store::{Scored, Store, StoreInfo, Verification, check_vector};
@@ -42,7 +43,11 @@ impl std::fmt::Debug for Postgres {
 
 fn connect(database: &Database) -> Result<Client> {
     let fail = |e| error(database, &e);
-    let mut client = Client::connect(&database.url, NoTls).map_err(fail)?;
+    let client = match &database.encrypted {
+        None => Client::connect(&database.url, NoTls),
+        Some(roots) => Client::connect(&database.url, connector(database, roots)?),
+    };
+    let mut client = client.map_err(fail)?;
     // The name tells who administers the server which connections belong to which index.
     let sql = format!(
         "SET search_path TO {schema}, public; SET application_name TO 'albef {schema}'",
@@ -68,8 +73,8 @@ fn error(database: &Database, e: &postgres::Error) -> IndexError {
 }
 
 impl Postgres {
-    /// Opens the index in a schema, and makes it if there is none. The connection is not encrypted. The extension
-    /// `vector` is created if the user may do so.
+    /// Opens the index in a schema, and makes it if there is none. The extension `vector` is created if the user may do
+    /// so.
     ///
     /// # Errors
     /// [`IndexError::Database`], [`IndexError::OtherModel`], [`IndexError::NewerFormat`].

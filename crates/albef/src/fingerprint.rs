@@ -1,6 +1,6 @@
 //! By what a model with its way to read images is known again.
 
-use albef_data::image::Gray16;
+use albef_data::image::{Gray16, TruncatedImages};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -22,9 +22,14 @@ pub(crate) fn fingerprint(model: &Pipeline) -> String {
         Gray16::Clip => "clip",
         Gray16::Scale => "scale",
     };
+    // Older indexes know nothing of it.
+    let truncated = match options.truncated {
+        TruncatedImages::Refuse => "",
+        TruncatedImages::Fill => " fill",
+    };
     let mut hasher = Sha256::new();
     hasher.update(format!(
-        "1 {} {} {} {gray16} {}\n",
+        "1 {} {} {} {gray16} {}{truncated}\n",
         model.image_res(),
         options.exif_orientation,
         options.background,

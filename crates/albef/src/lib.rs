@@ -49,7 +49,8 @@ pub mod train;
 
 pub use albef_data::dataset::{Sample, Skipped};
 pub use albef_data::image::{
-    Background, DecodeOptions, ImageReader, ResizeOrder, RgbImage as Image, open as open_image,
+    Background, DecodeOptions, ImageReader, ResizeOrder, RgbImage as Image, TruncatedImages,
+    open as open_image,
 };
 pub use albef_data::text::Truncation;
 

@@ -9,6 +9,7 @@ use image::{
     DynamicImage, ImageDecoder, ImageError as Fault, ImageFormat, ImageReader, Limits,
     RgbImage as RgbImageOfDecoder, RgbaImage,
 };
+use serde::{Deserialize, Serialize};
 
 use super::background::Background;
 use super::header::{self, Header};
@@ -28,6 +29,8 @@ pub struct DecodeOptions {
     pub max_pixels: u64,
     /// What becomes of 16-bit grey.
     pub gray16: Gray16,
+    /// What becomes of images whose files end early.
+    pub truncated: TruncatedImages,
     /// The order of the passes of resizing, where the image is resized as well.
     pub resize_order: ResizeOrder,
 }
@@ -53,9 +56,22 @@ impl Default for DecodeOptions {
             background: Background::Official,
             max_pixels: Self::MAX_PIXELS,
             gray16: Gray16::Clip,
+            truncated: TruncatedImages::default(),
             resize_order: ResizeOrder::default(),
         }
     }
+}
+
+/// What becomes of JPEG and PNG files that end early. Other formats are refused then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TruncatedImages {
+    /// They are broken.
+    #[default]
+    Refuse,
+    /// What is missing is gray in a JPEG, black in a PNG, as in the official code, which sets Pillow's
+    /// `LOAD_TRUNCATED_IMAGES`.
+    Fill,
 }
 
 /// What a user may want to know of an image that was decoded.
@@ -67,6 +83,8 @@ pub struct ImageNotes {
     pub transparent: bool,
     /// It has more frames than the first one.
     pub animated: bool,
+    /// Its file ends early, and the rest was filled.
+    pub truncated: bool,
 }
 
 impl ImageNotes {
@@ -145,12 +163,17 @@ fn of_format(
     bytes: &[u8],
     options: &DecodeOptions,
 ) -> Result<(DynamicImage, ImageNotes, Gray16), ImageError> {
-    let header = header::read(format, bytes)?;
+    let fill = options.truncated == TruncatedImages::Fill;
+    let header = header::read(format, bytes, fill)?;
     check_size(header.width, header.height, options)?;
     let mut image = match format {
         Format::Gif => super::gif::first_frame(&header)?,
         Format::Png => super::png::decode(&header, decoder_limit(options))?,
-        Format::Jpeg => decoded(ImageFormat::Jpeg, format, &header, options)?,
+        Format::Jpeg => {
+            let mut image = decoded(ImageFormat::Jpeg, format, &header, options)?;
+            super::jpeg::gray_what_is_missing(&mut image, &header.bytes, header.filled);
+            image
+        }
         Format::WebP => decoded(ImageFormat::WebP, format, &header, options)?,
         Format::Bmp => decoded(ImageFormat::Bmp, format, &header, options)?,
         Format::Tiff => decoded(ImageFormat::Tiff, format, &header, options)?,
@@ -169,6 +192,7 @@ fn of_format(
         oriented: orientation != Orientation::NoTransforms && format != Format::Tiff,
         transparent: false,
         animated: header.animated,
+        truncated: header.filled,
     };
     // Gray with an alpha channel keeps its high byte in Pillow, whatever becomes of plain gray.
     let gray16 = if header.gray_alpha16 { Gray16::Scale } else { options.gray16 };
@@ -178,7 +202,7 @@ fn of_format(
 /// Height and width of an encoded image, from its header.
 pub(crate) fn image_size(bytes: &[u8]) -> Result<(usize, usize), ImageError> {
     let format = sniff::format(bytes)?;
-    let mut header = header::read(format, bytes)?;
+    let mut header = header::read(format, bytes, false)?;
     let turned = header.orientation.is_some_and(|o| o.to_exif() >= 5);
     if format == Format::Tiff && turned {
         std::mem::swap(&mut header.width, &mut header.height);

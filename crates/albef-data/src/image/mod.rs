@@ -8,6 +8,7 @@ mod gif;
 mod header;
 #[cfg(feature = "heic")]
 mod heic;
+mod jpeg;
 mod png;
 mod reader;
 mod resize;
@@ -17,7 +18,9 @@ mod transform;
 
 pub use augment::{Op, ReferenceQuirks, apply, signed};
 pub use background::Background;
-pub use decode::{DecodeOptions, ImageNotes, decode, decode_noted, decode_rgba, open, open_noted};
+pub use decode::{
+    DecodeOptions, ImageNotes, TruncatedImages, decode, decode_noted, decode_rgba, open, open_noted,
+};
 pub(crate) use decode::{fail, image_size, plain_file, read_image};
 pub use encode::jpeg;
 pub use reader::{ImageReader, NoteCounts};

@@ -1,9 +1,12 @@
 //! A PNG with the checksums that Pillow holds to: that of the compressed stream, not those of its chunks.
 
+use std::borrow::Cow;
 use std::io::Cursor;
 
 use image::{DynamicImage, ImageBuffer};
-use png::{BitDepth, ColorType, DecodeOptions, Decoder, DecodingError, Limits, Transformations};
+use png::{
+    BitDepth, ColorType, DecodeOptions, Decoder, DecodingError, Limits, Reader, Transformations,
+};
 
 use super::header::Header;
 use crate::error::{ImageError, ImageErrorKind as Kind};
@@ -34,7 +37,11 @@ pub(super) fn decode(header: &Header<'_>, max_bytes: u64) -> Result<DynamicImage
     let size = reader.output_buffer_size().ok_or_else(|| fault(&DecodingError::LimitsExceeded))?;
     let mut bytes = vec![0; size];
     let (color, depth) = reader.output_color_type();
-    reader.next_frame(&mut bytes).map_err(|e| fault(&e))?;
+    if header.filled {
+        whole_rows(&mut reader, &mut bytes)?;
+    } else {
+        reader.next_frame(&mut bytes).map_err(|e| fault(&e))?;
+    }
     let (width, height) = (header.width as u32, header.height as u32);
     let wide = |bytes: &[u8]| -> Vec<u16> {
         bytes.as_chunks::<2>().0.iter().map(|b| u16::from_be_bytes(*b)).collect()
@@ -59,4 +66,36 @@ pub(super) fn decode(header: &Header<'_>, max_bytes: u64) -> Result<DynamicImage
         kind: Kind::Unsupported("PNG"),
         detail: format!("a PNG of {color:?} with {depth:?} bits a channel"),
     })
+}
+
+/// The rows that are there. The others have the first color of the palette if there is one, else zeros, as in Pillow.
+fn whole_rows(
+    reader: &mut Reader<Cursor<&Cow<'_, [u8]>>>,
+    bytes: &mut [u8],
+) -> Result<(), ImageError> {
+    let info = reader.info();
+    if info.interlaced {
+        let detail = "an interlaced PNG that ends early".into();
+        return Err(ImageError { kind: Kind::Truncated, detail });
+    }
+    let first = info.palette.as_ref().and_then(|palette| palette.get(..3)).map(<[u8]>::to_vec);
+    if let Some(mut first) = first {
+        let alpha = info.trns.as_ref().map(|alpha| alpha.first().copied().unwrap_or(255));
+        first.extend(alpha);
+        bytes.chunks_exact_mut(first.len()).for_each(|pixel| pixel.copy_from_slice(&first));
+    }
+    let row =
+        reader.output_line_size(info.width).ok_or_else(|| fault(&DecodingError::LimitsExceeded))?;
+    let mut there = vec![0; row];
+    for to in bytes.chunks_exact_mut(row) {
+        match reader.read_row(&mut there) {
+            Ok(Some(_)) => to.copy_from_slice(&there),
+            Ok(None) => break,
+            Err(e) => match fault(&e) {
+                ImageError { kind: Kind::Truncated, .. } => break,
+                other => return Err(other),
+            },
+        }
+    }
+    Ok(())
 }

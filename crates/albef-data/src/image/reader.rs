@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{Background, DecodeOptions, ImageNotes, RgbImage, decode_noted, open_noted};
 use crate::error::{DataError, ImageError};
 
-/// Reads images by the same options, and counts those with an orientation, with transparency and with
-/// several frames, each image once. Clones count together.
+/// Reads images by the same options, and counts those with an orientation, with transparency, with
+/// several frames and with a filled rest, each image once. Clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct ImageReader {
     /// How images are read.
     pub options: DecodeOptions,
-    noted: Arc<Mutex<[HashSet<u64>; 3]>>,
+    noted: Arc<Mutex<[HashSet<u64>; 4]>>,
 }
 
 /// Images that were read with something to be noted.
@@ -26,6 +26,8 @@ pub struct NoteCounts {
     pub transparent: usize,
     /// Images with more frames than the first.
     pub animated: usize,
+    /// Images whose files end early, and whose rest was filled.
+    pub truncated: usize,
 }
 
 impl ImageReader {
@@ -63,7 +65,7 @@ impl ImageReader {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         let mut sets = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
-        let given = [notes.oriented, notes.transparent, notes.animated];
+        let given = [notes.oriented, notes.transparent, notes.animated, notes.truncated];
         for (set, _) in sets.iter_mut().zip(given).filter(|(_, given)| *given) {
             set.insert(hasher.finish());
         }
@@ -73,14 +75,14 @@ impl ImageReader {
     #[must_use]
     pub fn counts(&self) -> NoteCounts {
         let sets = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
-        let [oriented, transparent, animated] = [0, 1, 2].map(|i| sets[i].len());
-        NoteCounts { oriented, transparent, animated }
+        let [oriented, transparent, animated, truncated] = [0, 1, 2, 3].map(|i| sets[i].len());
+        NoteCounts { oriented, transparent, animated, truncated }
     }
 
     /// What was counted, a line for each kind that there is.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        let NoteCounts { oriented, transparent, animated } = self.counts();
+        let NoteCounts { oriented, transparent, animated, truncated } = self.counts();
         let images = |n: usize, one: &str, many: &str| match n {
             1 => format!("1 image {one}"),
             n => format!("{n} images {many}"),
@@ -106,6 +108,10 @@ impl ImageReader {
             let count = images(animated, "is animated", "are animated");
             lines.push(format!("{count}; only the first frame is used"));
         }
+        if truncated > 0 {
+            let count = images(truncated, "is truncated", "are truncated");
+            lines.push(format!("{count}; what is missing is filled (`truncated_images: fill`)"));
+        }
         lines
     }
 }
@@ -117,7 +123,7 @@ mod tests {
     #[test]
     fn each_image_is_counted_once_and_clones_count_together() {
         let reader = ImageReader::default();
-        let all = ImageNotes { oriented: true, transparent: true, animated: true };
+        let all = ImageNotes { oriented: true, transparent: true, animated: true, truncated: true };
         reader.note("a", all);
         reader.clone().note("a", all);
         assert!(
@@ -126,7 +132,7 @@ mod tests {
             reader.lines()
         );
         reader.note("b", ImageNotes { transparent: true, ..ImageNotes::default() });
-        let counts = NoteCounts { oriented: 1, transparent: 2, animated: 1 };
+        let counts = NoteCounts { oriented: 1, transparent: 2, animated: 1, truncated: 1 };
         assert_eq!(reader.counts(), counts);
         let white = DecodeOptions { background: Background::WHITE, ..DecodeOptions::own_images() };
         let own = ImageReader { options: white, ..reader };
@@ -134,7 +140,8 @@ mod tests {
             own.lines(),
             [
                 "2 images are transparent; the background is white",
-                "1 image is animated; only the first frame is used"
+                "1 image is animated; only the first frame is used",
+                "1 image is truncated; what is missing is filled (`truncated_images: fill`)"
             ]
         );
     }

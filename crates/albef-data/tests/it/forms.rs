@@ -69,6 +69,7 @@ fn all_forms_decode_as_pillow_does() {
                 oriented: form["oriented"] == true,
                 transparent: form["transparent"] == true,
                 animated: form["animated"] == true,
+                truncated: false,
             };
             if notes != expected {
                 problems.push(format!("{name}: {notes:?}"));

@@ -16,3 +16,4 @@ mod packing;
 mod parquet;
 mod properties;
 mod shards;
+mod truncated;

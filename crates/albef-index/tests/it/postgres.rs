@@ -117,3 +117,35 @@ fn many_write_at_once_and_a_lost_connection_is_made_again() {
     let _ = store.info();
     assert_eq!(store.info().unwrap().generation, 80);
 }
+
+#[test]
+fn a_connection_is_encrypted_and_the_server_has_to_prove_its_name() {
+    let Some(plain) = server() else { return };
+    let of = |name: &str| std::env::var(name).unwrap();
+    let (url, root) = (of("ALBEF_TEST_POSTGRES_TLS"), of("ALBEF_TEST_POSTGRES_ROOT"));
+    let identity = conformance::identity();
+    drop(fresh(&plain, "tls", &identity));
+    let schema = format!("schema=albef_test_{}_tls", std::process::id());
+    let open = |url: &str, parameters: &str| {
+        let database = Database::parse(&format!("{url}?{schema}&{parameters}")).unwrap();
+        Postgres::open(&database, &identity)
+    };
+    let trusted = format!("sslmode=verify-full&sslrootcert={root}");
+    conformance::CHECKS[1].1(&open(&url, &trusted).unwrap());
+    let refused = |url: &str, parameters: &str, reason: &str| {
+        let error = open(url, parameters).unwrap_err().to_string();
+        assert!(error.contains(reason), "{parameters}: {error}");
+    };
+    // A root that the system does not know, another name, no encryption on one of both sides, no certificates.
+    refused(&url, "sslmode=verify-full", "certificate");
+    let by_address = url.replace("localhost", "127.0.0.1");
+    refused(&by_address, &trusted, "certificate");
+    assert!(open(&url, "sslmode=disable").is_err());
+    let (address, socket) = plain.split_once('?').unwrap();
+    refused(address, &format!("{socket}&{trusted}"), "TLS");
+    let dir = tempfile::tempdir().unwrap();
+    let empty = dir.path().join("empty.pem");
+    std::fs::write(&empty, "").unwrap();
+    let none = format!("sslmode=require&sslrootcert={}", empty.display());
+    refused(&url, &none, "there is none in this file");
+}

@@ -1,7 +1,7 @@
 //! The sections that several tasks share. The keys of a single task are in its file.
 
 use albef_data::dataset::MAX_WORKERS;
-use albef_data::image::{Background, DecodeOptions, ResizeOrder};
+use albef_data::image::{Background, DecodeOptions, ResizeOrder, TruncatedImages};
 use serde::{Deserialize, Serialize};
 
 use super::section::{Section, SectionDoc, doc, rule, section};
@@ -175,6 +175,9 @@ section! {
         background: Background = Background::default();
         /// pixels above which an image is refused, by its header
         max_image_pixels: u64 = DecodeOptions::MAX_PIXELS, if rule::at_least_1;
+        /// JPEG and PNG files that end early: `refuse` counts them as broken; `fill` takes what is there, as the official
+        /// code does
+        truncated_images: TruncatedImages = TruncatedImages::default();
         /// smallest and largest area of the random crop
         crop_scale: (f64, f64) = (0.2, 1.0), if |v: &(f64, f64)| {
             let fine = v.0 > 0.0 && v.0 <= v.1 && v.1 <= 1.0;
@@ -203,6 +206,7 @@ impl ImageConfig {
             exif_orientation: self.exif_orientation,
             background: self.background,
             max_pixels: self.max_image_pixels,
+            truncated: self.truncated_images,
             resize_order: self.resize_order,
             ..DecodeOptions::default()
         }

@@ -9,21 +9,23 @@ const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 
 /// Walks from marker to marker to the end marker of the image itself: thumbnails in segments and images that
 /// follow do not count. As in libjpeg, bytes between segments are passed over, and data of a scan that stop
-/// early are no error as long as the markers go on.
-pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
-    let end = || truncated("the JPEG has no end marker");
+/// early are no error as long as the markers go on. With `fill`, a file that ends in or behind a scan gets its end
+/// marker, in place of an unfinished scan if it is progressive.
+pub(super) fn read(bytes: &[u8], fill: bool) -> Result<Header<'_>, ImageError> {
     let mut header = Header::default();
     let (mut frame, mut jfif) = (None, false);
     // Places of the color transform in Adobe markers.
     let mut adobe = Vec::new();
     let (mut exif, mut xmp) = (None, None);
-    let mut whole_scan = false;
+    let (mut whole_scan, mut progressive) = (false, false);
+    // Places of the markers of scans.
+    let mut scans = Vec::new();
     let mut at = 2;
     let end_at = loop {
-        let (marker, after) = next_marker(bytes, at).ok_or_else(end)?;
+        let Some((marker, after)) = next_marker(bytes, at) else { break None };
         at = after;
         match marker {
-            0xd9 => break at,
+            0xd9 => break Some(at),
             0xd8 => return Err(truncated("another JPEG begins before the end of this one")),
             // Without a length: TEM, and restarts of a scan.
             0x01 | 0xd0..=0xd7 => continue,
@@ -41,13 +43,14 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
             }
             _ => {}
         }
-        let length = be16(bytes, at).ok_or_else(end)? as usize;
+        let Some(length) = be16(bytes, at) else { break None };
+        let length = length as usize;
         // What a reader need not know may have no length at all.
         if length < 2 && !matches!(marker, 0xe0..=0xef | 0xfe) {
             return Err(corrupt(format!("JPEG segment FF {marker:02X} of length {length}")));
         }
         let length = length.max(2);
-        let body = bytes.get(at + 2..at + length).ok_or_else(end)?;
+        let Some(body) = bytes.get(at + 2..at + length) else { break None };
         match marker {
             0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
                 let (Some(height), Some(width), Some(components)) =
@@ -64,7 +67,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
                 let Some((kind, components)) = frame else {
                     return Err(corrupt("a JPEG scan before the frame header"));
                 };
-                let progressive = matches!(kind, 0xc2 | 0xc6 | 0xca | 0xce);
+                progressive = matches!(kind, 0xc2 | 0xc6 | 0xca | 0xce);
                 if progressive && !progressive_scan(body) {
                     let place = at - 2;
                     return Err(corrupt(format!(
@@ -72,6 +75,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
                     )));
                 }
                 whole_scan = !progressive && body.first().is_some_and(|n| *n >= components);
+                scans.push(at - 2);
             }
             0xe0 if body.starts_with(b"JFIF\0") && body.len() >= 14 => jfif = true,
             0xe1 if body.starts_with(b"Exif\0\0") => {
@@ -84,7 +88,13 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
         at += length;
     };
     header.orientation = exif.or(xmp);
-    header.bytes = Cow::Borrowed(&bytes[..end_at]);
+    header.bytes = match (end_at, &scans[..]) {
+        (Some(end), _) => Cow::Borrowed(&bytes[..end]),
+        (None, [_, .., unfinished]) if fill && progressive => with_end(&bytes[..*unfinished]),
+        (None, [_]) if fill && whole_scan => with_end(bytes),
+        _ => return Err(truncated("the JPEG has no end marker")),
+    };
+    header.filled = end_at.is_none();
     // The decoder takes fewer color transforms than libjpeg, and the marker against JFIF.
     let transform = |given: u8, components: u8| match components {
         3 => u8::from(jfif || given != 0),
@@ -102,6 +112,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
         }
     }
     Ok(header)
+}
+
+fn with_end(bytes: &[u8]) -> Cow<'_, [u8]> {
+    Cow::Owned([bytes, &[0xff, 0xd9]].concat())
 }
 
 /// Whether coefficients and bits of a progressive scan are possible ones.

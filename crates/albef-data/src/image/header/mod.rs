@@ -29,6 +29,8 @@ pub(super) struct Header<'a> {
     pub animated: bool,
     /// Gray with alpha of 16 bits each.
     pub gray_alpha16: bool,
+    /// The file ends before the image, whose rest is to be filled.
+    pub filled: bool,
     /// The bytes for the decoder, up to the end of the image.
     pub bytes: Cow<'a, [u8]>,
     /// Where on its canvas the bytes' image belongs, if not at the top left corner or not all of it.
@@ -37,11 +39,11 @@ pub(super) struct Header<'a> {
     pub palette: Option<tiff::Palette>,
 }
 
-/// Reads the structure of a file.
-pub(super) fn read(format: Format, bytes: &[u8]) -> Result<Header<'_>, ImageError> {
+/// Reads the structure of a file. `fill` takes a JPEG or PNG that ends early, if any of its pixels are there.
+pub(super) fn read(format: Format, bytes: &[u8], fill: bool) -> Result<Header<'_>, ImageError> {
     match format {
-        Format::Jpeg => jpeg::read(bytes),
-        Format::Png => png::read(bytes),
+        Format::Jpeg => jpeg::read(bytes, fill),
+        Format::Png => png::read(bytes, fill),
         Format::WebP => webp::read(bytes),
         Format::Gif => gif::read(bytes),
         Format::Bmp => bmp::read(bytes),

@@ -6,18 +6,22 @@ use super::{Header, array, be32, corrupt, exif, truncated};
 use crate::error::ImageError;
 
 /// Walks from chunk to chunk. As in Pillow 13, a wrong checksum of a chunk before the pixels is an error, one
-/// of the pixels themselves, whose compressed stream has its own, or behind them is not.
-pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
-    let end = || truncated("the PNG has no end chunk");
+/// of the pixels themselves, whose compressed stream has its own, or behind them is not. With `fill`, a file that
+/// ends among its pixels or behind them will do.
+pub(super) fn read(bytes: &[u8], fill: bool) -> Result<Header<'_>, ImageError> {
     let mut header = Header { bytes: Cow::Borrowed(bytes), ..Header::default() };
     let (mut pixels, mut xmp) = (false, None);
     let mut at = 8;
     loop {
-        let length = be32(bytes, at).ok_or_else(end)? as usize;
-        let kind: [u8; 4] = array(bytes, at + 4).ok_or_else(end)?;
-        let stop = (at + 8).saturating_add(length);
-        let body = bytes.get(at + 8..stop).ok_or_else(end)?;
-        let found = be32(bytes, stop).ok_or_else(end)?;
+        let Some((kind, body, found)) = chunk(bytes, at) else {
+            let kind = array(bytes, at.saturating_add(4));
+            if fill && (pixels || kind == Some(*b"IDAT")) {
+                header.filled = true;
+                break;
+            }
+            return Err(truncated("the PNG has no end chunk"));
+        };
+        let stop = at + 8 + body.len();
         if &kind == b"IEND" {
             break;
         }
@@ -43,4 +47,11 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
     }
     header.orientation = header.orientation.or(xmp);
     Ok(header)
+}
+
+/// Kind, body and checksum of a chunk that is there as a whole.
+fn chunk(bytes: &[u8], at: usize) -> Option<([u8; 4], &[u8], u64)> {
+    let length = usize::try_from(be32(bytes, at)?).ok()?;
+    let stop = (at + 8).checked_add(length)?;
+    Some((array(bytes, at + 4)?, bytes.get(at + 8..stop)?, be32(bytes, stop)?))
 }
