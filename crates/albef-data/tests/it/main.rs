@@ -15,5 +15,6 @@ mod odd_samples;
 mod packing;
 mod parquet;
 mod properties;
+mod round_trips;
 mod shards;
 mod truncated;

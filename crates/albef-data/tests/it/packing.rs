@@ -180,7 +180,7 @@ fn options(output: &Path) -> PackOptions {
 
 /// What a run sees of a data set: which samples have one image number (each by the first that has it),
 /// captions and bytes.
-fn seen(data: &Dataset) -> Vec<(usize, Vec<String>, Vec<u8>)> {
+pub(crate) fn seen(data: &Dataset) -> Vec<(usize, Vec<String>, Vec<u8>)> {
     let samples = data.samples().iter().map(|s| s.unwrap());
     let first = |id: &u32| data.image_ids().iter().position(|other| other == id).unwrap();
     let one = |(s, id): (Sample, &u32)| s.bytes().ok().map(|bytes| (first(id), s.captions, bytes));

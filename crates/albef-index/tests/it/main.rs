@@ -9,6 +9,7 @@ mod embedded;
 mod faults;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod round_trips;
 mod update;
 mod walk;
 mod within;
