@@ -57,7 +57,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     say!("{}", made.report.display())?;
     let seconds = started.elapsed().as_secs_f64();
     eprintln!("\ndone in {seconds:.0} s; the report is {}", made.report.display());
-    eprintln!("the same again: albef demo {}\nnext:", made.repeat);
+    eprintln!("to repeat this run: albef demo {}\nnext:", made.repeat);
     // As it was called, so that the commands can be pasted.
     let program = std::env::args().next().unwrap_or_else(|| "albef".into());
     let (out, caption) = (a.output.display(), made.caption);

@@ -89,7 +89,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
             write(&for_word(path, i + 1, &word.word), &found.render_word(&image, i)?)?;
         }
     }
-    print(a, &found)?;
+    print(a, &found, &image)?;
     Ok(if found.region.is_some() { ExitStatus::Yes } else { ExitStatus::No })
 }
 
@@ -101,12 +101,16 @@ fn options(a: &Arguments, model: &Pipeline) -> GroundOptions {
     own.mode(mode).layer(layer)
 }
 
-fn print(a: &Arguments, found: &Grounding) -> Result<()> {
+fn print(a: &Arguments, found: &Grounding, image: &Image) -> Result<()> {
     if a.json {
         return say!("{}", serde_json::to_value(found)?);
     }
     match found.region {
-        Some([x, y, w, h]) => say!("box: left {x:.0}, top {y:.0}, {w:.0} x {h:.0} pixels"),
+        Some([x, y, w, h]) => say!(
+            "box: left {x:.0}, top {y:.0}, {w:.0} x {h:.0} pixels of the image's {} x {}",
+            image.width,
+            image.height
+        ),
         None => say!("no region found"),
     }
 }

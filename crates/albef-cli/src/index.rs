@@ -43,7 +43,7 @@ pub struct Arguments {
     /// without encoding images again; `none` forgets them. Later commands keep them too.
     #[arg(long, value_name = "PRECISION", value_parser = states, conflicts_with = "dry_run")]
     states: Option<States>,
-    /// Keep the index current until interrupted: look for changes every so many seconds.
+    /// Keep the index current until interrupted: check for changes every SECONDS.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "10")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "dry_run")]
     watch: Option<u32>,
@@ -73,9 +73,9 @@ fn states(text: &str) -> Result<States, String> {
 pub enum Command {
     /// Say what an index holds, and which images cannot be used.
     Status(PlaceArguments),
-    /// Hold an index against its checksums; exit code 1 if it is damaged.
+    /// Verify an index against its checksums; exit code 1 if it is damaged.
     Verify(PlaceArguments),
-    /// Mend a damaged index from what is there.
+    /// Repair a damaged index from what is there.
     Repair(PlaceArguments),
     /// Free the space of forgotten images.
     Gc(PlaceArguments),
@@ -446,6 +446,8 @@ fn dups(a: &DupsArguments) -> Result<ExitStatus> {
         }
     }
     let others: usize = groups.iter().map(|group| group.others.len()).sum();
-    eprintln!("{} groups, {others} duplicates of {:.1} MB", groups.len(), mb(bytes));
+    let count = |n: usize, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
+    let (groups, others) = (count(groups.len(), "group"), count(others, "duplicate"));
+    eprintln!("{groups}, {others} of {:.1} MB", mb(bytes));
     Ok(ExitStatus::Yes)
 }

@@ -52,7 +52,7 @@ const LAST: usize = 900;
 #[derive(Parser)]
 #[command(name = "albef", version, propagate_version = true)]
 struct Arguments {
-    /// Threads of computation; all cores if not given.
+    /// Number of compute threads [default: all cores].
     #[arg(long, global = true, display_order = LAST, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Print more diagnostics; repeat for still more. `RUST_LOG` sets levels by module.
@@ -94,7 +94,7 @@ enum Command {
     Evaluate(evaluate::Command),
     /// Measure when nothing matches and which map finds a phrase, for the defaults of a model.
     Calibrate(calibrate::Arguments),
-    /// Run a row of the paper's tables and hold the figures against the claims.
+    /// Run a row of the paper's tables and compare the figures with the published ones.
     Reproduce(reproduce::Arguments),
     /// Look into what a model has learnt.
     #[command(subcommand)]

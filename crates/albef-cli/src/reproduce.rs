@@ -83,7 +83,10 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     }
     if !good {
         let bad = files.iter().filter(|f| !f.is_good()).count();
-        eprintln!("{bad} of {} files stand in the way; nothing was run", files.len());
+        eprintln!(
+            "{bad} of {} required files are missing or unusable; nothing was run",
+            files.len()
+        );
         return Ok(ExitStatus::No);
     }
     let _held = FolderLock::take(&output)?;

@@ -43,7 +43,7 @@ pub struct Arguments {
     /// address of its own does.
     #[arg(long, value_name = "NAME")]
     host: Vec<String>,
-    /// A file with a key a line, of which requests must have one (`Authorization: Bearer KEY`); or the keys
+    /// A file with one key per line; requests must present one of them (`Authorization: Bearer KEY`); or the keys
     /// themselves in `ALBEF_API_KEYS`.
     #[arg(long, value_name = "FILE")]
     keys: Option<PathBuf>,

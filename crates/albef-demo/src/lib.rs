@@ -73,7 +73,7 @@ pub fn run(
     }
     if a.steps.is_none() && a.minutes < SHORT {
         observe(&Event::Status(&format!(
-            "note: less than {SHORT} minutes teach almost nothing; expect figures near chance"
+            "note: the model learns almost nothing in less than {SHORT} minutes; expect figures near chance"
         )));
     }
     let shipped = a.shipped.as_ref().and_then(|path| match Pipeline::open(path, &device::cpu()) {

@@ -147,13 +147,19 @@ impl Machine<'_> {
     fn append(&mut self, items: Vec<Value>) -> Result<(), Fail> {
         match self.stack.last() {
             Some(Value::List(list)) => extend(list, items)?,
-            Some(Value::Opaque) => {}
+            // A list or queue of a class of its own: no place for tensors by name.
+            Some(Value::Object(..) | Value::Opaque) => {}
             _ => return Err("appending to what is no list".into()),
         }
         Ok(())
     }
 
     fn set_items(&mut self, items: Vec<Value>) -> Result<(), Fail> {
+        // An object that gets items is a dictionary of a class of its own, as configurations are. One that was
+        // remembered stays the object: it is refused where weights are looked for.
+        if let Some(top @ Value::Object(..)) = self.stack.last_mut() {
+            *top = Value::dict();
+        }
         match self.stack.last() {
             Some(Value::Dict(_)) if items.len() % 2 == 1 => {
                 return Err("a key without a value".into());

@@ -242,6 +242,37 @@ fn what_pytorch_reads_otherwise_is_refused_by_name() {
     assert!(found.notes[0].contains("3 tensors under keys that are not text"), "{:?}", found.notes);
 }
 
+/// An object of a class, made as `NEWOBJ` does, with what follows.
+fn object(class: &str, then: &[&[u8]]) -> Vec<u8> {
+    [b"c", class.as_bytes(), b"\n)\x81", &then.concat()].concat()
+}
+
+#[test]
+fn dictionaries_and_lists_of_a_class_of_their_own_are_passed_over_or_read() {
+    let config = object("yacs.config\nCfgNode", &[b"q\x05(", &text("lr"), b"K\x01u}b"]);
+    let queue = b"ccollections\ndeque\n)R(K\x01K\x02e".to_vec();
+    let list = object("mine\nList", &[b"K\x01a"]);
+    let beside = dict(&[
+        ("model", dict(&[("w", row())])),
+        ("config", config.clone()),
+        ("losses", queue),
+        ("epochs", list),
+    ]);
+    assert_eq!(names(&outcome(&saved(&beside)).unwrap().tensors), ["w"]);
+    // Weights in such a dictionary, with one more inside, and state of the object behind the items.
+    let inner = [&b"("[..], &text("w"), &row(), &text("meta"), &config, b"u}b"].concat();
+    let weights = object("addict\nDict", &[b"q\x06", &inner]);
+    assert_eq!(
+        names(&outcome(&saved(&dict(&[("model", weights.clone())]))).unwrap().tensors),
+        ["w"]
+    );
+    assert_eq!(names(&outcome(&saved(&weights)).unwrap().tensors), ["w"]);
+    // Remembered from before its items, it is not taken for another one.
+    let again = dict(&[("config", config), ("model", b"h\x05".to_vec())]);
+    refused(&saved(&again), "whole Python module");
+    refused(&saved(&dict(&[("x", b"K\x01(K\x01K\x02u".to_vec())])), "what is no dictionary");
+}
+
 #[test]
 fn objects_and_programs_are_called_what_they_are() {
     let module = b"calbef.models\nALBEF\n)\x81}b";

@@ -55,10 +55,11 @@ pub fn first_entry(path: &Path) -> Option<Value> {
     first
 }
 
-/// Reads a list by a task's reader of entries. A list of several splits (`refs(unc).p#val`) may name one.
+/// Reads a list by a task's reader of entries. A list of several splits (`refs(unc).p#val`) may name one. Entries that
+/// cannot be used are left out and named.
 ///
 /// # Errors
-/// Names the file, the entry and what is wrong with it.
+/// Names the file, the first entry and what is wrong with it if no entry can be used.
 pub fn read_list(path: &Path, roots: &ImageRoots, read: ReadEntry) -> Result<Contents> {
     let given = names::text_of_path(path);
     let (list, split) = match given.rsplit_once('#') {
@@ -69,25 +70,35 @@ pub fn read_list(path: &Path, roots: &ImageRoots, read: ReadEntry) -> Result<Con
     let context = EntryContext { roots, list: path };
     let mut out = Contents::default();
     let mut splits = Splits::new(split);
+    let mut first_error = None;
     each_entry(path, &mut |entry| {
         let place = entry.place;
         let fail = |detail: String| DataError::annotation(path, place.to_string(), detail);
         let (value, mended) = entry.read();
-        let value = value.map_err(fail)?;
-        if !splits.takes(&value) {
-            return Ok(());
-        }
         let name = || format!("{}{place}", path.display());
-        match read(&value, context).map_err(fail)? {
-            Some(sample) => out.samples.push(sample),
-            None => {
+        let found = match value {
+            Ok(value) if !splits.takes(&value) => return Ok(()),
+            Ok(value) => read(&value, context),
+            Err(detail) => Err(detail),
+        };
+        match found {
+            Ok(Some(sample)) => out.samples.push(sample),
+            Ok(None) => {
                 let detail = "it has no gold label and is left out";
                 out.left_out.push(Skipped::new(name(), Kind::Entry, detail));
+            }
+            Err(detail) => {
+                let left_out = format!("{detail}; it is left out");
+                out.left_out.push(Skipped::new(name(), Kind::Entry, left_out));
+                first_error.get_or_insert_with(|| fail(detail));
             }
         }
         out.faults.extend(mended.map(|detail| Skipped::new(name(), Kind::Caption, detail)));
         Ok(())
     })?;
+    if let Some(error) = first_error.filter(|_| out.samples.is_empty()) {
+        return Err(error);
+    }
     out.notes.extend(splits.end(path, out.samples.is_empty())?);
     Ok(out)
 }

@@ -125,5 +125,9 @@ pub fn unread_formats(skipped: &[Skipped]) -> Option<String> {
         1 => "1 file that looks like an image is".to_owned(),
         n => format!("{n} files that look like images are"),
     };
-    Some(format!("{files} of a kind that is not read ({})", list.join(", ")))
+    let hint = match counts.iter().any(|(name, _)| *name == "HEIC") {
+        true => "; `cargo install … --features heic` makes a program that reads HEIC",
+        false => "",
+    };
+    Some(format!("{files} of a kind that is not read ({}){hint}", list.join(", ")))
 }

@@ -25,6 +25,7 @@ use serde::Serialize;
 
 use crate::encoder::Encoder;
 use crate::error::{IndexError, Result};
+use crate::metadata::content_hash;
 use crate::record::{Change, ContentHash, Image, ImageId, Record, Root, RootId, join};
 use crate::store::Store;
 use crate::walk::{Found, Walk, walk};
@@ -129,6 +130,8 @@ struct Plan {
     contents: HashSet<ContentHash>,
     /// Images whose files are gone, by content, for those that have moved.
     gone_content: HashMap<ContentHash, Vec<ImageId>>,
+    /// Their sizes.
+    gone_sizes: HashSet<u64>,
     /// All images whose files are gone.
     gone: HashSet<ImageId>,
 }
@@ -156,10 +159,34 @@ pub fn update(
     if options.dry_run {
         report.added = plan.jobs.iter().filter(|job| job.known.is_none()).count() as u64;
         report.changed = plan.jobs.len() as u64 - report.added;
-        report.forgotten = plan.gone.len() as u64;
+        report.moved = moves(&plan, control)?;
+        report.added -= report.moved;
+        report.forgotten = plan.gone.len() as u64 - report.moved;
         return Ok(report);
     }
     Run::new(store, encoder, options, control, plan, report).go()
+}
+
+/// How many new files are images that were elsewhere. Only files of the size of one that is gone are read.
+fn moves(plan: &Plan, control: &Control) -> Result<u64> {
+    let mut gone: HashMap<ContentHash, usize> =
+        plan.gone_content.iter().map(|(content, ids)| (*content, ids.len())).collect();
+    let mut moved = 0;
+    for job in plan.jobs.iter().filter(|job| job.known.is_none() && !plan.gone_sizes.is_empty()) {
+        control.check()?;
+        let path = join(&job.root_path, &job.path);
+        let size = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        if !plan.gone_sizes.contains(&size) {
+            continue;
+        }
+        // What cannot be read now is not told apart from what is new.
+        let Ok(bytes) = std::fs::read(&path) else { continue };
+        if let Some(left) = gone.get_mut(&content_hash(&bytes)).filter(|left| **left > 0) {
+            *left -= 1;
+            moved += 1;
+        }
+    }
+    Ok(moved)
 }
 
 fn walk_root(
@@ -204,19 +231,19 @@ fn plan(store: &dyn Store, walks: &[(&Root, Walk)], report: &mut Update) -> Resu
     let mut plan = Plan::default();
     let mut known: HashMap<RootId, HashMap<Vec<u8>, Known>> = HashMap::new();
     let all_roots: HashSet<RootId> = store.roots()?.iter().map(|root| root.id).collect();
-    let mut without_root: Vec<(ImageId, ContentHash, bool)> = Vec::new();
+    let mut without_root: Vec<Known> = Vec::new();
     store.for_each(&mut |Record { id, image }| {
         let usable = image.status.is_ok();
         if usable {
             plan.contents.insert(image.hash);
         }
         let complete = usable && image.width > 0;
-        if all_roots.contains(&image.root) {
-            let Image { root, path, size, modified, settled, hash, .. } = image;
-            let known_image = Known { id, size, modified, settled, hash, complete };
+        let Image { root, path, size, modified, settled, hash, .. } = image;
+        let known_image = Known { id, size, modified, settled, hash, complete };
+        if all_roots.contains(&root) {
             known.entry(root).or_default().insert(path, known_image);
         } else {
-            without_root.push((id, image.hash, complete));
+            without_root.push(known_image);
         }
         Ok(())
     })?;
@@ -236,21 +263,20 @@ fn plan(store: &dyn Store, walks: &[(&Root, Walk)], report: &mut Update) -> Resu
         }
         for (path, known) in known {
             if !found.is_unknown(&path) {
-                plan.is_gone(known.id, known.hash, known.complete);
+                plan.is_gone(&known);
             }
         }
     }
-    for (id, hash, complete) in without_root {
-        plan.is_gone(id, hash, complete);
-    }
+    without_root.iter().for_each(|known| plan.is_gone(known));
     Ok(plan)
 }
 
 impl Plan {
-    fn is_gone(&mut self, id: ImageId, hash: ContentHash, complete: bool) {
-        self.gone.insert(id);
-        if complete {
-            self.gone_content.entry(hash).or_default().push(id);
+    fn is_gone(&mut self, known: &Known) {
+        self.gone.insert(known.id);
+        if known.complete {
+            self.gone_content.entry(known.hash).or_default().push(known.id);
+            self.gone_sizes.insert(known.size);
         }
     }
 }

@@ -164,6 +164,10 @@ fn a_dry_run_writes_nothing() {
     let options = UpdateOptions { dry_run: true, ..UpdateOptions::default() };
     let done = update(&store, &encoder, &options, &Control::new()).unwrap();
     assert_eq!((done.added, done.changed, done.forgotten, done.encoded), (1, 1, 1, 0));
+    // What would be moved is what is moved.
+    put(&photos, "sub/b.png", 2);
+    let done = update(&store, &encoder, &options, &Control::new()).unwrap();
+    assert_eq!((done.added, done.moved, done.changed, done.forgotten), (1, 1, 1, 0));
     assert_eq!((contents(&store), store.info().unwrap().generation), (before, generation));
 }
 

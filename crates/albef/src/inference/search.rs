@@ -160,9 +160,13 @@ impl Verdict {
     pub fn remark(&self) -> Option<String> {
         let (best, threshold) = self.best_match.zip(self.threshold)?;
         let remark = || {
+            // Digits that show the difference.
+            let digits =
+                (3..9).find(|digits| format!("{best:.digits$}") != format!("{threshold:.digits$}"));
+            let digits = digits.unwrap_or(9);
             format!(
-                "nothing here matches for sure: the best match probability is {best:.3}, below {threshold:.3}; the nearest \
-                 follow"
+                "no confident match: the best match probability is {best:.digits$}, below the threshold of \
+                 {threshold:.3}; these are the nearest"
             )
         };
         self.nothing_matches.then(remark)

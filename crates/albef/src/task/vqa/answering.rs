@@ -31,8 +31,10 @@ pub fn answer_list(given: &str) -> Result<Vec<String>> {
     let path = Path::new(given);
     let answers: Vec<String> = if path.is_file() {
         read_json(path, "a JSON list of answers")?
-    } else if given.ends_with(".json") {
-        return Err(Error::Argument(format!("there is no answer list {given}")));
+    } else if looks_like_a_file(given) {
+        return Err(Error::Argument(format!(
+            "there is no answer list {given}; name a JSON list, or give the answers separated by commas"
+        )));
     } else if given.trim().is_empty() {
         Vec::new()
     } else {
@@ -45,6 +47,13 @@ pub fn answer_list(given: &str) -> Result<Vec<String>> {
         )));
     }
     Ok(distinct("answer", answers))
+}
+
+/// Whether a single candidate is rather meant to be a file.
+fn looks_like_a_file(given: &str) -> bool {
+    let ending = Path::new(given).extension().and_then(|ending| ending.to_str());
+    let known = ending.is_some_and(|e| ["json", "jsonl", "txt", "csv", "tsv"].contains(&e));
+    !given.contains(',') && (known || given.starts_with(['/', '.', '~', '<']))
 }
 
 /// Each of them once, in order of first appearance; repetitions are noted.
@@ -186,6 +195,7 @@ impl VqaEvaluator {
             return Err(Error::Argument(format!("{list} has nothing to measure")));
         }
         check_for_server(&contents.samples, o)?;
+        check_candidates(&contents.samples, &answers, o)?;
         let score = if o.challenge_rules { ScoreRule::Challenge } else { ScoreRule::Official };
         Ok(Self {
             contents,
@@ -198,6 +208,28 @@ impl VqaEvaluator {
             resamples: o.resamples,
         })
     }
+}
+
+/// Refuses candidates of which none is an answer of the list: every question would be wrong.
+fn check_candidates(samples: &[Sample], answers: &[String], o: &VqaOptions) -> Result<()> {
+    let known: HashSet<&str> = answers.iter().map(String::as_str).collect();
+    let of_list = || {
+        samples.iter().flat_map(|sample| match &sample.task.target {
+            Target::Answers(answers) => &answers[..],
+            _ => &[],
+        })
+    };
+    let Some((first, _)) = of_list().next() else { return Ok(()) };
+    if of_list().any(|(answer, _)| known.contains(answer.as_str())) {
+        return Ok(());
+    }
+    Err(Error::Argument(format!(
+        "none of the {} candidates of --answer-list (the first is {:?}) is an answer of {} (the first is {first:?}); name \
+         the list of the task",
+        answers.len(),
+        answers.first().map_or("", String::as_str),
+        o.annotations.display()
+    )))
 }
 
 /// Questions without answers can only be answered for the evaluation server, which knows them by number.

@@ -73,7 +73,11 @@ fn candidate_answers_are_listed_once_and_none_is_empty() {
     assert_eq!(answer_list("red, blue,red").unwrap(), ["red", "blue"]);
     assert!(answer_list(" ").unwrap().is_empty());
     assert!(answer_list("red,,blue").unwrap_err().to_string().contains("answer 1"));
-    assert!(answer_list("gone.json").unwrap_err().to_string().contains("gone.json"));
+    for file in ["gone.json", "answers.txt", "./answers", "~/a", "</dev/null"] {
+        assert!(answer_list(file).unwrap_err().to_string().contains(file));
+    }
+    assert_eq!(answer_list("no. 5, a/c").unwrap(), ["no. 5", "a/c"]);
+    assert_eq!(answer_list("a/c").unwrap(), ["a/c"]);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("answers.json");
     std::fs::write(&path, r#"["a, b", "c"]"#).unwrap();
