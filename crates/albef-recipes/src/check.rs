@@ -122,10 +122,14 @@ fn read(plan: &Plan, entry: &FileEntry, state: &mut FileState) -> Result<(), Str
         vqa_root: root(0),
         vg_root: root(1.min(entry.images.len().saturating_sub(1))),
     };
-    let task = |name: &str| {
+    let mut left_out = None;
+    let mut task = |name: &str| {
         let read = TaskRef::named(name).and_then(|task| read_annotations(task, &path, &roots()));
-        let read = read.map(|found| found.samples);
-        read.map_err(|e| e.to_string())
+        let found = read.map_err(|e| e.to_string())?;
+        left_out = found.left_out.first().map(|first| {
+            format!("{} entries are left out, the first {}", found.left_out.len(), first.error)
+        });
+        Ok::<_, String>(found.samples)
     };
     let samples = match entry.form {
         Form::Captions => {
@@ -172,6 +176,7 @@ fn read(plan: &Plan, entry: &FileEntry, state: &mut FileState) -> Result<(), Str
         }
     };
     state.entries = Some(samples.len());
+    state.remarks.extend(left_out);
     if samples.is_empty() {
         return Err("it holds nothing".into());
     }

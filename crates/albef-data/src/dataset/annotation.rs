@@ -13,7 +13,7 @@ use super::entries::{Splits, each_entry, is_table};
 use super::entry::{Entry, Place};
 use super::numbers::Hash128;
 use super::roots::found;
-use super::sample::{Location, Sample, Skipped, TaskFields, place_key};
+use super::sample::{Location, Sample, Skipped, TaskFields, place_key, tidy};
 use super::store::{Collect, Joined};
 use crate::error::{DataError, ImageErrorKind as Kind, Result};
 use crate::input::{Encoding, decode_text, id_text};
@@ -244,12 +244,12 @@ impl<S: Collect> List<'_, S> {
     }
 
     fn push(&mut self, name: String, captions: Vec<String>, id: Option<String>) -> Result<()> {
-        let location = Location::File(match self.root {
+        let location = Location::File(tidy(match self.root {
             Root::Folder(root) => root.join(names::path_of(&name)),
             Root::Given => self.beside.found(&name),
-        });
+        }));
         let key = id.unwrap_or_else(|| place_key(&location, &name));
-        let image = Hash128::of(&name);
+        let image = Hash128::of(&location);
         let sample = Sample { location, name, captions, key, task: TaskFields::default() };
         let Some(table) = &mut self.table else {
             self.out.samples.push(sample);

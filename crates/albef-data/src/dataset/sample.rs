@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 
 use crate::error::{ImageError, ImageErrorKind as Kind, Result};
 use crate::image::{
@@ -94,6 +94,16 @@ impl Skipped {
         }
         Some(all)
     }
+}
+
+/// A path without `.` and doubled separators, so that one file has one spelling.
+pub(super) fn tidy(path: PathBuf) -> PathBuf {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let odd = bytes.starts_with(b"./") || bytes.windows(2).any(|two| two == b"//" || two == b"/.");
+    if !odd {
+        return path;
+    }
+    path.components().filter(|part| *part != Component::CurDir).collect()
 }
 
 /// The key of an image without `image_id`. Sources may use equal names for different images, so

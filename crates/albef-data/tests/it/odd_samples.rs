@@ -309,6 +309,17 @@ fn ids_of_several_lists_are_told_apart_where_they_are_of_different_images() {
     let parts = ["A.json", "B.json", "`image_id` 0", "1 ids are told apart"];
     assert!(parts.iter().all(|p| note.contains(p)), "{note}");
 
+    // Another spelling of a path is no other image.
+    let spelled = list(&dir, "S.json", &[("./a.png", 0.into()), (".//same.png", 1.into())]);
+    let spelled = [own("A.json", "a.png"), spelled];
+    let data = Dataset::open(&spelled).unwrap();
+    assert_eq!(
+        (data.image_ids(), data.notes().len()),
+        (&[0, 1, 0, 1][..], 0),
+        "{:?}",
+        data.notes()
+    );
+
     let one =
         [("a.png", 7.into()), ("b.png", "7".into()), ("c.png", 7.0.into()), ("d.png", 7.5.into())];
     let data = Dataset::open(&[list(&dir, "T.json", &one)]).unwrap();

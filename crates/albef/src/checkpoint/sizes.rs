@@ -53,6 +53,13 @@ pub(super) fn check_vocabulary(
 ) -> Result<()> {
     let (pieces, rows) = (vocabulary.lines().count(), config.text.vocab_size);
     if pieces <= rows && !(whole && pieces < rows) {
+        // Tables are padded to a round number of rows at most.
+        if rows - pieces > 8.max(rows / 100) {
+            tracing::warn!(
+                "{} has {pieces} word pieces, and the model {rows} rows for them: the end of the file may be missing",
+                path.display()
+            );
+        }
         return Ok(());
     }
     let detail = match whole {

@@ -15,6 +15,8 @@ use crate::train::schedule::{CosineSchedule, OFFICIAL_ITERATIONS_PER_STEP};
 const LONGEST_QUEUE: usize = 1 << 22;
 /// RandomAugment's operations on one image, 50 times the official number.
 const MOST_OPERATIONS: usize = 100;
+/// Pairs of a batch, and batches of a step, beyond which a number is a slip.
+const MOST_PAIRS: usize = 1 << 24;
 
 /// The names of precisions in configurations.
 #[derive(Serialize, Deserialize)]
@@ -261,9 +263,13 @@ section! {
     /// The optimization.
     pub struct OptimConfig: "Optimizer and schedule" {
         /// pairs of a forward pass
-        batch_size: usize = 64, if rule::at_least_1;
+        batch_size: usize = 64, if |v: &usize| {
+            rule::at_least_1(v).or_else(|| rule::at_most(MOST_PAIRS)(v))
+        };
         /// forward passes of an optimizer step; momentum model and queues are updated once per step
-        grad_accum_steps: usize = 1, if rule::at_least_1;
+        grad_accum_steps: usize = 1, if |v: &usize| {
+            rule::at_least_1(v).or_else(|| rule::at_most(MOST_PAIRS)(v))
+        };
         /// the optimizer
         [nested]
         optimizer: OptimizerConfig = OptimizerConfig::default();

@@ -1,6 +1,6 @@
 //! Which features there are, and what one is of.
 
-use albef_data::names::{readable, shown};
+use albef_data::names::{odd_bytes, readable, shown};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -96,14 +96,16 @@ impl FeatureName {
         parts.map(|name| shown(name)).collect::<Vec<_>>().join("\t")
     }
 
-    /// The feature as a JSON object: `image`, `text`, and `feature`, one row, or `features`, a row for each
-    /// token.
+    /// The feature as a JSON object: `image` (with `path_bytes` where its name is no UTF-8), `text`, and `feature`, one
+    /// row, or `features`, a row for each token.
     #[must_use]
     pub fn to_json(&self, rows: &FeatureRows, all_tokens: bool) -> Value {
         let mut out = Map::new();
         for (key, name) in [("image", &self.image), ("text", &self.text)] {
             out.extend(name.as_ref().map(|name| (key.to_owned(), json!(readable(name)))));
         }
+        let bytes = self.image.as_deref().and_then(odd_bytes);
+        out.extend(bytes.map(|bytes| ("path_bytes".to_owned(), json!(bytes))));
         match all_tokens {
             true => {
                 let rows: Vec<&[f32]> = rows.values.chunks(rows.width.max(1)).collect();
@@ -112,5 +114,25 @@ impl FeatureName {
             false => out.insert("feature".into(), json!(rows.values)),
         };
         Value::Object(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use albef_data::names::text_of;
+
+    use super::*;
+
+    #[test]
+    fn names_of_different_files_are_different_rows() {
+        let row = FeatureRows { values: vec![1.0], width: 1 };
+        let json = |name: &[u8]| {
+            let of = FeatureName { image: Some(text_of(name)), text: None };
+            of.to_json(&row, false)
+        };
+        let (bytes, text) = (json(b"it\x92.jpg"), json(b"it\\x92.jpg"));
+        assert_eq!(bytes["image"], text["image"]);
+        assert_eq!(bytes["path_bytes"], json!(b"it\x92.jpg".to_vec()));
+        assert!(text.get("path_bytes").is_none());
     }
 }

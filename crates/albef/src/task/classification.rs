@@ -103,12 +103,12 @@ impl Task for Classification {
     fn evaluation(&self, options: Value) -> Result<Box<dyn Evaluator>> {
         let task = TaskRef::of(&Classification);
         let options: ClassificationOptions = labels::options(task, options)?;
-        let samples = read(&options.annotations, &options.image_root)?;
-        if samples.is_empty() {
+        let contents = read(&options.annotations, &options.image_root)?;
+        if contents.samples.is_empty() {
             let list = options.annotations.display();
             return Err(Error::Argument(format!("{list} has nothing to measure")));
         }
-        Ok(Box::new(LabelsEvaluator { samples, batch: BATCH, resamples: options.resamples }))
+        Ok(Box::new(LabelsEvaluator { contents, batch: BATCH, resamples: options.resamples }))
     }
 
     fn predict(&self, model: &LoadedModel, query: &Query) -> Result<Prediction> {
@@ -197,17 +197,20 @@ impl Default for ClassificationConfig {
 
 impl ClassificationConfig {
     /// The samples of lists, their labels still by name.
-    fn samples(&self, files: &[String]) -> Result<Vec<Sample>> {
+    fn contents(&self, files: &[String]) -> Result<Contents> {
         let root = Path::new(&self.train.data.image_root);
-        let parts = files.iter().map(|file| read(Path::new(file), root));
-        Ok(parts.collect::<Result<Vec<_>>>()?.concat())
+        let mut all = Contents::default();
+        for file in files {
+            all.extend(read(Path::new(file), root)?);
+        }
+        Ok(all)
     }
 
-    fn train_samples(&self) -> Result<Vec<Sample>> {
+    fn train_contents(&self) -> Result<Contents> {
         let files = self.train.data.train_file.paths();
         match files.is_empty() {
             true => Err(no_train_file()),
-            false => self.samples(&files).map_err(Error::of_key("train_file")),
+            false => self.contents(&files).map_err(Error::of_key("train_file")),
         }
     }
 
@@ -216,7 +219,9 @@ impl ClassificationConfig {
         let given = &self.classification.labels;
         let names: BTreeSet<String> = match given.is_empty() {
             false => given.iter().cloned().collect(),
-            true => self.train_samples()?.iter().flat_map(named).map(str::to_owned).collect(),
+            true => {
+                self.train_contents()?.samples.iter().flat_map(named).map(str::to_owned).collect()
+            }
         };
         if names.len() < 2 || (!given.is_empty() && names.len() != given.len()) {
             return Err(Error::Config(format!(
@@ -263,15 +268,15 @@ impl TaskConfig for ClassificationConfig {
 
     fn open_data(&self) -> Result<Dataset> {
         let (labels, multi) = (self.labels()?, self.classification.multi_label);
-        let mut samples = self.train_samples()?;
-        for sample in &mut samples {
+        let mut contents = self.train_contents()?;
+        for sample in &mut contents.samples {
             let found = indices(sample, &labels, multi).map_err(Error::of_key("train_file"))?;
             sample.task.target = match (multi, &found[..]) {
                 (false, [label]) => Target::Label(*label),
                 _ => Target::Labels(found),
             };
         }
-        Ok(Dataset::from_samples(samples))
+        Ok(Dataset::from_contents(contents))
     }
 
     fn adapted(&self, model: ModelConfig) -> Result<ModelConfig> {
@@ -288,21 +293,21 @@ impl TaskConfig for ClassificationConfig {
         if files.is_empty() {
             return Ok(None);
         }
-        let samples = self.samples(&files).map_err(Error::of_key(key.name()))?;
-        some_present(&samples, key.name(), "image_root")?;
+        let contents = self.contents(&files).map_err(Error::of_key(key.name()))?;
+        some_present(&contents.samples, key.name(), "image_root")?;
         let (labels, multi) = (self.labels()?, self.classification.multi_label);
-        for sample in &samples {
+        for sample in &contents.samples {
             indices(sample, &labels, multi).map_err(Error::of_key(key.name()))?;
         }
         let batch = self.start.batch_size_test;
-        Ok(Some(Box::new(LabelsEvaluator { samples, batch, resamples: RESAMPLES })))
+        Ok(Some(Box::new(LabelsEvaluator { contents, batch, resamples: RESAMPLES })))
     }
 }
 
 /// Reads a list or folder.
-fn read(path: &Path, image_root: &Path) -> Result<Vec<Sample>> {
+fn read(path: &Path, image_root: &Path) -> Result<Contents> {
     let roots = ImageRoots { image_root: image_root.to_owned(), ..ImageRoots::default() };
-    Ok(super::read_annotations(TaskRef::of(&Classification), path, &roots)?.samples)
+    super::read_annotations(TaskRef::of(&Classification), path, &roots)
 }
 
 /// An entry of a list: `image`, `label` (a text, several separated by `|`, or a list of texts) and
@@ -505,7 +510,7 @@ fn activate(config: &ModelConfig) -> fn(Tensor<2>) -> Tensor<2> {
 
 /// Figures on samples with labels.
 struct LabelsEvaluator {
-    samples: Vec<Sample>,
+    contents: Contents,
     batch: usize,
     resamples: usize,
 }
@@ -513,17 +518,15 @@ struct LabelsEvaluator {
 impl Evaluator for LabelsEvaluator {
     fn evaluate(&self, model: &LoadedModel, control: &Control) -> Result<Evaluation> {
         let (names, multi) = (&model.config.labels, model.config.multi_label);
-        let wanted: Vec<Vec<usize>> = self
-            .samples
-            .iter()
-            .map(|sample| indices(sample, names, multi))
-            .collect::<Result<_>>()?;
+        let samples = &self.contents.samples;
+        let wanted: Vec<Vec<usize>> =
+            samples.iter().map(|sample| indices(sample, names, multi)).collect::<Result<_>>()?;
         let head = logits(model)?;
         let activate = activate(&model.config);
         let found =
-            labels::probabilities(model, &self.samples, 1, self.batch, &*head, activate, control)?;
+            labels::probabilities(model, samples, 1, self.batch, &*head, activate, control)?;
         let usable = found.rows.iter().filter(|row| !row.is_empty()).count();
-        refuse_if_none(usable, &self.samples, &found.skipped)?;
+        refuse_if_none(usable, samples, &found.skipped)?;
         let given: Vec<Vec<usize>> = found.rows.iter().map(|row| decided(row, multi)).collect();
         let scores: Vec<f64> = wanted
             .iter()
@@ -556,13 +559,16 @@ impl Evaluator for LabelsEvaluator {
             lines.extend(confusion_lines(&confusion, names));
             report["confusion"] = json!(confusion);
         }
-        let all = self.samples.iter();
+        let all = samples.iter();
+        let limits = labels::sentence_limits(model);
+        let mut warnings = unusable(&found.skipped);
+        warnings.extend(found.warnings(&self.contents, limits));
         Ok(Evaluation {
             report,
             score: Some(if multi { macro_f1 } else { accuracy }),
             lines,
             outcomes: Some(outcomes::scores("classification", Kind::Hit, all, &scores)),
-            warnings: unusable(&found.skipped),
+            warnings,
             ..Evaluation::default()
         })
     }

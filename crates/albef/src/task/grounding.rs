@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use albef_data::dataset::{
-    Dataset, EntryContext, ReadEntry, Sample, TaskFields, number_field, text_field,
+    Dataset, EntryContext, ImageRoots, ReadEntry, Sample, TaskFields, number_field, text_field,
 };
 use albef_weights::{Schema, StateDict};
 use burn::tensor::Device;
@@ -76,7 +76,11 @@ impl Task for Grounding {
     }
 
     fn list_faults(&self, list: &Path, samples: &[Sample], decode: bool) -> Result<Vec<ListFault>> {
-        let lines = box_faults(list, samples, decode)?;
+        let roots = ImageRoots::default();
+        let context = EntryContext { roots: &roots, list };
+        let lines = box_faults(list, samples, decode, |value| {
+            matches!(expression(value, context), Ok(Some(_)))
+        })?;
         let about = "boxes that cannot be used";
         Ok(vec![ListFault { key: "unusable_boxes", about, count: lines.len(), lines }])
     }

@@ -67,6 +67,11 @@ impl<T> Predictions<T> {
     }
 }
 
+/// How sentences are truncated.
+pub(super) fn sentence_limits(model: &LoadedModel) -> Truncation {
+    truncation(model, SENTENCE_WORDS, LAVIS_SENTENCE_IDS)
+}
+
 /// How texts are truncated in evaluation: by words as in the official code, and to the positions of the
 /// model; `lavis`: ids that LAVIS reads.
 pub(super) fn truncation(model: &LoadedModel, words: usize, lavis: usize) -> Truncation {
@@ -128,8 +133,7 @@ pub(super) fn probabilities(
     control: &Control,
 ) -> Result<Predictions<Vec<f32>>> {
     let all: Vec<usize> = (0..samples.len()).collect();
-    let (tokenizer, limits) =
-        (tokenizer(model)?, truncation(model, SENTENCE_WORDS, LAVIS_SENTENCE_IDS));
+    let (tokenizer, limits) = (tokenizer(model)?, sentence_limits(model));
     let mut out = Predictions { rows: Vec::new(), skipped: Vec::new(), truncated: 0 };
     for part in all.chunks(batch.max(1)) {
         control.check()?;
@@ -320,7 +324,7 @@ impl Evaluator for LabelEvaluator {
         let name = self.task.name();
         out.outcomes =
             Some(outcomes::scores(name, Kind::Hit, self.contents.samples.iter(), &scores));
-        let limits = truncation(model, SENTENCE_WORDS, LAVIS_SENTENCE_IDS);
+        let limits = sentence_limits(model);
         out.warnings.extend(found.warnings(&self.contents, limits));
         Ok(out)
     }

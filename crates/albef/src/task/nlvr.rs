@@ -223,12 +223,14 @@ fn start_apart(
     let mut fresh = fresh_params(&Nlvr2.schema(&loaded.config), start::TEMP, seed, device)?;
     if !init_text.is_empty() {
         let path = Path::new(init_text);
-        let bert = albef_weights::from_bert(start::read_of("init_text", path)?);
+        let mut notes = Vec::new();
+        let bert = albef_weights::from_bert(start::read_of("init_text", path, &mut notes)?);
         let body = bert.into_iter().filter_map(|(name, tensor)| {
             let name = name.strip_prefix("text_encoder.bert.")?;
             Some((format!("text_encoder.{name}"), tensor))
         });
-        start::take_over(&mut fresh, &body.collect(), path, "text_encoder.")?;
+        notes.extend(start::take_over(&mut fresh, &body.collect(), path, "text_encoder.")?);
+        notes.iter().for_each(|note| tracing::info!("{note}"));
     }
     let fresh = copy_for_momentum(&fresh)?;
     let (momentum, copied) = loaded.momentum_or_copy()?;

@@ -22,7 +22,7 @@ use crate::objectives::momentum::copy_for_momentum;
 use crate::objectives::{Objective, PairsObjective};
 use crate::train::checkpoint::{TrainProgress, TrainState};
 use crate::train::corpus_vocabulary;
-use crate::train::start::{self, Start, optimizer, read_of, take_over};
+use crate::train::start::{self, Start, check_memory, optimizer, read_of, take_over};
 
 /// Image-text contrast, image-text matching and masked language modeling.
 pub(super) struct Pretrain;
@@ -179,32 +179,37 @@ impl PretrainConfig {
         }
     }
 
-    /// Fresh weights, or those of the models that the configuration names.
-    fn weights(&self, model: &ModelConfig, device: &Device) -> Result<TrainState> {
+    /// Fresh weights, or those of the models that the configuration names, with notes on these.
+    fn weights(&self, model: &ModelConfig, device: &Device) -> Result<(TrainState, Vec<String>)> {
+        let mut notes = Vec::new();
         let (init, seed) = (&self.init, self.train.data.seed);
         let mut online = fresh_params(&Pretrain.schema(model), init.temp, seed, device)?;
         if !init.init_text.is_empty() {
             let path = Path::new(&init.init_text);
-            let state = albef_weights::from_bert(read_of("init_text", path)?);
-            take_over(&mut online, &state, path, "text_encoder.")?;
+            let state = albef_weights::from_bert(read_of("init_text", path, &mut notes)?);
+            let taken = take_over(&mut online, &state, path, "text_encoder.");
+            notes.extend(taken.map_err(Error::of_key("init_text"))?);
         }
         if !init.init_vision.is_empty() {
             let path = Path::new(&init.init_vision);
-            let mut state = albef_weights::from_deit(read_of("init_vision", path)?);
+            let mut state = albef_weights::from_deit(read_of("init_vision", path, &mut notes)?);
             albef_weights::resize_tables(&mut state, model.vision.grid())?;
-            take_over(&mut online, &state, path, "visual_encoder.")?;
+            let taken = take_over(&mut online, &state, path, "visual_encoder.");
+            notes.extend(taken.map_err(Error::of_key("init_vision"))?);
         }
         let mut momentum = None;
         if !init.init_albef.is_empty() {
             let loaded = albef_start(Path::new(&init.init_albef), model, device)
                 .map_err(Error::of_key("init_albef"))?;
+            notes.extend(loaded.report.lines());
             momentum = Some(loaded.momentum_or_copy()?.0);
             online = loaded.online;
         }
         let momentum = momentum.map_or_else(|| copy_for_momentum(&online), Ok)?;
         let optimizer = optimizer(&self.train, &online);
         let queues = fresh_queues(self.pairs.queue_size, model.embed_dim, seed, device);
-        Ok(TrainState { online, momentum, queues, optimizer, place: TrainProgress::default() })
+        let place = TrainProgress::default();
+        Ok((TrainState { online, momentum, queues, optimizer, place }, notes))
     }
 }
 
@@ -285,8 +290,9 @@ impl TaskConfig for PretrainConfig {
         let mut model = self.model()?;
         model.text.vocab_size = tokenizer.vocabulary().len();
         model.text.pad_id = tokenizer.vocabulary().pad;
-        let state = self.weights(&model, device)?;
-        Ok(Start { model, vocabulary, state, notes: Vec::new() })
+        check_memory(&Pretrain.schema(&model), true, self.pairs.queue_size, model.embed_dim)?;
+        let (state, notes) = self.weights(&model, device)?;
+        Ok(Start { model, vocabulary, state, notes })
     }
 
     /// The word list that is named tells another run apart; where its file is gone the run's own will do.

@@ -260,6 +260,61 @@ fn a_list_of_another_task_is_named_with_the_commands_that_read_it() {
 }
 
 #[test]
+fn an_odd_entry_costs_itself_and_is_named() {
+    let good = [
+        ("vqa", r#"{"image": "a", "question": "q?", "answer": "red"}"#),
+        ("nlvr", r#"{"images": ["a", "b"], "sentence": "s", "label": "True"}"#),
+        ("ve", r#"{"image": "a", "sentence": "s", "label": "neutral"}"#),
+        ("grounding", r#"{"image": "a", "text": "t", "ref_id": 4}"#),
+        ("classification", r#"{"image": "a", "label": "x"}"#),
+    ];
+    let odd: [&[&str]; 5] = [
+        &[
+            "null",
+            r#"{"image": "a", "question": null}"#,
+            r#"{"image": "a", "question": "q?", "answer": ["a", null, 3]}"#,
+            r#"{"image": "a", "question": "q?", "answer": "a", "dataset": "gqa"}"#,
+            r#"{"image": null, "question": "q?", "answer": "a"}"#,
+        ],
+        &[
+            "7",
+            r#"{"images": ["a", "b"], "sentence": "s", "label": "Maybe"}"#,
+            r#"{"images": ["a"], "sentence": "s", "label": "True"}"#,
+            r#"{"images": "a", "sentence": "s", "label": "True"}"#,
+        ],
+        &[
+            "[]",
+            r#"{"image": "a", "sentence": "s", "label": "maybe"}"#,
+            r#"{"image": "a", "label": "neutral"}"#,
+        ],
+        &["null", r#"{"image": "a", "text": null, "ref_id": 5}"#],
+        &["null", r#"{"image": "a", "label": null}"#, r#"{"image": "a", "label": ["a", null]}"#],
+    ];
+    for ((task, good), odd) in good.into_iter().zip(odd) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("list.json");
+        let entries = [&[good], odd, &[good]].concat();
+        fs::write(&path, format!("[{}]", entries.join(","))).unwrap();
+        let task = TaskRef::named(task).unwrap();
+        let found = read_annotations(task, &path, &ImageRoots::default()).unwrap();
+        assert_eq!(found.samples.len(), 2, "{task:?}");
+        let names: Vec<&str> = found.left_out.iter().map(|s| s.name.as_str()).collect();
+        let places: Vec<bool> = (1..=odd.len())
+            .map(|i| names.iter().any(|name| name.ends_with(&format!("entry {i}"))))
+            .collect();
+        assert_eq!(
+            (places, names.len()),
+            (vec![true; odd.len()], odd.len()),
+            "{task:?}: {names:?}"
+        );
+        // A list with nothing else is refused, by its first entry.
+        fs::write(&path, format!("[{}]", odd.join(","))).unwrap();
+        let error = read_annotations(task, &path, &ImageRoots::default()).unwrap_err().to_string();
+        assert!(error.contains("entry 0"), "{error}");
+    }
+}
+
+#[test]
 fn a_file_that_is_no_list_of_objects_is_refused_by_name() {
     for task in TASKS.iter().filter(|task| task.annotations().is_some()) {
         for text in ["", "[1", "\"a\"", "[{]"] {

@@ -1,9 +1,10 @@
 //! What a run starts from: its word pieces, first weights and optimizer.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use albef_data::text::{Tokenizer, Vocabulary};
-use albef_weights::StateDict;
+use albef_weights::{Schema, StateDict};
 use burn::tensor::Device;
 
 use super::checkpoint::{TrainProgress, TrainState};
@@ -68,6 +69,8 @@ fn of_checkpoint(
 ) -> Result<Start> {
     let (train, task) = (config.train(), config.task());
     found.config = config.adapted(found.config)?;
+    let schema = task.schema(&found.config);
+    check_memory(&schema, config.uses_momentum(), config.queue_size(), found.config.embed_dim)?;
     let mut loaded = found.start(task, device, train.data.seed)?;
     let mut notes = loaded.report.lines();
     notes.extend(adjust(&mut loaded, train.data.seed)?);
@@ -96,6 +99,43 @@ fn of_checkpoint(
     let (online, place) = (loaded.online, TrainProgress::default());
     let state = TrainState { online, momentum, queues, optimizer, place };
     Ok(Start { model, vocabulary: loaded.vocabulary, state, notes })
+}
+
+/// Refuses sizes whose weights and queues alone are more than the memory of this machine, before any is taken.
+pub(crate) fn check_memory(
+    schema: &Schema,
+    momentum: bool,
+    queue_size: usize,
+    embed_dim: usize,
+) -> Result<()> {
+    let Some(there) = memory_of_machine() else { return Ok(()) };
+    let weights: u128 = schema
+        .parameters()
+        .iter()
+        .map(|parameter| parameter.shape.iter().map(|n| *n as u128).product::<u128>())
+        .sum();
+    // Weights, gradients and the two moments of AdamW, and the momentum model.
+    let copies = if momentum { 5 } else { 4 };
+    let of_weights = weights * copies * size_of::<f32>() as u128;
+    let of_queues = 2 * queue_size as u128 * embed_dim as u128 * size_of::<f32>() as u128;
+    if of_weights + of_queues <= u128::from(there) {
+        return Ok(());
+    }
+    let gb = |bytes: u128| bytes as f64 / 1e9;
+    Err(Error::Config(format!(
+        "training needs {:.1} GB for the weights and {:.1} GB for the queues (`queue_size` {queue_size}, `embed_dim` \
+         {embed_dim}), and this machine has {:.1} GB; choose a smaller `preset` or `queue_size`",
+        gb(of_weights),
+        gb(of_queues),
+        gb(there.into())
+    )))
+}
+
+/// Bytes of memory, where the system tells.
+fn memory_of_machine() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// The optimizer that a configuration asks for.
@@ -134,32 +174,62 @@ pub fn corpus_vocabulary<T: AsRef<str>>(captions: impl Iterator<Item = T>) -> Re
     Ok(text)
 }
 
-/// The tensors of a file that a key names, `init_vision` for a ViT or `init_text` for a BERT.
-pub(crate) fn read_of(key: &'static str, path: &Path) -> Result<StateDict> {
+/// The tensors of a file that a key names, `init_vision` for a ViT or `init_text` for a BERT, without what a trainer has
+/// put before their names. Adds what a user should know to `notes`.
+pub(crate) fn read_of(
+    key: &'static str,
+    path: &Path,
+    notes: &mut Vec<String>,
+) -> Result<StateDict> {
     let path = &find_model(path).map_err(Error::of_key(key))?;
-    let state = albef_weights::read(path).map_err(Error::of_key(key))?.tensors;
+    let found = albef_weights::read(path).map_err(Error::of_key(key))?;
+    notes.extend(found.notes.into_iter().map(|note| format!("`{key}`: {note}")));
+    let state = found.tensors;
     let has = |part: &str| state.names().any(|n| n.contains(part));
     let (vision, text) = (has("patch_embed."), has("word_embeddings."));
     let (found, other) = match key {
         "init_vision" if text && !vision => ("a BERT", "init_text"),
         "init_text" if vision && !text => ("a ViT", "init_vision"),
         "init_vision" | "init_text" if vision && text => ("a whole ALBEF", "init_albef"),
-        _ => return Ok(state),
+        _ => return Ok(without_prefix(key, state, notes)),
     };
     let detail = format!("this is {found}; hint: name it under `{other}`");
     Err(Error::of_key(key)(Error::Format { path: path.to_owned(), detail }))
 }
 
+/// The tensors below the prefix of the one that every such model has.
+fn without_prefix(key: &str, state: StateDict, notes: &mut Vec<String>) -> StateDict {
+    let anchor = match key {
+        "init_vision" => "patch_embed.proj.weight",
+        _ => "embeddings.word_embeddings.weight",
+    };
+    let prefix = state.names().find_map(|name| name.strip_suffix(anchor)).unwrap_or_default();
+    let prefix = prefix.strip_suffix("bert.").unwrap_or(prefix).to_owned();
+    if prefix.is_empty() {
+        return state;
+    }
+    let all = state.len();
+    let below =
+        |(name, tensor): (String, _)| Some((name.strip_prefix(&prefix)?.to_owned(), tensor));
+    let state: StateDict = state.into_iter().filter_map(below).collect();
+    notes.push(format!(
+        "`{key}`: the {} tensors below `{prefix}` are taken; {} others are not",
+        state.len(),
+        all - state.len()
+    ));
+    state
+}
+
 /// Puts the weights of another model in the place of fresh ones. A start from which little could be
-/// taken is an error, not a silent random start.
+/// taken is an error, not a silent random start; what stays fresh is said.
 pub(crate) fn take_over(
     online: &mut Params,
     state: &StateDict,
     path: &Path,
     part: &str,
-) -> Result<()> {
+) -> Result<Option<String>> {
     let fail = |detail: String| Error::Format { path: path.to_owned(), detail };
-    let mut taken = 0;
+    let mut taken = HashSet::new();
     for (name, host) in state.iter() {
         let Some(own) = online.get(name) else {
             return Err(fail(format!("`{name}` has no place in this model")));
@@ -170,13 +240,22 @@ pub(crate) fn take_over(
             return Err(fail(detail));
         }
         online.insert(name, &shape, finite(name, host, &format!("`{}`", path.display()))?)?;
-        taken += 1;
+        taken.insert(name);
     }
-    let all = online.entries().iter().filter(|p| p.name.starts_with(part)).count();
-    if taken * 3 < all {
-        return Err(fail(format!("only {taken} of {all} weights below `{part}` are in this file")));
+    let below = || online.entries().iter().filter(|p| p.name.starts_with(part));
+    let all = below().count();
+    let found = below().filter(|p| taken.contains(p.name.as_str())).count();
+    if found * 3 < all {
+        return Err(fail(format!("only {found} of {all} weights below `{part}` are in this file")));
     }
-    Ok(())
+    let first = below().find(|p| !taken.contains(p.name.as_str()));
+    Ok(first.map(|first| {
+        format!(
+            "{found} of {all} weights below `{part}` are from {}; the others start fresh, such as `{}`",
+            path.display(),
+            first.name
+        )
+    }))
 }
 
 #[cfg(test)]
@@ -247,9 +326,45 @@ mod tests {
             let state: StateDict = names.iter().map(|n| ((*n).to_owned(), one())).collect();
             let keep = albef_weights::KeepAs::Same;
             albef_weights::write_safetensors(&path, &state, &Default::default(), keep).unwrap();
-            let said = read_of(key, &path).unwrap_err().to_string();
+            let said = read_of(key, &path, &mut Vec::new()).unwrap_err().to_string();
             assert!(said.contains(&format!("under `{other}`")), "{said}");
         }
+    }
+
+    #[test]
+    fn what_no_memory_holds_is_refused_before_it_is_taken() {
+        let schema = TaskRef::pretrain().schema(&nano());
+        check_memory(&schema, true, 65_536, 256).unwrap();
+        let said = check_memory(&schema, true, 1 << 22, 1 << 26).unwrap_err().to_string();
+        assert!(said.contains("`queue_size` 4194304") && said.contains("GB"), "{said}");
+    }
+
+    #[test]
+    fn a_start_is_found_below_a_prefix_and_what_stays_fresh_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.safetensors");
+        let mut online = fresh("pretrain", &nano(), 1).unwrap();
+        let vision = state_dict(&online).into_iter().filter_map(|(name, tensor)| {
+            let name = name.strip_prefix("visual_encoder.")?;
+            (name != "norm.weight").then(|| (format!("model.backbone.{name}"), tensor))
+        });
+        let other = ("model.head.weight".to_owned(), HostTensor::from_f32(&[1], &[1.0]));
+        let state: StateDict = vision.chain([other]).collect();
+        let keep = albef_weights::KeepAs::Same;
+        albef_weights::write_safetensors(&path, &state, &Default::default(), keep).unwrap();
+        let mut notes = Vec::new();
+        let found = read_of("init_vision", &path, &mut notes).unwrap();
+        let taken = state.len() - 1;
+        assert_eq!(
+            notes,
+            [format!(
+                "`init_vision`: the {taken} tensors below `model.backbone.` are taken; 1 others are not"
+            )]
+        );
+        let found = albef_weights::from_deit(found);
+        let note = take_over(&mut online, &found, &path, "visual_encoder.").unwrap().unwrap();
+        assert!(note.starts_with(&format!("{taken} of {} weights", taken + 1)), "{note}");
+        assert!(note.ends_with("such as `visual_encoder.norm.weight`"), "{note}");
     }
 
     #[test]

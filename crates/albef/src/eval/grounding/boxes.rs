@@ -67,13 +67,20 @@ impl Proposals {
 }
 
 /// What is wrong with the boxes of an annotation list, where entries have some. With `decode` images are
-/// read, and boxes outside theirs are found too.
+/// read, and boxes outside theirs are found too. `is_sample`: whether an entry is one of `samples`.
 ///
 /// # Errors
 /// If the list cannot be read.
-pub fn box_faults(list: &Path, samples: &[Sample], decode: bool) -> Result<Vec<String>> {
+pub fn box_faults(
+    list: &Path,
+    samples: &[Sample],
+    decode: bool,
+    is_sample: impl Fn(&Value) -> bool,
+) -> Result<Vec<String>> {
     let entries = entries_of(list)?;
-    let all = entries.par_iter().zip(samples).enumerate().map(|(i, (entry, sample))| {
+    let entries: Vec<(usize, &Value)> =
+        entries.iter().enumerate().filter(|(_, entry)| is_sample(entry)).collect();
+    let all = entries.par_iter().zip(samples).map(|((i, entry), sample)| {
         let given = ["box", "boxes"].into_iter().filter(|key| !entry[*key].is_null());
         let mut named: Vec<(String, &Value)> = Vec::new();
         for key in given {

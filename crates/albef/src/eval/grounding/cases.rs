@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use albef_data::dataset::{ImageRoots, Sample};
+use albef_data::dataset::{Contents, ImageRoots, Sample};
 use serde_json::Value;
 
 use super::boxes::{entries_of, pixel_box};
@@ -133,11 +133,21 @@ impl Cases {
     }
 }
 
+/// The expressions of a list, all of them, since their boxes are found by their places.
 fn samples(list: &Path, image_root: &Path) -> Result<Vec<Sample>> {
     let roots = ImageRoots { image_root: image_root.to_owned(), ..ImageRoots::default() };
-    let samples = read_annotations(TaskRef::named("grounding")?, list, &roots)?.samples;
+    let Contents { samples, left_out, .. } =
+        read_annotations(TaskRef::named("grounding")?, list, &roots)?;
+    let fail = |detail: String| Err(Error::Format { path: list.to_owned(), detail });
+    if let Some(first) = left_out.first() {
+        let n = left_out.len();
+        return fail(format!(
+            "{n} entries cannot be measured; mend them or take them out. The first is {}: {}",
+            first.name, first.error
+        ));
+    }
     if samples.is_empty() {
-        return Err(Error::Format { path: list.to_owned(), detail: "the list is empty".into() });
+        return fail("the list is empty".into());
     }
     Ok(samples)
 }
