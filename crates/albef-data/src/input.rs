@@ -2,6 +2,8 @@
 //! Python.
 
 use std::borrow::Cow;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use albef_weights::{FileKind, HEAD};
@@ -94,13 +96,7 @@ pub fn read_text(path: &Path) -> Result<String> {
 /// # Errors
 /// As [`read_text`].
 pub fn text_of_file(path: &Path, bytes: &[u8]) -> Result<String> {
-    // Compressed files are named below, with the tool that unpacks them.
-    let left = |kind: &FileKind| {
-        matches!(kind, FileKind::GitLfsPointer { .. } | FileKind::HtmlPage | FileKind::Zeros)
-    };
-    let head = &bytes[..bytes.len().min(HEAD)];
-    if let Some(kind) = FileKind::of(head, bytes.len() as u64).filter(left) {
-        let detail = kind.instead_of("the text that is expected");
+    if let Some(detail) = no_text(bytes, "the text that is expected") {
         return Err(DataError::annotation(path, String::new(), detail));
     }
     match unicode(bytes) {
@@ -118,6 +114,39 @@ fn not_text(path: &Path, bytes: &[u8]) -> DataError {
     let byte = bytes.get(end).copied().unwrap_or_default();
     let detail = format!("the byte 0x{byte:02x} is no UTF-8; save the file in UTF-8");
     DataError::annotation(path, format!(", line {line}"), detail)
+}
+
+/// What bytes are that could be read as text and are none: a pointer, a page, zeros. Compressed files are for
+/// [`packed`], which names the tool that unpacks them.
+#[must_use]
+pub(crate) fn no_text(bytes: &[u8], wanted: &str) -> Option<String> {
+    let left = |kind: &FileKind| {
+        matches!(kind, FileKind::GitLfsPointer { .. } | FileKind::HtmlPage | FileKind::Zeros)
+    };
+    let head = &bytes[..bytes.len().min(HEAD)];
+    FileKind::of(head, bytes.len() as u64).filter(left).map(|kind| kind.instead_of(wanted))
+}
+
+/// What a file of `length` bytes is that should be a list or an archive, and the way out, by its first bytes; `None` if
+/// nothing is known of it. Files without a byte are for the caller, who knows what they lack.
+#[must_use]
+pub(crate) fn stands_instead(first: &[u8], length: u64, wanted: &str) -> Option<String> {
+    let left = |kind: &FileKind| *kind != FileKind::Empty;
+    let head = &first[..first.len().min(HEAD)];
+    packed(head)
+        .or_else(|| FileKind::of(head, length).filter(left).map(|kind| kind.instead_of(wanted)))
+}
+
+/// The first bytes of a file, enough for [`stands_instead`], and its length.
+///
+/// # Errors
+/// If it cannot be read.
+pub(crate) fn head_of(path: &Path) -> Result<(Vec<u8>, u64)> {
+    let mut head = Vec::new();
+    let file = File::open(path).map_err(DataError::io(path))?;
+    let length = file.metadata().map_err(DataError::io(path))?.len();
+    file.take(HEAD as u64).read_to_end(&mut head).map_err(DataError::io(path))?;
+    Ok((head, length))
 }
 
 /// What to do with a file that is compressed, by its first bytes.

@@ -16,7 +16,7 @@ use super::roots::found;
 use super::sample::{Location, Sample, Skipped, TaskFields, place_key};
 use super::store::{Collect, Joined};
 use crate::error::{DataError, ImageErrorKind as Kind, Result};
-use crate::input::{Encoding, decode_text, id_text};
+use crate::input::{Encoding, decode_text, id_text, no_text};
 use crate::names;
 
 /// The captions of an entry, and what is wrong with them. A text, or a list of texts, of which others than
@@ -54,6 +54,9 @@ pub(super) fn captions(entry: &Value) -> (Vec<String>, Option<String>) {
 
 /// The captions of a text, one a line, and what is wrong with it.
 pub(super) fn caption_lines(bytes: &[u8]) -> (Vec<String>, Option<String>) {
+    if let Some(detail) = no_text(bytes, "a caption") {
+        return (Vec::new(), Some(detail));
+    }
     let Some((text, encoding)) = decode_text(bytes) else {
         return (Vec::new(), Some("the caption is no text in UTF-8".into()));
     };

@@ -13,7 +13,7 @@ use super::entry::{Entry, Place, value};
 use super::parquet;
 use super::quotes::Quotes;
 use crate::error::{DataError, Result};
-use crate::input::{Encoding, decode_text, packed};
+use crate::input::{Encoding, decode_text, stands_instead};
 
 /// The splits that the entries of a list name, and the one that is asked for.
 pub(super) struct Splits<'a> {
@@ -79,7 +79,11 @@ pub(super) fn each_entry(path: &Path, take: Take<'_>) -> Result<()> {
     if first.starts_with(parquet::MAGIC) {
         return parquet::entries(path, take);
     }
-    if let Some(detail) = packed(first) {
+    let blank = first.iter().take_while(|b| b.is_ascii_whitespace()).count();
+    // What begins as JSON does is read, whatever else it looks like; of a text its beginning is told below.
+    if !matches!(first.get(blank), Some(b'[' | b'{'))
+        && let Some(detail) = stands_instead(first, u64::MAX, "a list of images with captions")
+    {
         return Err(fail(detail));
     }
     if first.starts_with(b"\xff\xfe") || first.starts_with(b"\xfe\xff") {
@@ -91,6 +95,10 @@ pub(super) fn each_entry(path: &Path, take: Take<'_>) -> Result<()> {
         reader.consume(3);
     }
     if is_table(path) {
+        if reader.fill_buf().map_err(DataError::io(path))?.is_empty() {
+            let detail = "the file is empty; its first line must name its columns, such as `image` and `caption`";
+            return Err(fail(detail.into()));
+        }
         return rows(path, reader, take);
     }
     let blank = skip_blank(&mut *reader).map_err(DataError::io(path))?;
@@ -412,7 +420,7 @@ mod tests {
             (b"{\"images\": [],\n\"annotations\": [", "line 2: not a JSON list"),
             (b"[]\n[]", "line 2: there is more"),
             (b"", "empty"),
-            (b"\n <html>", "`<html>`"),
+            (b"\n <html>", "an HTML page"),
             (b"\x1f\x8b\x08", "gunzip"),
         ] {
             let said = read("x.json", bytes).unwrap_err().to_string();

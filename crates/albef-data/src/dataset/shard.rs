@@ -23,7 +23,9 @@ use super::sample::{Location, Sample, Skipped, TaskFields, place_key};
 use super::store::Collect;
 use super::unread::ENDINGS;
 use crate::error::{DataError, ImageErrorKind as Kind, Result};
-use crate::input::{Encoding, decode_text, has_lone_surrogate, packed, parse_json};
+use crate::input::{
+    Encoding, decode_text, has_lone_surrogate, no_text, parse_json, stands_instead,
+};
 use crate::names;
 
 /// What a shard holds under one key.
@@ -171,13 +173,16 @@ fn scan(path: &Path) -> Result<Contents> {
     let mut file = File::open(path).map_err(DataError::io(path))?;
     let size = file.metadata().map_err(DataError::io(path))?.len();
     let mut first = Vec::new();
-    (&mut file).take(512).read_to_end(&mut first).map_err(DataError::io(path))?;
+    (&mut file).take(BLOCK).read_to_end(&mut first).map_err(DataError::io(path))?;
     if first.is_empty() {
         let name = names::text_of_path(path);
         let empty = Skipped::new(name, Kind::Entry, "the archive is empty");
         return Ok(Contents { left_out: vec![empty], ..Contents::default() });
     }
-    if let Some(detail) = packed(&first) {
+    // An archive of zeros alone is one without members; one with a damaged header is named where that is met.
+    let may_be_tar =
+        is_header(&first) || first.iter().all(|b| *b == 0) || first.get(257..262) == Some(b"ustar");
+    if !may_be_tar && let Some(detail) = stands_instead(&first, size, "a tar archive") {
         return Err(DataError::annotation(path, String::new(), detail));
     }
     file.seek(SeekFrom::Start(0)).map_err(DataError::io(path))?;
@@ -215,6 +220,17 @@ fn scan(path: &Path) -> Result<Contents> {
         shard.left_out.push(Skipped::new(names::text_of_path(path), Kind::Entry, detail));
     }
     Ok(shard.contents())
+}
+
+/// Whether a block is the header of a member, by its checksum.
+fn is_header(block: &[u8]) -> bool {
+    let Some(block) = block.get(..BLOCK as usize) else { return false };
+    let sum = |bytes: &[u8]| bytes.iter().map(|b| u32::from(*b)).sum::<u32>();
+    // The field of the checksum counts as blanks.
+    let found = sum(&block[..148]) + 8 * u32::from(b' ') + sum(&block[156..]);
+    let mut header = tar::Header::new_old();
+    header.as_mut_bytes().copy_from_slice(block);
+    header.cksum().is_ok_and(|said| said == found) && block[0] != 0
 }
 
 fn damaged(path: &Path, at: u64, e: &dyn std::fmt::Display) -> DataError {
@@ -338,10 +354,15 @@ impl Shard<'_> {
     }
 }
 
+/// Bytes of a block of an archive.
+const BLOCK: u64 = 512;
 /// Bytes of a member of captions; more are no captions.
 const LONGEST: u64 = 1 << 26;
 
 fn json(bytes: &[u8]) -> (Option<Value>, Option<String>) {
+    if let Some(detail) = no_text(bytes, "JSON") {
+        return (None, Some(detail));
+    }
     let Some((text, encoding)) = decode_text(bytes) else {
         return (None, Some("it is no text in UTF-8".into()));
     };

@@ -59,12 +59,83 @@ fn a_list_of_another_form_is_refused_by_its_first_entry() {
         ("[1]", ["entry 0", "no object"]),
         ("[{\"image\": \"a\",\n \"caption\": \"b}]", ["line 2", "cut"]),
         (r#"{"images": "a"}"#, ["line 1", "`images`"]),
-        ("<html>", ["not a JSON list", "<html>"]),
+        ("<html>", ["an HTML page", "a list of images"]),
+        ("error 404", ["not a JSON list", "error 404"]),
     ] {
         put(&dir, "list.json", text);
         let said = refusal(open_source(&spec(dir.path().join("list.json"))));
         assert!(said.contains("list.json") && parts.iter().all(|p| said.contains(p)), "{said}");
     }
+}
+
+const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 12\n";
+const PAGE: &str = "<!DOCTYPE html>\n<html><title>Sign in</title></html>\n";
+
+#[test]
+fn what_stands_in_the_place_of_a_list_or_an_archive_is_named() {
+    let dir = tempdir().unwrap();
+    let tar = tar_of(&[("0.png", &image_bytes(0)), ("0.txt", b"zero")]);
+    let image = image_bytes(0);
+    for name in ["x.txt", "x.json", "x.jsonl", "x.csv", "x.tar", "x.tar.gz", "x.parquet"] {
+        let cases: [(&[u8], &[&str]); 3] = [
+            (POINTER.as_bytes(), &["a Git LFS pointer to a file of 12 bytes", "`git lfs pull`"]),
+            (PAGE.as_bytes(), &["an HTML page", "download it again"]),
+            (&image, &["a PNG image"]),
+        ];
+        for (bytes, parts) in cases {
+            put(&dir, name, bytes);
+            let said = refusal(open_source(&spec(dir.path().join(name))));
+            assert!(
+                said.contains(name) && parts.iter().all(|p| said.contains(p)),
+                "{name}: {said}"
+            );
+        }
+    }
+    for (name, bytes, part) in [
+        ("x.csv", &b""[..], "the file is empty"),
+        ("x.json", b"", "the file is empty"),
+        ("x.json", &tar, "a tar archive"),
+        ("x.tar.gz", b"", "the file is empty"),
+        ("x.tar.gz", &tar, "let its name end in `.tar`"),
+        ("x.p", POINTER.as_bytes(), "`git lfs pull`"),
+        ("x.tar", b"Entry not found", "begins with \"Entry not found\""),
+        ("x.tar.gz", b"Entry not found", "begins with \"Entry not found\""),
+        ("x.parquet", b"", "the file is empty"),
+        ("x.parquet", &tar, "a tar archive"),
+    ] {
+        put(&dir, name, bytes);
+        let said = refusal(open_source(&spec(dir.path().join(name))));
+        assert!(said.contains(name) && said.contains(part), "{name}: {said}");
+    }
+}
+
+#[test]
+fn what_stands_in_the_place_of_a_caption_is_no_caption() {
+    let dir = tempdir().unwrap();
+    let image = image_bytes(1);
+    for (text, part) in [(POINTER, "`git lfs pull`"), (PAGE, "an HTML page")] {
+        let members: [(&str, &[u8]); 5] = [
+            ("0.png", &image),
+            ("0.txt", text.as_bytes()),
+            ("1.png", &image),
+            ("1.json", text.as_bytes()),
+            ("1.txt", b"one"),
+        ];
+        let found = shard(&dir, &members);
+        let captions: Vec<_> = found.samples.iter().map(|s| s.captions.join("|")).collect();
+        assert_eq!(captions, ["", "one"]);
+        let said = faults(&found);
+        assert_eq!(said.lines().filter(|line| line.contains(part)).count(), 2, "{said}");
+        assert!(said.contains("x.tar: 0.txt: ") && said.contains("x.tar: 1.json: "), "{said}");
+        put(&dir, "folder/0.png", &image);
+        put(&dir, "folder/0.txt", text);
+        let found = read_source(&spec(dir.path().join("folder"))).unwrap();
+        assert!(found.samples[0].captions.is_empty());
+        assert!(faults(&found).starts_with("0.txt: ") && faults(&found).contains(part));
+    }
+    // A caption may begin as no page does.
+    let found = shard(&dir, &[("0.png", &image), ("0.txt", b"<3 my dog")]);
+    assert_eq!((found.samples[0].captions.len(), found.faults.len()), (1, 0));
 }
 
 #[test]
