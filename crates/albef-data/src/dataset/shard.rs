@@ -3,18 +3,20 @@
 mod copy;
 mod gzip;
 mod index;
+mod parts;
 mod pattern;
 #[cfg(feature = "parquet")]
 mod table;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read as _, Seek, SeekFrom};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 pub(super) use self::gzip::is_gzip;
+use self::parts::{Part, Rest};
 pub(super) use self::pattern::expand;
 use super::annotation::{caption_lines, captions, image_key};
 use super::contents::{Contents, Gathered};
@@ -185,36 +187,22 @@ fn scan(path: &Path) -> Result<Contents> {
     if !may_be_tar && let Some(detail) = stands_instead(&first, size, "a tar archive") {
         return Err(DataError::annotation(path, String::new(), detail));
     }
-    file.seek(SeekFrom::Start(0)).map_err(DataError::io(path))?;
-    let mut archive = tar::Archive::new(file);
     let mut shard = Shard { path, parts: HashMap::new(), order: Vec::new(), left_out: Vec::new() };
-    let (mut at, mut end) = (0, 0);
-    for entry in archive.entries_with_seek().map_err(|e| damaged(path, 0, &e))? {
-        let mut entry = entry.map_err(|e| damaged(path, at, &e))?;
-        let kind = entry.header().entry_type();
-        let (offset, len) = (entry.raw_file_position(), entry.size());
-        at = offset;
-        let name = names::text_of(&entry.path_bytes());
-        let link = kind.is_hard_link() || kind.is_symlink();
-        if !kind.is_file() && !link {
-            continue;
+    let mut part = Part::new(file, 0).map_err(DataError::io(path))?;
+    let end = loop {
+        let (end, read) = shard.members(part, size)?;
+        match read.rest(size).map_err(DataError::io(path))? {
+            Rest::Archive(next) => part = next,
+            Rest::Nothing => break end,
+            Rest::Other(bytes) => {
+                let detail = format!(
+                    "{bytes} bytes follow the end mark of the archive and are no archive; get it again"
+                );
+                shard.left_out.push(Skipped::new(names::text_of_path(path), Kind::Entry, detail));
+                break end;
+            }
         }
-        // Members are padded to whole blocks; seeking would not notice a cut in the padding.
-        let bytes = if link { 0 } else { len };
-        end = offset.saturating_add(bytes).div_ceil(512).saturating_mul(512);
-        if end > size {
-            return Err(damaged(path, offset, &format!("it ends inside `{name}`")));
-        }
-        if name.rsplit('/').next().is_some_and(|n| n.starts_with('.')) {
-            continue;
-        }
-        let member = Member { name, offset, len };
-        if link {
-            shard.parts_of(&member.name).link.get_or_insert(member.name);
-        } else {
-            shard.take(member, &mut entry)?;
-        }
-    }
+    };
     if end >= size {
         let detail = "the archive has no end mark, so it is cut; get it again";
         shard.left_out.push(Skipped::new(names::text_of_path(path), Kind::Entry, detail));
@@ -246,6 +234,40 @@ struct Shard<'a> {
 }
 
 impl Shard<'_> {
+    /// Takes the members of an archive up to its end mark, and gives where the last one ends and what was read.
+    fn members(&mut self, part: Part, size: u64) -> Result<(u64, Part)> {
+        let (path, from) = (self.path, part.from());
+        let mut archive = tar::Archive::new(part);
+        let (mut at, mut end) = (from, 0);
+        for entry in archive.entries_with_seek().map_err(|e| damaged(path, at, &e))? {
+            let mut entry = entry.map_err(|e| damaged(path, at, &e))?;
+            let kind = entry.header().entry_type();
+            let (offset, len) = (from + entry.raw_file_position(), entry.size());
+            at = offset;
+            let name = names::text_of(&entry.path_bytes());
+            let link = kind.is_hard_link() || kind.is_symlink();
+            if !kind.is_file() && !link {
+                continue;
+            }
+            // Members are padded to whole blocks; seeking would not notice a cut in the padding.
+            let bytes = if link { 0 } else { len };
+            end = offset.saturating_add(bytes).div_ceil(BLOCK).saturating_mul(BLOCK);
+            if end > size {
+                return Err(damaged(path, offset, &format!("it ends inside `{name}`")));
+            }
+            if name.rsplit('/').next().is_some_and(|n| n.starts_with('.')) {
+                continue;
+            }
+            let member = Member { name, offset, len };
+            if link {
+                self.parts_of(&member.name).link.get_or_insert(member.name);
+            } else {
+                self.take(member, &mut entry)?;
+            }
+        }
+        Ok((end, archive.into_inner()))
+    }
+
     fn parts_of(&mut self, name: &str) -> &mut Parts {
         let key = cut(name).0;
         if !self.parts.contains_key(key) {
