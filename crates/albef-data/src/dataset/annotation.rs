@@ -213,7 +213,7 @@ impl<S: Collect> List<'_, S> {
         }
     }
 
-    fn take(&mut self, entry: Entry<'_>, splits: &mut Splits<'_>) -> Result<()> {
+    fn take(&mut self, mut entry: Entry<'_>, splits: &mut Splits<'_>) -> Result<()> {
         let place = entry.place;
         if let Some((split, image, captions, id)) = entry.plain().and_then(PlainEntry::usable) {
             return match splits.takes_split(split.as_deref()) {
@@ -221,7 +221,8 @@ impl<S: Collect> List<'_, S> {
                 false => Ok(()),
             };
         }
-        let (value, mended) = entry.read();
+        let written = entry.take_written();
+        let (value, mut mended) = entry.read();
         let entry = match value {
             Ok(entry) if !splits.takes(&entry) => return Ok(()),
             Ok(entry) => entry,
@@ -235,6 +236,11 @@ impl<S: Collect> List<'_, S> {
             self.fault(place, Kind::Entry, missing("image", &entry));
             return Ok(());
         };
+        let mut image = image.to_owned();
+        if let Some(written) = written.filter(|w| self.path_of(&w.image).exists()) {
+            image = written.image;
+            mended = mended.filter(|_| !written.alone);
+        }
         let (captions, fault) = captions(&entry);
         if let Some(detail) = fault {
             self.fault(place, Kind::Caption, detail);
@@ -243,14 +249,19 @@ impl<S: Collect> List<'_, S> {
             let name = format!("{}{place}", self.path.display());
             self.out.faults.push(Skipped::new(name, Kind::Caption, detail));
         }
-        self.push(image.to_owned(), captions, image_key(&entry))
+        self.push(image, captions, image_key(&entry))
+    }
+
+    /// Where an image of the list is.
+    fn path_of(&mut self, name: &str) -> PathBuf {
+        match self.root {
+            Root::Folder(root) => root.join(names::path_of(name)),
+            Root::Given => self.beside.found(name),
+        }
     }
 
     fn push(&mut self, name: String, captions: Vec<String>, id: Option<String>) -> Result<()> {
-        let location = Location::File(match self.root {
-            Root::Folder(root) => root.join(names::path_of(&name)),
-            Root::Given => self.beside.found(&name),
-        });
+        let location = Location::File(self.path_of(&name));
         let key = id.unwrap_or_else(|| place_key(&location, &name));
         let image = Hash128::of(&name);
         let sample = Sample { location, name, captions, key, task: TaskFields::default() };

@@ -48,6 +48,15 @@ fn an_odd_entry_of_a_list_costs_that_entry_and_is_named() {
     }
     let nan = r#"[{"image": "a", "caption": "b", "similarity": NaN, "image_id": -Infinity}]"#;
     assert_eq!(tolerated(&dir, nan), (vec![("a".to_owned(), 1)], String::new()));
+    for beyond in ["1e999", "-2E+400", &"9".repeat(400)] {
+        // The second is read in full, since an escape is in it.
+        let list = format!(
+            r#"[{{"image": "a", "caption": "b", "score": {beyond}}},
+                {{"image": "b", "caption": "\ud83d\ude00", "score": {beyond}, "image_id": {beyond}}}]"#
+        );
+        let both = ["a", "b"].map(|name| (name.to_owned(), 1));
+        assert_eq!(tolerated(&dir, &list), (both.to_vec(), String::new()));
+    }
     assert_eq!(tolerated(&dir, good).0, [("g".to_owned(), 1)]);
 }
 
@@ -142,7 +151,7 @@ fn what_stands_in_the_place_of_a_caption_is_no_caption() {
 fn downloads_of_coco_and_of_karpathys_splits_are_lists() {
     let dir = tempdir().unwrap();
     let coco = r#"{"info": {}, "images": [{"id": 5, "file_name": "5.jpg", "height": 3},
-        {"id": 6, "file_name": "6.jpg"}], "annotations": [
+        {"id": 6, "file_name": "6.jpg", "height": NaN, "width": 1e999}], "annotations": [
         {"id": 1, "image_id": 6, "caption": "six"}, {"id": 2, "image_id": 5, "caption": "five"},
         {"id": 3, "image_id": 6, "caption": "6"}, {"id": 4, "image_id": 9, "caption": "none"}]}"#;
     let (found, said) = tolerated(&dir, coco);
@@ -192,6 +201,7 @@ fn an_odd_caption_of_a_shard_costs_its_sample_the_caption_only() {
         (br#"{"caption": "a \udc00"}"#, 1, "surrogate"),
         (b"{\"caption\": \"it\x92s\"}", 1, "Windows-1252"),
         (br#"{"caption": "a", "similarity": NaN}"#, 1, ""),
+        (br#"{"caption": "a", "similarity": 1e999}"#, 1, ""),
     ] {
         let members: [(&str, &[u8]); 4] =
             [("0.png", &odd), ("0.json", json), ("1.png", &good), ("1.txt", b"good")];
@@ -311,6 +321,53 @@ fn files_and_folders_whose_names_are_no_utf8_stay_apart() {
     assert_eq!(names.len(), 3);
     let odd = albef_data::names::text_of_path(&dir.path().join(OsStr::from_bytes(b"a\xff")));
     assert_eq!(open_source(&SourceSpec::new(&odd, None)).unwrap().len(), 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn lists_name_files_whose_names_are_no_utf8() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempdir().unwrap();
+    fs::write(dir.path().join(OsStr::from_bytes(b"it\x92s.png")), image_bytes(3)).unwrap();
+    put(&dir, "caf\u{e9}.png", image_bytes(4));
+    let odd = albef_data::names::text_of(b"it\x92s.png");
+    let latin: &[u8] = b"{\"image\": \"it\x92s.png\", \"caption\": \"a\"}\n";
+    for (name, list, images, said) in [
+        // As Python writes names that it listed.
+        ("x.json", &br#"[{"image": "it\udc92s.png", "caption": "a"}]"#[..], vec![&*odd], ""),
+        // These bytes are UTF-8 together.
+        (
+            "x.json",
+            br#"[{"image": "caf\udcc3\udca9.png", "caption": "a"}]"#,
+            vec!["caf\u{e9}.png"],
+            "",
+        ),
+        (
+            "x.jsonl",
+            br#"{"image": "it\udc92s.png", "caption": "a\udc92"}"#,
+            vec![&*odd],
+            "a lone surrogate is read as U+FFFD",
+        ),
+        ("x.jsonl", latin, vec![&*odd], ""),
+        ("x.csv", b"image,caption\nit\x92s.png,a\n", vec![&*odd], ""),
+        (
+            "x.csv",
+            b"image,caption\nit\x92s.png,it\x92s\ncaf\xe9.png,a\n",
+            vec![&*odd, "caf\u{e9}.png"],
+            "is read as Windows-1252",
+        ),
+    ] {
+        put(&dir, name, list);
+        let found = read_source(&SourceSpec::of(&dir.path().join(name), Some(dir.path()))).unwrap();
+        let names: Vec<_> = found.samples.iter().map(|s| &*s.name).collect();
+        assert_eq!(names, images, "{name}");
+        found.samples.iter().for_each(|s| assert!(s.bytes().is_ok(), "{}", s.name));
+        assert_eq!(faults(&found).contains(said), !found.faults.is_empty() || said.is_empty());
+        assert_eq!(found.faults.is_empty(), said.is_empty(), "{name}: {}", faults(&found));
+    }
+    let captions = read_source(&SourceSpec::of(&dir.path().join("x.csv"), None)).unwrap();
+    assert_eq!(captions.samples[0].captions, ["it\u{2019}s"]);
 }
 
 #[test]
