@@ -112,6 +112,12 @@ pub fn shown(name: &str) -> String {
     escaped(name, |c| c == '\\' && !cfg!(windows))
 }
 
+/// A message in one line: control characters and bytes of names that are no UTF-8 are escaped, backslashes stay.
+#[must_use]
+pub fn in_one_line(message: &str) -> String {
+    escaped(message, |_| false)
+}
+
 /// A message in which control characters but line feeds and tabs are escaped, and so are bytes of names
 /// that are no UTF-8: a file's name or text must not steer a terminal.
 #[must_use]

@@ -370,6 +370,41 @@ fn lists_name_files_whose_names_are_no_utf8() {
     assert_eq!(captions.samples[0].captions, ["it\u{2019}s"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_report_names_different_files_differently_and_each_in_one_line() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempdir().unwrap();
+    let names: [&[u8]; 4] = [b"it\x92.png", b"it\\x92.png", b"a\nb.png", b"c.png"];
+    for name in names {
+        fs::write(dir.path().join(OsStr::from_bytes(name)), image_bytes(1)).unwrap();
+    }
+    let options = CheckOptions::default();
+    let report = check(&spec(dir.path()), &options).unwrap();
+    let shown = ["it\\x92.png", "it\\\\x92.png", "a\\nb.png", "c.png"];
+    for name in shown {
+        assert!(report.problems.contains(&format!("{name}: no caption")), "{report}");
+    }
+    assert_eq!(report.alike.len(), 3, "{report}");
+    assert!(report.alike.iter().all(|line| !line.contains('\n')), "{report}");
+    fs::write(dir.path().join(OsStr::from_bytes(b"a\nb.txt")), "a caption").unwrap();
+    let said = check(&spec(dir.path()), &options).unwrap().to_string();
+    assert!(said.contains("9 characters (a\\nb.png)"), "{said}");
+
+    // Members of one name in several archives are told apart by these.
+    for (folder, other) in [("a", "d.png"), ("b", "e.png")] {
+        let bytes = tar_of(&[("0.png", b"<html>"), (other, &image_bytes(2))]);
+        put(&dir, &format!("{folder}/s.tar"), bytes);
+    }
+    let report = check(&spec(dir.path().join("{a,b}/s.tar")), &options).unwrap();
+    for folder in ["a", "b"] {
+        let named = format!("{folder}/s.tar: 0.png: unknown-format image");
+        assert!(report.problems.iter().any(|line| line.contains(&named)), "{report}");
+    }
+    assert_eq!(report.alike, ["e.png has the same bytes as d.png"]);
+}
+
 #[test]
 fn all_faults_of_a_range_of_shards_are_named_at_once() {
     let dir = tempdir().unwrap();
