@@ -75,13 +75,15 @@ pub(super) fn read_all<S: Collect>(paths: &[PathBuf], out: &mut Gathered<S>) -> 
     const SHOWN: usize = 20;
     let (mut failed, mut lines) = (Vec::new(), Vec::new());
     let (mut without_index, mut unwritten) = (0, None);
+    let mut hidden = Hidden::default();
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     for some in paths.chunks(workers) {
         for (path, found) in some.iter().zip(read_together(some)) {
             match found {
-                Ok(Read { contents, index }) => {
-                    // Faults of a whole archive that can be read all the same.
+                Ok(Read { contents, hidden: own, index }) => {
                     let name = names::text_of_path(path);
+                    hidden.add(own, &name);
+                    // Faults of a whole archive that can be read all the same.
                     let whole = contents.left_out.iter().filter(|s| s.name == name);
                     lines.extend(whole.map(|s| format!("  {name}: {}", s.error)));
                     contents.samples.into_iter().for_each(|sample| out.samples.push(sample));
@@ -107,6 +109,7 @@ pub(super) fn read_all<S: Collect>(paths: &[PathBuf], out: &mut Gathered<S>) -> 
             paths.len()
         ));
     }
+    out.notes.extend(hidden.note());
     match (failed.pop(), lines.len()) {
         (None, _) => Ok(()),
         (Some(error), 1) => Err(error),
@@ -135,6 +138,7 @@ fn read_together(paths: &[PathBuf]) -> Vec<Result<Read>> {
 /// A shard that was read.
 struct Read {
     contents: Contents,
+    hidden: Hidden,
     /// Why it has no index.
     index: Result<(), String>,
 }
@@ -159,19 +163,54 @@ fn plain(given: &Path) -> Result<(PathBuf, Option<String>)> {
 fn read(given: &Path) -> Result<Read> {
     let (path, note) = plain(given)?;
     let stamp = index::Stamp::of(&path).map_err(DataError::io(&path))?;
-    if let Some(contents) = index::load(&path, stamp) {
-        return Ok(Read { contents, index: Ok(()) });
+    if let Some((contents, hidden)) = index::load(&path, stamp) {
+        return Ok(Read { contents, hidden, index: Ok(()) });
     }
-    let mut contents = scan(&path)?;
-    let index = index::store(&path, stamp, &contents);
+    let (mut contents, hidden) = scan(&path)?;
+    let index = index::store(&path, stamp, &contents, &hidden);
     contents.notes.extend(note);
-    Ok(Read { contents, index })
+    Ok(Read { contents, hidden, index })
+}
+
+/// Members whose names begin with a dot. macOS puts such a file beside each other one into its archives; these are
+/// no samples, and no faults either.
+#[derive(Default)]
+struct Hidden {
+    count: u64,
+    /// The name of the first.
+    first: String,
+}
+
+impl Hidden {
+    fn take(&mut self, name: &str) {
+        if self.count == 0 {
+            name.clone_into(&mut self.first);
+        }
+        self.count += 1;
+    }
+
+    /// Adds those of an archive.
+    fn add(&mut self, own: Self, archive: &str) {
+        if self.count == 0 && own.count > 0 {
+            self.first = format!("{archive}: {}", own.first);
+        }
+        self.count += own.count;
+    }
+
+    fn note(&self) -> Option<String> {
+        let first = names::shown(&self.first);
+        let members =
+            if self.count == 1 { "member whose name begins" } else { "members whose names begin" };
+        (self.count > 0).then(|| {
+            format!("{} {members} with a dot, as macOS adds them, are passed over; the first is {first}", self.count)
+        })
+    }
 }
 
 /// The samples of one shard, in order of first appearance, and the members that form none. Headers
 /// are read once; images stay where they are. The first member of a kind counts; captions of a
 /// `.json` go before those of a `.txt`; fields of other kinds beside an image are passed over.
-fn scan(path: &Path) -> Result<Contents> {
+fn scan(path: &Path) -> Result<(Contents, Hidden)> {
     let mut file = File::open(path).map_err(DataError::io(path))?;
     let size = file.metadata().map_err(DataError::io(path))?.len();
     let mut first = Vec::new();
@@ -179,7 +218,7 @@ fn scan(path: &Path) -> Result<Contents> {
     if first.is_empty() {
         let name = names::text_of_path(path);
         let empty = Skipped::new(name, Kind::Entry, "the archive is empty");
-        return Ok(Contents { left_out: vec![empty], ..Contents::default() });
+        return Ok((Contents { left_out: vec![empty], ..Contents::default() }, Hidden::default()));
     }
     // An archive of zeros alone is one without members; one with a damaged header is named where that is met.
     let may_be_tar =
@@ -187,7 +226,13 @@ fn scan(path: &Path) -> Result<Contents> {
     if !may_be_tar && let Some(detail) = stands_instead(&first, size, "a tar archive") {
         return Err(DataError::annotation(path, String::new(), detail));
     }
-    let mut shard = Shard { path, parts: HashMap::new(), order: Vec::new(), left_out: Vec::new() };
+    let mut shard = Shard {
+        path,
+        parts: HashMap::new(),
+        order: Vec::new(),
+        left_out: Vec::new(),
+        hidden: Hidden::default(),
+    };
     let mut part = Part::new(file, 0).map_err(DataError::io(path))?;
     let end = loop {
         let (end, read) = shard.members(part, size)?;
@@ -207,7 +252,8 @@ fn scan(path: &Path) -> Result<Contents> {
         let detail = "the archive has no end mark, so it is cut; get it again";
         shard.left_out.push(Skipped::new(names::text_of_path(path), Kind::Entry, detail));
     }
-    Ok(shard.contents())
+    let hidden = std::mem::take(&mut shard.hidden);
+    Ok((shard.contents(), hidden))
 }
 
 /// Whether a block is the header of a member, by its checksum.
@@ -231,6 +277,7 @@ struct Shard<'a> {
     parts: HashMap<String, Parts>,
     order: Vec<String>,
     left_out: Vec<Skipped>,
+    hidden: Hidden,
 }
 
 impl Shard<'_> {
@@ -256,6 +303,7 @@ impl Shard<'_> {
                 return Err(damaged(path, offset, &format!("it ends inside `{name}`")));
             }
             if name.rsplit('/').next().is_some_and(|n| n.starts_with('.')) {
+                self.hidden.take(&name);
                 continue;
             }
             let member = Member { name, offset, len };

@@ -113,6 +113,34 @@ fn metadata_and_captions_may_lie_in_two_members() {
 }
 
 #[test]
+fn members_that_macos_adds_are_counted_in_a_note() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, large) = (image_bytes(1), vec![7; 70_000]);
+    let members: [(&str, &[u8]); 6] = [
+        ("._0.png", b"fork"),
+        ("0.png", &image),
+        ("0.txt", b"a"),
+        ("0.bin", &large),
+        ("__MACOSX/._0.png", b"fork"),
+        ("__MACOSX/._0.txt", b"fork"),
+    ];
+    std::fs::write(dir.path().join("b.tar"), tar_of(&members, &[])).unwrap();
+    // The second time by the index.
+    for _ in 0..2 {
+        let found = contents(&dir, &members, &[]);
+        assert_eq!((found.samples.len(), found.left_out.len()), (1, 0));
+        let [note] = &found.notes[..] else { panic!("{:?}", found.notes) };
+        assert!(note.starts_with("3 members whose names begin with a dot"), "{note}");
+        assert!(note.ends_with("x.tar: ._0.png"), "{note}");
+        let both = read_source(&spec(&dir.path().join("*.tar"))).unwrap();
+        let [note] = &both.notes[..] else { panic!("{:?}", both.notes) };
+        assert!(note.starts_with("6 members") && note.ends_with("b.tar: ._0.png"), "{note}");
+    }
+    let plain = contents(&dir, &members[1..4], &[]);
+    assert!(plain.notes.is_empty(), "{:?}", plain.notes);
+}
+
+#[test]
 fn what_follows_the_end_mark_is_read_or_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.tar");
