@@ -2,6 +2,8 @@
 //! Python.
 
 use std::borrow::Cow;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use albef_weights::{FileKind, HEAD};
@@ -9,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{DataError, Result};
+use crate::names;
 
 /// How bytes were read as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,13 +97,7 @@ pub fn read_text(path: &Path) -> Result<String> {
 /// # Errors
 /// As [`read_text`].
 pub fn text_of_file(path: &Path, bytes: &[u8]) -> Result<String> {
-    // Compressed files are named below, with the tool that unpacks them.
-    let left = |kind: &FileKind| {
-        matches!(kind, FileKind::GitLfsPointer { .. } | FileKind::HtmlPage | FileKind::Zeros)
-    };
-    let head = &bytes[..bytes.len().min(HEAD)];
-    if let Some(kind) = FileKind::of(head, bytes.len() as u64).filter(left) {
-        let detail = kind.instead_of("the text that is expected");
+    if let Some(detail) = no_text(bytes, "the text that is expected") {
         return Err(DataError::annotation(path, String::new(), detail));
     }
     match unicode(bytes) {
@@ -118,6 +115,39 @@ fn not_text(path: &Path, bytes: &[u8]) -> DataError {
     let byte = bytes.get(end).copied().unwrap_or_default();
     let detail = format!("the byte 0x{byte:02x} is no UTF-8; save the file in UTF-8");
     DataError::annotation(path, format!(", line {line}"), detail)
+}
+
+/// What bytes are that could be read as text and are none: a pointer, a page, zeros. Compressed files are for
+/// [`packed`], which names the tool that unpacks them.
+#[must_use]
+pub(crate) fn no_text(bytes: &[u8], wanted: &str) -> Option<String> {
+    let left = |kind: &FileKind| {
+        matches!(kind, FileKind::GitLfsPointer { .. } | FileKind::HtmlPage | FileKind::Zeros)
+    };
+    let head = &bytes[..bytes.len().min(HEAD)];
+    FileKind::of(head, bytes.len() as u64).filter(left).map(|kind| kind.instead_of(wanted))
+}
+
+/// What a file of `length` bytes is that should be a list or an archive, and the way out, by its first bytes; `None` if
+/// nothing is known of it. Files without a byte are for the caller, who knows what they lack.
+#[must_use]
+pub(crate) fn stands_instead(first: &[u8], length: u64, wanted: &str) -> Option<String> {
+    let left = |kind: &FileKind| *kind != FileKind::Empty;
+    let head = &first[..first.len().min(HEAD)];
+    packed(head)
+        .or_else(|| FileKind::of(head, length).filter(left).map(|kind| kind.instead_of(wanted)))
+}
+
+/// The first bytes of a file, enough for [`stands_instead`], and its length.
+///
+/// # Errors
+/// If it cannot be read.
+pub(crate) fn head_of(path: &Path) -> Result<(Vec<u8>, u64)> {
+    let mut head = Vec::new();
+    let file = File::open(path).map_err(DataError::io(path))?;
+    let length = file.metadata().map_err(DataError::io(path))?.len();
+    file.take(HEAD as u64).read_to_end(&mut head).map_err(DataError::io(path))?;
+    Ok((head, length))
 }
 
 /// What to do with a file that is compressed, by its first bytes.
@@ -141,7 +171,7 @@ pub(crate) fn packed(first: &[u8]) -> Option<String> {
 /// As [`serde_json::from_str`].
 pub fn parse_json<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     let text = without_bom(text);
-    serde_json::from_str(text).or_else(|error| match as_strict(text) {
+    serde_json::from_str(text).or_else(|error| match as_strict(text, Lone::Replaced) {
         Some(strict) => serde_json::from_str(&strict).map_err(|_| error),
         None => Err(error),
     })
@@ -158,13 +188,39 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, wanted: &str) -> Result<T> {
     })
 }
 
+/// Parses JSON as [`parse_json`] does, but for the escapes `\udc80` to `\udcff`: in the names of files that Python
+/// lists each stands for a byte that is no UTF-8, and becomes the character of this byte by [`crate::names`].
+/// `None` if it is not JSON or holds none of them.
+pub(crate) fn parse_names(text: &str) -> Option<Value> {
+    let strict = as_strict(without_bom(text), Lone::Bytes)?;
+    serde_json::from_str(&strict).ok()
+}
+
 /// Whether JSON holds an escape of a lone surrogate.
 pub(crate) fn has_lone_surrogate(text: &str) -> bool {
-    text.contains("\\u") && as_strict(text).is_some_and(|strict| strict.contains("\\ufffd"))
+    holds_replaced(text, Lone::Replaced)
+}
+
+/// Whether it holds one that is no byte of a name either.
+pub(crate) fn has_lost_surrogate(text: &str) -> bool {
+    holds_replaced(text, Lone::Bytes)
+}
+
+fn holds_replaced(text: &str, lone: Lone) -> bool {
+    text.contains("\\u") && as_strict(text, lone).is_some_and(|strict| strict.contains("\\ufffd"))
+}
+
+/// What becomes of escapes of lone surrogates.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lone {
+    /// U+FFFD.
+    Replaced,
+    /// The characters of the bytes that they stand for, where they do, else U+FFFD.
+    Bytes,
 }
 
 /// What Python's JSON has beyond the standard, in the standard's terms; `None` if there is nothing of it.
-fn as_strict(text: &str) -> Option<String> {
+fn as_strict(text: &str, lone: Lone) -> Option<String> {
     let bytes = text.as_bytes();
     let mut out = String::with_capacity(text.len());
     let (mut at, mut from, mut in_string) = (0, 0, false);
@@ -185,8 +241,13 @@ fn as_strict(text: &str) -> Option<String> {
                         at += 12;
                         continue;
                     }
-                    if matches!(unit, 0xd800..=0xdfff) {
-                        put(&mut out, &mut from, at, at + 6, "\\ufffd");
+                    match unit {
+                        0xdc80..=0xdcff if lone == Lone::Bytes => {
+                            let character = names::of_byte(unit as u8).to_string();
+                            put(&mut out, &mut from, at, at + 6, &character);
+                        }
+                        0xd800..=0xdfff => put(&mut out, &mut from, at, at + 6, "\\ufffd"),
+                        _ => {}
                     }
                     at += 6;
                     continue;
@@ -200,6 +261,12 @@ fn as_strict(text: &str) -> Option<String> {
                     at += word.len();
                     continue;
                 }
+                at = number(text, at, &mut |at, end| put(&mut out, &mut from, at, end, "null"));
+                continue;
+            }
+            (false, b'0'..=b'9') => {
+                at = number(text, at, &mut |at, end| put(&mut out, &mut from, at, end, "null"));
+                continue;
             }
             _ => {}
         }
@@ -210,6 +277,18 @@ fn as_strict(text: &str) -> Option<String> {
     }
     out.push_str(&text[from..]);
     Some(out)
+}
+
+/// Goes behind what a number may be made of, and gives numbers beyond all bounds, which Python reads as infinite, to
+/// `infinite`.
+fn number(text: &str, at: usize, infinite: &mut dyn FnMut(usize, usize)) -> usize {
+    let of_number = |b: &u8| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+    // What begins with a letter is no number, and passed over.
+    let end = at + text.as_bytes()[at..].iter().take_while(|b| of_number(b)).count().max(1);
+    if text.get(at..end).and_then(|n| n.parse::<f64>().ok()).is_some_and(f64::is_infinite) {
+        infinite(at, end);
+    }
+    end
 }
 
 /// The unit of an escape, `\u` and four hexadecimal digits, at the beginning.
@@ -258,9 +337,18 @@ mod tests {
         assert_eq!(value(r#"["x\ud83d y", "\ude00", "\\ud83d"]"#).unwrap()[0], "x\u{fffd} y");
         assert_eq!(value(r#"["a\"NaN", NaN]"#), Some(json!(["a\"NaN", null])));
         assert_eq!(value("\u{feff}[1]"), Some(json!([1])));
+        assert_eq!(
+            value("[1e999, -2.5E+400, 1, 3e2, \"1e999\"]"),
+            value("[null, null, 1, 3e2, \"1e999\"]")
+        );
+        assert_eq!(value(&format!("[-{}]", "9".repeat(400))), Some(json!([null])));
         for wrong in ["[nan]", "[Na]", r#"["\ud8"]"#, "[-]", "{", r#"["\ud83d"#] {
             assert_eq!(value(wrong), None, "{wrong}");
         }
+        let names = parse_names(r#"["it\udc92s \ud83d \ud83d\ude00", 1e999]"#).unwrap();
+        let odd = crate::names::text_of(b"it\x92s ") + "\u{fffd} \u{1f600}";
+        assert_eq!(names, json!([odd, null]));
+        assert!(has_lone_surrogate(r#"["\udc92"]"#) && !has_lost_surrogate(r#"["\udc92"]"#));
         assert!(has_lone_surrogate(r#"["\udc00"]"#) && !has_lone_surrogate(r#"["\ud83d\ude00"]"#));
     }
 

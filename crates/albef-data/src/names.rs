@@ -18,7 +18,8 @@ fn stands_for(c: char) -> Option<u8> {
     u8::try_from(u32::from(c).checked_sub(FIRST)?).ok()
 }
 
-fn of_byte(byte: u8) -> char {
+/// The character that stands for a byte.
+pub(crate) fn of_byte(byte: u8) -> char {
     char::from_u32(FIRST + u32::from(byte)).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
@@ -62,6 +63,12 @@ pub fn path_of(text: &str) -> PathBuf {
     odd_bytes(text).map_or_else(|| PathBuf::from(text), from_bytes)
 }
 
+/// The text of the bytes that a text names: bytes that are UTF-8 together become its characters.
+#[must_use]
+pub(crate) fn settled(name: &str) -> String {
+    odd_bytes(name).map_or_else(|| name.to_owned(), |bytes| text_of(&bytes))
+}
+
 /// The bytes of a name.
 fn bytes_of(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
@@ -103,6 +110,12 @@ pub fn odd_bytes(name: &str) -> Option<Vec<u8>> {
 #[must_use]
 pub fn shown(name: &str) -> String {
     escaped(name, |c| c == '\\' && !cfg!(windows))
+}
+
+/// A message in one line: control characters and bytes of names that are no UTF-8 are escaped, backslashes stay.
+#[must_use]
+pub fn in_one_line(message: &str) -> String {
+    escaped(message, |_| false)
 }
 
 /// A message in which control characters but line feeds and tabs are escaped, and so are bytes of names

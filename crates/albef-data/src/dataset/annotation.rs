@@ -16,7 +16,7 @@ use super::roots::found;
 use super::sample::{Location, Sample, Skipped, TaskFields, place_key, tidy};
 use super::store::{Collect, Joined};
 use crate::error::{DataError, ImageErrorKind as Kind, Result};
-use crate::input::{Encoding, decode_text, id_text};
+use crate::input::{Encoding, decode_text, id_text, no_text};
 use crate::names;
 
 /// The captions of an entry, and what is wrong with them. A text, or a list of texts, of which others than
@@ -54,6 +54,9 @@ pub(super) fn captions(entry: &Value) -> (Vec<String>, Option<String>) {
 
 /// The captions of a text, one a line, and what is wrong with it.
 pub(super) fn caption_lines(bytes: &[u8]) -> (Vec<String>, Option<String>) {
+    if let Some(detail) = no_text(bytes, "a caption") {
+        return (Vec::new(), Some(detail));
+    }
     let Some((text, encoding)) = decode_text(bytes) else {
         return (Vec::new(), Some("the caption is no text in UTF-8".into()));
     };
@@ -210,7 +213,7 @@ impl<S: Collect> List<'_, S> {
         }
     }
 
-    fn take(&mut self, entry: Entry<'_>, splits: &mut Splits<'_>) -> Result<()> {
+    fn take(&mut self, mut entry: Entry<'_>, splits: &mut Splits<'_>) -> Result<()> {
         let place = entry.place;
         if let Some((split, image, captions, id)) = entry.plain().and_then(PlainEntry::usable) {
             return match splits.takes_split(split.as_deref()) {
@@ -218,7 +221,8 @@ impl<S: Collect> List<'_, S> {
                 false => Ok(()),
             };
         }
-        let (value, mended) = entry.read();
+        let written = entry.take_written();
+        let (value, mut mended) = entry.read();
         let entry = match value {
             Ok(entry) if !splits.takes(&entry) => return Ok(()),
             Ok(entry) => entry,
@@ -232,6 +236,11 @@ impl<S: Collect> List<'_, S> {
             self.fault(place, Kind::Entry, missing("image", &entry));
             return Ok(());
         };
+        let mut image = image.to_owned();
+        if let Some(written) = written.filter(|w| self.path_of(&w.image).exists()) {
+            image = written.image;
+            mended = mended.filter(|_| !written.alone);
+        }
         let (captions, fault) = captions(&entry);
         if let Some(detail) = fault {
             self.fault(place, Kind::Caption, detail);
@@ -240,14 +249,19 @@ impl<S: Collect> List<'_, S> {
             let name = format!("{}{place}", self.path.display());
             self.out.faults.push(Skipped::new(name, Kind::Caption, detail));
         }
-        self.push(image.to_owned(), captions, image_key(&entry))
+        self.push(image, captions, image_key(&entry))
+    }
+
+    /// Where an image of the list is.
+    fn path_of(&mut self, name: &str) -> PathBuf {
+        match self.root {
+            Root::Folder(root) => root.join(names::path_of(name)),
+            Root::Given => self.beside.found(name),
+        }
     }
 
     fn push(&mut self, name: String, captions: Vec<String>, id: Option<String>) -> Result<()> {
-        let location = Location::File(tidy(match self.root {
-            Root::Folder(root) => root.join(names::path_of(&name)),
-            Root::Given => self.beside.found(&name),
-        }));
+        let location = Location::File(tidy(self.path_of(&name)));
         let key = id.unwrap_or_else(|| place_key(&location, &name));
         let image = Hash128::of(&location);
         let sample = Sample { location, name, captions, key, task: TaskFields::default() };

@@ -1,9 +1,11 @@
 //! What is wrong with a source, before a run finds out.
 
+mod named;
 mod report;
 
 use std::collections::HashSet;
 
+use self::named::Named;
 pub use self::report::{CaptionCounts, CheckReport, TaskFault};
 use super::contents::{Contents, Gathered};
 use super::fingerprint::{Fingerprint, alike, look};
@@ -17,6 +19,7 @@ use super::unread::unread_formats;
 use crate::control::Control;
 use crate::error::{ImageErrorKind, Result};
 use crate::image::{DecodeOptions, ImageReader};
+use crate::names::{in_one_line, shown};
 
 /// How a source is checked.
 #[derive(Clone, Debug)]
@@ -108,11 +111,12 @@ pub fn check_against<S: SampleSet>(
         report.problems.push("it holds no sample".into());
     }
     let mut prints = Vec::new();
-    check_images(samples, options, control, &mut report, &mut prints)?;
+    let names = Named::of(samples)?;
+    check_images(samples, &names, options, control, &mut report, &mut prints)?;
     let room = options.max_problems.saturating_sub(report.problems.len());
-    let named = captions.iter().chain(left_out).map(|s| format!("{}: {}", s.name, s.error));
+    let named = captions.iter().chain(left_out).map(|s| line(&shown(&s.name), &s.error));
     report.problems.extend(named.take(room));
-    check_texts(samples, options, &mut report)?;
+    check_texts(samples, &names, options, &mut report)?;
     report.hints = notes.clone();
     if report.missing > 0 {
         let first: Vec<Sample> = (0..report.samples.min(10_000))
@@ -120,7 +124,7 @@ pub fn check_against<S: SampleSet>(
             .collect();
         report.hints.extend(other_root(&first));
     }
-    let name = |i: u32| samples.sample(i as usize).map(|s| s.name.clone());
+    let name = |i: u32| samples.sample(i as usize).map(|s| names.name(&s));
     let found = alike(&prints, options.near_distance);
     report.duplicates = found.same.len();
     report.near_duplicates = found.near.len();
@@ -130,14 +134,20 @@ pub fn check_against<S: SampleSet>(
         }
     }
     if let Some(other) = other {
-        leaks(samples, &prints, other, options, control, &mut report)?;
+        leaks(samples, &names, &prints, other, options, control, &mut report)?;
     }
     Ok(report)
+}
+
+/// A line about something that has a name, which is shown already.
+fn line(name: &str, detail: &impl std::fmt::Display) -> String {
+    format!("{name}: {}", in_one_line(&detail.to_string()))
 }
 
 /// Looks at every image.
 fn check_images<S: SampleSet + ?Sized>(
     samples: &S,
+    names: &Named,
     options: &CheckOptions,
     control: &Control,
     report: &mut CheckReport,
@@ -168,14 +178,16 @@ fn check_images<S: SampleSet + ?Sized>(
         report.oversized += usize::from(error.kind == ImageErrorKind::TooLarge);
         *report.unusable_by_kind.entry(error.kind.name()).or_default() += 1;
         if options.max_problems > report.problems.len() {
-            let near = match &samples.sample(i)?.location {
+            let sample = samples.sample(i)?;
+            let near = match &sample.location {
                 Location::File(path) if error.kind == ImageErrorKind::NotFound => {
                     similar_file(path)
                 }
                 _ => None,
             };
             let near = near.map_or(String::new(), |near| format!("; {near}"));
-            report.problems.push(format!("{name}: {error}{near}"));
+            let name = names.view_name(&sample, &name);
+            report.problems.push(line(&name, &format!("{error}{near}")));
         }
         Ok(())
     };
@@ -201,6 +213,7 @@ fn fingerprint(
 /// otherwise hide its broken images.
 fn check_texts<S: SampleSet + ?Sized>(
     samples: &S,
+    names: &Named,
     options: &CheckOptions,
     report: &mut CheckReport,
 ) -> Result<()> {
@@ -220,21 +233,21 @@ fn check_texts<S: SampleSet + ?Sized>(
         report.blank_captions += blank;
         if blank == sample.captions.len() {
             report.without_captions += 1;
-            problems.push(format!("{}: no caption", sample.name));
+            problems.push(format!("{}: no caption", names.name(&sample)));
         } else if blank > 0 {
-            problems.push(format!("{}: {blank} blank captions", sample.name));
+            problems.push(format!("{}: {blank} blank captions", names.name(&sample)));
         }
         let repeated = sample.captions.len() - blank - words().collect::<HashSet<_>>().len();
         if repeated > 0 {
             report.repeated_captions += repeated;
-            problems.push(format!("{}: {repeated} captions repeated", sample.name));
+            problems.push(format!("{}: {repeated} captions repeated", names.name(&sample)));
         }
         for caption in words() {
             texts.push((short(Hash128::of(caption.trim())), key));
             let longest = caption.chars().count();
             if longest > report.caption_counts.longest {
                 report.caption_counts.longest = longest;
-                report.caption_counts.longest_of = sample.name.clone();
+                report.caption_counts.longest_of = names.name(&sample);
             }
         }
         let TaskFields { second, crops, target, .. } = &sample.task;
@@ -242,7 +255,7 @@ fn check_texts<S: SampleSet + ?Sized>(
         let whole = (&sample.location, &sample.captions, second, crops, target);
         if !seen.insert(short(Hash128::of(&whole))) {
             report.repeated_samples += 1;
-            problems.push(format!("{}: repeats an earlier sample", sample.name));
+            problems.push(format!("{}: repeats an earlier sample", names.name(&sample)));
         }
         let left = room.saturating_sub(named.len());
         named.extend(problems.into_iter().take(left));
@@ -288,7 +301,7 @@ fn share_of_one_caption<S: SampleSet + ?Sized>(
             }
         }
     }
-    let caption: String = caption.chars().take(60).collect();
+    let caption = in_one_line(&caption.chars().take(60).collect::<String>());
     report.problems.push(format!(
         "{n} of {images} images share the caption `{caption}`, by which nothing tells them apart"
     ));
@@ -298,6 +311,7 @@ fn share_of_one_caption<S: SampleSet + ?Sized>(
 /// Counts the images that are in another set as well.
 fn leaks<S: SampleSet + ?Sized>(
     samples: &S,
+    names: &Named,
     prints: &[(u32, Fingerprint)],
     other: &(impl SampleSet + ?Sized),
     options: &CheckOptions,
@@ -307,7 +321,8 @@ fn leaks<S: SampleSet + ?Sized>(
     let mut of_other = Vec::new();
     let options = CheckOptions { max_problems: 0, ..options.clone() };
     let mut ignored = CheckReport::default();
-    check_images(other, &options, control, &mut ignored, &mut of_other)?;
+    let other_names = Named::of(other)?;
+    check_images(other, &other_names, &options, control, &mut ignored, &mut of_other)?;
     // Those of the other set come first, so that an image of this one that is alike comes after it.
     let count = other.count() as u32;
     let distinct = |print: Fingerprint, set: u64| Fingerprint {
@@ -327,7 +342,8 @@ fn leaks<S: SampleSet + ?Sized>(
     for (pairs, what) in [(same, "has the same bytes as"), (near, "looks like")] {
         for (a, b) in pairs.into_iter().take(20) {
             let (own, of_other) = (samples.sample(b as usize)?, other.sample(a as usize)?);
-            report.alike.push(format!("leak: {} {what} {}", own.name, of_other.name));
+            let (own, of_other) = (names.name(&own), other_names.name(&of_other));
+            report.alike.push(format!("leak: {own} {what} {of_other}"));
         }
     }
     Ok(())

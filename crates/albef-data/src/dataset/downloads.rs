@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::entry::{Entry, Place};
 use crate::error::{DataError, Result};
-use crate::input::{decode_text, id_text, parse_json};
+use crate::input::{decode_text, head_of, id_text, no_text, parse_json};
 
 /// A file of COCO or of Karpathy's splits; other fields are passed over.
 #[derive(Deserialize)]
@@ -172,6 +172,9 @@ fn vqa(
 /// they are made from the numbers of the images.
 pub(super) fn refs(path: &Path, take: &mut dyn FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
     let fail = |detail: String| DataError::annotation(path, String::new(), detail);
+    if let Some(detail) = no_text(&head_of(path)?.0, "a list of expressions") {
+        return Err(fail(detail));
+    }
     let list = read_plain_pickle(path).map_err(|e| fail(e.to_string()))?;
     let list = list.as_array().ok_or_else(|| fail("it holds no list of expressions".into()))?;
     for (i, entry) in list.iter().enumerate() {

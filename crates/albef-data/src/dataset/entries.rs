@@ -9,11 +9,12 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::downloads;
-use super::entry::{Entry, Place, value};
+use super::entry::{Entry, Place, Written, value};
 use super::parquet;
 use super::quotes::Quotes;
 use crate::error::{DataError, Result};
-use crate::input::{Encoding, decode_text, packed};
+use crate::input::{Encoding, decode_text, stands_instead};
+use crate::names::text_of as names_of;
 
 /// The splits that the entries of a list name, and the one that is asked for.
 pub(super) struct Splits<'a> {
@@ -79,7 +80,11 @@ pub(super) fn each_entry(path: &Path, take: Take<'_>) -> Result<()> {
     if first.starts_with(parquet::MAGIC) {
         return parquet::entries(path, take);
     }
-    if let Some(detail) = packed(first) {
+    let blank = first.iter().take_while(|b| b.is_ascii_whitespace()).count();
+    // What begins as JSON does is read, whatever else it looks like; of a text its beginning is told below.
+    if !matches!(first.get(blank), Some(b'[' | b'{'))
+        && let Some(detail) = stands_instead(first, u64::MAX, "a list of images with captions")
+    {
         return Err(fail(detail));
     }
     if first.starts_with(b"\xff\xfe") || first.starts_with(b"\xfe\xff") {
@@ -91,6 +96,10 @@ pub(super) fn each_entry(path: &Path, take: Take<'_>) -> Result<()> {
         reader.consume(3);
     }
     if is_table(path) {
+        if reader.fill_buf().map_err(DataError::io(path))?.is_empty() {
+            let detail = "the file is empty; its first line must name its columns, such as `image` and `caption`";
+            return Err(fail(detail.into()));
+        }
         return rows(path, reader, take);
     }
     let blank = skip_blank(&mut *reader).map_err(DataError::io(path))?;
@@ -320,9 +329,9 @@ fn rows(path: &Path, mut reader: Box<dyn BufRead>, take: Take<'_>) -> Result<()>
     let mut row = csv::ByteRecord::new();
     while table.read_byte_record(&mut row).map_err(fail)? {
         let place = Place::Line(row.position().map_or(0, csv::Position::line));
-        let mut mended = None;
+        let (mut mended, mut written) = (None, None);
         let value = match row.len() == names.len() {
-            true => fields(&names, &row, &mut mended),
+            true => fields(&names, &row, &mut mended, &mut written),
             false => Err(format!(
                 "the row has {} fields and the header {}; a field with a `{}` in it must be in quotes",
                 row.len(),
@@ -335,7 +344,7 @@ fn rows(path: &Path, mut reader: Box<dyn BufRead>, take: Take<'_>) -> Result<()>
                 "more follows the quote that closes a field, and is read as part of it".into(),
             );
         }
-        take(Entry::mended(place, value, mended))?;
+        take(Entry::mended(place, value, mended).with_written(written))?;
     }
     Ok(())
 }
@@ -344,16 +353,23 @@ fn fields(
     names: &[String],
     row: &csv::ByteRecord,
     mended: &mut Option<String>,
+    written: &mut Option<Written>,
 ) -> Result<Value, String> {
     let mut object = serde_json::Map::new();
+    let mut others = false;
     for (name, field) in names.iter().zip(row) {
         let (text, encoding) =
             decode_text(field).ok_or_else(|| format!("`{name}` is no text in UTF-8"))?;
         if encoding == Encoding::Windows1252 {
             *mended = Some(format!("it is no UTF-8 and is read as {}", encoding.name()));
+            match name == "image" {
+                true => *written = Some(Written { image: names_of(field), alone: true }),
+                false => others = true,
+            }
         }
         object.insert(name.clone(), Value::from(text));
     }
+    written.iter_mut().for_each(|w| w.alone = !others);
     Ok(Value::Object(object))
 }
 
@@ -412,7 +428,7 @@ mod tests {
             (b"{\"images\": [],\n\"annotations\": [", "line 2: not a JSON list"),
             (b"[]\n[]", "line 2: there is more"),
             (b"", "empty"),
-            (b"\n <html>", "`<html>`"),
+            (b"\n <html>", "an HTML page"),
             (b"\x1f\x8b\x08", "gunzip"),
         ] {
             let said = read("x.json", bytes).unwrap_err().to_string();

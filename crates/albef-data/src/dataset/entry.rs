@@ -6,13 +6,26 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::Result;
-use crate::input::{Encoding, decode_text, has_lone_surrogate, parse_json};
+use crate::input::{
+    Encoding, decode_text, has_lone_surrogate, has_lost_surrogate, parse_json, parse_names,
+};
+use crate::names;
 
 /// An entry of a list.
 pub(super) struct Entry<'a> {
     /// Where it is in the file.
     pub place: Place,
     content: Content<'a>,
+    /// The path of the image in the bytes of a table, where they are no UTF-8.
+    written: Option<Written>,
+}
+
+/// The path of an image in the bytes of a list that are no UTF-8: files may be named by these very bytes.
+pub(super) struct Written {
+    /// Its text by [`crate::names`].
+    pub image: String,
+    /// Whether nothing else in the entry is read otherwise than it is written.
+    pub alone: bool,
 }
 
 /// An entry as it is found.
@@ -31,12 +44,25 @@ impl<'a> Entry<'a> {
 
     /// The same, with what was read otherwise than it is written.
     pub fn mended(place: Place, value: Result<Value, String>, mended: Option<String>) -> Self {
-        Self { place, content: Content::Value(value, mended) }
+        Self { place, content: Content::Value(value, mended), written: None }
+    }
+
+    /// The same with the path of the image as it is written.
+    pub fn with_written(self, written: Option<Written>) -> Self {
+        Self { written, ..self }
+    }
+
+    /// The path of the image as it is written, where that is no UTF-8.
+    pub fn take_written(&mut self) -> Option<Written> {
+        match self.content {
+            Content::Json(bytes) => written(bytes),
+            Content::Value(..) => self.written.take(),
+        }
     }
 
     /// An entry that is JSON.
     pub fn json(place: Place, bytes: &'a [u8]) -> Self {
-        Self { place, content: Content::Json(bytes) }
+        Self { place, content: Content::Json(bytes), written: None }
     }
 
     /// The entry as a plain object, in far less time than [`Entry::read`] takes; `None` where it is written in
@@ -96,13 +122,62 @@ pub(super) fn value(bytes: &[u8]) -> (Result<Value, String>, Option<String>) {
     let Some((text, encoding)) = decode_text(bytes) else {
         return (Err("it is no text in UTF-8".into()), None);
     };
-    let value = parse_json::<Value>(&text).map_err(|e| format!("not JSON: {e}"));
+    let mut value = parse_json::<Value>(&text).map_err(|e| format!("not JSON: {e}"));
     let mended = match encoding {
         Encoding::Utf8 if has_lone_surrogate(&text) => {
-            Some("a lone surrogate is read as U+FFFD".to_owned())
+            let lost = || "a lone surrogate is read as U+FFFD".to_owned();
+            match (&mut value, parse_names(&text)) {
+                (Ok(value), Some(named)) => {
+                    let other = has_lost_surrogate(&text) || !same_but_paths(value, &named);
+                    take_paths(value, &named);
+                    other.then(lost)
+                }
+                _ => Some(lost()),
+            }
         }
         Encoding::Utf8 => None,
         other => Some(format!("it is no UTF-8 and is read as {}", other.name())),
     };
     (value, mended)
+}
+
+/// Under which an entry has paths of images.
+const PATHS: [&str; 2] = ["image", "images"];
+
+/// Whether two entries agree in all but the paths of their images.
+fn same_but_paths(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => {
+            let own = |key: &str| PATHS.contains(&key);
+            a.len() == b.len() && a.iter().all(|(key, value)| own(key) || b.get(key) == Some(value))
+        }
+        _ => a == b,
+    }
+}
+
+/// Puts the paths of `named` in the place of an entry's own.
+fn take_paths(entry: &mut Value, named: &Value) {
+    for key in PATHS {
+        match (entry.get_mut(key), named.get(key)) {
+            (Some(Value::String(own)), Some(Value::String(path))) => *own = names::settled(path),
+            (Some(Value::Array(own)), Some(Value::Array(paths))) => {
+                for (own, path) in own.iter_mut().zip(paths) {
+                    if let (Value::String(own), Value::String(path)) = (own, path) {
+                        *own = names::settled(path);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The path of the image in the bytes of an entry that are no UTF-8.
+fn written(bytes: &[u8]) -> Option<Written> {
+    let (text, Encoding::Windows1252) = decode_text(bytes)? else { return None };
+    let named: Value = parse_json(&names::text_of(bytes)).ok()?;
+    let read: Value = parse_json(&text).ok()?;
+    let image = named.get("image")?.as_str()?;
+    names::odd_bytes(image)?;
+    Some(Written { image: image.to_owned(), alone: same_but_paths(&read, &named) })
 }

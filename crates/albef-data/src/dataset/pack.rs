@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use super::contents::Contents;
 use super::in_order::in_order;
 use super::manifest::{FileRecord, hex, write_records};
-use super::sample::{Sample, Skipped, place_key};
+use super::sample::{Location, Sample, Skipped, place_key};
 use super::set::Dataset;
 use super::shard;
 use super::store::SampleSet;
@@ -142,6 +142,23 @@ struct Unusable {
     error: String,
 }
 
+impl Unusable {
+    /// An image without a caption, by the place where it lies.
+    fn wordless(sample: &Sample) -> Self {
+        let name = match &sample.location {
+            Location::File(path) => names::text_of_path(path),
+            Location::Member { archive, .. } => {
+                format!("{}: {}", names::text_of_path(archive), sample.name)
+            }
+        };
+        let error = match sample.captions.len() {
+            0 => "the image has no caption",
+            _ => "the image has only blank captions",
+        };
+        Self { name, error: error.to_owned() }
+    }
+}
+
 impl From<&Skipped> for Unusable {
     fn from(skipped: &Skipped) -> Self {
         Self { name: skipped.name.clone(), error: skipped.error.to_string() }
@@ -190,6 +207,9 @@ pub fn pack(data: &Dataset, options: &PackOptions, control: &Control) -> Result<
     report.unusable = unusable.len();
     report.left_out += unusable.len();
     unusable.extend(data.left_out().iter().map(Unusable::from));
+    for sample in data.wordless().iter() {
+        unusable.push(Unusable::wordless(&sample?));
+    }
     write_lines(&folder.join("left_out.jsonl"), &unusable)?;
     write_records(&folder.join("manifest.jsonl"), &records)?;
     Ok(report)

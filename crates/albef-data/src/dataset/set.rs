@@ -19,7 +19,7 @@ pub struct Dataset {
     samples: Samples,
     image_ids: Vec<u32>,
     sources: Vec<(usize, f64)>,
-    wordless: usize,
+    wordless: Samples,
     left_out: Vec<Skipped>,
     /// What could not be used of each source.
     counts: Vec<SourceCounts>,
@@ -44,7 +44,7 @@ struct Captioned {
     numbers: Numbers,
     image_ids: Vec<u32>,
     /// Images without a caption.
-    wordless: usize,
+    wordless: Samples,
     /// Whether blank captions, and images with no others, are left out.
     drops_blank: bool,
 }
@@ -52,18 +52,18 @@ struct Captioned {
 impl Collect for Captioned {
     fn push(&mut self, mut sample: Sample) {
         if self.drops_blank {
-            sample.captions.retain(|c| !c.trim().is_empty());
-            if sample.captions.is_empty() {
-                self.wordless += 1;
+            if sample.captions.iter().all(|c| c.trim().is_empty()) {
+                self.wordless.push(sample);
                 return;
             }
+            sample.captions.retain(|c| !c.trim().is_empty());
         }
         self.image_ids.push(self.numbers.of(&sample.key));
         self.samples.push(sample);
     }
 
     fn given(&self) -> usize {
-        self.samples.len() + self.wordless
+        self.samples.len() + self.wordless.len()
     }
 }
 
@@ -90,10 +90,10 @@ impl Dataset {
                 let detail = format!("weight {} must be above 0", spec.weight);
                 return Err(DataError::annotation(Path::new(&spec.path), String::new(), detail));
             }
-            let (before, wordless) = (all.samples.samples.len(), all.samples.wordless);
+            let (before, wordless) = (all.samples.samples.len(), all.samples.wordless.len());
             read_into(spec, &mut all)?;
             counts.push(SourceCounts {
-                wordless: all.samples.wordless - wordless,
+                wordless: all.samples.wordless.len() - wordless,
                 left_out: all.left_out.len(),
                 faults: all.faults.len(),
             });
@@ -105,7 +105,7 @@ impl Dataset {
         }
         let Captioned { samples, numbers, image_ids, wordless, .. } = all.samples;
         if samples.is_empty() {
-            return Err(nothing(specs, wordless, &left_out));
+            return Err(nothing(specs, wordless.len(), &left_out));
         }
         if u32::try_from(samples.len()).is_err() {
             return Err(too_many());
@@ -285,7 +285,13 @@ impl Dataset {
     /// Images that [`Dataset::open`] left out because they have no caption.
     #[must_use]
     pub fn without_captions(&self) -> usize {
-        self.wordless
+        self.wordless.len()
+    }
+
+    /// These images, each with the blank captions that it has.
+    #[must_use]
+    pub fn wordless(&self) -> &Samples {
+        &self.wordless
     }
 
     /// What [`Dataset::open`] could not use: members of archives and entries of lists that form no sample,

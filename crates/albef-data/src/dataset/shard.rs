@@ -3,18 +3,20 @@
 mod copy;
 mod gzip;
 mod index;
+mod parts;
 mod pattern;
 #[cfg(feature = "parquet")]
 mod table;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read as _, Seek, SeekFrom};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 pub(super) use self::gzip::is_gzip;
+use self::parts::{Part, Rest};
 pub(super) use self::pattern::expand;
 use super::annotation::{caption_lines, captions, image_key};
 use super::contents::{Contents, Gathered};
@@ -23,7 +25,9 @@ use super::sample::{Location, Sample, Skipped, TaskFields, place_key};
 use super::store::Collect;
 use super::unread::ENDINGS;
 use crate::error::{DataError, ImageErrorKind as Kind, Result};
-use crate::input::{Encoding, decode_text, has_lone_surrogate, packed, parse_json};
+use crate::input::{
+    Encoding, decode_text, has_lone_surrogate, no_text, parse_json, stands_instead,
+};
 use crate::names;
 
 /// What a shard holds under one key.
@@ -71,13 +75,15 @@ pub(super) fn read_all<S: Collect>(paths: &[PathBuf], out: &mut Gathered<S>) -> 
     const SHOWN: usize = 20;
     let (mut failed, mut lines) = (Vec::new(), Vec::new());
     let (mut without_index, mut unwritten) = (0, None);
+    let mut hidden = Hidden::default();
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     for some in paths.chunks(workers) {
         for (path, found) in some.iter().zip(read_together(some)) {
             match found {
-                Ok(Read { contents, index }) => {
-                    // Faults of a whole archive that can be read all the same.
+                Ok(Read { contents, hidden: own, index }) => {
                     let name = names::text_of_path(path);
+                    hidden.add(own, &name);
+                    // Faults of a whole archive that can be read all the same.
                     let whole = contents.left_out.iter().filter(|s| s.name == name);
                     lines.extend(whole.map(|s| format!("  {name}: {}", s.error)));
                     contents.samples.into_iter().for_each(|sample| out.samples.push(sample));
@@ -103,6 +109,7 @@ pub(super) fn read_all<S: Collect>(paths: &[PathBuf], out: &mut Gathered<S>) -> 
             paths.len()
         ));
     }
+    out.notes.extend(hidden.note());
     match (failed.pop(), lines.len()) {
         (None, _) => Ok(()),
         (Some(error), 1) => Err(error),
@@ -131,6 +138,7 @@ fn read_together(paths: &[PathBuf]) -> Vec<Result<Read>> {
 /// A shard that was read.
 struct Read {
     contents: Contents,
+    hidden: Hidden,
     /// Why it has no index.
     index: Result<(), String>,
 }
@@ -155,66 +163,108 @@ fn plain(given: &Path) -> Result<(PathBuf, Option<String>)> {
 fn read(given: &Path) -> Result<Read> {
     let (path, note) = plain(given)?;
     let stamp = index::Stamp::of(&path).map_err(DataError::io(&path))?;
-    if let Some(contents) = index::load(&path, stamp) {
-        return Ok(Read { contents, index: Ok(()) });
+    if let Some((contents, hidden)) = index::load(&path, stamp) {
+        return Ok(Read { contents, hidden, index: Ok(()) });
     }
-    let mut contents = scan(&path)?;
-    let index = index::store(&path, stamp, &contents);
+    let (mut contents, hidden) = scan(&path)?;
+    let index = index::store(&path, stamp, &contents, &hidden);
     contents.notes.extend(note);
-    Ok(Read { contents, index })
+    Ok(Read { contents, hidden, index })
+}
+
+/// Members whose names begin with a dot. macOS puts such a file beside each other one into its archives; these are
+/// no samples, and no faults either.
+#[derive(Default)]
+struct Hidden {
+    count: u64,
+    /// The name of the first.
+    first: String,
+}
+
+impl Hidden {
+    fn take(&mut self, name: &str) {
+        if self.count == 0 {
+            name.clone_into(&mut self.first);
+        }
+        self.count += 1;
+    }
+
+    /// Adds those of an archive.
+    fn add(&mut self, own: Self, archive: &str) {
+        if self.count == 0 && own.count > 0 {
+            self.first = format!("{archive}: {}", own.first);
+        }
+        self.count += own.count;
+    }
+
+    fn note(&self) -> Option<String> {
+        let first = names::shown(&self.first);
+        let members =
+            if self.count == 1 { "member whose name begins" } else { "members whose names begin" };
+        (self.count > 0).then(|| {
+            format!("{} {members} with a dot, as macOS adds them, are passed over; the first is {first}", self.count)
+        })
+    }
 }
 
 /// The samples of one shard, in order of first appearance, and the members that form none. Headers
 /// are read once; images stay where they are. The first member of a kind counts; captions of a
 /// `.json` go before those of a `.txt`; fields of other kinds beside an image are passed over.
-fn scan(path: &Path) -> Result<Contents> {
+fn scan(path: &Path) -> Result<(Contents, Hidden)> {
     let mut file = File::open(path).map_err(DataError::io(path))?;
     let size = file.metadata().map_err(DataError::io(path))?.len();
     let mut first = Vec::new();
-    (&mut file).take(512).read_to_end(&mut first).map_err(DataError::io(path))?;
+    (&mut file).take(BLOCK).read_to_end(&mut first).map_err(DataError::io(path))?;
     if first.is_empty() {
         let name = names::text_of_path(path);
         let empty = Skipped::new(name, Kind::Entry, "the archive is empty");
-        return Ok(Contents { left_out: vec![empty], ..Contents::default() });
+        return Ok((Contents { left_out: vec![empty], ..Contents::default() }, Hidden::default()));
     }
-    if let Some(detail) = packed(&first) {
+    // An archive of zeros alone is one without members; one with a damaged header is named where that is met.
+    let may_be_tar =
+        is_header(&first) || first.iter().all(|b| *b == 0) || first.get(257..262) == Some(b"ustar");
+    if !may_be_tar && let Some(detail) = stands_instead(&first, size, "a tar archive") {
         return Err(DataError::annotation(path, String::new(), detail));
     }
-    file.seek(SeekFrom::Start(0)).map_err(DataError::io(path))?;
-    let mut archive = tar::Archive::new(file);
-    let mut shard = Shard { path, parts: HashMap::new(), order: Vec::new(), left_out: Vec::new() };
-    let (mut at, mut end) = (0, 0);
-    for entry in archive.entries_with_seek().map_err(|e| damaged(path, 0, &e))? {
-        let mut entry = entry.map_err(|e| damaged(path, at, &e))?;
-        let kind = entry.header().entry_type();
-        let (offset, len) = (entry.raw_file_position(), entry.size());
-        at = offset;
-        let name = names::text_of(&entry.path_bytes());
-        let link = kind.is_hard_link() || kind.is_symlink();
-        if !kind.is_file() && !link {
-            continue;
+    let mut shard = Shard {
+        path,
+        parts: HashMap::new(),
+        order: Vec::new(),
+        left_out: Vec::new(),
+        hidden: Hidden::default(),
+    };
+    let mut part = Part::new(file, 0).map_err(DataError::io(path))?;
+    let end = loop {
+        let (end, read) = shard.members(part, size)?;
+        match read.rest(size).map_err(DataError::io(path))? {
+            Rest::Archive(next) => part = next,
+            Rest::Nothing => break end,
+            Rest::Other(bytes) => {
+                let detail = format!(
+                    "{bytes} bytes follow the end mark of the archive and are no archive; get it again"
+                );
+                shard.left_out.push(Skipped::new(names::text_of_path(path), Kind::Entry, detail));
+                break end;
+            }
         }
-        // Members are padded to whole blocks; seeking would not notice a cut in the padding.
-        let bytes = if link { 0 } else { len };
-        end = offset.saturating_add(bytes).div_ceil(512).saturating_mul(512);
-        if end > size {
-            return Err(damaged(path, offset, &format!("it ends inside `{name}`")));
-        }
-        if name.rsplit('/').next().is_some_and(|n| n.starts_with('.')) {
-            continue;
-        }
-        let member = Member { name, offset, len };
-        if link {
-            shard.parts_of(&member.name).link.get_or_insert(member.name);
-        } else {
-            shard.take(member, &mut entry)?;
-        }
-    }
+    };
     if end >= size {
         let detail = "the archive has no end mark, so it is cut; get it again";
         shard.left_out.push(Skipped::new(names::text_of_path(path), Kind::Entry, detail));
     }
-    Ok(shard.contents())
+    let hidden = std::mem::take(&mut shard.hidden);
+    Ok((shard.contents(), hidden))
+}
+
+/// Whether a block is the header of a member, by its checksum.
+fn is_header(block: &[u8]) -> bool {
+    let Some(block) = block.get(..BLOCK as usize) else { return false };
+    let sum = |bytes: &[u8]| bytes.iter().map(|b| u32::from(*b)).sum::<u32>();
+    // The field of the checksum counts as blanks.
+    let found = sum(&block[..148]) + 8 * u32::from(b' ') + sum(&block[156..]);
+    let mut header = tar::Header::new_old();
+    header.as_mut_bytes().copy_from_slice(block);
+    header.cksum().is_ok_and(|said| said == found) && block[0] != 0
 }
 
 fn damaged(path: &Path, at: u64, e: &dyn std::fmt::Display) -> DataError {
@@ -227,9 +277,45 @@ struct Shard<'a> {
     parts: HashMap<String, Parts>,
     order: Vec<String>,
     left_out: Vec<Skipped>,
+    hidden: Hidden,
 }
 
 impl Shard<'_> {
+    /// Takes the members of an archive up to its end mark, and gives where the last one ends and what was read.
+    fn members(&mut self, part: Part, size: u64) -> Result<(u64, Part)> {
+        let (path, from) = (self.path, part.from());
+        let mut archive = tar::Archive::new(part);
+        let (mut at, mut end) = (from, 0);
+        for entry in archive.entries_with_seek().map_err(|e| damaged(path, at, &e))? {
+            let mut entry = entry.map_err(|e| damaged(path, at, &e))?;
+            let kind = entry.header().entry_type();
+            let (offset, len) = (from + entry.raw_file_position(), entry.size());
+            at = offset;
+            let name = names::text_of(&entry.path_bytes());
+            let link = kind.is_hard_link() || kind.is_symlink();
+            if !kind.is_file() && !link {
+                continue;
+            }
+            // Members are padded to whole blocks; seeking would not notice a cut in the padding.
+            let bytes = if link { 0 } else { len };
+            end = offset.saturating_add(bytes).div_ceil(BLOCK).saturating_mul(BLOCK);
+            if end > size {
+                return Err(damaged(path, offset, &format!("it ends inside `{name}`")));
+            }
+            if name.rsplit('/').next().is_some_and(|n| n.starts_with('.')) {
+                self.hidden.take(&name);
+                continue;
+            }
+            let member = Member { name, offset, len };
+            if link {
+                self.parts_of(&member.name).link.get_or_insert(member.name);
+            } else {
+                self.take(member, &mut entry)?;
+            }
+        }
+        Ok((end, archive.into_inner()))
+    }
+
     fn parts_of(&mut self, name: &str) -> &mut Parts {
         let key = cut(name).0;
         if !self.parts.contains_key(key) {
@@ -338,10 +424,15 @@ impl Shard<'_> {
     }
 }
 
+/// Bytes of a block of an archive.
+const BLOCK: u64 = 512;
 /// Bytes of a member of captions; more are no captions.
 const LONGEST: u64 = 1 << 26;
 
 fn json(bytes: &[u8]) -> (Option<Value>, Option<String>) {
+    if let Some(detail) = no_text(bytes, "JSON") {
+        return (None, Some(detail));
+    }
     let Some((text, encoding)) = decode_text(bytes) else {
         return (None, Some("it is no text in UTF-8".into()));
     };

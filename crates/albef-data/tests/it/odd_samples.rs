@@ -48,6 +48,15 @@ fn an_odd_entry_of_a_list_costs_that_entry_and_is_named() {
     }
     let nan = r#"[{"image": "a", "caption": "b", "similarity": NaN, "image_id": -Infinity}]"#;
     assert_eq!(tolerated(&dir, nan), (vec![("a".to_owned(), 1)], String::new()));
+    for beyond in ["1e999", "-2E+400", &"9".repeat(400)] {
+        // The second is read in full, since an escape is in it.
+        let list = format!(
+            r#"[{{"image": "a", "caption": "b", "score": {beyond}}},
+                {{"image": "b", "caption": "\ud83d\ude00", "score": {beyond}, "image_id": {beyond}}}]"#
+        );
+        let both = ["a", "b"].map(|name| (name.to_owned(), 1));
+        assert_eq!(tolerated(&dir, &list), (both.to_vec(), String::new()));
+    }
     assert_eq!(tolerated(&dir, good).0, [("g".to_owned(), 1)]);
 }
 
@@ -59,7 +68,8 @@ fn a_list_of_another_form_is_refused_by_its_first_entry() {
         ("[1]", ["entry 0", "no object"]),
         ("[{\"image\": \"a\",\n \"caption\": \"b}]", ["line 2", "cut"]),
         (r#"{"images": "a"}"#, ["line 1", "`images`"]),
-        ("<html>", ["not a JSON list", "<html>"]),
+        ("<html>", ["an HTML page", "a list of images"]),
+        ("error 404", ["not a JSON list", "error 404"]),
     ] {
         put(&dir, "list.json", text);
         let said = refusal(open_source(&spec(dir.path().join("list.json"))));
@@ -67,11 +77,81 @@ fn a_list_of_another_form_is_refused_by_its_first_entry() {
     }
 }
 
+const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 12\n";
+const PAGE: &str = "<!DOCTYPE html>\n<html><title>Sign in</title></html>\n";
+
+#[test]
+fn what_stands_in_the_place_of_a_list_or_an_archive_is_named() {
+    let dir = tempdir().unwrap();
+    let tar = tar_of(&[("0.png", &image_bytes(0)), ("0.txt", b"zero")]);
+    let image = image_bytes(0);
+    for name in ["x.txt", "x.json", "x.jsonl", "x.csv", "x.tar", "x.tar.gz", "x.parquet"] {
+        let cases: [(&[u8], &[&str]); 3] = [
+            (POINTER.as_bytes(), &["a Git LFS pointer to a file of 12 bytes", "`git lfs pull`"]),
+            (PAGE.as_bytes(), &["an HTML page", "download it again"]),
+            (&image, &["a PNG image"]),
+        ];
+        for (bytes, parts) in cases {
+            put(&dir, name, bytes);
+            let said = refusal(open_source(&spec(dir.path().join(name))));
+            assert!(
+                said.contains(name) && parts.iter().all(|p| said.contains(p)),
+                "{name}: {said}"
+            );
+        }
+    }
+    for (name, bytes, part) in [
+        ("x.csv", &b""[..], "the file is empty"),
+        ("x.json", b"", "the file is empty"),
+        ("x.json", &tar, "a tar archive"),
+        ("x.tar.gz", b"", "the file is empty"),
+        ("x.tar.gz", &tar, "let its name end in `.tar`"),
+        ("x.p", POINTER.as_bytes(), "`git lfs pull`"),
+        ("x.tar", b"Entry not found", "begins with \"Entry not found\""),
+        ("x.tar.gz", b"Entry not found", "begins with \"Entry not found\""),
+        ("x.parquet", b"", "the file is empty"),
+        ("x.parquet", &tar, "a tar archive"),
+    ] {
+        put(&dir, name, bytes);
+        let said = refusal(open_source(&spec(dir.path().join(name))));
+        assert!(said.contains(name) && said.contains(part), "{name}: {said}");
+    }
+}
+
+#[test]
+fn what_stands_in_the_place_of_a_caption_is_no_caption() {
+    let dir = tempdir().unwrap();
+    let image = image_bytes(1);
+    for (text, part) in [(POINTER, "`git lfs pull`"), (PAGE, "an HTML page")] {
+        let members: [(&str, &[u8]); 5] = [
+            ("0.png", &image),
+            ("0.txt", text.as_bytes()),
+            ("1.png", &image),
+            ("1.json", text.as_bytes()),
+            ("1.txt", b"one"),
+        ];
+        let found = shard(&dir, &members);
+        let captions: Vec<_> = found.samples.iter().map(|s| s.captions.join("|")).collect();
+        assert_eq!(captions, ["", "one"]);
+        let said = faults(&found);
+        assert_eq!(said.lines().filter(|line| line.contains(part)).count(), 2, "{said}");
+        assert!(said.contains("x.tar: 0.txt: ") && said.contains("x.tar: 1.json: "), "{said}");
+        put(&dir, "folder/0.png", &image);
+        put(&dir, "folder/0.txt", text);
+        let found = read_source(&spec(dir.path().join("folder"))).unwrap();
+        assert!(found.samples[0].captions.is_empty());
+        assert!(faults(&found).starts_with("0.txt: ") && faults(&found).contains(part));
+    }
+    // A caption may begin as no page does.
+    let found = shard(&dir, &[("0.png", &image), ("0.txt", b"<3 my dog")]);
+    assert_eq!((found.samples[0].captions.len(), found.faults.len()), (1, 0));
+}
+
 #[test]
 fn downloads_of_coco_and_of_karpathys_splits_are_lists() {
     let dir = tempdir().unwrap();
     let coco = r#"{"info": {}, "images": [{"id": 5, "file_name": "5.jpg", "height": 3},
-        {"id": 6, "file_name": "6.jpg"}], "annotations": [
+        {"id": 6, "file_name": "6.jpg", "height": NaN, "width": 1e999}], "annotations": [
         {"id": 1, "image_id": 6, "caption": "six"}, {"id": 2, "image_id": 5, "caption": "five"},
         {"id": 3, "image_id": 6, "caption": "6"}, {"id": 4, "image_id": 9, "caption": "none"}]}"#;
     let (found, said) = tolerated(&dir, coco);
@@ -121,6 +201,7 @@ fn an_odd_caption_of_a_shard_costs_its_sample_the_caption_only() {
         (br#"{"caption": "a \udc00"}"#, 1, "surrogate"),
         (b"{\"caption\": \"it\x92s\"}", 1, "Windows-1252"),
         (br#"{"caption": "a", "similarity": NaN}"#, 1, ""),
+        (br#"{"caption": "a", "similarity": 1e999}"#, 1, ""),
     ] {
         let members: [(&str, &[u8]); 4] =
             [("0.png", &odd), ("0.json", json), ("1.png", &good), ("1.txt", b"good")];
@@ -240,6 +321,88 @@ fn files_and_folders_whose_names_are_no_utf8_stay_apart() {
     assert_eq!(names.len(), 3);
     let odd = albef_data::names::text_of_path(&dir.path().join(OsStr::from_bytes(b"a\xff")));
     assert_eq!(open_source(&SourceSpec::new(&odd, None)).unwrap().len(), 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn lists_name_files_whose_names_are_no_utf8() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempdir().unwrap();
+    fs::write(dir.path().join(OsStr::from_bytes(b"it\x92s.png")), image_bytes(3)).unwrap();
+    put(&dir, "caf\u{e9}.png", image_bytes(4));
+    let odd = albef_data::names::text_of(b"it\x92s.png");
+    let latin: &[u8] = b"{\"image\": \"it\x92s.png\", \"caption\": \"a\"}\n";
+    for (name, list, images, said) in [
+        // As Python writes names that it listed.
+        ("x.json", &br#"[{"image": "it\udc92s.png", "caption": "a"}]"#[..], vec![&*odd], ""),
+        // These bytes are UTF-8 together.
+        (
+            "x.json",
+            br#"[{"image": "caf\udcc3\udca9.png", "caption": "a"}]"#,
+            vec!["caf\u{e9}.png"],
+            "",
+        ),
+        (
+            "x.jsonl",
+            br#"{"image": "it\udc92s.png", "caption": "a\udc92"}"#,
+            vec![&*odd],
+            "a lone surrogate is read as U+FFFD",
+        ),
+        ("x.jsonl", latin, vec![&*odd], ""),
+        ("x.csv", b"image,caption\nit\x92s.png,a\n", vec![&*odd], ""),
+        (
+            "x.csv",
+            b"image,caption\nit\x92s.png,it\x92s\ncaf\xe9.png,a\n",
+            vec![&*odd, "caf\u{e9}.png"],
+            "is read as Windows-1252",
+        ),
+    ] {
+        put(&dir, name, list);
+        let found = read_source(&SourceSpec::of(&dir.path().join(name), Some(dir.path()))).unwrap();
+        let names: Vec<_> = found.samples.iter().map(|s| &*s.name).collect();
+        assert_eq!(names, images, "{name}");
+        found.samples.iter().for_each(|s| assert!(s.bytes().is_ok(), "{}", s.name));
+        assert_eq!(faults(&found).contains(said), !found.faults.is_empty() || said.is_empty());
+        assert_eq!(found.faults.is_empty(), said.is_empty(), "{name}: {}", faults(&found));
+    }
+    let captions = read_source(&SourceSpec::of(&dir.path().join("x.csv"), None)).unwrap();
+    assert_eq!(captions.samples[0].captions, ["it\u{2019}s"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_report_names_different_files_differently_and_each_in_one_line() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempdir().unwrap();
+    let names: [&[u8]; 4] = [b"it\x92.png", b"it\\x92.png", b"a\nb.png", b"c.png"];
+    for name in names {
+        fs::write(dir.path().join(OsStr::from_bytes(name)), image_bytes(1)).unwrap();
+    }
+    let options = CheckOptions::default();
+    let report = check(&spec(dir.path()), &options).unwrap();
+    let shown = ["it\\x92.png", "it\\\\x92.png", "a\\nb.png", "c.png"];
+    for name in shown {
+        assert!(report.problems.contains(&format!("{name}: no caption")), "{report}");
+    }
+    assert_eq!(report.alike.len(), 3, "{report}");
+    assert!(report.alike.iter().all(|line| !line.contains('\n')), "{report}");
+    fs::write(dir.path().join(OsStr::from_bytes(b"a\nb.txt")), "a caption").unwrap();
+    let said = check(&spec(dir.path()), &options).unwrap().to_string();
+    assert!(said.contains("9 characters (a\\nb.png)"), "{said}");
+
+    // Members of one name in several archives are told apart by these.
+    for (folder, other) in [("a", "d.png"), ("b", "e.png")] {
+        let bytes = tar_of(&[("0.png", b"<html>"), (other, &image_bytes(2))]);
+        put(&dir, &format!("{folder}/s.tar"), bytes);
+    }
+    let report = check(&spec(dir.path().join("{a,b}/s.tar")), &options).unwrap();
+    for folder in ["a", "b"] {
+        let named = format!("{folder}/s.tar: 0.png: unknown-format image");
+        assert!(report.problems.iter().any(|line| line.contains(&named)), "{report}");
+    }
+    assert_eq!(report.alike, ["e.png has the same bytes as d.png"]);
 }
 
 #[test]

@@ -232,7 +232,7 @@ fn broken_pairs_are_left_out_counted_and_named() {
     let report = pack(&data, &options(&output), &Control::new()).unwrap();
     assert_eq!((report.pairs, report.unusable), (35, 8));
     let named = fs::read_to_string(output.join("left_out.jsonl")).unwrap();
-    assert_eq!(named.lines().count(), report.left_out);
+    assert_eq!(named.lines().count(), report.left_out + report.without_captions);
     assert!(named.contains("one/3.png") && named.contains("HTML"), "{named}");
     let usable: Vec<_> =
         seen(&data).into_iter().filter(|(_, _, bytes)| !bytes.starts_with(b"<")).collect();
@@ -240,6 +240,45 @@ fn broken_pairs_are_left_out_counted_and_named() {
         |all: &[(usize, Vec<String>, Vec<u8>)]| all.iter().map(|s| s.1.clone()).collect::<Vec<_>>();
     let packed = seen(&Dataset::open(&[spec(&output)]).unwrap());
     assert_eq!(captions(&packed), captions(&usable));
+}
+
+#[test]
+fn images_without_a_caption_are_named_with_what_is_left_out() {
+    let dir = tempdir().unwrap();
+    let image = image_bytes(1);
+    let members: [(&str, &[u8]); 9] = [
+        ("0.png", &image),
+        ("0.json", br#"{"caption": ""}"#),
+        ("1.png", &image),
+        ("1.txt", b" \n"),
+        ("2.png", &image),
+        ("2.cls", b"4"),
+        ("3.png", &image),
+        ("3.txt", b"three"),
+        ("3.json", br#"{"image_id": 3}"#),
+    ];
+    put(&dir, "s.tar", tar_of(&members));
+    put(&dir, "folder/silent.png", &image);
+    put(&dir, "folder/empty.png", &image);
+    put(&dir, "folder/empty.txt", "");
+    let specs = [spec(dir.path().join("s.tar")), spec(dir.path().join("folder"))];
+    let data = Dataset::open(&specs).unwrap();
+    let output = dir.path().join("packed");
+    let report = pack(&data, &options(&output), &Control::new()).unwrap();
+    assert_eq!((report.pairs, report.without_captions), (1, 5));
+    let named = fs::read_to_string(output.join("left_out.jsonl")).unwrap();
+    let parts = [
+        ("s.tar: 0.png\"", "only blank captions"),
+        ("s.tar: 1.png\"", "has no caption"),
+        ("s.tar: 2.png\"", "has no caption"),
+        ("folder/silent.png\"", "has no caption"),
+        ("folder/empty.png\"", "has no caption"),
+    ];
+    for (name, why) in parts {
+        let found = named.lines().filter(|line| line.contains(name) && line.contains(why)).count();
+        assert_eq!(found, 1, "{name}: {named}");
+    }
+    assert_eq!(named.lines().count(), report.left_out + report.without_captions);
 }
 
 #[test]

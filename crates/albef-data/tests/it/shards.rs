@@ -113,6 +113,83 @@ fn metadata_and_captions_may_lie_in_two_members() {
 }
 
 #[test]
+fn members_that_macos_adds_are_counted_in_a_note() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, large) = (image_bytes(1), vec![7; 70_000]);
+    let members: [(&str, &[u8]); 6] = [
+        ("._0.png", b"fork"),
+        ("0.png", &image),
+        ("0.txt", b"a"),
+        ("0.bin", &large),
+        ("__MACOSX/._0.png", b"fork"),
+        ("__MACOSX/._0.txt", b"fork"),
+    ];
+    std::fs::write(dir.path().join("b.tar"), tar_of(&members, &[])).unwrap();
+    // The second time by the index.
+    for _ in 0..2 {
+        let found = contents(&dir, &members, &[]);
+        assert_eq!((found.samples.len(), found.left_out.len()), (1, 0));
+        let [note] = &found.notes[..] else { panic!("{:?}", found.notes) };
+        assert!(note.starts_with("3 members whose names begin with a dot"), "{note}");
+        assert!(note.ends_with("x.tar: ._0.png"), "{note}");
+        let both = read_source(&spec(&dir.path().join("*.tar"))).unwrap();
+        let [note] = &both.notes[..] else { panic!("{:?}", both.notes) };
+        assert!(note.starts_with("6 members") && note.ends_with("b.tar: ._0.png"), "{note}");
+    }
+    let plain = contents(&dir, &members[1..4], &[]);
+    assert!(plain.notes.is_empty(), "{:?}", plain.notes);
+}
+
+#[test]
+fn what_follows_the_end_mark_is_read_or_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.tar");
+    let images: Vec<_> = (0..6).map(image_bytes).collect();
+    let large = vec![7; 70_000];
+    let first = tar_of(&[("0.png", &images[0]), ("0.txt", b"a"), ("1.png", &images[1])], &[]);
+    let second = tar_of(
+        &[("2.png", &images[2]), ("2.txt", b"c"), ("3.png", &images[3]), ("3.bin", &large)],
+        &[],
+    );
+    let read = |parts: &[&[u8]]| {
+        std::fs::write(&path, parts.concat()).unwrap();
+        let whole = std::fs::metadata(&path).unwrap().len();
+        // By going through it, and by the index where it is large enough for one.
+        let found = read_source(&spec(&path)).unwrap();
+        let again = read_source(&spec(&path)).unwrap();
+        assert_eq!(format!("{found:?}"), format!("{again:?}"), "{whole}");
+        found
+    };
+    // Archives are padded to blocks of any length.
+    for zeros in [0, 512, 9000, 1 << 20] {
+        let found = read(&[&first, &vec![0; zeros], &second, &vec![0; zeros]]);
+        if zeros % 512 == 0 {
+            assert_eq!((found.samples.len(), found.left_out.len()), (4, 0), "{zeros}");
+            for (sample, image) in found.samples.iter().zip(&images) {
+                assert_eq!(sample.bytes().unwrap(), *image);
+            }
+            assert_eq!(found.samples[2].captions, ["c"]);
+        } else {
+            // No member begins within a block.
+            assert_eq!((found.samples.len(), found.left_out.len()), (2, 1), "{zeros}");
+        }
+    }
+    // The same names again are the first's.
+    let found = read(&[&first, &first]);
+    assert_eq!((found.samples.len(), found.left_out.len()), (2, 3));
+    let found = read(&[&first, b"more"]);
+    assert_eq!((found.samples.len(), named(&found.left_out).len()), (2, 1));
+    let said = found.left_out[0].error.to_string();
+    assert!(said.contains("4 bytes follow the end mark"), "{said}");
+    // A second archive that is cut is as a first one.
+    let found = read(&[&first, &second[..second.len() - 1024]]);
+    assert!(found.left_out[0].error.to_string().contains("no end mark"), "{:?}", found.left_out);
+    std::fs::write(&path, [&first[..], &second[..700]].concat()).unwrap();
+    let said = read_source(&spec(&path)).unwrap_err().to_string();
+    assert!(said.contains(&format!("byte {}", first.len() + 512)), "{said}");
+}
+
+#[test]
 fn what_forms_no_sample_is_counted_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let words: &[u8] = br#"{"caption": "a dog"}"#;

@@ -122,7 +122,7 @@ impl RefCoco {
     pub fn open(refcoco_data: &Path, det_file: &Path) -> Result<Self> {
         let folder = folder(refcoco_data);
         let Instances { images, annotations } =
-            json(&folder.join(INSTANCES), "`images` and `annotations` are needed")?;
+            json(&folder.join(INSTANCES), "an object with `images` and `annotations`")?;
         let wrong = |detail: String| Error::Format { path: folder.join(INSTANCES), detail };
         let sizes = images.iter().enumerate().map(|(at, p)| size(at, p));
         let sizes: HashMap<i64, (usize, usize)> = sizes.collect::<Result<_, _>>().map_err(wrong)?;
@@ -138,7 +138,7 @@ impl RefCoco {
             .map_err(wrong)?;
         let referents = referents(&folder.join(REFS), &boxes, &sizes)?;
         let lists: HashMap<String, Vec<Vec<f64>>> =
-            json(det_file, "lists of boxes by number of the image are needed")?;
+            json(det_file, "an object of lists of boxes by number of the image")?;
         let mut proposals = HashMap::with_capacity(lists.len());
         for (image, list) in lists {
             let boxes: Option<Vec<PixelBox>> =

@@ -11,10 +11,6 @@ pub(in super::super) fn refusal(path: &Path) -> DataError {
     DataError::annotation(path, String::new(), detail)
 }
 
-pub(in super::super) fn holds_images(path: &Path) -> Result<bool> {
-    Err(refusal(path))
-}
-
 pub(in super::super) fn entries(
     path: &Path,
     _take: &mut dyn FnMut(Entry<'_>) -> Result<()>,

@@ -137,7 +137,7 @@ fn object(row: &Row, without: Option<&str>) -> Map<String, Value> {
 ///
 /// # Errors
 /// If it is damaged.
-pub(in super::super) fn holds_images(path: &Path) -> Result<bool> {
+pub(super) fn holds_images(path: &Path) -> Result<bool> {
     Ok(Table::open(path)?.image.is_some())
 }
 

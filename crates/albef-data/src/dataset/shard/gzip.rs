@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use flate2::bufread::MultiGzDecoder;
 
 use super::copy::{self, Failed};
+use super::is_header;
 use crate::error::{DataError, Result};
+use crate::input::{head_of, stands_instead};
 use crate::names;
 
 /// Bytes that one byte of an archive of images may unpack to, and that any may.
@@ -29,6 +31,22 @@ pub(super) fn unpacked(path: &Path) -> Result<(PathBuf, Option<String>)> {
     let file = File::open(path).map_err(DataError::io(path))?;
     let size = file.metadata().map_err(DataError::io(path))?.len();
     let shown = names::text_of_path(path);
+    let (head, length) = head_of(path)?;
+    if !head.starts_with(b"\x1f\x8b") {
+        let detail = match stands_instead(&head, length, "a tar archive compressed with gzip") {
+            _ if head.is_empty() => {
+                "the file is empty, not a compressed archive; get it again".to_owned()
+            }
+            _ if is_header(&head) => {
+                "it is a tar archive that is not compressed; let its name end in `.tar`".to_owned()
+            }
+            Some(detail) => detail,
+            None => {
+                "it does not begin as a file compressed with gzip does; get it again".to_owned()
+            }
+        };
+        return Err(DataError::annotation(path, String::new(), detail));
+    }
     let instead = format!(", or `gunzip {}`", names::shown(&shown));
     copy::of(path, "is compressed as a whole", &instead, |out| unpack(file, size, out))
 }

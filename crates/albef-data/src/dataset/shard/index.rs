@@ -14,11 +14,12 @@ use albef_weights::write_atomic;
 use super::super::contents::Contents;
 use super::super::record::{Cursor, of_archive, put_number, put_sample, put_text, sample};
 use super::super::sample::Skipped;
+use super::Hidden;
 use crate::error::ImageErrorKind as Kind;
 use crate::names;
 
 /// Names format and version; a change of the records needs another number.
-const MAGIC: &[u8] = b"albef shard index 1\n";
+const MAGIC: &[u8] = b"albef shard index 2\n";
 /// Bytes of an index; more are none.
 const LONGEST: u64 = 1 << 31;
 
@@ -53,7 +54,7 @@ pub(super) fn beside(shard: &Path) -> PathBuf {
 }
 
 /// What the index of a shard says, if it is of the file with this stamp.
-pub(super) fn load(shard: &Path, stamp: Stamp) -> Option<Contents> {
+pub(super) fn load(shard: &Path, stamp: Stamp) -> Option<(Contents, Hidden)> {
     let mut bytes = Vec::new();
     let path = beside(shard);
     // Opening a pipe would wait for its writer.
@@ -69,7 +70,7 @@ pub(super) fn load(shard: &Path, stamp: Stamp) -> Option<Contents> {
     contents(body, shard, stamp)
 }
 
-fn contents(body: &[u8], shard: &Path, stamp: Stamp) -> Option<Contents> {
+fn contents(body: &[u8], shard: &Path, stamp: Stamp) -> Option<(Contents, Hidden)> {
     let texts = of_archive(shard);
     let archive = names::text_of_path(shard);
     let mut from = Cursor(body);
@@ -86,14 +87,20 @@ fn contents(body: &[u8], shard: &Path, stamp: Stamp) -> Option<Contents> {
             list.push(skipped(&mut from, &archive)?);
         }
     }
-    from.0.is_empty().then_some(out)
+    let hidden = Hidden { count: from.number()?, first: from.text()?.to_owned() };
+    from.0.is_empty().then_some((out, hidden))
 }
 
 /// Writes the index of a shard which had this stamp before it was read.
 ///
 /// # Errors
 /// Why none can be written.
-pub(super) fn store(shard: &Path, stamp: Stamp, contents: &Contents) -> Result<(), String> {
+pub(super) fn store(
+    shard: &Path,
+    stamp: Stamp,
+    contents: &Contents,
+    hidden: &Hidden,
+) -> Result<(), String> {
     if stamp.size < WORTH_IT {
         return Ok(());
     }
@@ -109,6 +116,8 @@ pub(super) fn store(shard: &Path, stamp: Stamp, contents: &Contents) -> Result<(
         put_number(&mut body, list.len() as u64);
         list.iter().for_each(|skipped| put_skipped(&mut body, skipped, &archive));
     }
+    put_number(&mut body, hidden.count);
+    put_text(&mut body, &hidden.first);
     let checksum = crc32fast::hash(&body).to_le_bytes();
     let written = write_atomic(&beside(shard), |file| {
         [MAGIC, &stamp.bytes(), &checksum, &body].into_iter().try_for_each(|b| file.write_all(b))

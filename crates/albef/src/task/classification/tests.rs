@@ -82,7 +82,7 @@ fn lists_folders_and_tables_give_the_same_labels() {
     let csv =
         write("l.csv", "image,text,label\nimages/cat/1.png,,cat\nimages/dog/1.png,a dog,dog|cat\n");
     let names = |path: &Path| -> Vec<Vec<String>> {
-        let samples = read(path, dir.path()).unwrap();
+        let samples = read(path, dir.path()).unwrap().samples;
         samples.iter().map(|s| named(s).map(str::to_owned).collect()).collect()
     };
     assert_eq!(names(&json), [vec!["cat"], vec!["dog", "cat"]]);
@@ -91,7 +91,7 @@ fn lists_folders_and_tables_give_the_same_labels() {
     let bad = write("bad.json", r#"[{"image": "a", "label": 3}]"#);
     let error = read(&bad, dir.path()).unwrap_err().to_string();
     assert!(error.contains("bad.json, entry 0") && error.contains("`label`"), "{error}");
-    let two = &read(&json, dir.path()).unwrap()[1];
+    let two = &read(&json, dir.path()).unwrap().samples[1];
     let labels = ["cat".to_owned(), "dog".to_owned()];
     assert_eq!(indices(two, &labels, true).unwrap(), [1, 0]);
     assert!(indices(two, &labels, false).unwrap_err().to_string().contains("multi_label"));
