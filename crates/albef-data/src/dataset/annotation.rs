@@ -155,6 +155,19 @@ pub(super) enum Root<'a> {
     Given,
 }
 
+/// An entry of an image folder of Hugging Face, whose keys are `file_name` and `text`, with the keys of this program.
+fn with_own_keys(mut entry: Value) -> Value {
+    if let Some(fields) = entry.as_object_mut().filter(|o| !o.contains_key("image"))
+        && let Some(name) = fields.get("file_name").cloned()
+    {
+        fields.insert("image".into(), name);
+        if let (None, Some(text)) = (fields.get("caption"), fields.get("text").cloned()) {
+            fields.insert("caption".into(), text);
+        }
+    }
+    entry
+}
+
 /// Reads a list. An entry that gives no image is left out, one whose captions cannot be used keeps its
 /// image; both are named. In a table the rows of one image are its captions.
 pub(super) fn read<S: Collect>(
@@ -225,7 +238,7 @@ impl<S: Collect> List<'_, S> {
         let (value, mut mended) = entry.read();
         let entry = match value {
             Ok(entry) if !splits.takes(&entry) => return Ok(()),
-            Ok(entry) => entry,
+            Ok(entry) => with_own_keys(entry),
             Err(detail) => {
                 self.fault(place, Kind::Entry, detail);
                 return Ok(());

@@ -9,18 +9,28 @@ use super::contents::Gathered;
 use super::sample::{Location, Sample, Skipped, TaskFields, place_key};
 use super::shard;
 use super::store::Collect;
+use super::tasks::first_entry;
 use super::unread::{Looks, looks, refusal};
 use crate::error::{DataError, ImageError, ImageErrorKind, Result};
 use crate::names;
 
-/// Reads `captions.jsonl`, `captions.csv` or the `.txt` beside each image; an image without
+/// The list of a folder's images, if it has one: this program's, or that of an image folder of Hugging Face, which has
+/// a `file_name` in each entry.
+pub(super) fn list_in(folder: &Path) -> Option<PathBuf> {
+    let own = ["captions.jsonl", "captions.csv", "captions.tsv"];
+    let own = own.into_iter().map(|list| folder.join(list)).find(|list| list.is_file());
+    let others = ["metadata.jsonl", "metadata.csv"].into_iter().map(|list| folder.join(list));
+    let has_names = |list: &PathBuf| {
+        list.is_file() && first_entry(list).is_some_and(|entry| entry["file_name"].is_string())
+    };
+    own.or_else(|| others.into_iter().find(has_names))
+}
+
+/// Reads the list of the folder ([`list_in`]), or the `.txt` beside each image; an image without
 /// captions is kept, for searching. A folder of nothing but archives gives their samples.
 pub(super) fn read<S: Collect>(folder: &Path, out: &mut Gathered<S>) -> Result<()> {
-    for list in ["captions.jsonl", "captions.csv", "captions.tsv"] {
-        let list = folder.join(list);
-        if list.is_file() {
-            return annotation::read(&list, None, Root::Folder(folder), out);
-        }
+    if let Some(list) = list_in(folder) {
+        return annotation::read(&list, None, Root::Folder(folder), out);
     }
     let (mut files, mut left_out) = images_below(folder)?;
     files.sort();

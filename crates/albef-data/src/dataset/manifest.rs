@@ -12,6 +12,7 @@ use albef_weights::write_atomic;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::folder::list_in;
 use super::in_order::in_order;
 use super::numbers::Hash128;
 use super::sample::Location;
@@ -84,8 +85,7 @@ fn each_file(
     for spec in specs {
         let given = names::path_of(&spec.path);
         let (list, _) = spec.path.rsplit_once('#').unwrap_or((&spec.path, ""));
-        let inside = ["captions.jsonl", "captions.csv", "captions.tsv"].map(|n| given.join(n));
-        let of_folder = inside.into_iter().find(|p| p.is_file());
+        let of_folder = list_in(&given);
         let lists = [Some(given), Some(names::path_of(list)), of_folder];
         if let Some(path) = lists.iter().flatten().find(|p| p.is_file()) {
             once(path)?;

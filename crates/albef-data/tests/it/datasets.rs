@@ -42,6 +42,27 @@ fn tar(path: &Path, first: u8, n: u8) {
 }
 
 #[test]
+fn an_image_folder_of_hugging_face_is_a_folder_with_captions() {
+    let dir = tempfile::tempdir().unwrap();
+    for i in 0..2 {
+        fs::write(dir.path().join(format!("{i}.png")), image_bytes(i)).unwrap();
+    }
+    let list = dir.path().join("metadata.jsonl");
+    let lines = "{\"file_name\": \"0.png\", \"text\": \"a cat\"}\n{\"file_name\": \"1.png\", \"caption\": \"a dog\"}\n";
+    fs::write(&list, lines).unwrap();
+    let expected = [("0.png", "a cat"), ("1.png", "a dog")]
+        .map(|(name, caption)| (name.to_owned(), vec![caption.to_owned()]));
+    assert_eq!(read(dir.path()), expected);
+    fs::remove_file(&list).unwrap();
+    fs::write(dir.path().join("metadata.csv"), "file_name,text\n0.png,a cat\n1.png,a dog\n")
+        .unwrap();
+    assert_eq!(read(dir.path()), expected);
+    // A file of that name which is something else is none.
+    fs::write(dir.path().join("metadata.csv"), "camera,lens\nx,y\n").unwrap();
+    assert_eq!(read(dir.path()).len(), 2);
+}
+
+#[test]
 fn folders_give_their_captions_in_any_of_three_forms() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
