@@ -61,7 +61,7 @@ pub(crate) fn report(
             fact("Steps", format!("{steps} of {batch} pairs")),
             fact("Training time", format!("{:.1} minutes{since}", session.seconds / 60.0)),
             fact("Pairs a second", format!("{:.0}", seen / session.seconds)),
-            fact("Parameters", format!("{:.1} M", model.params().count() as f64 / 1e6)),
+            fact("Parameters", format!("{:.1} M", model.parameters() as f64 / 1e6)),
             fact("Word pieces", model.config().text.vocab_size.to_string()),
             fact("Seed", config.train.data.seed.to_string()),
             fact("To repeat", format!("--concepts {} --steps {steps} --seed {}", task.concepts, a.seed)),

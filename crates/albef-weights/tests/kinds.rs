@@ -242,6 +242,24 @@ fn what_pytorch_reads_otherwise_is_refused_by_name() {
     assert!(found.notes[0].contains("3 tensors under keys that are not text"), "{:?}", found.notes);
 }
 
+#[test]
+fn an_archive_that_was_compressed_again_is_read_and_a_bomb_is_not() {
+    let zipped = |storage: Vec<u8>| {
+        let value = dict(&[("w", tensor(&[2, 2], &[2, 1]))]);
+        let mut out = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        for (name, data) in entries("x", &value, &[("0", storage)]) {
+            let options = zip::write::SimpleFileOptions::default()
+                .compression_method(zip::CompressionMethod::Deflated);
+            out.start_file(name, options).unwrap();
+            std::io::Write::write_all(&mut out, &data).unwrap();
+        }
+        out.finish().unwrap().into_inner()
+    };
+    let found = outcome(&zipped(floats())).unwrap();
+    assert_eq!(found.tensors.get("w").unwrap().to_f32().unwrap(), [1.0, 2.0, 3.0, 4.0]);
+    refused(&zipped(vec![0; 8 << 20]), "more than 4 times as large as the file");
+}
+
 /// An object of a class, made as `NEWOBJ` does, with what follows.
 fn object(class: &str, then: &[&[u8]]) -> Vec<u8> {
     [b"c", class.as_bytes(), b"\n)\x81", &then.concat()].concat()

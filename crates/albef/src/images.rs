@@ -48,7 +48,7 @@ impl ImageSet {
 
     /// The samples that a source holds, those of one image as one.
     #[must_use]
-    pub fn from_contents(contents: Contents) -> Self {
+    pub(crate) fn from_contents(contents: Contents) -> Self {
         let Contents { samples, left_out, faults, notes } = contents.joined();
         let all = Self::from_samples(samples);
         Self { skipped_members: left_out, caption_faults: faults, notes, ..all }

@@ -52,7 +52,7 @@ pub use albef_data::image::{
     Background, DecodeOptions, ImageReader, ResizeOrder, RgbImage as Image, TruncatedImages,
     open as open_image,
 };
-pub use albef_data::text::Truncation;
+pub use albef_data::text::{Encoded, Truncation};
 
 pub use albef_data::control::{Cancelled, Control, Progress};
 pub use defaults::{GroundDefaults, ModelDefaults};

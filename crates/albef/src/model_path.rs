@@ -66,6 +66,16 @@ pub fn find_model(path: &Path) -> Result<PathBuf> {
     let source = match name.parse::<Source>() {
         Ok(source) => source,
         Err(albef_hub::HubError::Unknown(_)) => {
+            let run = path
+                .parent()
+                .filter(|run| path.ends_with("model") && run.join("checkpoints").is_dir());
+            if let Some(run) = run {
+                return Err(Error::NoModel(format!(
+                    "the run {} is not finished, so that it has no `model` yet; name the run itself for its \
+                     latest checkpoint",
+                    run.display()
+                )));
+            }
             let word = path.components().count() == 1 && !name.is_empty() && !name.contains('.');
             return match word {
                 true => Err(Error::NoModel(format!(

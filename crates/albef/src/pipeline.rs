@@ -108,7 +108,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// If the vocabulary lacks a special piece.
-    pub fn new(model: Albef, params: Params, vocabulary: &str) -> Result<Self> {
+    pub(crate) fn new(model: Albef, params: Params, vocabulary: &str) -> Result<Self> {
         let tokenizer = Tokenizer::new(Vocabulary::from_text(vocabulary)?)
             .processed(model.config.text.processing);
         let vocabulary = vocabulary.to_owned();
@@ -156,14 +156,20 @@ impl Pipeline {
 
     /// The model on frozen weights.
     #[must_use]
-    pub fn model(&self) -> &Albef {
+    pub(crate) fn model(&self) -> &Albef {
         &self.model
     }
 
     /// The weights by their official names.
     #[must_use]
-    pub fn params(&self) -> &Params {
+    pub(crate) fn params(&self) -> &Params {
         &self.params
+    }
+
+    /// Number of parameters.
+    #[must_use]
+    pub fn parameters(&self) -> usize {
+        self.params.count()
     }
 
     /// Sizes of the model.
@@ -192,7 +198,7 @@ impl Pipeline {
 
     /// The tokenizer.
     #[must_use]
-    pub fn tokenizer(&self) -> &Tokenizer {
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
 

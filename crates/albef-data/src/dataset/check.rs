@@ -133,6 +133,11 @@ pub fn check_against<S: SampleSet>(
             report.alike.push(format!("{} {what} {}", name(*later)?, name(*first)?));
         }
     }
+    let most = options.max_problems;
+    let full = report.problems.len() >= most || found.same.len().max(found.near.len()) > most;
+    if most > 0 && full {
+        report.hints.push(format!("of each kind at most {most} are named; `--show N` names more"));
+    }
     if let Some(other) = other {
         leaks(samples, &names, &prints, other, options, control, &mut report)?;
     }

@@ -615,4 +615,9 @@ fn a_check_counts_what_is_wrong() {
     let quick = CheckOptions { decode: false, max_problems: 2, ..CheckOptions::default() };
     let report = check(&spec(dir.path()), &quick).unwrap();
     assert_eq!((report.missing, report.unusable, report.problems.len()), (1, 0, 2));
+    assert!(
+        report.hints.iter().any(|hint| hint.contains("at most 2 are named")),
+        "{:?}",
+        report.hints
+    );
 }

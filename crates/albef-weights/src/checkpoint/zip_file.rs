@@ -17,6 +17,9 @@ use crate::tensor::Bytes;
 pub(super) const BIG_ENDIAN: &str = "its values are in big-endian order, which is not read; load it \
                                      in PyTorch and save it again on a little-endian machine";
 
+/// How many bytes of compressed entries a byte of the file may stand for.
+const INFLATED: u64 = 4;
+
 pub(super) fn read(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
     let fail = |detail: String| WeightsError::damaged(path, detail);
     // Archives begin with the file: a guess of the offset can mistake the zip64 record of the end.
@@ -47,6 +50,8 @@ pub(super) fn read(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
                 .into(),
         ));
     }
+    // Numbers hardly become smaller: more than this is no checkpoint that somebody zipped again.
+    let mut left = (bytes.len() as u64).saturating_mul(INFLATED).max(1 << 20);
     let mut entry = |name: &str| -> Result<Bytes> {
         let mut file = archive.by_name(name).map_err(|e| fail(format!("entry `{name}`: {e}")))?;
         // PyTorch stores entries as they are: such a one is a part of the mapped file.
@@ -60,14 +65,15 @@ pub(super) fn read(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
             });
         }
         let mut data = Vec::new();
-        let limit = bytes.len() as u64;
         (&mut file)
-            .take(limit + 1)
+            .take(left + 1)
             .read_to_end(&mut data)
             .map_err(|e| fail(format!("entry `{name}`: {e}")))?;
-        if data.len() as u64 > limit {
-            return Err(fail(format!("entry `{name}` is larger than the file")));
-        }
+        left = left.checked_sub(data.len() as u64).ok_or_else(|| {
+            fail(format!(
+                "its compressed entries are more than {INFLATED} times as large as the file"
+            ))
+        })?;
         Ok(data.into())
     };
     if has("byteorder") && entry(&format!("{folder}byteorder"))?.trim_ascii() == b"big" {

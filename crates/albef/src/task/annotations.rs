@@ -39,7 +39,11 @@ pub fn check_list(
 ) -> Result<(CheckReport, Samples)> {
     let Some(task) = task else {
         let found = gather(std::slice::from_ref(spec))?;
-        return Ok((check_against(&found, other, options, control)?, found.samples));
+        let mut report = check_against(&found, other, options, control)?;
+        report
+            .hints
+            .extend((report.captions == 0).then(|| other_task(&path_of(&spec.path))).flatten());
+        return Ok((report, found.samples));
     };
     let list = &*path_of(&spec.path);
     let root = || spec.image_root.clone().unwrap_or_default();
@@ -63,6 +67,21 @@ pub fn check_list(
         report.of_task.push(TaskFault { key, about, count, is_problem });
     }
     Ok((report, found.samples.into_iter().collect()))
+}
+
+/// That a list without captions is one of a task.
+fn other_task(list: &Path) -> Option<String> {
+    let first = first_entry(list)?;
+    let roots = ImageRoots::default();
+    let context = EntryContext { roots: &roots, list };
+    let fits =
+        |task: &TaskRef| task.annotations().is_some_and(|read| read(&first, context).is_ok());
+    let task = TASKS.into_iter().find(fits)?;
+    Some(format!(
+        "this looks like a list for {}; check it with `--task {}`",
+        task.title(),
+        task.name()
+    ))
 }
 
 /// The error, with the task of the list if the first entry is of another one.

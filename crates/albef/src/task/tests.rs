@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use albef_data::dataset::{Batch, Dataset, ImageRoots, Sample};
+use albef_data::dataset::{Batch, Contents, Dataset, ImageRoots, Sample};
 use albef_data::random::Stream;
 use albef_weights::{KeepAs, StateDict};
 use burn::tensor::Device;
@@ -54,18 +54,25 @@ pub(super) fn configured(task: &str, text: &str, checkpoint: &str) -> Box<dyn Ta
         .unwrap_or_else(|e| panic!("{task:?}: {e}\n{text}"))
 }
 
-/// Reads a list of a task.
-pub(super) fn read(task: &str, json: &str) -> crate::Result<Vec<Sample>> {
+fn contents(task: &str, json: &str) -> crate::Result<Contents> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("list.json");
     fs::write(&path, json).unwrap();
     let roots = ImageRoots { image_root: "r".into(), ..ImageRoots::default() };
-    read_annotations(TaskRef::named(task).unwrap(), &path, &roots).map(|found| found.samples)
+    read_annotations(TaskRef::named(task).unwrap(), &path, &roots)
 }
 
-/// The error of an entry that is not read.
+/// Reads a list of a task.
+pub(super) fn read(task: &str, json: &str) -> crate::Result<Vec<Sample>> {
+    contents(task, json).map(|found| found.samples)
+}
+
+/// What is said of an entry that is not read.
 pub(super) fn unread(task: &str, json: &str) -> String {
-    read(task, json).unwrap_err().to_string()
+    match contents(task, json) {
+        Ok(found) => found.left_out.first().map(|s| format!("{}: {}", s.name, s.error)).unwrap(),
+        Err(error) => error.to_string(),
+    }
 }
 
 #[test]
