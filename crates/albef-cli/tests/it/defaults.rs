@@ -63,7 +63,7 @@ fn commands_do_as_the_defaults_say_unless_flags_say_otherwise() {
 
     // Searches: the threshold of the model is a remark, a given one an answer.
     let output = run(&mut search(&[]));
-    assert!(stderr(&output).contains("nothing here matches"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("no confident match"), "{}", stderr(&output));
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&found["nothing_matches"], &found["threshold"]), (&json!(true), &json!(1.0)));
     assert_eq!(found["results"].as_array().unwrap().len(), 4);

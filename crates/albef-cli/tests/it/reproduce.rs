@@ -153,7 +153,7 @@ fn missing_and_damaged_files_are_all_listed_before_anything_runs() {
     let run = reproduce(root, "table4-ve-4m", &["--smoke"]);
     assert_eq!(run.status.code(), Some(1));
     let text = stderr(&run);
-    for part in ["ve_dev.json", "vocab.txt", "entry 0", "image 0.jpg", "4 of 5 files"] {
+    for part in ["ve_dev.json", "vocab.txt", "entry 0", "image 0.jpg", "4 of 5 required files"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!root.join("runs/table4-ve-4m").exists());

@@ -143,7 +143,7 @@ async function search(page = 1) {
     at("more").hidden = !found.more;
     if (!results.children.length) say("No image passes the filters.", "none");
     else if (found.nothing_matches) {
-      say(`Nothing here matches for sure. These ${results.children.length} come closest.`, "none");
+      say(`No confident match. These ${results.children.length} come closest.`, "none");
     } else say(`${results.children.length} of ${found.gallery} images${found.more ? ", more below" : ""}.`);
     if (found.truncated) at("status").textContent += " The end of the text was not read: it is too long.";
   } catch (error) {
