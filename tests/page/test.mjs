@@ -199,7 +199,7 @@ try {
     await page.press("#key-value", "Enter");
   }));
   await search(page, "a red square on a green circle");
-  assert.match(await page.textContent("#status"), /Nothing here matches/);
+  assert.match(await page.textContent("#status"), /No confident match/);
   await until(page, () => document.querySelector(".hit img").naturalWidth > 0);
   await shot(page, "nothing-matches");
   assert.ok(faults.every((f) => /401/.test(f)), faults.join("\n"));
