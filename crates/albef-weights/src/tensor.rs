@@ -212,10 +212,10 @@ impl HostTensor {
         Self { dtype: DType::I64, shape: shape.to_vec(), bytes: bytes.into() }
     }
 
-    /// Number of elements.
+    /// Number of elements. A tensor that is not read may have the shape of more than there can be.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shape.iter().product()
+        self.shape.iter().fold(1, |all: usize, n| all.saturating_mul(*n))
     }
 
     /// Whether there is no element.

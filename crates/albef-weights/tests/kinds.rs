@@ -243,6 +243,14 @@ fn what_pytorch_reads_otherwise_is_refused_by_name() {
 }
 
 #[test]
+fn a_shape_of_more_than_there_can_be_has_no_small_size() {
+    let of =
+        |shape: &[usize]| HostTensor { shape: shape.to_vec(), ..HostTensor::from_f32(&[], &[1.0]) };
+    assert_eq!(of(&[1 << 32, 1 << 32]).len(), usize::MAX);
+    assert!(!of(&[1 << 32, 1 << 32]).is_empty() && of(&[1 << 32, 1 << 32, 0]).is_empty());
+}
+
+#[test]
 fn an_archive_that_was_compressed_again_is_read_and_a_bomb_is_not() {
     let zipped = |storage: Vec<u8>| {
         let value = dict(&[("w", tensor(&[2, 2], &[2, 1]))]);

@@ -44,7 +44,7 @@ impl CheckpointSummary {
         Ok(Self {
             task: files.task.title(),
             tensors: files.tensors.len(),
-            values: files.tensors.iter().map(|(_, t)| t.len()).sum(),
+            values: files.tensors.iter().fold(0, |all: usize, (_, t)| all.saturating_add(t.len())),
             momentum: files.has_momentum(),
             queues: files.has_queues(),
             word_pieces: files.vocabulary.lines().count(),
