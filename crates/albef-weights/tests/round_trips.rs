@@ -2,26 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
+mod common;
+
 use std::collections::HashMap;
 
 use albef_weights::{
     DType, HostTensor, KeepAs, StateDict, read, write_safetensors, write_shards, write_torch,
 };
+use common::TYPES;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
-
-const TYPES: [DType; 10] = [
-    DType::F64,
-    DType::F32,
-    DType::F16,
-    DType::BF16,
-    DType::I64,
-    DType::I32,
-    DType::I16,
-    DType::I8,
-    DType::U8,
-    DType::Bool,
-];
 
 fn tensor() -> impl Strategy<Value = HostTensor> {
     let types = prop::sample::select(&TYPES[..]);

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
+mod common;
+
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Cursor, Read};
@@ -9,6 +11,7 @@ use std::io::{self, Cursor, Read};
 use albef_weights::{
     DType, HostTensor, KeepAs, StateDict, read, write_safetensors, write_shards, write_torch,
 };
+use common::TYPES;
 use zip::ZipArchive;
 
 fn of(dtype: DType, shape: &[usize]) -> HostTensor {
@@ -20,20 +23,8 @@ fn of(dtype: DType, shape: &[usize]) -> HostTensor {
 /// A tensor of each type, without elements, without axes, and one that is larger than what is written at
 /// a time.
 fn all_kinds() -> StateDict {
-    let types = [
-        DType::F64,
-        DType::F32,
-        DType::F16,
-        DType::BF16,
-        DType::I64,
-        DType::I32,
-        DType::I16,
-        DType::I8,
-        DType::U8,
-        DType::Bool,
-    ];
     let mut state: StateDict =
-        types.iter().map(|t| (format!("of.{t}"), of(*t, &[2, 3, 1, 5]))).collect();
+        TYPES.iter().map(|t| (format!("of.{t}"), of(*t, &[2, 3, 1, 5]))).collect();
     state.insert("temp".into(), HostTensor::from_f32(&[], &[0.07]));
     state.insert("empty".into(), of(DType::F32, &[3, 0]));
     state.insert("long name é".repeat(30), HostTensor::from_i64(&[300], &[-7; 300]));

@@ -2,6 +2,22 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+use albef_weights::DType;
+
+/// The types of tensors that are read.
+pub const TYPES: [DType; 10] = [
+    DType::F64,
+    DType::F32,
+    DType::F16,
+    DType::BF16,
+    DType::I64,
+    DType::I32,
+    DType::I16,
+    DType::I8,
+    DType::U8,
+    DType::Bool,
+];
+
 /// The pickle of a text.
 pub fn text(text: &str) -> Vec<u8> {
     [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
