@@ -83,7 +83,8 @@ impl KeptStates {
     ) -> Result<Self> {
         let fingerprint = fingerprint.to_owned();
         let wanted = Facts { format: FORMAT, fingerprint, precision, tokens, width };
-        if facts(index)?.is_some_and(|found| found != wanted) {
+        // Files that nothing describes may be of any model, too.
+        if facts(index)?.is_none_or(|found| found != wanted) {
             Self::remove(index)?;
         }
         let folder = index.join(FOLDER);

@@ -9,7 +9,7 @@
 #[allow(dead_code, reason = "it serves other tests too")]
 mod common;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -17,10 +17,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use albef_index::{Control, Embedded, Encoder, Store, UpdateOptions, update};
+use albef_data::image::{ImageReader, RgbImage};
+use albef_index::{
+    ContentHash, Control, Embedded, Encoder, Identity, KeptStates, StatePrecision, Status, Store,
+    UpdateOptions, update,
+};
 use common::{Colors, contents, image, index, update_all};
 
 const CHILD: &str = "--index-as-a-child";
+const CHILD_WITH_STATES: &str = "--index-with-states-as-a-child";
 const KILLS: usize = 1000;
 /// Kills between two comparisons with an index made from scratch.
 const CHECKED: usize = 40;
@@ -39,9 +44,13 @@ fn child(folder: &Path) {
 }
 
 fn start(folder: &Path) -> (Child, Receiver<u64>) {
+    start_as(CHILD, folder)
+}
+
+fn start_as(what: &str, folder: &Path) -> (Child, Receiver<u64>) {
     let program = std::env::current_exe().unwrap();
     let mut child =
-        Command::new(program).arg(CHILD).arg(folder).stdout(Stdio::piped()).spawn().unwrap();
+        Command::new(program).arg(what).arg(folder).stdout(Stdio::piped()).spawn().unwrap();
     let (sender, receiver) = channel();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     std::thread::spawn(move || {
@@ -193,16 +202,157 @@ fn creation_may_be_killed() {
     }
 }
 
+/// Tokens of an image's states, and their width.
+const STATES: [usize; 2] = [5, 16];
+/// Models and precisions that states are kept of, in turn.
+const KINDS: [(&str, StatePrecision); 3] =
+    [("a", StatePrecision::F16), ("b", StatePrecision::F16), ("a", StatePrecision::Int8)];
+
+/// Keeps states beside the vectors.
+struct Keeping {
+    colors: Colors,
+    model: &'static str,
+    kept: KeptStates,
+}
+
+impl Keeping {
+    fn new(folder: &Path, (model, precision): (&'static str, StatePrecision)) -> Self {
+        let kept = KeptStates::create(folder, model, precision, STATES).unwrap();
+        Self { colors: Colors::default(), model, kept }
+    }
+
+    /// As [`Encoder::encode`] keeps them, for images that were encoded before.
+    fn complete(&self, store: &Embedded) {
+        for content in usable(store) {
+            if !self.kept.has(&content) {
+                self.kept.save(&content, &states(self.model, &content)).unwrap();
+            }
+        }
+    }
+}
+
+impl Encoder for Keeping {
+    fn identity(&self) -> Identity {
+        self.colors.identity()
+    }
+
+    fn reader(&self) -> &ImageReader {
+        self.colors.reader()
+    }
+
+    fn prepare(&self, image: &RgbImage) -> Vec<f32> {
+        self.colors.prepare(image)
+    }
+
+    fn encode(&self, prepared: &[Vec<f32>], contents: &[ContentHash]) -> Result<Vec<f32>, String> {
+        for content in contents {
+            self.kept.save(content, &states(self.model, content)).map_err(|e| e.to_string())?;
+        }
+        self.colors.encode(prepared, contents)
+    }
+}
+
+/// The states of a content, which f16 and int8 hold exactly.
+fn states(model: &str, content: &ContentHash) -> Vec<f32> {
+    let sign = if model == "a" { 1.0 } else { -1.0 };
+    let value =
+        |i: usize| if i.is_multiple_of(16) { 127.0 } else { f32::from(content[i % 32] / 2) };
+    (0..STATES[0] * STATES[1]).map(|i| sign * value(i)).collect()
+}
+
+fn usable(store: &Embedded) -> HashSet<ContentHash> {
+    let mut out = HashSet::new();
+    let mut see = |record: albef_index::Record| {
+        if record.image.status == Status::Ok {
+            out.insert(record.image.hash);
+        }
+        Ok(())
+    };
+    store.for_each(&mut see).unwrap();
+    out
+}
+
+/// Keeps states of one kind after the other, forgets those of images that are gone, and says when each is complete.
+fn child_with_states(folder: &Path) {
+    let begin = KeptStates::precision_at(folder)
+        .unwrap()
+        .map_or(0, |precision| KINDS.iter().position(|kind| kind.1 == precision).unwrap_or(0) + 1);
+    let options = UpdateOptions { workers: 2, batch: 2, dry_run: false };
+    for kind in KINDS.iter().cycle().skip(begin).take(50) {
+        let encoder = Keeping::new(folder, *kind);
+        let store = Embedded::write(folder, &encoder.identity()).unwrap();
+        update(&store, &encoder, &options, &Control::new()).unwrap();
+        encoder.complete(&store);
+        encoder.kept.retain(&usable(&store)).unwrap();
+        println!("{}", encoder.kept.usage().unwrap().0);
+    }
+}
+
+/// States are those of their image and their model after any kill, or none; completing them gives all.
+fn states_are_right_or_absent() {
+    const KILLS: usize = 200;
+    let dir = tempfile::tempdir().unwrap();
+    let (photos, folder) = (dir.path().join("photos"), dir.path().join("index"));
+    (0..4).for_each(|i| fs::create_dir_all(photos.join(i.to_string())).unwrap());
+    let mut files = HashMap::new();
+    let (mut draws, mut count) = (Draws(5), 0);
+    for _ in 0..20 {
+        change(&photos, &mut files, &mut draws, &mut count);
+    }
+    drop(index(&folder, &photos, &Colors::default()));
+    let (mut completed, mut looked_at, mut partial) = (0, 0, 0);
+    for kills in 1..=KILLS {
+        let (mut child, promised) = start_as(CHILD_WITH_STATES, &folder);
+        std::thread::sleep(Duration::from_micros(300 + draws.below(200_000)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        completed += promised.iter().count();
+        change(&photos, &mut files, &mut draws, &mut count);
+        let store = Embedded::write(&folder, &Colors::default().identity()).unwrap();
+        let images = usable(&store);
+        // Beginning with another model or precision must not find files of the one before.
+        let kind = KINDS[draws.below(3) as usize];
+        let found = KeptStates::open(&folder, "a").unwrap().map(|kept| (kept, "a"));
+        let found = found.or(KeptStates::open(&folder, "b").unwrap().map(|kept| (kept, "b")));
+        let begun = Keeping::new(&folder, kind);
+        for (kept, model) in found.iter().map(|(kept, m)| (kept, *m)).chain([(&begun.kept, kind.0)])
+        {
+            let loaded = images.iter().filter_map(|content| Some((content, kept.load(content)?)));
+            for (content, values) in loaded {
+                looked_at += 1;
+                assert_eq!(values, states(model, content), "after {kills} kills");
+            }
+        }
+        let (left, _) = begun.kept.usage().unwrap();
+        partial += usize::from(left > 0 && left < images.len() as u64);
+        begun.complete(&store);
+        for content in &images {
+            assert_eq!(begun.kept.load(content).unwrap(), states(kind.0, content));
+        }
+        begun.kept.retain(&images).unwrap();
+        assert_eq!(begun.kept.usage().unwrap().0, images.len() as u64);
+    }
+    println!(
+        "{KILLS} kills with states: {completed} completed, {partial} partial, {looked_at} loaded"
+    );
+    assert!(completed > 0 && partial > 0 && looked_at > 0);
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|a| a == CHILD) {
         child(&PathBuf::from(&arguments[1]));
         return;
     }
-    let tests: [(&str, fn()); 3] = [
+    if arguments.first().is_some_and(|a| a == CHILD_WITH_STATES) {
+        child_with_states(&PathBuf::from(&arguments[1]));
+        return;
+    }
+    let tests: [(&str, fn()); 4] = [
         ("creation_may_be_killed", creation_may_be_killed),
         ("thousand_kills", thousand_kills),
         ("acknowledged_images_stay", acknowledged_images_stay),
+        ("states_are_right_or_absent", states_are_right_or_absent),
     ];
     if arguments.iter().any(|a| a == "--list") {
         tests.iter().for_each(|(name, _)| println!("{name}: test"));
