@@ -117,9 +117,57 @@ const EXAMPLES: [(&str, &[&str]); 18] = [
     ("doctor", &["albef doctor", "albef doctor --golden tests/golden"]),
 ];
 
+/// Options that many commands have, by what they are about. Others stay under "Options".
+const HEADINGS: [(&str, &[&str]); 4] = [
+    (
+        "Images and index",
+        &[
+            "image_root",
+            "no_index",
+            "index",
+            "store",
+            "like",
+            "plus",
+            "minus",
+            "path",
+            "after",
+            "before",
+            "larger_than",
+            "camera",
+        ],
+    ),
+    ("Model and machine", &["model", "image_res", "device", "threads", "verbose", "quiet"]),
+    (
+        "How images are read",
+        &[
+            "exif_orientation",
+            "no_exif_orientation",
+            "background",
+            "max_image_pixels",
+            "resize_order",
+            "truncated_images",
+        ],
+    ),
+    (
+        "Output",
+        &[
+            "json",
+            "output",
+            "page",
+            "paths_only",
+            "paths",
+            "null",
+            "html",
+            "open",
+            "explain",
+            "preview",
+        ],
+    ),
+];
+
 /// The program's definition with its whole help.
 pub fn command<A: CommandFactory>() -> Command {
-    let mut command = with_numbers(A::command());
+    let mut command = with_headings(with_numbers(A::command()));
     let commands = grouped(&command);
     for (name, lines) in EXAMPLES {
         let title = if lines.len() == 1 { "Example:" } else { "Examples:" };
@@ -141,6 +189,19 @@ fn with_numbers(command: Command) -> Command {
         if option { arg.allow_negative_numbers(true) } else { arg }
     };
     command.mut_args(numbers).mut_subcommands(with_numbers)
+}
+
+/// Puts options below their headings.
+fn with_headings(command: Command) -> Command {
+    let heading = |arg: clap::Arg| {
+        let id = arg.get_id().to_string();
+        let found = HEADINGS.iter().find(|(_, ids)| ids.contains(&id.as_str()));
+        match found {
+            Some((title, _)) if !arg.is_positional() => arg.help_heading(*title),
+            _ => arg,
+        }
+    };
+    command.mut_args(heading).mut_subcommands(with_headings)
 }
 
 /// Each group with its commands and what they are for.

@@ -7,8 +7,8 @@ use albef::index::{
     Encoder, IndexEncoder, IndexHit, IndexQuery, Place, UpdateOptions, is_photo_folder,
     open_current,
 };
-use albef::inference::{ForImages, Hit, Match, SearchOptions, Verdict};
-use albef::{ImageSet, Pipeline};
+use albef::inference::{ForImages, Hit, Match, Preview, SearchOptions, Verdict};
+use albef::{Image, ImageSet, Pipeline};
 use albef_data::error::{ImageError, ImageErrorKind};
 use albef_data::names::{path_of, shown, text_of_path};
 use albef_report::ResultImage;
@@ -143,6 +143,7 @@ fn search_once(a: &SearchArguments, text: &str, path: &str) -> Result<ExitStatus
     tell_unusable("skipped", &skipped);
     tell_notes(&reader);
     tell_truncated(found.truncated.into(), 1, model.caption_limits());
+    let read = |i: usize| images.samples()[found.results[i].index].read_view(0, &reader);
     if a.json {
         let mut value = serde_json::to_value(&found)?;
         let all = images.skipped_members();
@@ -154,9 +155,11 @@ fn search_once(a: &SearchArguments, text: &str, path: &str) -> Result<ExitStatus
         say!("{value}")?;
     } else {
         say!("  score  match   cosine  image")?;
-        for hit in &found.results {
+        let preview = a.page.preview();
+        for (i, hit) in found.results.iter().enumerate() {
             let name = images.name(hit.index);
             print_hit(hit.score, hit.probability, hit.cosine, &name)?;
+            print_preview(preview, || read(i))?;
         }
     }
     let head = Head {
@@ -173,7 +176,6 @@ fn search_once(a: &SearchArguments, text: &str, path: &str) -> Result<ExitStatus
         cosine: hit.cosine,
         ..ResultImage::default()
     };
-    let read = |i: usize| images.samples()[found.results[i].index].read_view(0, &reader);
     a.page.write(&model, &head, found.results.iter().map(result).collect(), &read)?;
     Ok(a.verdict(&found.verdict))
 }
@@ -213,6 +215,11 @@ fn search_index(a: &SearchArguments, text: Option<&str>, paths: &[String]) -> Re
     remember(&label, found.results.iter().map(|hit| Some(hit.file.as_path())));
     tell_unusable("skipped", &found.skipped);
     tell_truncated(found.truncated.into(), 1, model.caption_limits());
+    let read = |i: usize| {
+        reader
+            .open(&found.results[i].file)
+            .map_err(|error| ImageError { kind: ImageErrorKind::Io, detail: error.to_string() })
+    };
     if a.index.paths_only {
         let end: &[u8] = if a.index.null { b"\0" } else { b"\n" };
         for hit in &found.results {
@@ -229,8 +236,10 @@ fn search_index(a: &SearchArguments, text: Option<&str>, paths: &[String]) -> Re
         say!("{value}")?;
     } else {
         say!("  score  match   cosine  image")?;
-        for hit in &found.results {
+        let preview = a.page.preview();
+        for (i, hit) in found.results.iter().enumerate() {
             print_hit(hit.score, hit.probability, hit.cosine, &shown(&hit.name))?;
+            print_preview(preview, || read(i))?;
             for copy in &hit.copy_names {
                 say!("{:>23}  {}", "copy", shown(copy))?;
             }
@@ -253,11 +262,6 @@ fn search_index(a: &SearchArguments, text: Option<&str>, paths: &[String]) -> Re
         cosine: hit.cosine,
         copies: hit.copies.len(),
         ..ResultImage::default()
-    };
-    let read = |i: usize| {
-        reader
-            .open(&found.results[i].file)
-            .map_err(|error| ImageError { kind: ImageErrorKind::Io, detail: error.to_string() })
     };
     a.page.write(&model, &head, found.results.iter().map(result).collect(), &read)?;
     Ok(a.verdict(&found.verdict))
@@ -293,6 +297,21 @@ fn add_counts(value: &mut Value, skipped: u64, unread: u64, truncated: bool) {
 fn print_hit(score: f32, probability: Option<f64>, cosine: f32, name: &str) -> Result<()> {
     let probability = probability.map_or("-".to_owned(), |p| format!("{p:.3}"));
     say!("{score:>7.2}  {probability:>5}  {cosine:>7.3}  {name}")
+}
+
+/// The image of a result, if previews are wanted. One that cannot be read any more has its line alone.
+fn print_preview(
+    how: Option<Preview>,
+    read: impl FnOnce() -> Result<Image, ImageError>,
+) -> Result<()> {
+    let Some(how) = how else { return Ok(()) };
+    match read() {
+        Ok(image) => raw(how.draw(&image)?.as_bytes()),
+        Err(error) => {
+            tracing::warn!("no preview: {error}");
+            Ok(())
+        }
+    }
 }
 
 pub fn match_pair(a: &MatchArguments) -> Result<ExitStatus> {

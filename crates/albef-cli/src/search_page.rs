@@ -1,17 +1,18 @@
 //! What `albef search` leaves besides its list: a page, heat maps, and results by number.
 
+use std::io::{IsTerminal, stdout};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use albef::Pipeline;
 use albef::index::{LastSearch, LastSearchError, user_folder};
-use albef::inference::{Illustration, Verdict};
+use albef::inference::{Illustration, Preview, Verdict};
 use albef_data::error::ImageError;
 use albef_report::{ResultImage, ResultPage};
 use albef_weights::write_atomic;
 use anyhow::{Context, Result, anyhow};
 
-use crate::arguments::place;
+use crate::arguments::{named, place};
 use crate::progress::bar;
 use crate::warnings::tell_unusable;
 
@@ -28,6 +29,19 @@ pub struct PageOptions {
     /// Write heat maps over the results to this folder, one for the text and one for each word.
     #[arg(long, value_name = "DIR")]
     explain: Option<PathBuf>,
+    /// Show each result as a small image in the terminal, as that terminal can: `blocks`, `blocks-256`, `kitty` or
+    /// `iterm` chooses how, and shows them without a terminal too.
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(value_parser = preview, conflicts_with_all = ["json", "paths_only"])]
+    preview: Option<Shown>,
+}
+
+/// How previews are shown, if not as the terminal can.
+#[derive(Clone, Copy)]
+struct Shown(Option<Preview>);
+
+fn preview(text: &str) -> Result<Shown, String> {
+    if text.is_empty() { Ok(Shown(None)) } else { named(text).map(Some).map(Shown) }
 }
 
 /// What is above the results.
@@ -41,6 +55,21 @@ pub struct Head<'a> {
 }
 
 impl PageOptions {
+    /// How results are shown below their lines.
+    pub fn preview(&self) -> Option<Preview> {
+        let found = match self.preview? {
+            Shown(Some(how)) => Some(how),
+            Shown(None) if stdout().is_terminal() => {
+                Preview::of_terminal(|name| std::env::var(name).ok())
+            }
+            Shown(None) => None,
+        };
+        if found.is_none() {
+            tracing::info!("no previews: they need a terminal with colors, or --preview=blocks");
+        }
+        found
+    }
+
     /// Writes what was asked for. `read` gives the image of a result by its number.
     pub fn write(
         &self,

@@ -134,6 +134,27 @@ fn without_candidates_the_cosine_decides_alone() {
 }
 
 #[test]
+fn results_are_shown_in_the_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    data(dir.path(), 2);
+    for source in [&["."][..], &[".", "--no-index"], &["list.json", "--top-k", "2"]] {
+        let output = search(dir.path(), &[source, &["--preview=blocks"]].concat());
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        // Squares of 12 lines below each result.
+        assert_eq!(lines.len(), 1 + 2 * 13, "{text}");
+        assert!(lines[2].starts_with("\u{1b}[38;2;") && lines[2].ends_with("▀\u{1b}[0m"));
+    }
+    let plain = search(dir.path(), &[".", "--preview"]);
+    let text = String::from_utf8(plain.stdout.clone()).unwrap();
+    assert_eq!(text.lines().count(), 3, "{text}");
+    assert!(stderr(&plain).contains("they need a terminal with colors"), "{}", stderr(&plain));
+    let unknown = albef().args(["search", "a", ".", "--preview=sixel"]).output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(stderr(&unknown).contains("`blocks`"), "{}", stderr(&unknown));
+}
+
+#[test]
 fn mistakes_of_the_first_minutes_are_answered_with_what_was_meant() {
     let dir = tempfile::tempdir().unwrap();
     data(dir.path(), 2);

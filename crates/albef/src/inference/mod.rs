@@ -12,6 +12,7 @@ mod ground;
 mod journal;
 mod matching;
 mod overlay;
+mod preview;
 mod search;
 
 pub use crate::gradcam::GroundingMode;
@@ -23,4 +24,5 @@ pub use features::ImageFeatures;
 pub use ground::{GroundOptions, Grounding, WordMap};
 pub use journal::FeatureJournal;
 pub use matching::{ForImages, Match, match_probability};
+pub use preview::Preview;
 pub use search::{Hit, Place, SearchOptions, SearchResults, Verdict};
