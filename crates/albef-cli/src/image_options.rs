@@ -32,9 +32,7 @@ pub struct ImageOptions {
 impl ImageOptions {
     /// For images of one's own: upright, and on the background that the model has by default.
     pub fn own(&self, model: &ModelDefaults) -> ImageReader {
-        let own = DecodeOptions::own_images();
-        let background = model.background.unwrap_or(own.background);
-        self.over(DecodeOptions { background, ..own })
+        self.over(model.own_images())
     }
 
     /// For the lists of evaluations: as the official code.

@@ -63,10 +63,15 @@ impl ModelOptions {
         let path = model_or_default(self.model.as_deref())?;
         let model = Pipeline::open_at(&path, self.inference.image_res, device)
             .with_context(|| cannot_open(&path))?;
-        if let (None, Some(about)) = (&self.model, &model.defaults().about) {
-            tracing::info!("the default model: {about}");
-        }
+        tell_default(self.model.is_some(), model.defaults());
         Ok(model.with_reader(reader.clone()))
+    }
+}
+
+/// Says what the default model is for, where none was named.
+pub fn tell_default(named: bool, defaults: &ModelDefaults) {
+    if let (false, Some(about)) = (named, &defaults.about) {
+        tracing::info!("the default model: {about}");
     }
 }
 

@@ -18,6 +18,7 @@ use crate::device::DeviceArg;
 use crate::image_options::ImageOptions;
 use crate::index::tell_update;
 use crate::index_place::IndexPlace;
+use crate::models::tell_default;
 use crate::output::say;
 use crate::progress::bar;
 
@@ -92,11 +93,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let (device, reader) = (a.device.open()?, a.images.own(&of_images));
     let metrics = Arc::new(Metrics::default());
     let mut models = Vec::new();
-    if let (true, Some(about)) =
-        (a.model.is_empty(), own.first().and_then(|own| own.about.as_ref()))
-    {
-        tracing::info!("the default model: {about}");
-    }
+    own.first().inspect(|own| tell_default(!a.model.is_empty(), own));
     for (name, path) in named {
         if models.iter().any(|m: &Model| m.name == name) {
             bail!("two models are called `{name}`; give them names with --model NAME=MODEL");

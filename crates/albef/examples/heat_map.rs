@@ -5,7 +5,7 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use albef::inference::GroundOptions;
-use albef::{DecodeOptions, Pipeline, default_model, device, open_image};
+use albef::{Pipeline, default_model, device};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let path = default_model().ok_or("no model found; run this in the repository")?;
     let model = Pipeline::open(&path, &device::open("cpu")?)?;
-    let image = open_image(&image, &DecodeOptions::default())?;
+    let image = model.open_image(&image)?;
     let found = model.ground(&image, &phrase, &GroundOptions::default())?;
 
     std::fs::write(&output, found.render(&image)?)?;

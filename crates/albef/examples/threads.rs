@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use albef::{DecodeOptions, Pipeline, default_model, device, open_image};
+use albef::{Pipeline, default_model, device};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let path = default_model().ok_or("no model found; run this in the repository")?;
     // Nothing in a model changes: it is opened once and shared.
     let model = Arc::new(Pipeline::open(&path, &device::open("cpu")?)?);
     let folder = Path::new("data/drawings/drawings-val-style/fxemoji");
-    let image = Arc::new(open_image(&folder.join("1f415.png"), &DecodeOptions::default())?);
+    let image = Arc::new(model.open_image(&folder.join("1f415.png"))?);
 
     let workers = ["a dog", "a car", "a tree", "a house"].map(|text| {
         let (model, image) = (Arc::clone(&model), Arc::clone(&image));

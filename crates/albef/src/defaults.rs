@@ -6,7 +6,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use albef_data::image::Background;
+use albef_data::image::{Background, DecodeOptions};
 use albef_data::input::read_json;
 use albef_weights::write_atomic;
 use serde::{Deserialize, Serialize};
@@ -98,6 +98,13 @@ impl ModelDefaults {
             Ok(path) => path.parent().map_or_else(|| Ok(Self::default()), Self::of_folder),
             Err(_) => Ok(Self::default()),
         }
+    }
+
+    /// How one's own images are read for this model: upright, on its background if it has one.
+    #[must_use]
+    pub fn own_images(&self) -> DecodeOptions {
+        let own = DecodeOptions::own_images();
+        DecodeOptions { background: self.background.unwrap_or(own.background), ..own }
     }
 
     /// Whether there are none.

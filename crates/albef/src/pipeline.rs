@@ -2,7 +2,7 @@
 //! grounding. The operations are in [`crate::inference`].
 //!
 //! ```
-//! use albef::{DecodeOptions, Pipeline, device, open_image};
+//! use albef::{Pipeline, device};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # std::env::set_current_dir("../..")?;
@@ -11,7 +11,7 @@
 //! let folder = std::path::Path::new("data/drawings/drawings-val-style/fxemoji");
 //! let images = files
 //!     .iter()
-//!     .map(|file| open_image(&folder.join(file), &DecodeOptions::default()))
+//!     .map(|file| model.open_image(&folder.join(file)))
 //!     .collect::<Result<Vec<_>, _>>()?;
 //!
 //! // Align: unit-length features, one per image, to be kept and searched by cosine.
@@ -70,7 +70,9 @@ impl Pipeline {
     /// How far models of LAVIS read captions, as in its evaluation of retrieval.
     pub const LAVIS_TRUNCATION: Truncation = Truncation { words: 50, ids: 35 };
 
-    /// Opens a model folder or a checkpoint file of pre-training, retrieval or grounding.
+    /// Opens a model folder or a checkpoint file of pre-training, retrieval or grounding. It reads images as people
+    /// expect of their own ones: upright, on the background that the model has by default. [`Pipeline::with_reader`]
+    /// with [`ImageReader::default`] reads them as the official code does.
     ///
     /// # Errors
     /// If a file is missing or damaged, or belongs to another task.
@@ -89,10 +91,11 @@ impl Pipeline {
         let loaded =
             Checkpoint::open(path)?.at(image_res)?.load(&accepted, device, Parts::Inference)?;
         loaded.log_notes();
-        Self::from_loaded(&loaded)
+        let reader = ImageReader::new(loaded.defaults.own_images());
+        Ok(Self::from_loaded(&loaded)?.with_reader(reader))
     }
 
-    /// A loaded model of pre-training, retrieval or grounding.
+    /// A loaded model of pre-training, retrieval or grounding; it reads images by the loaded reader.
     ///
     /// # Errors
     /// If a weight is absent, or the word pieces lack a special one.
@@ -140,8 +143,7 @@ impl Pipeline {
         &self.defaults
     }
 
-    /// Reads images of sets by `reader`; the default is the official code's way. Its order of resizing also
-    /// holds for images at hand.
+    /// Reads images by `reader`. Its order of resizing also holds for images at hand.
     #[must_use]
     pub fn with_reader(mut self, reader: ImageReader) -> Self {
         self.reader = reader;
@@ -152,6 +154,14 @@ impl Pipeline {
     #[must_use]
     pub fn reader(&self) -> &ImageReader {
         &self.reader
+    }
+
+    /// Reads an image as this model reads images.
+    ///
+    /// # Errors
+    /// Names the file and why it cannot be read.
+    pub fn open_image(&self, path: &Path) -> Result<RgbImage> {
+        Ok(self.reader.open(path)?)
     }
 
     /// The model on frozen weights.
