@@ -130,19 +130,28 @@ fn fine_tuning_goes_on_without_the_model_that_it_started_from() {
     );
     let yaml = dir.path().join("task.yaml");
     std::fs::write(&yaml, "batch_size: 4\nimage_res: 24\nschedular: {epochs: 2}\n").unwrap();
-    for (task, list) in [("retrieval", &list), ("vqa", &questions), ("nlvr", &statements)] {
+    let labels = write(
+        "classification.json",
+        &|i| json!({"image": format!("{i}.png"), "label": (&["a", "b"][i % 2..])}),
+    );
+    let distilled = ["multi_label=true", "distill=true"].map(str::to_owned);
+    let tasks = [
+        ("retrieval", &list, &[][..]),
+        ("vqa", &questions, &[]),
+        ("nlvr", &statements, &[]),
+        ("classification", &labels, &distilled),
+    ];
+    for (task, list, more) in tasks {
         let command = |output: &Path, steps: usize| {
             let mut command = albef();
             command.args(["finetune", task]).arg(&yaml).arg("--output").arg(output);
-            with(
-                command,
-                &[
-                    format!("checkpoint={}", start.display()),
-                    image_root(task, dir.path()),
-                    format!("train_file=[{list}]"),
-                    format!("max_steps={steps}"),
-                ],
-            )
+            let all = [
+                format!("checkpoint={}", start.display()),
+                image_root(task, dir.path()),
+                format!("train_file=[{list}]"),
+                format!("max_steps={steps}"),
+            ];
+            with(command, &[&all, more].concat())
         };
         let of = |name: &str| dir.path().join(format!("{task}-{name}"));
         run(&mut command(&of("whole"), 4));

@@ -5,6 +5,7 @@
 //! Letters: `B` samples, `C` labels.
 
 mod figures;
+mod objective;
 #[cfg(test)]
 mod tests;
 
@@ -12,8 +13,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use albef_data::dataset::{
-    Batch, Contents, Dataset, EntryContext, ImageRoots, ReadEntry, Sample, SourceSpec, Target,
-    TaskFields, read_list, read_source, text_field,
+    Contents, Dataset, EntryContext, ImageRoots, ReadEntry, Sample, SourceSpec, Target, TaskFields,
+    read_list, read_source, text_field,
 };
 use albef_data::names::text_of_os;
 use albef_data::text::TokenBatch;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::figures::{LabelFigures, confusion, confusion_lines, mean};
+use self::objective::LabelsObjective;
 use super::configured::{accessors, finetuned, no_train_file, task_config};
 use super::evaluation::{refuse_if_none, some_present, unusable};
 use super::labels::{self, BATCH, Logits, best, softmax};
@@ -34,13 +36,12 @@ use super::{
 use crate::Control;
 use crate::checkpoint::LoadedModel;
 use crate::config::section::{rule, section};
-use crate::config::{ModelConfig, StartConfig, TrainConfig};
+use crate::config::{DistillConfig, ModelConfig, MomentumConfig, StartConfig, TrainConfig};
 use crate::error::{Error, Result};
 use crate::eval::outcomes;
-use crate::model::{Branch, ClassificationModel, DropoutRng, ImagesPerText, Weights};
-use crate::objectives::{Forward, Losses, Objective, StepContext};
+use crate::model::{Branch, ClassificationModel, DropoutRng, ImagesPerText};
+use crate::objectives::Objective;
 use crate::ops::Ops;
-use crate::params::from_vec;
 use crate::train::start::Start;
 
 /// Labels of one's own.
@@ -68,9 +69,7 @@ impl Task for Classification {
 
     fn schema(&self, config: &ModelConfig) -> Schema {
         let schema = Schema::new(config.sizes()).vision().text_encoder("text_encoder");
-        let mut schema = schema.cls_head(config.labels.len().max(1));
-        schema.momentum = false;
-        schema
+        schema.cls_head(config.labels.len().max(1))
     }
 
     fn recognizes(&self, state: &StateDict) -> bool {
@@ -181,6 +180,8 @@ task_config! {
     pub struct ClassificationConfig {
         train: TrainConfig,
         start: StartConfig,
+        momentum: MomentumConfig,
+        distill: DistillConfig,
         classification: ClassificationKeys,
     }
 }
@@ -190,8 +191,15 @@ impl Default for ClassificationConfig {
         let mut train = TrainConfig::default();
         train.image.crop_scale = (0.5, 1.0);
         train.data.max_tokens = 512;
-        let (start, classification) = (StartConfig::default(), ClassificationKeys::default());
-        Self { train, start, classification, notes: Vec::new() }
+        Self {
+            train,
+            start: StartConfig::default(),
+            momentum: MomentumConfig::default(),
+            // Labels of one's own are taken at their word, and a step costs less.
+            distill: DistillConfig { distill: false, ..DistillConfig::default() },
+            classification: ClassificationKeys::default(),
+            notes: Vec::new(),
+        }
     }
 }
 
@@ -243,7 +251,7 @@ impl ClassificationConfig {
 }
 
 impl TaskConfig for ClassificationConfig {
-    accessors!(Classification, start);
+    accessors!(Classification, distilled);
 
     fn check(&self) -> Result<()> {
         match self.train.data.train_file.weights() {
@@ -263,7 +271,12 @@ impl TaskConfig for ClassificationConfig {
             }
             ClassWeights::Each(weights) => Some(weights.clone()),
         };
-        Box::new(LabelsObjective { class_weights, dropout: self.train.optim.dropout as f32 })
+        Box::new(LabelsObjective {
+            class_weights,
+            distill: self.distill.distill,
+            dropout: self.train.optim.dropout as f32,
+            momentum_dropout: self.momentum.momentum_dropout as f32,
+        })
     }
 
     fn open_data(&self) -> Result<Dataset> {
@@ -409,87 +422,6 @@ fn balanced(samples: impl Iterator<Item = Sample>) -> Vec<f32> {
     }
     let (all, classes) = (counts.iter().sum::<usize>(), counts.len());
     counts.iter().map(|n| all as f32 / (classes * n.max(&1)) as f32).collect()
-}
-
-/// Cross-entropy of one label, or binary cross-entropy of each of several.
-#[derive(Clone, Debug, PartialEq)]
-struct LabelsObjective {
-    /// Of each label; `None` for all 1. With several labels the weight of a label that is given.
-    class_weights: Option<Vec<f32>>,
-    dropout: f32,
-}
-
-impl LabelsObjective {
-    fn weight(&self, label: usize) -> f32 {
-        self.class_weights.as_ref().map_or(1.0, |w| w.get(label).copied().unwrap_or(1.0))
-    }
-
-    /// `sum_i w[y_i] * -log p[i, y_i] / sum_i w[y_i]`.
-    fn single(&self, logits: Tensor<2>, labels: &[usize]) -> Tensor<1> {
-        let [rows, classes] = logits.dims();
-        let mut targets = vec![0.0; rows * classes];
-        for (row, label) in labels.iter().enumerate() {
-            targets[row * classes + label] = self.weight(*label);
-        }
-        let all: f32 = targets.iter().sum();
-        let targets = constant(targets, &logits);
-        (activation::log_softmax(logits, 1) * targets).sum().neg() / f64::from(all.max(1e-12))
-    }
-
-    /// The mean over `[B, C]` of `w_c * z * softplus(-x) + (1 - z) * softplus(x)`.
-    fn several(&self, logits: Tensor<2>, labels: &[Vec<usize>]) -> Tensor<1> {
-        let [rows, classes] = logits.dims();
-        let (mut given, mut absent) = (vec![0.0; rows * classes], vec![1.0; rows * classes]);
-        for (row, labels) in labels.iter().enumerate() {
-            for label in labels {
-                given[row * classes + label] = self.weight(*label);
-                absent[row * classes + label] = 0.0;
-            }
-        }
-        let (given, absent) = (constant(given, &logits), constant(absent, &logits));
-        let tail = (logits.clone().abs().neg().exp() + 1.0).log();
-        let softplus = |x: Tensor<2>| activation::relu(x) + tail.clone();
-        (given * softplus(logits.clone().neg()) + absent * softplus(logits)).mean()
-    }
-}
-
-/// A tensor of the shape of `like`, without gradient.
-fn constant(values: Vec<f32>, like: &Tensor<2>) -> Tensor<2> {
-    Tensor::from_inner(from_vec(values, like.dims(), &like.clone().inner().device()))
-}
-
-impl Objective for LabelsObjective {
-    fn losses(&self) -> &'static [&'static str] {
-        &["train_loss"]
-    }
-
-    fn uses_momentum(&self) -> bool {
-        false
-    }
-
-    fn forward(&self, cx: &StepContext<'_>, weights: &Weights, batch: &Batch) -> Result<Forward> {
-        let classes = cx.model.labels.len();
-        let model = ClassificationModel::new(
-            cx.model,
-            weights,
-            Branch::Online,
-            ImagesPerText::One,
-            classes,
-        )?;
-        let images = Tensor::from_inner(cx.images(batch)?);
-        let logits = model.logits(images, &batch.text, &mut cx.rng.dropout(self.dropout))?;
-        let loss = if cx.model.multi_label {
-            let labels = batch.targets.iter().map(|target| match target {
-                Target::Labels(labels) => labels.clone(),
-                _ => Vec::new(),
-            });
-            self.several(logits, &labels.collect::<Vec<_>>())
-        } else {
-            self.single(logits, &batch.labels()?)
-        };
-        let losses = Losses::of("train_loss", loss);
-        Ok(Forward { losses, metrics: Vec::new(), features: None, trace: None })
-    }
 }
 
 /// The logits of a loaded model.

@@ -1,9 +1,9 @@
 use super::figures::auroc;
 use super::*;
-use crate::params::{cpu, to_vec};
+use crate::params::{cpu, from_vec, to_vec};
 
 fn objective(class_weights: Option<Vec<f32>>) -> LabelsObjective {
-    LabelsObjective { class_weights, dropout: 0.0 }
+    LabelsObjective { class_weights, distill: false, dropout: 0.0, momentum_dropout: 0.0 }
 }
 
 fn logits(values: &[f32], classes: usize) -> Tensor<2> {
@@ -22,9 +22,9 @@ fn the_weighted_cross_entropy_is_that_of_its_definition() {
         |row: [f32; 3], label: usize| row.iter().map(|x| x.exp()).sum::<f32>().ln() - row[label];
     let (a, b) = (nll(rows[0], 1), nll(rows[1], 2));
     let x = || logits(rows.as_flattened(), 3);
-    let plain = value(objective(None).single(x(), &[1, 2]));
+    let plain = value(objective(None).single(x(), None, &[1, 2], 0.4).0);
     assert!((plain - (a + b) / 2.0).abs() < 1e-5, "{plain}");
-    let weighted = value(objective(Some(vec![1.0, 3.0, 0.5])).single(x(), &[1, 2]));
+    let weighted = value(objective(Some(vec![1.0, 3.0, 0.5])).single(x(), None, &[1, 2], 0.4).0);
     assert!((weighted - (3.0 * a + 0.5 * b) / 3.5).abs() < 1e-5, "{weighted}");
 }
 
@@ -32,10 +32,45 @@ fn the_weighted_cross_entropy_is_that_of_its_definition() {
 fn several_labels_are_binary_decisions_also_for_large_logits() {
     let softplus = |x: f32| x.max(0.0) + (-x.abs()).exp().ln_1p();
     let values = [2.0_f32, -1.0, 90.0, -90.0];
-    let found =
-        value(objective(Some(vec![4.0, 1.0])).several(logits(&values, 2), &[vec![0], vec![]]));
+    let weighted = objective(Some(vec![4.0, 1.0]));
+    let labels = [vec![0], vec![]];
+    let found = value(weighted.several(logits(&values, 2), None, &labels, 0.4));
     let wanted = 4.0 * softplus(-2.0) + softplus(-1.0) + softplus(90.0) + softplus(-90.0);
     assert!((found - wanted / 4.0).abs() < 1e-4, "{found}");
+}
+
+#[test]
+fn pseudo_targets_take_their_part_of_the_labels() {
+    let (x, t) = ([2.0_f32, -1.0, 0.5, 0.3, 0.0, 3.0], [0.5_f32, 1.0, -2.0, 4.0, 0.0, 0.0]);
+    let teacher = || Some(logits(&t, 3).inner());
+    let weighted = objective(Some(vec![1.0, 3.0, 0.5]));
+    let softmax = |row: &[f32]| -> Vec<f32> {
+        let sum: f32 = row.iter().map(|x| x.exp()).sum();
+        row.iter().map(|x| x.exp() / sum).collect()
+    };
+    let (labels, alpha) = ([1, 2], 0.3);
+    let row = |i: usize| {
+        let (p, q) = (softmax(&x[3 * i..][..3]), softmax(&t[3 * i..][..3]));
+        let soft: f32 = p.iter().zip(&q).map(|(p, q)| -q * p.ln()).sum();
+        0.7 * -p[labels[i]].ln() + 0.3 * soft
+    };
+    let (found, metrics) = weighted.single(logits(&x, 3), teacher(), &labels, alpha);
+    let (found, wanted) = (value(found), (3.0 * row(0) + 0.5 * row(1)) / 3.5);
+    assert!((found - wanted).abs() < 1e-5, "{found} {wanted}");
+    let parts: Vec<f64> = metrics.iter().map(|(_, value)| *value).collect();
+    assert!((0.7 * parts[0] + 0.3 * parts[1] - f64::from(wanted)).abs() < 1e-5, "{metrics:?}");
+
+    let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
+    let softplus = |x: f32| x.exp().ln_1p();
+    let labels = [vec![0, 2], vec![]];
+    let term = |i: usize| {
+        let given = f32::from(u8::from(labels[i / 3].contains(&(i % 3))));
+        let z = 0.7 * given + 0.3 * sigmoid(t[i]);
+        [1.0, 3.0, 0.5][i % 3] * z * softplus(-x[i]) + (1.0 - z) * softplus(x[i])
+    };
+    let found = value(weighted.several(logits(&x, 3), teacher(), &labels, alpha));
+    let wanted = (0..6).map(term).sum::<f32>() / 6.0;
+    assert!((found - wanted).abs() < 1e-5, "{found} {wanted}");
 }
 
 #[test]
