@@ -17,9 +17,9 @@ use crate::warnings::tell_first;
 pub enum Command {
     /// Make images with known content, with lists for every task.
     Scenes(ScenesArguments),
-    /// Say what a data set holds and what is wrong with it, before a run finds out.
+    /// Check a data set before a run does: what it holds, and what is wrong with it.
     Check(check::Arguments),
-    /// Say what a run would see of its data: pairs, captions in word pieces, image sizes, steps of an epoch.
+    /// Show what a run would see of its data: pairs, captions in word pieces, image sizes, steps of an epoch.
     Stats(stats::Arguments),
     /// Write shards from any source, to be read fast and in any order.
     Pack(pack::Arguments),

@@ -33,7 +33,7 @@ pub struct Arguments {
     /// Threads that read and decode images; all cores if not given.
     #[arg(long, value_parser = crate::arguments::at_least_one)]
     workers: Option<usize>,
-    /// Say what would be done, and write nothing.
+    /// Show what would be done, and write nothing.
     #[arg(long)]
     dry_run: bool,
     /// Encode all images again if the index has the vectors of another model or of other image options.
@@ -71,7 +71,7 @@ fn states(text: &str) -> Result<States, String> {
 
 #[derive(clap::Subcommand)]
 pub enum Command {
-    /// Say what an index holds, and which images cannot be used.
+    /// Describe an index, and name the images that cannot be used.
     Status(PlaceArguments),
     /// Verify an index against its checksums; exit code 1 if it is damaged.
     Verify(PlaceArguments),

@@ -79,9 +79,9 @@ enum Command {
     Data(data::Command),
     /// Answer a question about an image.
     Ask(predict::AskArguments),
-    /// Say whether an image entails or contradicts a sentence.
+    /// Decide whether an image entails or contradicts a sentence.
     Entail(predict::EntailArguments),
-    /// Say whether a statement about two images is true.
+    /// Decide whether a statement about two images is true.
     Reason(predict::ReasonArguments),
     /// Ask a model of any task, by what its checkpoint says it is for.
     Predict(predict::PredictArguments),
@@ -99,7 +99,7 @@ enum Command {
     /// Look into what a model has learnt.
     #[command(subcommand)]
     Analyse(analyse::Command),
-    /// Say whether one of two models is better on the same items, with interval and test.
+    /// Compare two models on the same items, with interval and test.
     Compare(compare::Arguments),
     /// Find the images that fit a text.
     Search(search::SearchArguments),
@@ -109,9 +109,9 @@ enum Command {
     Embed(embed::Arguments),
     /// Answer over HTTP: search with a page, embeddings, questions, heat maps.
     Serve(serve::Arguments),
-    /// Say how well a text fits an image.
+    /// Score how well a text fits an image.
     Match(search::MatchArguments),
-    /// Say what a checkpoint is, or write it as a model folder.
+    /// Describe a checkpoint, or write it as a model folder.
     Inspect(inspect::Arguments),
     /// Write a checkpoint for this program, the official code or LAVIS.
     ///
@@ -193,7 +193,13 @@ fn main() -> ExitCode {
     diagnostics::install(level(arguments.verbose) - level(arguments.quiet));
     let mut pool = rayon::ThreadPoolBuilder::new();
     if let Some(threads) = arguments.threads {
-        pool = pool.num_threads(threads.into());
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        // Beyond that, threads only wait for each other.
+        let most = 64.max(4 * cores);
+        if usize::from(threads) > most {
+            tracing::info!("{threads} threads for {cores} cores: {most} are used");
+        }
+        pool = pool.num_threads(most.min(threads.into()));
     }
     if let Err(error) = pool.build_global() {
         eprintln!("error: {error}");

@@ -88,17 +88,15 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let named = named_models(a)?;
     let own = named.iter().map(|(_, path)| ModelDefaults::of_model(path));
     let own = own.collect::<Result<Vec<_>, _>>()?;
-    // Images are decoded before it is known which model they are for.
-    let of_images = own.iter().find(|own| own.background.is_some()).cloned().unwrap_or_default();
-    let (device, reader) = (a.device.open()?, a.images.own(&of_images));
+    let device = a.device.open()?;
     let metrics = Arc::new(Metrics::default());
     let mut models = Vec::new();
     own.first().inspect(|own| tell_default(!a.model.is_empty(), own));
-    for (name, path) in named {
+    for ((name, path), own) in named.into_iter().zip(&own) {
         if models.iter().any(|m: &Model| m.name == name) {
             bail!("two models are called `{name}`; give them names with --model NAME=MODEL");
         }
-        let model = Model::open(name, &path, &reader, &device, &metrics);
+        let model = Model::open(name, &path, &a.images.own(own), &device, &metrics);
         models.push(model.with_context(|| format!("cannot open the model {}", path.display()))?);
     }
     let index = open_index(a, &models)?;
@@ -109,7 +107,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         time: Duration::from_secs(a.timeout as u64),
         ..Limits::default()
     };
-    let mut service = Service::new(models, index, reader, limits, metrics);
+    let mut service = Service::new(models, index, limits, metrics);
     service.keys = keys;
     service.loopback = loopback;
     service.hosts.clone_from(&a.host);

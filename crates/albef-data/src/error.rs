@@ -185,3 +185,31 @@ impl From<crate::control::Cancelled> for DataError {
         Self::Interrupted
     }
 }
+/// A type error without the names of Rust's types.
+#[must_use]
+pub fn in_words(error: &str) -> String {
+    let mut text = error.to_owned();
+    for (rust, words) in [
+        ("expected usize", "expected a whole number from 0 on"),
+        ("expected u64", "expected a whole number from 0 on"),
+        ("expected i64", "expected a whole number"),
+        ("expected u32", "expected a whole number from 0 on"),
+        ("expected i32", "expected a whole number"),
+        ("expected f64", "expected a number"),
+        ("expected f32", "expected a number"),
+        ("expected a boolean", "expected `true` or `false`"),
+        ("expected a string", "expected a text"),
+        ("expected a tuple of size 2", "expected a list of two numbers"),
+        ("invalid type: string", "found the text"),
+        ("invalid type: integer", "found the number"),
+        ("invalid type: floating point", "found the number"),
+        ("invalid type: boolean", "found"),
+        ("invalid type: sequence", "found a list"),
+        ("invalid type: map", "found keys with values"),
+        ("invalid type: null", "found nothing"),
+        ("invalid value: integer", "found the number"),
+    ] {
+        text = text.replace(rust, words);
+    }
+    text
+}

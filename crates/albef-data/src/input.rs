@@ -10,7 +10,7 @@ use albef_weights::{FileKind, HEAD};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::error::{DataError, Result};
+use crate::error::{DataError, Result, in_words};
 use crate::names;
 
 /// How bytes were read as text.
@@ -183,7 +183,7 @@ pub fn parse_json<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Erro
 /// As [`read_text`], or if it is not JSON or not what `wanted` names, with the line.
 pub fn read_json<T: DeserializeOwned>(path: &Path, wanted: &str) -> Result<T> {
     parse_json(&read_text(path)?).map_err(|e| {
-        let detail = format!("{wanted} is needed: {e}");
+        let detail = format!("{wanted} is needed: {}", in_words(&e.to_string()));
         DataError::annotation(path, format!(", line {}", e.line()), detail)
     })
 }

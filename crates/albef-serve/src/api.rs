@@ -8,7 +8,7 @@ use crate::object::{maybe_object, object, objects};
 
 /// An image: its number in the index, or the file itself. In `multipart/form-data` a file stands in its place.
 #[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "an image is `{\"id\": NUMBER}` or `{\"base64\": \"…\"}`")]
 #[schema(example = json!({"id": 1}))]
 pub enum ImageInput {
     /// By number.
@@ -448,6 +448,9 @@ pub struct EmbeddingsRequest {
     /// `float` or `base64` (little-endian f32).
     #[serde(default)]
     pub encoding_format: Encoding,
+    /// Values of a feature; only those that the model has.
+    #[serde(default)]
+    pub dimensions: Option<usize>,
     /// Ignored.
     #[serde(default)]
     pub user: Option<String>,
@@ -455,7 +458,10 @@ pub struct EmbeddingsRequest {
 
 /// What is embedded.
 #[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "`input` is a text, a list of texts, or a list of images such as `{\"id\": NUMBER}`"
+)]
 pub enum EmbeddingsInput {
     /// A text.
     One(String),

@@ -54,6 +54,7 @@ pub struct Model {
     pub task: TaskRef,
     /// Pixels along a side of its images.
     pub image_res: usize,
+    reader: ImageReader,
     pipeline: Option<&'static Pipeline>,
     encoder: Option<&'static IndexEncoder<'static>>,
     loaded: Option<Arc<LoadedModel>>,
@@ -83,6 +84,7 @@ impl Model {
         let task = found.task;
         let loaded = found.load(&[task], device, Parts::Inference)?;
         loaded.log_notes();
+        let reader = reader.clone();
         let loaded = LoadedModel { reader: reader.clone(), ..loaded };
         let image_res = loaded.config.vision.image_res;
         let of_pairs = [TaskRef::pretrain().name(), "retrieval"].contains(&task.name());
@@ -92,7 +94,8 @@ impl Model {
         };
         let encoder = pipeline.map(|model| &*Box::leak(Box::new(IndexEncoder::new(model))));
         let queue = Queue::start(pipeline, Arc::clone(metrics));
-        Ok(Self { name: name.into(), task, image_res, pipeline, encoder, loaded, queue })
+        let name = name.into();
+        Ok(Self { name, task, image_res, reader, pipeline, encoder, loaded, queue })
     }
 
     /// The encoder of an index, if it is a model of images and texts.
@@ -123,8 +126,6 @@ pub struct Service {
     pub models: Vec<Model>,
     /// The index, if there is one.
     pub index: Option<Index>,
-    /// How images are read.
-    pub reader: ImageReader,
     /// Candidate answers of questions.
     pub answers: Vec<String>,
     /// The probability below which nothing matches: that of the model of the index, or 0.5.
@@ -151,7 +152,6 @@ impl Service {
     pub fn new(
         models: Vec<Model>,
         index: Option<Index>,
-        reader: ImageReader,
         limits: Limits,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -160,7 +160,6 @@ impl Service {
         Self {
             models,
             index,
-            reader,
             answers: Vec::new(),
             threshold,
             keys: Keys::default(),
@@ -242,13 +241,13 @@ impl Service {
     ///
     /// # Errors
     /// [`Code::UnknownImage`], [`Code::InvalidImage`], [`Code::InvalidRequest`].
-    pub fn decode(&self, input: &ImageInput) -> Result<Image> {
+    fn decode(&self, reader: &ImageReader, input: &ImageInput) -> Result<Image> {
         let started = Instant::now();
         let image = match input {
             ImageInput::Id(ImageNumber { id }) => {
                 let id = *id;
                 let file = self.file(id)?;
-                self.reader.open(&file).map_err(|error| {
+                reader.open(&file).map_err(|error| {
                     tracing::warn!("{error}");
                     let detail = format!("image {id} cannot be read any more");
                     Problem::new(Code::InvalidImage, detail)
@@ -259,7 +258,7 @@ impl Service {
                     Problem::new(Code::InvalidRequest, format!("`base64` is not base64: {e}"))
                 })?;
                 let key = self.decoded.fetch_add(1, Ordering::Relaxed);
-                self.reader.decode(key, &bytes).map_err(|error| {
+                reader.decode(key, &bytes).map_err(|error| {
                     Problem::new(
                         Code::InvalidImage,
                         format!("the image cannot be decoded: {error}"),
@@ -271,16 +270,20 @@ impl Service {
         Ok(image)
     }
 
-    /// Decodes images without holding up other requests.
+    /// Decodes images as a model reads them, without holding up other requests.
     ///
     /// # Errors
     /// Of the first that cannot be decoded.
-    pub async fn images(self: &Arc<Self>, inputs: Vec<ImageInput>) -> Result<Vec<Image>> {
+    pub async fn images(
+        self: &Arc<Self>,
+        model: &Model,
+        inputs: Vec<ImageInput>,
+    ) -> Result<Vec<Image>> {
         if inputs.is_empty() {
             return Ok(Vec::new());
         }
-        let service = Arc::clone(self);
-        let decode = move || inputs.iter().map(|input| service.decode(input)).collect();
+        let (service, reader) = (Arc::clone(self), model.reader.clone());
+        let decode = move || inputs.iter().map(|input| service.decode(&reader, input)).collect();
         tokio::task::spawn_blocking(decode).await.unwrap_or_else(|_| Err(failed()))
     }
 
@@ -288,8 +291,8 @@ impl Service {
     ///
     /// # Errors
     /// If it cannot be decoded.
-    pub async fn image(self: &Arc<Self>, input: ImageInput) -> Result<Image> {
-        let mut images = self.images(vec![input]).await?;
+    pub async fn image(self: &Arc<Self>, model: &Model, input: ImageInput) -> Result<Image> {
+        let mut images = self.images(model, vec![input]).await?;
         images.pop().ok_or_else(failed)
     }
 
@@ -381,7 +384,7 @@ impl Service {
         let (model, loaded) = self.model_of(task, name)?;
         let task = model.task;
         // Decoded once here, so that a bad image is told as such, and once by the task.
-        let images = self.images(images).await?;
+        let images = self.images(model, images).await?;
         let found = self
             .run(model, move |_| {
                 let folder = tempfile::tempdir().map_err(albef::Error::io("temporary folder"))?;

@@ -1,5 +1,6 @@
 //! Bodies: JSON, or `multipart/form-data` with files in the place of images.
 
+use albef_data::error::in_words;
 use axum::body::Bytes;
 use axum::extract::multipart::{Multipart, MultipartError};
 use axum::extract::rejection::BytesRejection;
@@ -37,14 +38,13 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
                 let bytes = Bytes::from_request(request, state).await.map_err(of_body)?;
                 let mut reader = serde_json::Deserializer::from_slice(&bytes);
                 let found = object(&mut reader).and_then(|found| reader.end().map(|()| found));
-                found.map(Input).map_err(|e| Problem::new(Code::InvalidRequest, e.to_string()))
+                found.map(Input).map_err(|e| unreadable(&e))
             }
             "multipart/form-data" => {
                 let form = Multipart::from_request(request, state).await;
                 let form = form.map_err(|e| Problem::new(Code::InvalidRequest, e.body_text()))?;
                 let value = Value::Object(read_form(form).await?);
-                let found = serde_json::from_value(value);
-                found.map(Input).map_err(|e| Problem::new(Code::InvalidRequest, e.to_string()))
+                serde_json::from_value(value).map(Input).map_err(|e| unreadable(&e))
             }
             "" => Err(Problem::new(
                 Code::UnsupportedMediaType,
@@ -56,6 +56,22 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
             )),
         }
     }
+}
+
+/// What is wrong with a body, without the names of Rust's types, and without a whole image in it.
+fn unreadable(error: &serde_json::Error) -> Problem {
+    /// Characters of either end of a long message.
+    const SHOWN: usize = 120;
+    let text = in_words(&error.to_string());
+    let all: Vec<char> = text.chars().collect();
+    let text = match all.len() > 3 * SHOWN {
+        true => {
+            let [begin, end] = [&all[..SHOWN], &all[all.len() - SHOWN..]].map(String::from_iter);
+            format!("{begin} … {end}")
+        }
+        false => text,
+    };
+    Problem::new(Code::InvalidRequest, text)
 }
 
 fn of_body(rejection: BytesRejection) -> Problem {

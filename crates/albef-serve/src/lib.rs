@@ -14,7 +14,7 @@
 //! let (metrics, reader) = (Arc::new(Metrics::default()), ImageReader::default());
 //! let cpu = device::open("cpu")?;
 //! let model = Model::open("mini", "models/mini".as_ref(), &reader, &cpu, &metrics)?;
-//! let service = Service::new(vec![model], None, reader, Limits::default(), metrics);
+//! let service = Service::new(vec![model], None, Limits::default(), metrics);
 //! serve(service, "127.0.0.1:8080".parse()?, |address| println!("http://{address}"))?;
 //! # Ok(())
 //! # }

@@ -51,6 +51,21 @@ mod tests {
     use crate::api::{EmbedRequest, EmbeddingsRequest, MatchRequest, RerankRequest, SearchRequest};
 
     #[test]
+    fn what_an_image_is_is_said_in_words() {
+        let said = |text: &str| {
+            let mut json = serde_json::Deserializer::from_str(text);
+            super::object::<_, MatchRequest>(&mut json).unwrap_err().to_string()
+        };
+        let wrong = said(r#"{"image": {"data": "AA=="}, "text": "a"}"#);
+        assert!(
+            wrong.starts_with(r#"an image is `{"id": NUMBER}` or `{"base64": "…"}`"#),
+            "{wrong}"
+        );
+        let input = serde_json::from_str::<EmbeddingsRequest>(r#"{"input": 3}"#).unwrap_err();
+        assert!(input.to_string().starts_with("`input` is a text"), "{input}");
+    }
+
+    #[test]
     fn lists_are_no_objects() {
         fn read<T: serde::de::DeserializeOwned>(text: &str) -> bool {
             super::object::<_, T>(&mut serde_json::Deserializer::from_str(text)).is_ok()

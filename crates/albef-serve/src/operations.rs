@@ -5,7 +5,7 @@ use std::sync::Arc;
 use albef::Image;
 use albef::index::{Filter, IndexQuery, IndexResults, PathPattern, days_since_1970};
 use albef::inference::{ExtractOptions, SearchOptions, fit};
-use albef::task::Query;
+use albef::task::{Query, checked_answers, distinct};
 use axum::Json;
 use axum::extract::{Path, Query as Parameters, State};
 use axum::http::header;
@@ -70,11 +70,11 @@ pub async fn embed(
     let EmbedRequest { model, images, texts, pairs } = request;
     let _permit = service.permit(images.len() + texts.len() + pairs.len())?;
     let (model, pipeline) = service.model(model.as_deref())?;
-    let images = service.images(images).await?;
+    let images = service.images(model, images).await?;
     let images = service.embed_images(model, images).await?;
     let texts = service.embed_texts(model, texts).await?;
     let (inputs, words): (Vec<_>, Vec<_>) = pairs.into_iter().map(|p| (p.image, p.text)).unzip();
-    let of_pairs = service.images(inputs).await?;
+    let of_pairs = service.images(model, inputs).await?;
     let pairs = match of_pairs.is_empty() {
         true => Vec::new(),
         false => {
@@ -102,8 +102,15 @@ pub async fn embeddings(
     // Clients name models of other services by habit.
     let own = |name: &&str| service.models.iter().any(|m| m.name == *name);
     let (model, pipeline) = service.model(request.model.as_deref().filter(own))?;
+    if let Some(other) = request.dimensions.filter(|n| *n != pipeline.embed_dim()) {
+        let own = pipeline.embed_dim();
+        return Err(invalid(format!(
+            "`dimensions` is {other}; features of `{}` have {own} values, and shorter ones are not made",
+            model.name
+        )));
+    }
     let tokens = texts.iter().map(|text| pipeline.tokens(text).len()).sum();
-    let images = service.images(images).await?;
+    let images = service.images(model, images).await?;
     let mut rows = service.embed_texts(model, texts).await?;
     rows.extend(service.embed_images(model, images).await?);
     let written = |row: Vec<f32>| match request.encoding_format {
@@ -138,7 +145,8 @@ pub async fn search(
     if let Some(bad) = request.terms.iter().find(|term| !term.weight.is_finite()) {
         return Err(invalid(format!("the weight of `{}` is no number", bad.text)));
     }
-    let like = service.images(request.like).await?;
+    let (model, _) = service.model(None)?;
+    let like = service.images(model, request.like).await?;
     let terms = request.terms.into_iter().map(|term| (term.text, term.weight)).collect();
     let options = options(request.top_k, request.page)?.rerank_k(request.rerank_k);
     let filter = filter(request.filter)?;
@@ -156,7 +164,8 @@ pub async fn similar(
 ) -> Result<Json<SearchResponse>> {
     let _permit = service.permit(1)?;
     let options = options(request.top_k, request.page)?.rerank_k(0);
-    let like = service.images(vec![request.image]).await?;
+    let (model, _) = service.model(None)?;
+    let like = service.images(model, vec![request.image]).await?;
     let filter = filter(request.filter)?;
     let query =
         IndexQuery { text: None, like, terms: Vec::new(), filter, options, page: request.page };
@@ -251,7 +260,7 @@ pub async fn match_pair(
 ) -> Result<Json<MatchResponse>> {
     let _permit = service.permit(1)?;
     let (model, pipeline) = service.model(request.model.as_deref())?;
-    let image = service.image(request.image).await?;
+    let image = service.image(model, request.image).await?;
     let run = move |_: &_| pipeline.match_text(&[image], &request.text);
     let found = service.run(model, run).await?;
     let found = found.first().ok_or_else(|| invalid("there is no image".into()))?;
@@ -274,12 +283,12 @@ pub async fn rerank(
     };
     let scores: Vec<f64> = match (query, query_image, texts.is_empty(), images.is_empty()) {
         (Some(query), None, true, false) => {
-            let images = service.images(images).await?;
+            let images = service.images(model, images).await?;
             let run = move |_: &_| pipeline.match_text(&images, &query);
             service.run(model, run).await?.iter().map(score).collect()
         }
         (None, Some(query), false, true) => {
-            let (image, texts) = (service.image(query).await?, texts.clone());
+            let (image, texts) = (service.image(model, query).await?, texts.clone());
             let run = move |control: &albef::Control| {
                 let mut found = Vec::with_capacity(texts.len());
                 for text in &texts {
@@ -325,9 +334,10 @@ pub async fn classify(
 ) -> Result<Json<ClassifyResponse>> {
     let _permit = service.permit(request.labels.len())?;
     let (model, pipeline) = service.model(request.model.as_deref())?;
-    let image = service.image(request.image).await?;
+    let labels = distinct("label", request.labels);
+    let image = service.image(model, request.image).await?;
     let options = pipeline.classify_options();
-    let run = move |_: &_| pipeline.classify(&image, &request.labels, &options);
+    let run = move |_: &_| pipeline.classify(&image, &labels, &options);
     let found = service.run(model, run).await?;
     let classes = found.classes.into_iter().map(|class| ClassResult {
         label: class.label,
@@ -346,7 +356,7 @@ pub async fn ground(
 ) -> Result<Json<GroundResponse>> {
     let _permit = service.permit(1)?;
     let (model, pipeline) = service.model(request.model.as_deref())?;
-    let image = service.image(request.image).await?;
+    let image = service.image(model, request.image).await?;
     let run = move |control: &albef::Control| {
         let shown: Image = fit(&image, SHOWN);
         let options = pipeline.ground_options(request.words);
@@ -376,7 +386,7 @@ pub async fn ask(
     in_range("top_k", request.top_k, 1, 200)?;
     let answers = match request.answers.is_empty() {
         true => service.answers.clone(),
-        false => request.answers,
+        false => checked_answers(request.answers, "answers")?,
     };
     if answers.is_empty() {
         return Err(impossible("give candidate `answers`; the service has no list of its own"));
@@ -447,7 +457,8 @@ pub async fn image(
     let Parameters(SizeParameters { size }) = size.map_err(|e| invalid(e.body_text()))?;
     let side = size.unwrap_or(THUMBNAIL);
     in_range("size", side as usize, 16, 2048)?;
-    let found = service.image(ImageInput::Id(ImageNumber { id })).await?;
+    let (model, _) = service.model(None)?;
+    let found = service.image(model, ImageInput::Id(ImageNumber { id })).await?;
     let encode = move || {
         let image = fit(&found, side as usize);
         albef_data::image::jpeg(&image, 85)

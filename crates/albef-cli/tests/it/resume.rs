@@ -75,6 +75,51 @@ fn pre_training_goes_on_without_the_model_and_the_words_that_it_started_from() {
     assert!(!said.contains("word pieces"), "{said}");
 }
 
+#[test]
+fn pre_training_starts_from_the_words_and_sizes_of_a_model_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = data(dir.path(), 12);
+    let pretrain = |name: &str, more: &[&str]| {
+        let mut command = albef();
+        command.args(["pretrain", &config(), "--output"]).arg(dir.path().join(name));
+        command.args(settings(&list, dir.path())).args(["--set", "max_steps=1"]);
+        with(command, &more.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())
+    };
+    run(&mut pretrain("start", &[]));
+    let model = dir.path().join("start/model");
+    let from = format!("init_albef={}", model.display());
+    let words = std::fs::read_to_string(model.join("vocab.txt")).unwrap();
+    let refused = |more: &[&str], parts: &[&str]| {
+        let output = pretrain("other", &[&[from.as_str()], more].concat()).output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+    };
+
+    // Other captions would make other word pieces.
+    let other = std::fs::read_to_string(&list).unwrap().replace("square", "zebra");
+    let others = dir.path().join("others.json");
+    std::fs::write(&others, other).unwrap();
+    let train = format!("train_file=[{}]", others.display());
+    run(&mut pretrain("words", &[&from, &train, "vocab=corpus"]));
+    let kept = std::fs::read_to_string(dir.path().join("words/model/vocab.txt")).unwrap();
+    assert_eq!(kept, words);
+    let mut lines: Vec<&str> = words.lines().collect();
+    let last = lines.len() - 1;
+    lines.swap(last, last - 1);
+    let swapped = dir.path().join("swapped.txt");
+    std::fs::write(&swapped, lines.join("\n")).unwrap();
+    let row = format!("row {}", last - 1);
+    refused(&[&format!("vocab={}", swapped.display())], &["`vocab`", &row, "`vocab: corpus`"]);
+
+    refused(&["init_text=gone.pth"], &["`init_albef` is a whole model", "`init_text`"]);
+    let path = model.join("config.json");
+    let mut sizes: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    sizes["text"]["heads"] = json!(2);
+    std::fs::write(&path, sizes.to_string()).unwrap();
+    refused(&["vocab=corpus"], &["`text.heads` is 4, and 2 there", "`preset`"]);
+}
+
 /// Checks that the checkpoint of a run of 4 steps names a file that it lacks, and without the lists of
 /// its weights, which older versions did not write, goes on from the start of the run alone.
 fn needs_its_start_in_older_versions(command: &dyn Fn() -> Command, run_of: &Path, start: &Path) {

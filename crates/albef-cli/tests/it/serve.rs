@@ -313,6 +313,7 @@ fn what_cannot_be_answered_has_a_stable_code() {
         ("/v1/embed", json!({"texts": many}), 413, "too_large"),
         ("/v1/embed", json!({"texts": ["x".repeat(2 << 20)]}), 413, "too_large"),
         ("/v1/embed", json!([1]), 400, "invalid_request"),
+        ("/v1/embeddings", json!({"input": "a", "dimensions": 4}), 400, "invalid_request"),
         ("/v1/search", json!({}), 422, "invalid_argument"),
         ("/v1/search", json!({"query": "a", "top_k": 0}), 400, "invalid_request"),
         ("/v1/search", json!({"query": "a", "page": 99_999_999}), 400, "invalid_request"),

@@ -122,11 +122,14 @@ impl Checkpoint {
         let (own, foreign) = own_config(&folder.join("config.json"))?;
         let found = read_model(&file)?;
         let mut notes = found.notes;
+        let is_foreign = foreign.is_some();
         notes.extend(foreign);
         let inferred = own.is_none();
         let config = match own {
             Some(config) => config,
-            None => published(ModelConfig::infer(&found.tensors, &source)?, &source)?,
+            None => ModelConfig::infer(&found.tensors, &source)
+                .and_then(|config| published(config, &source))
+                .map_err(|error| with_note(error, notes.last().filter(|_| is_foreign)))?,
         };
         if inferred && config.text.processing == TextProcessing::Lavis {
             notes.push(
@@ -152,20 +155,40 @@ impl Checkpoint {
         Ok(Self { config_inferred: inferred, notes, defaults, ..new })
     }
 
-    /// The tensors of a path for a model of known sizes: a weights file needs no `config.json` then.
+    /// What a model of `sizes` may start from. Sizes and word pieces are those that the files of the path tell; a weights
+    /// file that tells no sizes is taken to be of `sizes`, and word pieces that are not known are empty.
     ///
     /// # Errors
     /// If a file is missing or damaged.
-    pub(crate) fn tensors_of(path: &Path, config: &ModelConfig) -> Result<Self> {
+    pub(crate) fn start_for(path: &Path, sizes: &ModelConfig) -> Result<Self> {
         let path = find_model(path)?;
         if let Some(of_run) = run_checkpoint::files(&path)? {
             return Ok(Self::of_run(of_run));
         }
         let file = if path.is_dir() { weights_file(&path)? } else { path };
+        let folder = file.parent().unwrap_or(Path::new("."));
+        let source = format!("`{}`", file.display());
+        let (own, foreign) = own_config(&folder.join("config.json"))?;
         let found = read_model(&file)?;
-        let config = ModelConfig { task: None, ..config.clone() };
-        let new = Self::new(found.tensors, config, String::new(), &file);
-        Ok(Self { notes: found.notes, ..new })
+        let inferred = || ModelConfig::infer(&found.tensors, &source);
+        let known = own.or_else(|| inferred().and_then(|config| published(config, &source)).ok());
+        let config = known.clone().unwrap_or_else(|| ModelConfig { task: None, ..sizes.clone() });
+        let list = folder.join("vocab.txt");
+        let vocabulary = match known {
+            _ if list.exists() => {
+                let vocabulary = Vocabulary::read(&list)?.1;
+                check_vocabulary(&vocabulary, &list, &config, false)?;
+                vocabulary
+            }
+            Some(known) if known.text.vocab_size == BERT_VOCABULARY.lines().count() => {
+                BERT_VOCABULARY.to_owned()
+            }
+            _ => String::new(),
+        };
+        let mut notes = found.notes;
+        notes.extend(foreign);
+        let new = Self::new(found.tensors, config, vocabulary, &file);
+        Ok(Self { notes, ..new })
     }
 
     /// For images of `image_res` pixels along a side, if given; position tables are interpolated when
@@ -210,6 +233,14 @@ fn refuse_unfinished_run(path: &Path) -> Result<()> {
                  in its folder `model`"
                 .into(),
     })
+}
+
+/// The error with what was found instead of a `config.json` of ALBEF.
+fn with_note(error: Error, note: Option<&String>) -> Error {
+    match (error, note) {
+        (Error::Config(detail), Some(note)) => Error::Config(format!("{detail} ({note})")),
+        (error, _) => error,
+    }
 }
 
 /// Shapes do not show the number of heads, and another number silently gives other results: only the

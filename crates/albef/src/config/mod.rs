@@ -11,7 +11,7 @@ mod sections;
 mod tests;
 
 pub use parse::{RENAMED, Source};
-pub(crate) use parse::{current_names, in_words, merge, parse};
+pub(crate) use parse::{current_names, merge, parse};
 pub use reference::reference;
 pub(crate) use sections::check_length;
 

@@ -1,5 +1,6 @@
 //! Configuration texts: YAML over a task's defaults, changed by `key=value` settings.
 
+use albef_data::error::in_words;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -279,35 +280,6 @@ fn named_error<T: DeserializeOwned>(
         }
         None => Err(Error::Config(format!("`{key}`: {problem}"))),
     }
-}
-
-/// A type error without the names of Rust's types.
-pub(crate) fn in_words(error: &str) -> String {
-    let mut text = error.to_owned();
-    for (rust, words) in [
-        ("expected usize", "expected a whole number from 0 on"),
-        ("expected u64", "expected a whole number from 0 on"),
-        ("expected i64", "expected a whole number"),
-        ("expected f64", "expected a number"),
-        ("expected a boolean", "expected `true` or `false`"),
-        ("expected a string", "expected a text"),
-        ("expected a tuple of size 2", "expected a list of two numbers"),
-        (
-            "data did not match any variant of untagged enum Files",
-            "expected a path or a list of paths, or of `{path: PATH, weight: NUMBER}`",
-        ),
-        ("invalid type: string", "found the text"),
-        ("invalid type: integer", "found the number"),
-        ("invalid type: floating point", "found the number"),
-        ("invalid type: boolean", "found"),
-        ("invalid type: sequence", "found a list"),
-        ("invalid type: map", "found keys with values"),
-        ("invalid type: null", "found nothing"),
-        ("invalid value: integer", "found the number"),
-    ] {
-        text = text.replace(rust, words);
-    }
-    text
 }
 
 /// Given values with their dotted keys, down to where the defaults have no further keys.

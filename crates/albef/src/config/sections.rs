@@ -28,7 +28,10 @@ enum PrecisionName {
 
 /// One or several files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected a path or a list of paths, or of `{path: PATH, weight: NUMBER}`"
+)]
 pub enum Files {
     /// One path.
     One(String),
@@ -38,7 +41,10 @@ pub enum Files {
 
 /// A file of several.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected a path or a list of paths, or of `{path: PATH, weight: NUMBER}`"
+)]
 pub enum FileEntry {
     /// A path.
     Path(String),

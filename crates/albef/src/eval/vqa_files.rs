@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::vqa_score::{ScoreRule, Totals, accuracy, totals};
+use super::vqa_score::{ScoreRule, Totals, accuracy_share, totals};
 use crate::error::{Error, Result};
 
 /// What annotators said to a question.
@@ -174,7 +174,11 @@ pub fn score_results(
     let mut questions = Vec::with_capacity(truth.len());
     let mut typed = Vec::with_capacity(truth.len());
     let (mut unanswered, mut untyped) = (0, 0);
-    for a in &truth {
+    // Of entries with one number the last one counts, as in the official evaluation.
+    let last: BTreeMap<&str, usize> =
+        truth.iter().enumerate().map(|(i, a)| (a.question_id.as_str(), i)).collect();
+    let entries = truth.iter().enumerate();
+    for a in entries.filter(|(i, a)| last[a.question_id.as_str()] == *i).map(|(_, a)| a) {
         if a.answers.is_empty() {
             let detail = format!("question {} has no answers", a.question_id);
             return Err(Error::Format { path: annotations.to_owned(), detail });
@@ -184,13 +188,20 @@ pub fn score_results(
             continue;
         };
         let annotators: Vec<String> = a.answers.iter().map(|one| one.answer.clone()).collect();
-        let score = accuracy(answer, &annotators, rule);
+        let score = accuracy_share(answer, &annotators, rule);
         let [question, answer] = [&a.question_type, &a.answer_type].map(Option::as_deref);
         untyped += usize::from(question.is_none() || answer.is_none());
         typed.push((score, question.unwrap_or(NO_TYPE), answer.unwrap_or(NO_TYPE)));
-        questions.push((a.question_id.clone(), score));
+        questions.push((a.question_id.clone(), 100.0 * score));
     }
     let totals = totals(typed.into_iter());
+    let repeated_entries = truth.len() - last.len();
+    if repeated_entries > 0 {
+        tracing::warn!(
+            "{}: {repeated_entries} entries have the `question_id` of a later one and are left out",
+            annotations.display()
+        );
+    }
     Ok(Scored { questions, totals, repeated: count - given.len(), unanswered, untyped })
 }
 

@@ -206,6 +206,12 @@ pub fn digits_and_articles(text: &str) -> String {
 /// Accuracy in per cent of one answer against those of the annotators, not rounded.
 #[must_use]
 pub fn accuracy(answer: &str, annotators: &[String], rule: ScoreRule) -> f64 {
+    100.0 * accuracy_share(answer, annotators, rule)
+}
+
+/// [`accuracy`] as a share.
+#[must_use]
+pub fn accuracy_share(answer: &str, annotators: &[String], rule: ScoreRule) -> f64 {
     let disagree = annotators.iter().any(|a| a != &annotators[0]);
     let mut answer = clean(answer);
     let mut truth: Vec<String> = match rule {
@@ -231,7 +237,7 @@ pub fn accuracy(answer: &str, annotators: &[String], rule: ScoreRule) -> f64 {
         let others = matches - usize::from(*t == answer);
         (others as f64 / 3.0).min(1.0)
     });
-    100.0 * per_annotator.sum::<f64>() / truth.len().max(1) as f64
+    per_annotator.sum::<f64>() / truth.len().max(1) as f64
 }
 
 /// Shares of answers as the answers of ten annotators.
@@ -253,7 +259,7 @@ pub struct Totals {
     pub per_answer_type: BTreeMap<String, f64>,
 }
 
-/// Gathers accuracies of questions with their question and answer types.
+/// Gathers accuracies of questions, as shares, with their question and answer types.
 #[must_use]
 pub fn totals<'a>(scored: impl Iterator<Item = (f64, &'a str, &'a str)>) -> Totals {
     let mut all = Vec::new();
@@ -264,9 +270,10 @@ pub fn totals<'a>(scored: impl Iterator<Item = (f64, &'a str, &'a str)>) -> Tota
         by_question.entry(question.to_owned()).or_default().push(accuracy);
         by_answer.entry(answer.to_owned()).or_default().push(accuracy);
     }
+    // As the official evaluation sums and rounds, so that means between two hundredths fall on the same side.
     let mean = |v: &[f64]| {
-        let mean = v.iter().sum::<f64>() / v.len().max(1) as f64;
-        (mean * 100.0).round() / 100.0
+        let mean = 100.0 * v.iter().sum::<f64>() / v.len().max(1) as f64;
+        format!("{mean:.2}").parse().unwrap_or(mean)
     };
     let each =
         |m: BTreeMap<String, Vec<f64>>| m.iter().map(|(k, v)| (k.clone(), mean(v))).collect();
@@ -274,5 +281,19 @@ pub fn totals<'a>(scored: impl Iterator<Item = (f64, &'a str, &'a str)>) -> Tota
         overall: mean(&all),
         per_question_type: each(by_question),
         per_answer_type: each(by_answer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_between_two_hundredths_are_rounded_as_by_the_official_evaluation() {
+        let shares = [0.3, 0.6].into_iter().chain(std::iter::repeat_n(0.0, 78));
+        let found = totals(shares.map(|share| (share, "what", "other")));
+        // Python's round(100 * float(sum(shares)) / 80, 2); the mean is 1.125.
+        assert_eq!(found.overall, 1.12);
+        assert_eq!(found.per_answer_type["other"], 1.12);
     }
 }

@@ -11,7 +11,7 @@ use super::{Comparison, GoldenSet, Outcome};
 use crate::error::Result;
 use crate::eval::answers::{Candidates, RankRule, rank};
 use crate::eval::vqa_score::{
-    ScoreRule, accuracy, clean, digits_and_articles, punctuation, totals,
+    ScoreRule, accuracy_share, clean, digits_and_articles, punctuation, totals,
 };
 use crate::model::{Branch, DropoutRng, Memory, OutputRows, TextTrace, TokenBatch, VqaModel};
 use crate::objectives::VqaObjective;
@@ -279,11 +279,11 @@ pub(super) fn score(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
         let truth: Vec<String> =
             case["ground_truth"].as_array().into_iter().flatten().map(text).collect();
         let answer = text(&case["answer"]);
-        let official = accuracy(&answer, &truth, ScoreRule::Official);
-        let challenge = accuracy(&answer, &truth, ScoreRule::Challenge);
+        let official = accuracy_share(&answer, &truth, ScoreRule::Official);
+        let challenge = accuracy_share(&answer, &truth, ScoreRule::Challenge);
         let want = |key: &str| case[key].as_f64().unwrap_or(f64::NAN);
-        c.numbers("accuracy", &[official], &[want("accuracy")]);
-        c.numbers("accuracy_v2", &[challenge], &[want("accuracy_v2")]);
+        c.numbers("accuracy", &[100.0 * official], &[want("accuracy")]);
+        c.numbers("accuracy_v2", &[100.0 * challenge], &[want("accuracy_v2")]);
         let types = (text(&case["question_type"]), text(&case["answer_type"]));
         let alone = totals(std::iter::once((official, &*types.0, &*types.1)));
         c.numbers("overall of one", &[alone.overall], &[want("overall")]);

@@ -235,6 +235,11 @@ impl OpenIndex {
         if info.images > 0 {
             return Ok(());
         }
+        if let (0, Some(_)) = (info.broken, &self.stale) {
+            return Err(Error::Argument(format!(
+                "the index of {source} has no image yet: another process is making it; try again in a moment"
+            )));
+        }
         if info.broken == 0 {
             let unread = self.update.as_ref().map_or(&[][..], |u| &u.unread_files);
             let hint = albef_data::dataset::unread_formats(unread);

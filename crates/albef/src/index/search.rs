@@ -427,6 +427,21 @@ mod tests {
     }
 
     #[test]
+    fn an_index_that_another_process_is_making_is_not_one_without_images() {
+        let (model, photos, folder_of_index) = (nano(), folder(2), tempfile::tempdir().unwrap());
+        let encoder = IndexEncoder::new(&model);
+        let at = albef_index::Location::Folder(folder_of_index.path().to_owned());
+        let place = Place::find(&[photos.path()], Some(&at), None).unwrap();
+        let writer = place.open_to_write(&encoder, false).unwrap();
+        let open =
+            || open_current(&place, &encoder, &UpdateOptions::default(), &Control::new()).unwrap();
+        let error = open().check_not_empty("photos").unwrap_err().to_string();
+        assert!(error.contains("another process is making it"), "{error}");
+        drop(writer);
+        open().check_not_empty("photos").unwrap();
+    }
+
+    #[test]
     fn the_score_of_a_hit_is_that_of_matching_it_alone() {
         with_index(|encoder, store, photos| {
             let options = SearchOptions::default().score(Score::Itm);

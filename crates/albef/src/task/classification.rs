@@ -471,7 +471,8 @@ impl Evaluator for LabelsEvaluator {
         let accuracy = scores.iter().sum::<f64>() / scores.len().max(1) as f64;
         let interval = bootstrap_interval(&scores, self.resamples, 42);
         let macro_f1 = mean(figures.iter().map(|f| f.f1));
-        let auroc = mean(figures.iter().filter_map(|f| f.auroc));
+        let measured: Vec<f64> = figures.iter().filter_map(|f| f.auroc).collect();
+        let auroc = (!measured.is_empty()).then(|| mean(measured.into_iter()));
         let mut report = json!({
             "accuracy": accuracy, "interval": interval, "macro_f1": macro_f1, "auroc": auroc,
             "samples": scores.len(), "skipped": found.skipped.len(),
@@ -479,10 +480,10 @@ impl Evaluator for LabelsEvaluator {
             "per_label": figures.iter().zip(names).map(|(f, n)| f.to_json(n)).collect::<Vec<_>>(),
         });
         let mut lines = vec![format!(
-            "accuracy {accuracy:.2} [{:.2}, {:.2}], macro F1 {macro_f1:.2}, AUROC {auroc:.2} on {} \
-             samples",
+            "accuracy {accuracy:.2} [{:.2}, {:.2}], macro F1 {macro_f1:.2}, AUROC {} on {} samples",
             interval.0,
             interval.1,
+            figures::percent(auroc),
             scores.len()
         )];
         lines.extend(figures.iter().zip(names).map(|(f, name)| f.line(name)));

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use albef_data::dataset::{
     Contents, Dataset, ImageRoots, Location, Sample, Skipped, Target, TaskFields, load_samples,
 };
+use albef_data::error::in_words;
 use albef_data::image::Normalization;
 use albef_data::text::{TextProcessing, TokenBatch, Tokenizer, Truncation, Vocabulary};
 use albef_report::{Kind, bootstrap_interval};
@@ -18,7 +19,6 @@ use super::{
 };
 use crate::Control;
 use crate::checkpoint::LoadedModel;
-use crate::config::in_words;
 use crate::config::section::{Section, rule, section};
 use crate::error::{Error, Result};
 use crate::eval::outcomes;

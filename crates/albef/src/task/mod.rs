@@ -35,7 +35,7 @@ pub use self::configured::{Configuration, EvalKey, TaskConfig};
 pub(crate) use self::evaluation::left_out;
 pub use self::evaluation::{Evaluation, Evaluator, RESAMPLES};
 pub use self::pretrain::PretrainConfig;
-pub use self::vqa::{answer_list, distinct};
+pub use self::vqa::{answer_list, checked_answers, distinct};
 use crate::checkpoint::LoadedModel;
 use crate::config::section::{Section, SectionDoc, doc};
 use crate::config::{ModelConfig, Source};

@@ -12,7 +12,7 @@ use burn::tensor::Device;
 use super::configured::{ReadConfig, accessors, image_text_pairs, task_config};
 use super::retrieval::{RetrievalEvaluator, check_mixgen, check_pairs, objective};
 use super::{Configuration, EvalKey, Evaluator, PRETRAIN, Task, TaskConfig, TaskRef, has};
-use crate::checkpoint::{BERT_VOCABULARY, Checkpoint, LoadedModel};
+use crate::checkpoint::{BERT_VOCABULARY, Checkpoint};
 use crate::config::section::{rule, section};
 use crate::config::{ModelConfig, MomentumConfig, PairsConfig, Source, TrainConfig};
 use crate::error::{Error, Result};
@@ -85,7 +85,7 @@ section! {
         vision_width: Option<usize> = None;
         /// not read: sizes come from the preset
         bert_config: String = String::new();
-        /// word pieces: `bert` (all), `corpus` (those that the captions need) or a file
+        /// word pieces: `bert` (all), `corpus` (those that the captions need, or those of `init_albef`) or a file
         vocab: String = "bert".into();
         /// a DeiT to initialize the image encoder from
         init_vision: String = String::new();
@@ -180,7 +180,12 @@ impl PretrainConfig {
     }
 
     /// Fresh weights, or those of the models that the configuration names, with notes on these.
-    fn weights(&self, model: &ModelConfig, device: &Device) -> Result<(TrainState, Vec<String>)> {
+    fn weights(
+        &self,
+        model: &ModelConfig,
+        start: Option<Checkpoint>,
+        device: &Device,
+    ) -> Result<(TrainState, Vec<String>)> {
         let mut notes = Vec::new();
         let (init, seed) = (&self.init, self.train.data.seed);
         let mut online = fresh_params(&Pretrain.schema(model), init.temp, seed, device)?;
@@ -198,8 +203,10 @@ impl PretrainConfig {
             notes.extend(taken.map_err(Error::of_key("init_vision"))?);
         }
         let mut momentum = None;
-        if !init.init_albef.is_empty() {
-            let loaded = albef_start(Path::new(&init.init_albef), model, device)
+        if let Some(mut start) = start {
+            start.config = model.clone();
+            let loaded = start
+                .start(TaskRef::pretrain(), device, seed)
                 .map_err(Error::of_key("init_albef"))?;
             notes.extend(loaded.report.lines());
             momentum = Some(loaded.momentum_or_copy()?.0);
@@ -213,11 +220,65 @@ impl PretrainConfig {
     }
 }
 
-/// The model that pre-training continues from, at the configured sizes.
-fn albef_start(path: &Path, model: &ModelConfig, device: &Device) -> Result<LoadedModel> {
-    let mut checkpoint = Checkpoint::tensors_of(path, model)?;
-    checkpoint.config = model.clone();
-    checkpoint.start(TaskRef::pretrain(), device, 0)
+/// Takes over what a preset does not say, and refuses a model whose weights would mean something else: rows of other
+/// word pieces, or sizes that shapes do not show, such as the number of heads.
+fn agree(model: &mut ModelConfig, start: &Checkpoint, vocabulary: &str) -> Result<()> {
+    let (own, theirs) = (&mut model.text, &start.config.text);
+    (own.type_vocab, own.processing) = (theirs.type_vocab, theirs.processing);
+    if !start.vocabulary.is_empty() {
+        let mut rows = vocabulary.lines().zip(start.vocabulary.lines()).enumerate();
+        let other = rows.find(|(_, (own, theirs))| own != theirs);
+        let (here, there) = (vocabulary.lines().count(), start.vocabulary.lines().count());
+        let how = match other {
+            Some((row, (own, theirs))) => format!("row {row} is `{own}`, and `{theirs}` there"),
+            None if here != there => format!("there are {here}, and {there} there"),
+            None => String::new(),
+        };
+        if !how.is_empty() {
+            return Err(Error::Config(format!(
+                "`vocab`: the word pieces are not those of {}: {how}; `vocab: corpus` takes those of the model that \
+                 pre-training starts from",
+                start.source
+            )));
+        }
+        own.vocab_size = own.vocab_size.max(theirs.vocab_size);
+    }
+    let differing: Vec<String> = compared(model)
+        .into_iter()
+        .zip(compared(&start.config))
+        .filter(|((_, own), (_, theirs))| own != theirs)
+        .map(|((name, own), (_, theirs))| format!("`{name}` is {own}, and {theirs} there"))
+        .collect();
+    match differing.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Config(format!(
+            "`preset`: the sizes are not those of {}: {}; name the `config.json` of that model as `preset`",
+            start.source,
+            differing.join("; ")
+        ))),
+    }
+}
+
+/// Sizes that have to be equal for weights to mean the same. The position table of images is interpolated.
+fn compared(model: &ModelConfig) -> [(&'static str, f64); 14] {
+    let (v, t) = (&model.vision, &model.text);
+    let whole = |n: usize| n as f64;
+    [
+        ("vision.width", whole(v.width)),
+        ("vision.depth", whole(v.depth)),
+        ("vision.heads", whole(v.heads)),
+        ("vision.mlp_width", whole(v.mlp_width)),
+        ("vision.patch", whole(v.patch)),
+        ("vision.layer_norm_eps", v.layer_norm_eps.into()),
+        ("text.hidden", whole(t.hidden)),
+        ("text.layers", whole(t.layers)),
+        ("text.heads", whole(t.heads)),
+        ("text.intermediate", whole(t.intermediate)),
+        ("text.fusion_layer", whole(t.fusion_layer)),
+        ("text.max_positions", whole(t.max_positions)),
+        ("text.layer_norm_eps", t.layer_norm_eps.into()),
+        ("embed_dim", whole(model.embed_dim)),
+    ]
 }
 
 impl TaskConfig for PretrainConfig {
@@ -234,6 +295,14 @@ impl TaskConfig for PretrainConfig {
         }
         if self.mlm.itc_only_steps > 0 && !self.pairs.losses.ita {
             return Err(Error::Config("`itc_only_steps` needs the loss `ita`".into()));
+        }
+        let init = &self.init;
+        for (key, part) in [("init_text", &init.init_text), ("init_vision", &init.init_vision)] {
+            if !init.init_albef.is_empty() && !part.is_empty() {
+                return Err(Error::Config(format!(
+                    "`init_albef` is a whole model, and `{key}` would have no effect; remove one of them"
+                )));
+            }
         }
         let weights = self.init.mixture_weights.len();
         let files = self.train.data.train_file.paths().len();
@@ -285,18 +354,37 @@ impl TaskConfig for PretrainConfig {
     }
 
     fn initialize(&self, data: &Dataset, device: &Device) -> Result<Start> {
-        let vocabulary = self.vocabulary(data).map_err(Error::of_key("vocab"))?;
-        let tokenizer = Tokenizer::new(Vocabulary::from_text(&vocabulary)?);
         let mut model = self.model()?;
+        let start = match self.init.init_albef.as_str() {
+            "" => None,
+            path => {
+                let start = Checkpoint::start_for(Path::new(path), &model);
+                Some(start.map_err(Error::of_key("init_albef"))?)
+            }
+        };
+        let vocabulary = match &start {
+            Some(start) if self.init.vocab == "corpus" && !start.vocabulary.is_empty() => {
+                start.vocabulary.clone()
+            }
+            _ => self.vocabulary(data).map_err(Error::of_key("vocab"))?,
+        };
+        let tokenizer = Tokenizer::new(Vocabulary::from_text(&vocabulary)?);
         model.text.vocab_size = tokenizer.vocabulary().len();
         model.text.pad_id = tokenizer.vocabulary().pad;
+        if let Some(start) = &start {
+            agree(&mut model, start, &vocabulary)?;
+        }
         check_memory(&Pretrain.schema(&model), true, self.pairs.queue_size, model.embed_dim)?;
-        let (state, notes) = self.weights(&model, device)?;
+        let (state, notes) = self.weights(&model, start, device)?;
         Ok(Start { model, vocabulary, state, notes })
     }
 
     /// The word list that is named tells another run apart; where its file is gone the run's own will do.
     fn resumed_vocabulary(&self, data: &Dataset, own: &str) -> Result<(String, Option<String>)> {
+        if self.init.vocab == "corpus" && !self.init.init_albef.is_empty() {
+            // They are those of the model that the run started from, which may be gone.
+            return Ok((own.to_owned(), None));
+        }
         match self.vocabulary(data) {
             Err(Error::Data(DataError::Io { cause, .. }))
                 if cause.kind() == ErrorKind::NotFound =>

@@ -15,7 +15,7 @@ use burn::tensor::Device;
 use serde_json::{Value, json};
 
 use self::answering::{Answering, VqaEvaluator};
-pub use self::answering::{answer_list, distinct};
+pub use self::answering::{answer_list, checked_answers, distinct};
 use super::configured::{accessors, finetuned, no_train_file, task_config};
 use super::evaluation::some_present;
 use super::labels::{self, baseline, query_sample, read_all, train_lists, unusable_image};

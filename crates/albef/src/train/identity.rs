@@ -80,6 +80,9 @@ impl RunFingerprint {
         compare(&as_stored(&was), &as_stored(&now.config), "", &mut found);
         if self.samples != now.samples {
             found.push(format!("the data had {} samples, has {}", self.samples, now.samples));
+        } else if self.data != now.data && self.config["vocab"] != now.config["vocab"] {
+            let (was, is) = (&self.config["vocab"], &now.config["vocab"]);
+            found.push(format!("`vocab` was {was}, is {is}, and has other word pieces"));
         } else if self.data != now.data {
             found.push(format!(
                 "the {} samples of the data are others, or in another order",

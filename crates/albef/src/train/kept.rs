@@ -8,6 +8,7 @@ use albef_files::folder;
 use burn::tensor::Device;
 
 use super::checkpoint;
+use super::checksums;
 use super::sizes::Shapes;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -53,6 +54,7 @@ pub(super) fn newest(checkpoints: &Path) -> Result<Option<ResumeMeta>> {
     let file = folder.join("state.safetensors");
     let stored = fs::metadata(&file).map_err(Error::io(&file))?.len();
     if !shapes.fit_in(stored) {
+        checksums::check(&folder, "state.safetensors")?;
         let detail = "it lists more weights than `state.safetensors` beside it can hold".into();
         return Err(Error::Format { path: folder.join("state.json"), detail });
     }

@@ -8,6 +8,11 @@ pub(super) fn mean(values: impl Iterator<Item = f64>) -> f64 {
     sum / n.max(1) as f64
 }
 
+/// A figure for people; `-` where there is none.
+pub(super) fn percent(figure: Option<f64>) -> String {
+    figure.map_or("-".to_owned(), |figure| format!("{figure:.2}"))
+}
+
 /// Figures of a label against all others, in per cent.
 pub(super) struct LabelFigures {
     support: usize,
@@ -49,7 +54,7 @@ impl LabelFigures {
     }
 
     pub fn line(&self, name: &str) -> String {
-        let auroc = self.auroc.map_or("-".to_owned(), |a| format!("{a:.2}"));
+        let auroc = percent(self.auroc);
         format!(
             "  {name:<24} {:>6} samples  precision {:>6.2}  recall {:>6.2}  F1 {:>6.2}  AUROC {auroc:>6}",
             self.support, self.precision, self.recall, self.f1

@@ -37,9 +37,21 @@ pub fn answer_list(given: &str) -> Result<Vec<String>> {
         )));
     } else if given.trim().is_empty() {
         Vec::new()
+    } else if given.trim_start().starts_with('[') {
+        serde_json::from_str(given).map_err(|e| {
+            Error::Argument(format!("`{}` is no JSON list of answers: {e}", shortened(given)))
+        })?
     } else {
         given.split(',').map(|a| a.trim().to_owned()).collect()
     };
+    checked_answers(answers, given)
+}
+
+/// Candidate answers, each once.
+///
+/// # Errors
+/// If one is empty. `given` is where they are from, for the message.
+pub fn checked_answers(answers: Vec<String>, given: &str) -> Result<Vec<String>> {
     if let Some(i) = answers.iter().position(|a| a.trim().is_empty()) {
         return Err(Error::Argument(format!(
             "answer {i} of `{}` is empty; remove it from the list",

@@ -71,6 +71,8 @@ fn a_question_without_an_answer_to_learn_is_found_at_the_start() {
 #[test]
 fn candidate_answers_are_listed_once_and_none_is_empty() {
     assert_eq!(answer_list("red, blue,red").unwrap(), ["red", "blue"]);
+    assert_eq!(answer_list(r#" ["a, b", "c"]"#).unwrap(), ["a, b", "c"]);
+    assert!(answer_list(r#"["a", 1]"#).unwrap_err().to_string().contains("no JSON list"));
     assert!(answer_list(" ").unwrap().is_empty());
     assert!(answer_list("red,,blue").unwrap_err().to_string().contains("answer 1"));
     for file in ["gone.json", "answers.txt", "./answers", "~/a", "</dev/null"] {

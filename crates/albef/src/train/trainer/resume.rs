@@ -87,7 +87,10 @@ impl Trainer {
         let (was, is) = (before.config["max_steps"].as_u64(), self.config.train().optim.max_steps);
         let per_step = self.config.train().optim.schedular.sched == "per_step";
         let mut notes = Vec::new();
-        if let Some(was) = was.filter(|was| *was != is && per_step) {
+        let mut before_it = self.config.train().clone();
+        before_it.optim.max_steps = was.unwrap_or(is);
+        let other_length = self.steps_of(&before_it) != self.total_steps();
+        if let Some(was) = was.filter(|_| other_length && per_step) {
             notes.push(format!(
                 "`max_steps` was {was} and is {is}: the rates of `per_step` follow the new one"
             ));
