@@ -191,7 +191,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, wanted: &str) -> Result<T> {
 /// Parses JSON as [`parse_json`] does, but for the escapes `\udc80` to `\udcff`: in the names of files that Python
 /// lists each stands for a byte that is no UTF-8, and becomes the character of this byte by [`crate::names`].
 /// `None` if it is not JSON or holds none of them.
-pub(crate) fn parse_names(text: &str) -> Option<Value> {
+pub(crate) fn parse_names<T: DeserializeOwned>(text: &str) -> Option<T> {
     let strict = as_strict(without_bom(text), Lone::Bytes)?;
     serde_json::from_str(&strict).ok()
 }
@@ -345,7 +345,7 @@ mod tests {
         for wrong in ["[nan]", "[Na]", r#"["\ud8"]"#, "[-]", "{", r#"["\ud83d"#] {
             assert_eq!(value(wrong), None, "{wrong}");
         }
-        let names = parse_names(r#"["it\udc92s \ud83d \ud83d\ude00", 1e999]"#).unwrap();
+        let names: Value = parse_names(r#"["it\udc92s \ud83d \ud83d\ude00", 1e999]"#).unwrap();
         let odd = crate::names::text_of(b"it\x92s ") + "\u{fffd} \u{1f600}";
         assert_eq!(names, json!([odd, null]));
         assert!(has_lone_surrogate(r#"["\udc92"]"#) && !has_lost_surrogate(r#"["\udc92"]"#));

@@ -1,6 +1,8 @@
 //! Entries of annotation lists, one at a time: JSON lists, one object a line, tables, and the downloads of
 //! data sets that are one object.
 
+mod lines;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read};
@@ -9,7 +11,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::downloads;
-use super::entry::{Entry, Place, Written, value};
+use super::entry::{Entry, Place, Take, Written, value};
+use super::keys;
 use super::parquet;
 use super::quotes::Quotes;
 use crate::error::{DataError, Result};
@@ -61,8 +64,6 @@ impl<'a> Splits<'a> {
     }
 }
 
-type Take<'a> = &'a mut dyn FnMut(Entry<'_>) -> Result<()>;
-
 /// Bytes of one entry of a list, which is read entry by entry whatever its length.
 const LONGEST: usize = 1 << 26;
 /// Bytes of a line, or of a file that is one object: the largest that data sets publish have a tenth of it.
@@ -74,14 +75,48 @@ pub(super) fn each_entry(path: &Path, take: Take<'_>) -> Result<()> {
     if path.extension().is_some_and(|e| e == "p" || e == "pkl") {
         return downloads::refs(path, take);
     }
-    let file = File::open(path).map_err(DataError::io(path))?;
-    let mut reader: Box<dyn BufRead> = Box::new(BufReader::with_capacity(1 << 16, file));
+    let mut reader = open(path)?;
     let first = reader.fill_buf().map_err(DataError::io(path))?;
     if first.starts_with(parquet::MAGIC) {
         return parquet::entries(path, take);
     }
+    match form(path, first) {
+        Form::Lines => return lines::each(path, &mut *reader, take),
+        Form::Table if first.is_empty() => {
+            let detail = "the file is empty; its first line must name its columns, such as `image` and `caption`";
+            return Err(fail(detail.into()));
+        }
+        Form::Table => return rows(path, reader, take),
+        Form::Json => {}
+    }
+    let blank = skip_blank(&mut *reader).map_err(DataError::io(path))?;
+    match reader.fill_buf().map_err(DataError::io(path))?.first() {
+        Some(b'[') => elements(path, &mut *reader, blank, take),
+        Some(b'{') => objects(path, &mut *reader, blank, take),
+        None => Err(fail("the file is empty; it must hold a JSON list of objects".into())),
+        Some(_) => {
+            let first = reader.fill_buf().map_err(DataError::io(path))?;
+            let text = String::from_utf8_lossy(&first[..first.len().min(80)]);
+            let line: String = text.lines().next().unwrap_or_default().chars().take(20).collect();
+            Err(fail(format!(
+                "not a JSON list of objects: it begins with `{line}`; a list is JSON, a table whose first line names \
+                 its columns (`image`, `caption`), or lines of `IMAGE#NUMBER`, a tab and a caption, as of Flickr30k"
+            )))
+        }
+    }
+}
+
+/// Opens a list as UTF-8 without a byte order mark.
+fn open(path: &Path) -> Result<Box<dyn BufRead>> {
+    let fail = |detail: String| DataError::annotation(path, String::new(), detail);
+    let file = File::open(path).map_err(DataError::io(path))?;
+    let mut reader: Box<dyn BufRead> = Box::new(BufReader::with_capacity(1 << 16, file));
+    let first = reader.fill_buf().map_err(DataError::io(path))?;
+    if first.starts_with(parquet::MAGIC) {
+        return Ok(reader);
+    }
     let blank = first.iter().take_while(|b| b.is_ascii_whitespace()).count();
-    // What begins as JSON does is read, whatever else it looks like; of a text its beginning is told below.
+    // What begins as JSON does is read, whatever else it looks like; of a text its beginning is told by `each_entry`.
     if !matches!(first.get(blank), Some(b'[' | b'{'))
         && let Some(detail) = stands_instead(first, u64::MAX, "a list of images with captions")
     {
@@ -95,30 +130,49 @@ pub(super) fn each_entry(path: &Path, take: Take<'_>) -> Result<()> {
     } else if first.starts_with(b"\xef\xbb\xbf") {
         reader.consume(3);
     }
-    if is_table(path) {
-        if reader.fill_buf().map_err(DataError::io(path))?.is_empty() {
-            let detail = "the file is empty; its first line must name its columns, such as `image` and `caption`";
-            return Err(fail(detail.into()));
-        }
-        return rows(path, reader, take);
+    Ok(reader)
+}
+
+/// How the entries of a list are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// A JSON list, one object a line, or one object.
+    Json,
+    /// Rows below the names of their columns.
+    Table,
+    /// Lines as those of Flickr's data sets.
+    Lines,
+}
+
+/// The form of a list that begins so: by its name, and by its first line where the name does not tell.
+fn form(path: &Path, first: &[u8]) -> Form {
+    let ends = |ending: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending));
+    if lines::are_in(first) {
+        return Form::Lines;
     }
-    let blank = skip_blank(&mut *reader).map_err(DataError::io(path))?;
-    match reader.fill_buf().map_err(DataError::io(path))?.first() {
-        Some(b'[') => elements(path, &mut *reader, blank, take),
-        Some(b'{') => objects(path, &mut *reader, blank, take),
-        None => Err(fail("the file is empty; it must hold a JSON list of objects".into())),
-        Some(_) => {
-            let first = reader.fill_buf().map_err(DataError::io(path))?;
-            let text = String::from_utf8_lossy(&first[..first.len().min(80)]);
-            let line: String = text.lines().next().unwrap_or_default().chars().take(20).collect();
-            Err(fail(format!("not a JSON list of objects: it begins with `{line}`")))
-        }
+    let mut of_first = first.split(|b| matches!(b, b'\n' | b'\r'));
+    let header = of_first.next().unwrap_or_default();
+    let named = || keys::are_of_captions(&columns(header, delimiter(header)));
+    match ends("csv") || ends("tsv") || named() {
+        true => Form::Table,
+        false => Form::Json,
     }
 }
 
-/// Whether a name ends as those of tables do.
-pub(super) fn is_table(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv") || e.eq_ignore_ascii_case("tsv"))
+/// The names in the first line of what may be a table.
+fn columns(header: &[u8], delimiter: u8) -> Vec<String> {
+    let name = |field: &[u8]| String::from_utf8_lossy(field).trim().trim_matches('"').to_owned();
+    header.split(|b| *b == delimiter).map(name).collect()
+}
+
+/// Whether the entries of a list are rows or lines, one of each caption; those of one image belong together.
+pub(super) fn has_rows(path: &Path) -> bool {
+    // What is no file, such as a pipe, can be read once only.
+    let first = path.is_file().then(|| open(path).ok()).flatten().and_then(|mut reader| {
+        let first = reader.fill_buf().ok()?;
+        Some(form(path, first))
+    });
+    first.unwrap_or_else(|| form(path, &[])) != Form::Json
 }
 
 /// Passes over white space and gives the line feeds in it.
@@ -324,12 +378,24 @@ fn rows(path: &Path, mut reader: Box<dyn BufRead>, take: Take<'_>) -> Result<()>
         DataError::annotation(path, format!(", line {line}"), detail)
     };
     let names = table.byte_headers().map_err(fail)?.clone();
+    // Kaggle's Flickr30k has a blank behind each `|`, in the header as in the rows.
+    let spaced = names.len() > 1 && names.iter().skip(1).all(|name| name.starts_with(b" "));
     let names: Vec<String> =
         names.iter().map(|n| String::from_utf8_lossy(n).trim().to_owned()).collect();
     let mut row = csv::ByteRecord::new();
     while table.read_byte_record(&mut row).map_err(fail)? {
         let place = Place::Line(row.position().map_or(0, csv::Position::line));
         let (mut mended, mut written) = (None, None);
+        if spaced {
+            row.trim();
+        }
+        if let Some(whole) = without_separator(&names, &row) {
+            row = whole;
+            let mark = char::from(delimiter).escape_default();
+            mended = Some(format!(
+                "a `{mark}` is missing between number and caption, and is read as if it stood there"
+            ));
+        }
         let value = match row.len() == names.len() {
             true => fields(&names, &row, &mut mended, &mut written),
             false => Err(format!(
@@ -349,6 +415,16 @@ fn rows(path: &Path, mut reader: Box<dyn BufRead>, take: Take<'_>) -> Result<()>
     Ok(())
 }
 
+/// A row of a number and a caption in one field, as Kaggle's Flickr30k has one, with a field of each.
+fn without_separator(names: &[String], row: &csv::ByteRecord) -> Option<csv::ByteRecord> {
+    let at = keys::number_before_comment(names).filter(|at| row.len() == at + 1)?;
+    let field = row.get(at)?.trim_ascii();
+    let end = field.iter().position(|b| !b.is_ascii_digit()).filter(|end| *end > 0)?;
+    let (number, caption) = (&field[..end], field[end..].trim_ascii_start());
+    let apart = field[end].is_ascii_whitespace() && !caption.is_empty();
+    apart.then(|| row.iter().take(at).chain([number, caption]).collect())
+}
+
 fn fields(
     names: &[String],
     row: &csv::ByteRecord,
@@ -362,8 +438,8 @@ fn fields(
             decode_text(field).ok_or_else(|| format!("`{name}` is no text in UTF-8"))?;
         if encoding == Encoding::Windows1252 {
             *mended = Some(format!("it is no UTF-8 and is read as {}", encoding.name()));
-            match name == "image" {
-                true => *written = Some(Written { image: names_of(field), alone: true }),
+            match keys::is_of_image(name) {
+                true => *written = Some(Written::of(name, names_of(field), true)),
                 false => others = true,
             }
         }

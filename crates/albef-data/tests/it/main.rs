@@ -5,6 +5,7 @@
 mod broken;
 mod dataset_promises;
 mod datasets;
+mod downloads;
 #[cfg(not(feature = "heic"))]
 mod formats;
 mod forms;
