@@ -12,6 +12,7 @@ mod forms;
 mod golden;
 #[cfg(feature = "heic")]
 mod heic;
+mod members;
 mod odd_samples;
 mod packing;
 mod parquet;
