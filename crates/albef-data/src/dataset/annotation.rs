@@ -11,7 +11,7 @@ use self::plain::PlainEntry;
 use super::contents::Gathered;
 use super::entries::{Splits, each_entry, has_rows};
 use super::entry::{Entry, Place};
-use super::keys::{NUMBER, numbered_captions, with_own_keys};
+use super::keys::{NUMBER, is_printed_list, listed, numbered_captions, with_own_keys};
 use super::numbers::Hash128;
 use super::roots::found;
 use super::sample::{Location, Sample, Skipped, TaskFields, place_key, tidy};
@@ -83,6 +83,9 @@ pub(super) fn short(value: &Value) -> String {
 /// What to report of an entry without a key: which keys it has shows a misspelt one.
 pub(super) fn missing(key: &str, entry: &Value) -> String {
     match entry.as_object() {
+        Some(o) if let Some(given) = o.get(key) => {
+            format!("`{key}` is {}; it must be a text that is not empty", short(given))
+        }
         Some(o) if !o.is_empty() => {
             let found = o.keys().take(20).map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
             format!("there is no text under `{key}`; the entry has {found}")
@@ -174,6 +177,7 @@ pub(super) fn read<S: Collect>(
     let mut splits = Splits::new(split);
     each_entry(path, &mut |entry| list.take(entry, &mut splits))?;
     let List { first, table, .. } = list;
+    let is_table = table.is_some();
     if let Some(table) = table {
         table.joined.into_collector(&mut out.samples)?;
     }
@@ -181,6 +185,12 @@ pub(super) fn read<S: Collect>(
     // Where no entry gives an image the list is of another form, and the first shows of which.
     match first {
         Some((place, detail)) if empty => {
+            let detail = match is_table {
+                true => format!(
+                    "{detail}; the first line of a table names its columns, such as `image` and `caption`"
+                ),
+                false => detail,
+            };
             return Err(DataError::annotation(path, place.to_string(), detail));
         }
         _ => {}
@@ -227,7 +237,7 @@ impl<S: Collect> List<'_, S> {
         }
         let written = entry.take_written();
         let (value, mut mended) = entry.read();
-        let entry = match value {
+        let mut entry = match value {
             Ok(entry) if !splits.takes(&entry) => return Ok(()),
             Ok(entry) => match written.map(|w| (with_own_keys(w.put_into(&entry)), w.alone)) {
                 Some((named, alone)) if self.is_there(&named) => {
@@ -247,6 +257,16 @@ impl<S: Collect> List<'_, S> {
             return Ok(());
         };
         let image = image.to_owned();
+        if self.table.is_some()
+            && let Some(caption) = entry.get_mut("caption")
+        {
+            *caption = listed(caption.take());
+            if is_printed_list(caption) {
+                let detail = "the caption seems to be a list as Python prints it, and is read as one text; \
+                              write each caption in a row of its own";
+                mended.get_or_insert_with(|| detail.to_owned());
+            }
+        }
         let (captions, fault) = captions(&entry);
         if let Some(detail) = fault {
             self.fault(place, Kind::Caption, detail);

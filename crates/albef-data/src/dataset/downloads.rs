@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use albef_weights::read_plain_pickle;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::entry::{Entry, Place, Take, Written};
@@ -30,32 +30,40 @@ struct Whole {
 
 #[derive(Deserialize)]
 struct Image {
-    id: Option<i64>,
+    id: Option<Value>,
+    #[serde(default, deserialize_with = "text")]
     file_name: Option<String>,
+    #[serde(default, deserialize_with = "text")]
     filename: Option<String>,
+    #[serde(default, deserialize_with = "text")]
     filepath: Option<String>,
-    cocoid: Option<i64>,
+    cocoid: Option<Value>,
     split: Option<String>,
     sentences: Option<Vec<Sentence>>,
 }
 
+/// A text; anything else costs its own image the name, and not the file.
+fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(Value::deserialize(from)?.as_str().map(str::to_owned))
+}
+
 #[derive(Deserialize)]
 struct Sentence {
-    raw: Option<String>,
+    raw: Option<Value>,
 }
 
 #[derive(Deserialize)]
 struct Annotation {
     image_id: Option<Value>,
-    caption: Option<String>,
+    caption: Option<Value>,
     question_id: Option<Value>,
     answers: Option<Vec<Answer>>,
 }
 
 #[derive(Deserialize)]
 struct Question {
-    image_id: Option<i64>,
-    question: Option<String>,
+    image_id: Option<Value>,
+    question: Option<Value>,
     question_id: Option<Value>,
 }
 
@@ -106,6 +114,14 @@ struct Reading {
 impl Reading {
     fn new(lone: bool) -> Self {
         Self { lone, mended: None, written: None }
+    }
+
+    /// A text; what is none is told of by the reader of entries.
+    fn value(&mut self, value: Value) -> Value {
+        match value {
+            Value::String(text) => self.text(text).into(),
+            other => other,
+        }
     }
 
     fn text(&mut self, text: String) -> String {
@@ -218,22 +234,18 @@ fn vqa(
     for (i, q) in questions.into_iter().enumerate() {
         let own = q.question_id.as_ref().and_then(id_text).and_then(|id| answers.remove(&id));
         let place = Place::Question(i);
-        let Some(id) = q.image_id else {
+        let id = q.image_id.as_ref().and_then(id_text).and_then(|id| id.parse::<u64>().ok());
+        let Some(id) = id else {
             take(Entry::of(place, Err("there is no number under `image_id`".to_owned())))?;
             continue;
         };
         let mut reading = Reading::new(lone);
-        let own: Option<Vec<Value>> = own.map(|answers| {
-            let text = |answer| match answer {
-                Value::String(text) => reading.text(text).into(),
-                other => other,
-            };
-            answers.into_iter().map(text).collect()
-        });
+        let own: Option<Vec<Value>> =
+            own.map(|answers| answers.into_iter().map(|a| reading.value(a)).collect());
         let value = json!({
             "dataset": "vqa",
             "image": format!("{part}/COCO_{part}_{id:012}.jpg"),
-            "question": q.question.map(|question| reading.text(question)),
+            "question": q.question.map(|question| reading.value(question)),
             "question_id": q.question_id,
             "answer": own,
         });
@@ -279,23 +291,34 @@ fn coco(
     lone: bool,
     take: Take<'_>,
 ) -> Result<()> {
-    let mut captions: HashMap<i64, Vec<String>> = HashMap::new();
+    let mut captions: HashMap<String, Vec<Value>> = HashMap::new();
     let mut strange = Vec::new();
-    let known: std::collections::HashSet<i64> = images.iter().filter_map(|i| i.id).collect();
+    let mut known: HashMap<String, usize> = HashMap::new();
+    let ids: Vec<Option<String>> =
+        images.iter().map(|image| image.id.as_ref().and_then(id_text)).collect();
+    for (i, id) in ids.iter().enumerate() {
+        id.clone().map(|id| *known.entry(id).or_insert(i));
+    }
     for (i, annotation) in annotations.into_iter().enumerate() {
-        let id = annotation.image_id.as_ref().and_then(Value::as_i64);
-        match (id.filter(|id| known.contains(id)), annotation.caption) {
+        let id = annotation.image_id.as_ref().and_then(id_text);
+        match (id.filter(|id| known.contains_key(id)), annotation.caption) {
             (Some(id), Some(caption)) => captions.entry(id).or_default().push(caption),
             _ => strange.push(i),
         }
     }
-    for (i, image) in images.into_iter().enumerate() {
-        let captions = image.id.and_then(|id| captions.remove(&id)).unwrap_or_default();
+    for ((i, image), id) in images.into_iter().enumerate().zip(ids) {
+        let place = Place::Image(i);
+        if let Some(first) = id.as_ref().and_then(|id| known.get(id)).filter(|first| **first < i) {
+            let detail = format!("image {first} has the same `id`, and is the one used");
+            take(Entry::of(place, Err(detail)))?;
+            continue;
+        }
+        let captions = id.and_then(|id| captions.remove(&id)).unwrap_or_default();
         let mut reading = Reading::new(lone);
         let name = image.file_name.map(|name| reading.path(name));
-        let captions: Vec<String> = captions.into_iter().map(|c| reading.text(c)).collect();
+        let captions: Vec<Value> = captions.into_iter().map(|c| reading.value(c)).collect();
         let value = json!({"image": name, "image_id": image.id, "caption": captions});
-        take(reading.entry(Place::Image(i), value))?;
+        take(reading.entry(place, value))?;
     }
     strange.into_iter().try_for_each(|i| {
         let detail = "it has no `caption`, or its `image_id` is none of `images`";
@@ -313,8 +336,8 @@ fn karpathy(images: Vec<Image>, lone: bool, take: Take<'_>) -> Result<()> {
         let mut reading = Reading::new(lone);
         let path = path.map(|path| reading.path(path));
         let texts = image.sentences.into_iter().flatten().map(|s| s.raw);
-        let captions: Vec<Option<String>> =
-            texts.map(|raw| raw.map(|text| reading.text(text))).collect();
+        let captions: Vec<Option<Value>> =
+            texts.map(|raw| raw.map(|text| reading.value(text))).collect();
         let value = json!({"image": path, "caption": captions, "image_id": image.cocoid.or(image.id),
                            "split": image.split});
         take(reading.entry(Place::Image(i), value))?;

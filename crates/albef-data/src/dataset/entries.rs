@@ -16,7 +16,7 @@ use super::keys;
 use super::parquet;
 use super::quotes::Quotes;
 use crate::error::{DataError, Result};
-use crate::input::{Encoding, decode_text, stands_instead};
+use crate::input::{Encoding, decode_text, is_utf16, stands_instead};
 use crate::names::text_of as names_of;
 
 /// The splits that the entries of a list name, and the one that is asked for.
@@ -122,15 +122,34 @@ fn open(path: &Path) -> Result<Box<dyn BufRead>> {
     {
         return Err(fail(detail));
     }
-    if first.starts_with(b"\xff\xfe") || first.starts_with(b"\xfe\xff") {
+    let no_text = || fail("it is no text in UTF-8 or UTF-16; save it in UTF-8".into());
+    if first.starts_with(b"\xff\xfe\0\0") || first.starts_with(b"\0\0\xfe\xff") {
+        return Err(no_text());
+    }
+    if is_utf16(first) {
         let mut all = Vec::new();
         reader.read_to_end(&mut all).map_err(DataError::io(path))?;
-        let (text, _) = decode_text(&all).ok_or_else(|| fail("it is no text".into()))?;
+        let (text, _) = decode_text(&all).ok_or_else(no_text)?;
         reader = Box::new(Cursor::new(text.into_owned().into_bytes()));
     } else if first.starts_with(b"\xef\xbb\xbf") {
         reader.consume(3);
     }
-    Ok(reader)
+    let first = reader.fill_buf().map_err(DataError::io(path))?;
+    match first.contains(&b'\r') && !first.contains(&b'\n') {
+        true => Ok(Box::new(BufReader::with_capacity(1 << 16, LineFeeds(reader)))),
+        false => Ok(reader),
+    }
+}
+
+/// Lines that end with a carriage return, as on old Macs, with line feeds.
+struct LineFeeds<R>(R);
+
+impl<R: Read> Read for LineFeeds<R> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.0.read(out)?;
+        out[..read].iter_mut().filter(|b| **b == b'\r').for_each(|b| *b = b'\n');
+        Ok(read)
+    }
 }
 
 /// How the entries of a list are written.
@@ -150,8 +169,7 @@ fn form(path: &Path, first: &[u8]) -> Form {
     if lines::are_in(first) {
         return Form::Lines;
     }
-    let mut of_first = first.split(|b| matches!(b, b'\n' | b'\r'));
-    let header = of_first.next().unwrap_or_default();
+    let header = first.split(|b| *b == b'\n').next().unwrap_or_default();
     let named = || keys::are_of_captions(&columns(header, delimiter(header)));
     match ends("csv") || ends("tsv") || named() {
         true => Form::Table,
@@ -382,6 +400,12 @@ fn rows(path: &Path, mut reader: Box<dyn BufRead>, take: Take<'_>) -> Result<()>
     let spaced = names.len() > 1 && names.iter().skip(1).all(|name| name.starts_with(b" "));
     let names: Vec<String> =
         names.iter().map(|n| String::from_utf8_lossy(n).trim().to_owned()).collect();
+    if let Some(twice) = keys::named_twice(&names) {
+        let detail = format!(
+            "two columns are named `{twice}`; give each a name of its own, such as `caption_0`"
+        );
+        return Err(DataError::annotation(path, ", line 1".into(), detail));
+    }
     let mut row = csv::ByteRecord::new();
     while table.read_byte_record(&mut row).map_err(fail)? {
         let place = Place::Line(row.position().map_or(0, csv::Position::line));

@@ -137,6 +137,10 @@ impl fmt::Display for Place {
 
 /// The value of the bytes of an entry, and what was read otherwise than it is written.
 pub(super) fn value(bytes: &[u8]) -> (Result<Value, String>, Option<String>) {
+    if bytes.trim_ascii().is_empty() {
+        let detail = "nothing stands behind a comma; take the comma out";
+        return (Err(detail.into()), None);
+    }
     let Some((text, encoding)) = decode_text(bytes) else {
         return (Err("it is no text in UTF-8".into()), None);
     };

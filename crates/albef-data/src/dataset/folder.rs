@@ -49,10 +49,11 @@ pub(super) fn read<S: Collect>(folder: &Path, out: &mut Gathered<S>) -> Result<(
 /// used costs its image the captions only.
 pub(super) fn contents_of<S: Collect>(images: Vec<PathBuf>, folder: &Path, out: &mut Gathered<S>) {
     for path in images {
-        let text = path.with_extension("txt");
+        let texts = ["txt", "TXT"].map(|ending| path.with_extension(ending));
+        let text = texts.iter().find(|text| text.is_file()).unwrap_or(&texts[0]);
         let mut captions = Vec::new();
         if text.is_file() {
-            let fault = match fs::read(&text) {
+            let fault = match fs::read(text) {
                 Ok(bytes) => {
                     let (found, fault) = annotation::caption_lines(&bytes);
                     captions = found;
@@ -60,7 +61,7 @@ pub(super) fn contents_of<S: Collect>(images: Vec<PathBuf>, folder: &Path, out: 
                 }
                 Err(cause) => Some(cause.to_string()),
             };
-            let name = || names::text_of_path(text.strip_prefix(folder).unwrap_or(&text));
+            let name = || names::text_of_path(text.strip_prefix(folder).unwrap_or(text));
             out.faults.extend(fault.map(|f| Skipped::new(name(), ImageErrorKind::Caption, f)));
         }
         let name = names::text_of_path(path.strip_prefix(folder).unwrap_or(&path));

@@ -25,6 +25,18 @@ pub(super) fn are_of_captions(columns: &[String]) -> bool {
     PAIRS.iter().any(|(image, caption)| has(image) && has(caption))
 }
 
+/// A name of image or caption that several columns have.
+pub(super) fn named_twice(columns: &[String]) -> Option<&str> {
+    let mut names = columns.iter().enumerate().map(|(i, name)| (i, name.as_str()));
+    let found = names.find(|(i, name)| is_read(name) && columns[..*i].iter().any(|c| c == name));
+    found.map(|(_, name)| name)
+}
+
+/// Whether a key is one of images or captions.
+pub(super) fn is_read(key: &str) -> bool {
+    PAIRS.iter().any(|(image, caption)| key == *image || key == *caption)
+}
+
 /// Whether a key is one of images.
 pub(super) fn is_of_image(key: &str) -> bool {
     key == "images" || PAIRS.iter().any(|(image, _)| *image == key)
@@ -50,15 +62,26 @@ pub(super) fn with_own_keys(mut entry: Value) -> Value {
     let Some((image, caption)) = PAIRS.iter().find(is_of) else { return entry };
     fields.insert("image".into(), fields[*image].clone());
     if let (None, Some(text)) = (fields.get("caption"), fields.get(*caption).cloned()) {
-        fields.insert("caption".into(), listed(text));
+        fields.insert("caption".into(), text);
     }
     entry
 }
 
-/// The captions of one field: `raw` of a table is a JSON list in a text.
-fn listed(field: Value) -> Value {
+/// The captions of one field of a table, where they are a JSON list in a text.
+pub(super) fn listed(field: Value) -> Value {
     let list = field.as_str().filter(|text| text.starts_with('['));
     list.and_then(|text| parse_json::<Vec<String>>(text).ok()).map_or(field, Value::from)
+}
+
+/// Whether a caption is a list of texts as Python prints it.
+pub(super) fn is_printed_list(caption: &Value) -> bool {
+    let inner = |text: &str| Some(text.trim().strip_prefix('[')?.strip_suffix(']')?.to_owned());
+    let quoted = |text: &str| ['\'', '"'].iter().any(|q| text.starts_with(*q));
+    let ends = |text: &str| ['\'', '"'].iter().any(|q| text.ends_with(*q));
+    caption
+        .as_str()
+        .and_then(inner)
+        .is_some_and(|text| text.len() > 1 && quoted(&text) && ends(&text))
 }
 
 /// The captions under `caption_0`, `caption_1` and so on, as far as there are texts.

@@ -35,6 +35,9 @@ use crate::names;
 /// Under which a `.json` says how many of its captions are of each entry, where several entries are of the image.
 pub(super) const ENTRIES: &str = "captions_of_entries";
 
+/// Fields of members that seem to hold captions, which are not read.
+const CAPTIONS: [&str; 4] = ["caption", "captions", "text", "cap"];
+
 /// What a shard holds under one key.
 #[derive(Default)]
 struct Parts {
@@ -44,8 +47,8 @@ struct Parts {
     text: Option<Vec<String>>,
     /// What is wrong with the members of captions, with the name of each.
     faults: Vec<(String, String)>,
-    /// The first member that is neither image nor captions.
-    other: Option<String>,
+    /// Members that are neither image nor captions, but seem to be; and the first other one.
+    others: Vec<String>,
     /// Members whose content is not read, and why.
     unread: Vec<(String, Unread)>,
     /// The first member of all.
@@ -72,10 +75,6 @@ impl Unread {
             EntryType::Regular | EntryType::Continuous => is_sparse.then_some(Self::Sparse),
             other => Some(Self::Other(char::from(other.as_byte()))),
         }
-    }
-
-    fn kind(self) -> Kind {
-        if matches!(self, Self::Link) { Kind::NotFound } else { Kind::Entry }
     }
 }
 
@@ -409,7 +408,10 @@ impl Shard<'_> {
             "txt" => parts.text.is_some(),
             ending if ENDINGS.contains(&ending) => parts.image.is_some(),
             _ => {
-                parts.other.get_or_insert(member.name);
+                let may_be_image = ENDINGS.iter().any(|e| field.ends_with(&format!(".{e}")));
+                if parts.others.is_empty() || may_be_image || CAPTIONS.contains(&&*field) {
+                    parts.others.push(member.name);
+                }
                 return Ok(());
             }
         };
@@ -460,7 +462,7 @@ impl Shard<'_> {
                 match cut(&name).1.to_lowercase().as_str() {
                     "json" | "txt" => parts.faults.push((name, why.to_string())),
                     ending if ENDINGS.contains(&ending) => {
-                        self.leave_out(&name, why.kind(), why.to_string());
+                        self.leave_out(&name, Kind::Entry, why.to_string());
                     }
                     _ => {}
                 }
@@ -487,19 +489,21 @@ impl Shard<'_> {
         let unread = parts.unread.iter();
         match parts {
             _ if let Some((name, why)) = unread.max_by_key(|(name, _)| may_be_image(name)) => {
-                self.leave_out(name, why.kind(), why.to_string());
+                self.leave_out(name, Kind::Entry, why.to_string());
             }
-            Parts { other: Some(name), .. } => {
-                let field = cut(name).1;
-                let detail = format!(
-                    "sample `{key}` has no image: after the first dot of a name must stand one \
-                     of {endings}; here stands `{field}`"
-                );
-                self.leave_out(name, Kind::UnknownFormat, detail);
+            Parts { others, .. } if !others.is_empty() => {
+                for name in others {
+                    let field = cut(name).1;
+                    let detail = format!(
+                        "sample `{key}` has no image: after the first dot of a name must stand one \
+                         of {endings}; here stands `{field}`"
+                    );
+                    self.leave_out(name, Kind::UnknownFormat, detail);
+                }
             }
             Parts { first, .. } => {
                 let detail = format!("no member `{key}.` with one of {endings} goes with it");
-                self.leave_out(first, Kind::NotFound, detail);
+                self.leave_out(first, Kind::Entry, detail);
             }
         }
     }
@@ -549,6 +553,14 @@ fn entries(
     let of_entries = json.as_ref().and_then(|json| of_entries(json.get(ENTRIES)?, captions.len()));
     if captions.is_empty() {
         captions = beside.unwrap_or_default();
+    }
+    // Beside an image without captions of its own, a member that is named as if it held some.
+    let named = |other: &&String| CAPTIONS.contains(&cut(other).1);
+    if captions.is_empty()
+        && let Some(other) = parts.others.iter().find(named)
+    {
+        let detail = format!("`{other}` is passed over: captions are in a `.txt` or `.json`");
+        fault(&name, detail);
     }
     let location = Location::Member { archive: path.to_owned(), offset, len };
     let key = json.as_ref().and_then(image_key).unwrap_or_else(|| place_key(&location, &name));

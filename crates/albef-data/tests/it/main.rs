@@ -13,6 +13,7 @@ mod golden;
 #[cfg(feature = "heic")]
 mod heic;
 mod members;
+mod odd_lists;
 mod odd_samples;
 mod packing;
 mod parquet;

@@ -26,34 +26,30 @@ fn parts(line: &[u8]) -> Option<(&[u8], u32, &[u8])> {
 
 /// Whether a list that begins so is one of such lines.
 pub(super) fn are_in(first: &[u8]) -> bool {
-    let mut lines = first.split(|b| matches!(b, b'\n' | b'\r')).map(<[u8]>::trim_ascii);
+    let mut lines = first.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
     lines.find(|line| !line.is_empty()).is_some_and(|line| parts(line).is_some())
 }
 
-/// The lines as entries. They end with a line feed, or as on old Macs with a carriage return.
+/// The lines as entries.
 pub(super) fn each(path: &Path, reader: &mut dyn BufRead, take: Take<'_>) -> Result<()> {
-    let mut number = 0;
-    let mut lines = Vec::new();
-    loop {
-        lines.clear();
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
         let most = LONGEST as u64;
-        let read = reader.take(most).read_until(b'\n', &mut lines).map_err(DataError::io(path))?;
+        let read = reader.take(most).read_until(b'\n', &mut line).map_err(DataError::io(path))?;
         if read as u64 == most {
-            let place = Place::Line(number + 1).to_string();
+            let place = Place::Line(number).to_string();
             let detail = format!("the line is longer than {} MiB", most >> 20);
             return Err(DataError::annotation(path, place, detail));
         }
         if read == 0 {
-            return Ok(());
+            break;
         }
-        let lines = lines.strip_suffix(b"\n").unwrap_or(&lines);
-        for line in lines.strip_suffix(b"\r").unwrap_or(lines).split(|b| *b == b'\r') {
-            number += 1;
-            if !line.trim_ascii().is_empty() {
-                take(entry(line, Place::Line(number)))?;
-            }
+        if !line.trim_ascii().is_empty() {
+            take(entry(&line, Place::Line(number)))?;
         }
     }
+    Ok(())
 }
 
 fn entry(line: &[u8], place: Place) -> Entry<'static> {
