@@ -100,6 +100,11 @@ pub(super) fn image_key(entry: &Value) -> Option<String> {
     id_text(entry.get("image_id")?).filter(|id| !id.is_empty())
 }
 
+/// A key by which an entry with `image` and `text` is known as one of a list for grounding.
+fn key_of_grounding(entry: &Value) -> Option<&'static str> {
+    ["ref_id", "boxes", "box"].into_iter().find(|key| entry.get(key).is_some())
+}
+
 /// Which folders of relative paths are there as they stand and beside the list, so that most images of a long
 /// list need not be looked for one by one.
 struct Beside<'a> {
@@ -173,7 +178,7 @@ pub(super) fn read<S: Collect>(
     let before = out.samples.given();
     let beside = Beside { list: path, folders: HashMap::new() };
     let table = has_rows(path).then(|| Table { rows: HashMap::new(), joined: Joined::new() });
-    let mut list = List { path, root, beside, out, table, first: None };
+    let mut list = List { path, root, beside, out, table, first: None, begun: false };
     let mut splits = Splits::new(split);
     each_entry(path, &mut |entry| list.take(entry, &mut splits))?;
     let List { first, table, .. } = list;
@@ -215,6 +220,8 @@ struct List<'a, S> {
     table: Option<Table>,
     /// The first fault.
     first: Option<(Place, String)>,
+    /// Whether an entry was met.
+    begun: bool,
 }
 
 impl<S: Collect> List<'_, S> {
@@ -229,6 +236,16 @@ impl<S: Collect> List<'_, S> {
 
     fn take(&mut self, mut entry: Entry<'_>, splits: &mut Splits<'_>) -> Result<()> {
         let place = entry.place;
+        if !std::mem::replace(&mut self.begun, true) {
+            let key = entry.plain().and_then(|entry: Value| key_of_grounding(&entry));
+            self.out.notes.extend(key.map(|key| {
+                format!(
+                    "{}: its entries have `{key}`, as those of lists for grounding; here they are read as images \
+                     with captions alone",
+                    self.path.display()
+                )
+            }));
+        }
         if let Some((split, image, captions, id)) = entry.plain().and_then(PlainEntry::usable) {
             return match splits.takes_split(split.as_deref()) {
                 true => self.push(image, captions, id, 0),

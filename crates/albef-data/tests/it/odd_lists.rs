@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
-use albef_data::dataset::{CheckOptions, check, read_source, similar_file};
+use albef_data::dataset::{CheckOptions, Dataset, check, read_source, similar_file};
 use serde_json::json;
 use tempfile::tempdir;
 
@@ -58,6 +58,34 @@ fn what_stands_in_the_place_of_a_path_is_named() {
     put(&dir, "x.csv", "image,caption,caption\na.png,a,b\n");
     let said = refusal(read_source(&spec(dir.path().join("x.csv"))));
     assert!(said.contains("two columns are named `caption`"), "{said}");
+}
+
+#[test]
+fn lists_of_tasks_are_refused_as_data_to_pack_or_told_of() {
+    let dir = tempdir().unwrap();
+    put(&dir, "a.png", image_bytes(1));
+    for (entry, key) in [
+        (json!({"image": "a.png", "question": "what?", "answer": "a dog"}), "question"),
+        (
+            json!({"images": ["a.png", "a.png"], "sentence": "two dogs", "label": "True"}),
+            "sentence",
+        ),
+        (json!({"image": "a", "sentence": "a dog", "label": "neutral"}), "sentence"),
+        (json!({"Flickr30K_ID": "a", "sentence2": "a dog", "gold_label": "-"}), "sentence2"),
+        (json!({"image": "a.png", "label": "dog"}), "label"),
+    ] {
+        put(&dir, "x.json", json!([entry]).to_string());
+        put(&dir, "x.jsonl", entry.to_string());
+        for name in ["x.json", "x.jsonl"] {
+            let opened = Dataset::open(&[spec(dir.path().join(name))]);
+            let said = refusal(opened);
+            let parts = [name, &format!("its entries have `{key}`"), "--task"];
+            assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+        }
+    }
+    put(&dir, "x.json", json!([{"image": "a.png", "text": "left dog", "ref_id": 4}]).to_string());
+    let data = Dataset::open(&[spec(dir.path().join("x.json"))]).unwrap();
+    assert!(data.notes()[0].contains("have `ref_id`, as those of lists for grounding"));
 }
 
 #[test]
