@@ -13,8 +13,11 @@ use serde_json::Value;
 use crate::error::{DataError, Result};
 use crate::names;
 
+/// How a unit of UTF-16 is read.
+type Unit = fn([u8; 2]) -> u16;
+
 /// How the units of a text in UTF-16 that begins so are read, and the length of its mark; `None` for other bytes.
-fn units(first: &[u8]) -> Option<(fn([u8; 2]) -> u16, usize)> {
+fn units(first: &[u8]) -> Option<(Unit, usize)> {
     match *first {
         // UTF-32 begins as UTF-16 does.
         [0xff, 0xfe, 0, 0, ..] => None,

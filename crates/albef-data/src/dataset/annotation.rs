@@ -11,7 +11,7 @@ use self::plain::PlainEntry;
 use super::contents::Gathered;
 use super::entries::{Splits, each_entry, has_rows};
 use super::entry::{Entry, Place};
-use super::keys::{NUMBER, is_printed_list, listed, numbered_captions, with_own_keys};
+use super::keys::{NUMBER, listed, numbered_captions, seems_a_list, with_own_keys};
 use super::numbers::Hash128;
 use super::roots::found;
 use super::sample::{Location, Sample, Skipped, TaskFields, place_key, tidy};
@@ -278,8 +278,8 @@ impl<S: Collect> List<'_, S> {
             && let Some(caption) = entry.get_mut("caption")
         {
             *caption = listed(caption.take());
-            if is_printed_list(caption) {
-                let detail = "the caption seems to be a list as Python prints it, and is read as one text; \
+            if seems_a_list(caption) {
+                let detail = "the caption seems to be a list, as Python prints it or cut, and is read as one text; \
                               write each caption in a row of its own";
                 mended.get_or_insert_with(|| detail.to_owned());
             }

@@ -144,7 +144,7 @@ pub(super) fn value(bytes: &[u8]) -> (Result<Value, String>, Option<String>) {
     let Some((text, encoding)) = decode_text(bytes) else {
         return (Err("it is no text in UTF-8".into()), None);
     };
-    let mut value = parse_json::<Value>(&text).map_err(|e| format!("not JSON: {e}"));
+    let mut value = parse_json::<Value>(&text).map_err(|e| not_json(&e));
     let mended = match encoding {
         Encoding::Utf8 if has_lone_surrogate(&text) => {
             let lost = || "a lone surrogate is read as U+FFFD".to_owned();
@@ -161,6 +161,18 @@ pub(super) fn value(bytes: &[u8]) -> (Result<Value, String>, Option<String>) {
         other => Some(format!("it is no UTF-8 and is read as {}", other.name())),
     };
     (value, mended)
+}
+
+/// What is wrong with an entry that is no JSON. Lines are those of the entry, not of the file.
+fn not_json(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    let what = said.rsplit_once(" at line ").map_or(&*said, |(what, _)| what);
+    match (error.line(), error.column()) {
+        (0 | 1, column) => format!("not JSON: {what}, at column {column} of the entry"),
+        (line, column) => {
+            format!("not JSON: {what}, in line {line} of the entry at column {column}")
+        }
+    }
 }
 
 /// Whether two entries agree in all but the paths of their images.

@@ -52,12 +52,14 @@ pub(super) fn number_before_comment(columns: &[String]) -> Option<usize> {
 
 /// An entry with the keys of this program.
 pub(super) fn with_own_keys(mut entry: Value) -> Value {
-    let Some(fields) = entry.as_object_mut().filter(|o| !o.contains_key("image")) else {
+    let Some(fields) = entry.as_object_mut().filter(|o| o.get("image").is_none_or(Value::is_null))
+    else {
         return entry;
     };
     // An image folder may have images without a text.
     let is_of = |(image, caption): &&(&str, &str)| {
-        fields.contains_key(*image) && (*image == "file_name" || fields.contains_key(*caption))
+        let given = fields.get(*image).is_some_and(|path| !path.is_null());
+        given && (*image == "file_name" || fields.contains_key(*caption))
     };
     let Some((image, caption)) = PAIRS.iter().find(is_of) else { return entry };
     fields.insert("image".into(), fields[*image].clone());
@@ -69,19 +71,18 @@ pub(super) fn with_own_keys(mut entry: Value) -> Value {
 
 /// The captions of one field of a table, where they are a JSON list in a text.
 pub(super) fn listed(field: Value) -> Value {
-    let list = field.as_str().filter(|text| text.starts_with('['));
-    list.and_then(|text| parse_json::<Vec<String>>(text).ok()).map_or(field, Value::from)
+    let list = field.as_str().filter(|text| text.trim_start().starts_with('['));
+    let list = list.and_then(|text| parse_json::<Vec<Value>>(text).ok());
+    match list {
+        Some(list) if list.is_empty() || list.iter().any(Value::is_string) => list.into(),
+        _ => field,
+    }
 }
 
-/// Whether a caption is a list of texts as Python prints it.
-pub(super) fn is_printed_list(caption: &Value) -> bool {
-    let inner = |text: &str| Some(text.trim().strip_prefix('[')?.strip_suffix(']')?.to_owned());
-    let quoted = |text: &str| ['\'', '"'].iter().any(|q| text.starts_with(*q));
-    let ends = |text: &str| ['\'', '"'].iter().any(|q| text.ends_with(*q));
-    caption
-        .as_str()
-        .and_then(inner)
-        .is_some_and(|text| text.len() > 1 && quoted(&text) && ends(&text))
+/// Whether a caption begins as a list of texts does, as Python prints it or cut.
+pub(super) fn seems_a_list(caption: &Value) -> bool {
+    let inner = caption.as_str().and_then(|text| text.trim_start().strip_prefix('['));
+    inner.is_some_and(|text| text.trim_start().starts_with(['\'', '"']))
 }
 
 /// The captions under `caption_0`, `caption_1` and so on, as far as there are texts.

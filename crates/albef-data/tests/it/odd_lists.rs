@@ -39,16 +39,16 @@ fn what_stands_in_the_place_of_a_path_is_named() {
     let dir = tempdir().unwrap();
     let list = json!([
         {"image": ["a.png"], "caption": "a"}, {"image": 7, "caption": "a"}, {"image": "", "caption": "a"},
-        {"image": "g.png", "caption": "b"},
+        {"image": "g.png", "caption": "b"}, {"image": null, "file_name": "h.png", "text": "c"},
     ]);
     put(&dir, "x.json", list.to_string().replace("}]", "},\n]"));
     let (found, said) = read(&dir, "x.json");
-    assert_eq!(found, expected(&[("g.png", &["b"])]));
+    assert_eq!(found, expected(&[("g.png", &["b"]), ("h.png", &["c"])]));
     for part in [
         "entry 0: `image` is [\"a.png\"]; it must be a text",
         "entry 1: `image` is 7;",
         "entry 2: `image` is \"\";",
-        "entry 4: nothing stands behind a comma",
+        "entry 5: nothing stands behind a comma",
     ] {
         assert!(said.contains(part), "{part}\n{said}");
     }
@@ -94,14 +94,19 @@ fn a_list_of_captions_in_a_field_of_a_table_is_one() {
     put(
         &dir,
         "x.csv",
-        "image,caption\na.png,\"[\"\"a\"\", \"\"b\"\"]\"\nb.png,\"['c', 'd']\"\nc.png,[sic] d\n",
+        "image,caption\na.png,\"[\"\"a\"\", \"\"b\"\"]\"\nb.png,\"['c', 'd']\"\nc.png,[sic] d\nd.png,\"[\"\"e\"\", 5]\"\n",
     );
     let (found, said) = read(&dir, "x.csv");
-    let all: [(&str, &[&str]); 3] =
-        [("a.png", &["a", "b"]), ("b.png", &["['c', 'd']"]), ("c.png", &["[sic] d"])];
+    let all: [(&str, &[&str]); 4] = [
+        ("a.png", &["a", "b"]),
+        ("b.png", &["['c', 'd']"]),
+        ("c.png", &["[sic] d"]),
+        ("d.png", &["e"]),
+    ];
     assert_eq!(found, expected(&all));
-    assert!(said.contains("line 3: the caption seems to be a list as Python prints it"), "{said}");
-    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("line 3: the caption seems to be a list, as Python prints it"), "{said}");
+    assert!(said.contains("line 5: 1 of 2 captions are no texts, such as 5"), "{said}");
+    assert_eq!(said.lines().count(), 2, "{said}");
 }
 
 #[test]
@@ -192,4 +197,30 @@ fn captions_beside_images_are_found_in_capitals_and_other_members_are_told_of() 
         assert!(said.contains(part), "{part}\n{said}");
     }
     assert_eq!(said.lines().count(), 4, "{said}");
+}
+
+#[test]
+fn lists_and_archives_that_are_not_read_with_a_folder_are_told_of() {
+    let dir = tempdir().unwrap();
+    let image = image_bytes(1);
+    for folder in ["keys", "splits/train", "flickr/Images", "archives"] {
+        put(&dir, &format!("{folder}/a.png"), &image);
+    }
+    put(&dir, "keys/metadata.jsonl", r#"{"name": "a.png", "text": "a"}"#);
+    put(&dir, "splits/train/metadata.csv", "file_name,text\na.png,a\n");
+    put(&dir, "flickr/captions.txt", "image,caption\na.png,a\n");
+    put(&dir, "archives/s.tar", tar_of(&[("0.png", &image), ("0.txt", b"a")]));
+    for (folder, parts) in [
+        ("keys", ["metadata.jsonl is not read", "no `file_name`"]),
+        ("splits", ["train/metadata.csv is not read", "name its own folder"]),
+        ("flickr", ["captions.txt is not read", "image root"]),
+        ("archives", ["1 archives in the folder are not read", "s.tar"]),
+    ] {
+        let notes = read_source(&spec(dir.path().join(folder))).unwrap().notes.join("\n");
+        assert!(parts.iter().all(|part| notes.contains(part)), "{folder}: {notes}");
+    }
+    // The captions of an image of this name are none.
+    put(&dir, "plain/captions.png", &image);
+    put(&dir, "plain/captions.txt", "a dog");
+    assert!(read_source(&spec(dir.path().join("plain"))).unwrap().notes.is_empty());
 }
