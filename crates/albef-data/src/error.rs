@@ -66,7 +66,9 @@ pub struct ImageError {
 impl fmt::Display for ImageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            ImageErrorKind::Caption | ImageErrorKind::Entry => f.write_str(&self.detail),
+            ImageErrorKind::Caption | ImageErrorKind::Entry | ImageErrorKind::Repeated => {
+                f.write_str(&self.detail)
+            }
             ImageErrorKind::NotFound => f.write_str("image not found"),
             ImageErrorKind::Io => write!(f, "the image cannot be read: {}", self.detail),
             kind => write!(f, "{} image: {}", kind.name(), self.detail),

@@ -13,12 +13,35 @@ use serde_json::Value;
 use crate::error::{DataError, Result, in_words};
 use crate::names;
 
+/// How a unit of UTF-16 is read.
+type Unit = fn([u8; 2]) -> u16;
+
+/// How the units of a text in UTF-16 that begins so are read, and the length of its mark; `None` for other bytes.
+fn units(first: &[u8]) -> Option<(Unit, usize)> {
+    match *first {
+        // UTF-32 begins as UTF-16 does.
+        [0xff, 0xfe, 0, 0, ..] => None,
+        [0xff, 0xfe, ..] => Some((u16::from_le_bytes, 2)),
+        [0xfe, 0xff, ..] => Some((u16::from_be_bytes, 2)),
+        // Without a mark: no text in UTF-8 has zeros at every other place.
+        [a, 0, b, 0, ..] if a != 0 && b != 0 => Some((u16::from_le_bytes, 0)),
+        [0, a, 0, b, ..] if a != 0 && b != 0 => Some((u16::from_be_bytes, 0)),
+        _ => None,
+    }
+}
+
+/// Whether bytes are the beginning of a text in UTF-16.
+#[must_use]
+pub(crate) fn is_utf16(first: &[u8]) -> bool {
+    units(first).is_some()
+}
+
 /// How bytes were read as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     /// UTF-8, with or without a byte order mark.
     Utf8,
-    /// UTF-16 with a byte order mark.
+    /// UTF-16, with or without a byte order mark.
     Utf16,
     /// Windows-1252, since the bytes are no UTF-8.
     Windows1252,
@@ -49,25 +72,19 @@ pub fn without_bom(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// The text of bytes in UTF-8, or in UTF-16 with a byte order mark; `None` if they are neither.
+/// The text of bytes in UTF-8, or in UTF-16; `None` if they are neither.
 fn unicode(bytes: &[u8]) -> Option<(Cow<'_, str>, Encoding)> {
-    let wide = |unit: fn([u8; 2]) -> u16| {
-        let (pairs, rest) = bytes[2..].as_chunks::<2>();
-        let units: Vec<u16> = pairs.iter().map(|pair| unit(*pair)).collect();
-        let text = String::from_utf16(&units).ok().filter(|_| rest.is_empty())?;
-        Some((Cow::Owned(text), Encoding::Utf16))
+    let Some((unit, mark)) = units(bytes) else {
+        let text = std::str::from_utf8(bytes).ok()?;
+        return Some((Cow::Borrowed(without_bom(text)), Encoding::Utf8));
     };
-    match bytes {
-        [0xff, 0xfe, ..] => wide(u16::from_le_bytes),
-        [0xfe, 0xff, ..] => wide(u16::from_be_bytes),
-        _ => {
-            let text = std::str::from_utf8(bytes).ok()?;
-            Some((Cow::Borrowed(without_bom(text)), Encoding::Utf8))
-        }
-    }
+    let (pairs, rest) = bytes[mark..].as_chunks::<2>();
+    let units: Vec<u16> = pairs.iter().map(|pair| unit(*pair)).collect();
+    let text = String::from_utf16(&units).ok().filter(|_| rest.is_empty())?;
+    Some((Cow::Owned(text), Encoding::Utf16))
 }
 
-/// The text of bytes in UTF-8, else in UTF-16 with a byte order mark, else in Windows-1252; `None` if they
+/// The text of bytes in UTF-8, else in UTF-16, else in Windows-1252; `None` if they
 /// are no text in any of these.
 #[must_use]
 pub fn decode_text(bytes: &[u8]) -> Option<(Cow<'_, str>, Encoding)> {
@@ -83,7 +100,7 @@ pub fn decode_text(bytes: &[u8]) -> Option<(Cow<'_, str>, Encoding)> {
     Some((Cow::Owned(text?), Encoding::Windows1252))
 }
 
-/// Reads a text file in UTF-8, or in UTF-16 with a byte order mark.
+/// Reads a text file in UTF-8 or UTF-16.
 ///
 /// # Errors
 /// If it cannot be read, or is in another encoding, with the line of the first wrong byte; a compressed
@@ -191,7 +208,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, wanted: &str) -> Result<T> {
 /// Parses JSON as [`parse_json`] does, but for the escapes `\udc80` to `\udcff`: in the names of files that Python
 /// lists each stands for a byte that is no UTF-8, and becomes the character of this byte by [`crate::names`].
 /// `None` if it is not JSON or holds none of them.
-pub(crate) fn parse_names(text: &str) -> Option<Value> {
+pub(crate) fn parse_names<T: DeserializeOwned>(text: &str) -> Option<T> {
     let strict = as_strict(without_bom(text), Lone::Bytes)?;
     serde_json::from_str(&strict).ok()
 }
@@ -311,6 +328,8 @@ pub fn id_text(value: &Value) -> Option<String> {
             Some(v) if n.is_f64() && v.fract() == 0.0 && v.abs() < 9e15 => {
                 Some((v as i64).to_string())
             }
+            // Whole numbers of more than 64 bits have lost digits, and different ones would be the same.
+            Some(v) if n.is_f64() && v.abs() > u64::MAX as f64 => None,
             _ => Some(n.to_string()),
         },
         other => Some(other.to_string()),
@@ -345,7 +364,7 @@ mod tests {
         for wrong in ["[nan]", "[Na]", r#"["\ud8"]"#, "[-]", "{", r#"["\ud83d"#] {
             assert_eq!(value(wrong), None, "{wrong}");
         }
-        let names = parse_names(r#"["it\udc92s \ud83d \ud83d\ude00", 1e999]"#).unwrap();
+        let names: Value = parse_names(r#"["it\udc92s \ud83d \ud83d\ude00", 1e999]"#).unwrap();
         let odd = crate::names::text_of(b"it\x92s ") + "\u{fffd} \u{1f600}";
         assert_eq!(names, json!([odd, null]));
         assert!(has_lone_surrogate(r#"["\udc92"]"#) && !has_lost_surrogate(r#"["\udc92"]"#));
@@ -364,7 +383,11 @@ mod tests {
             assert!(of(wrong).is_none_or(|(_, e)| e == Encoding::Windows1252), "{wrong:?}");
         }
         assert_eq!(of(b"\x81\xe9"), None);
-        assert_eq!(of(b"\xe9\0\xe9\0"), None);
+        assert_eq!(of(b"\xe9\0\xe9\0").map(|t| t.1), Some(Encoding::Utf16));
+        assert_eq!(of(b"B\0\xe4\0"), text("Bä", Encoding::Utf16));
+        assert_eq!(of(b"\0B\0\xe4"), text("Bä", Encoding::Utf16));
+        assert_eq!(of(b"\xff\xfe\0\0B\0\0\0"), None);
+        assert_eq!(of(b"\xe9\0\xe9"), None);
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             "image,caption\na.png,a dog\nb.png,\"two, of them\"\n",
             "image\tcaption\na.png\t\"open\nb.png\tnext\n",
             "\u{feff}filepath,title\r\n\"a\"\"b.png\",x\r\n",
+            "a.png#0\ta dog\na.png#1\tit runs\nb.png#0\t\n",
+            "image_name| comment_number| comment\na.png| 0| a dog\na.png| 1   it runs\n",
+            "raw,split,filename\n\"[\"\"a\"\", \"\"b\"\"]\",train,a.png\n",
             "image,caption\n",
         ]),
         "captions_jsonl" => texts(&[

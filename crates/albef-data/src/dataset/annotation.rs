@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use self::plain::PlainEntry;
 use super::contents::Gathered;
-use super::entries::{Splits, each_entry, is_table};
+use super::entries::{Splits, each_entry, has_rows};
 use super::entry::{Entry, Place};
+use super::keys::{NUMBER, listed, numbered_captions, seems_a_list, with_own_keys};
 use super::numbers::Hash128;
 use super::roots::found;
 use super::sample::{Location, Sample, Skipped, TaskFields, place_key, tidy};
@@ -48,7 +49,10 @@ pub(super) fn captions(entry: &Value) -> (Vec<String>, Option<String>) {
         None if entry.get("caption").is_some() => {
             (Vec::new(), Some("`caption` is null; it must be a text or a list of texts".into()))
         }
-        None => (Vec::new(), Some(missing("caption", entry))),
+        None => match numbered_captions(entry) {
+            texts if texts.is_empty() => (texts, Some(missing("caption", entry))),
+            texts => (texts, None),
+        },
     }
 }
 
@@ -79,6 +83,9 @@ pub(super) fn short(value: &Value) -> String {
 /// What to report of an entry without a key: which keys it has shows a misspelt one.
 pub(super) fn missing(key: &str, entry: &Value) -> String {
     match entry.as_object() {
+        Some(o) if let Some(given) = o.get(key) => {
+            format!("`{key}` is {}; it must be a text that is not empty", short(given))
+        }
         Some(o) if !o.is_empty() => {
             let found = o.keys().take(20).map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
             format!("there is no text under `{key}`; the entry has {found}")
@@ -91,6 +98,11 @@ pub(super) fn missing(key: &str, entry: &Value) -> String {
 /// The key of an entry's image, if it gives one.
 pub(super) fn image_key(entry: &Value) -> Option<String> {
     id_text(entry.get("image_id")?).filter(|id| !id.is_empty())
+}
+
+/// A key by which an entry with `image` and `text` is known as one of a list for grounding.
+fn key_of_grounding(entry: &Value) -> Option<&'static str> {
+    ["ref_id", "boxes", "box"].into_iter().find(|key| entry.get(key).is_some())
 }
 
 /// Which folders of relative paths are there as they stand and beside the list, so that most images of a long
@@ -155,19 +167,6 @@ pub(super) enum Root<'a> {
     Given,
 }
 
-/// An entry of an image folder of Hugging Face, whose keys are `file_name` and `text`, with the keys of this program.
-fn with_own_keys(mut entry: Value) -> Value {
-    if let Some(fields) = entry.as_object_mut().filter(|o| !o.contains_key("image"))
-        && let Some(name) = fields.get("file_name").cloned()
-    {
-        fields.insert("image".into(), name);
-        if let (None, Some(text)) = (fields.get("caption"), fields.get("text").cloned()) {
-            fields.insert("caption".into(), text);
-        }
-    }
-    entry
-}
-
 /// Reads a list. An entry that gives no image is left out, one whose captions cannot be used keeps its
 /// image; both are named. In a table the rows of one image are its captions.
 pub(super) fn read<S: Collect>(
@@ -178,11 +177,12 @@ pub(super) fn read<S: Collect>(
 ) -> Result<()> {
     let before = out.samples.given();
     let beside = Beside { list: path, folders: HashMap::new() };
-    let table = is_table(path).then(|| Table { rows: HashMap::new(), joined: Joined::new() });
-    let mut list = List { path, root, beside, out, table, first: None };
+    let table = has_rows(path).then(|| Table { rows: HashMap::new(), joined: Joined::new() });
+    let mut list = List { path, root, beside, out, table, first: None, begun: false };
     let mut splits = Splits::new(split);
     each_entry(path, &mut |entry| list.take(entry, &mut splits))?;
     let List { first, table, .. } = list;
+    let is_table = table.is_some();
     if let Some(table) = table {
         table.joined.into_collector(&mut out.samples)?;
     }
@@ -190,6 +190,12 @@ pub(super) fn read<S: Collect>(
     // Where no entry gives an image the list is of another form, and the first shows of which.
     match first {
         Some((place, detail)) if empty => {
+            let detail = match is_table {
+                true => format!(
+                    "{detail}; the first line of a table names its columns, such as `image` and `caption`"
+                ),
+                false => detail,
+            };
             return Err(DataError::annotation(path, place.to_string(), detail));
         }
         _ => {}
@@ -214,6 +220,8 @@ struct List<'a, S> {
     table: Option<Table>,
     /// The first fault.
     first: Option<(Place, String)>,
+    /// Whether an entry was met.
+    begun: bool,
 }
 
 impl<S: Collect> List<'_, S> {
@@ -228,17 +236,33 @@ impl<S: Collect> List<'_, S> {
 
     fn take(&mut self, mut entry: Entry<'_>, splits: &mut Splits<'_>) -> Result<()> {
         let place = entry.place;
+        if !std::mem::replace(&mut self.begun, true) {
+            let key = entry.plain().and_then(|entry: Value| key_of_grounding(&entry));
+            self.out.notes.extend(key.map(|key| {
+                format!(
+                    "{}: its entries have `{key}`, as those of lists for grounding; here they are read as images \
+                     with captions alone",
+                    self.path.display()
+                )
+            }));
+        }
         if let Some((split, image, captions, id)) = entry.plain().and_then(PlainEntry::usable) {
             return match splits.takes_split(split.as_deref()) {
-                true => self.push(image, captions, id),
+                true => self.push(image, captions, id, 0),
                 false => Ok(()),
             };
         }
         let written = entry.take_written();
         let (value, mut mended) = entry.read();
-        let entry = match value {
+        let mut entry = match value {
             Ok(entry) if !splits.takes(&entry) => return Ok(()),
-            Ok(entry) => with_own_keys(entry),
+            Ok(entry) => match written.map(|w| (with_own_keys(w.put_into(&entry)), w.alone)) {
+                Some((named, alone)) if self.is_there(&named) => {
+                    mended = mended.filter(|_| !alone);
+                    named
+                }
+                _ => with_own_keys(entry),
+            },
             Err(detail) => {
                 self.fault(place, Kind::Entry, detail);
                 return Ok(());
@@ -249,10 +273,16 @@ impl<S: Collect> List<'_, S> {
             self.fault(place, Kind::Entry, missing("image", &entry));
             return Ok(());
         };
-        let mut image = image.to_owned();
-        if let Some(written) = written.filter(|w| self.path_of(&w.image).exists()) {
-            image = written.image;
-            mended = mended.filter(|_| !written.alone);
+        let image = image.to_owned();
+        if self.table.is_some()
+            && let Some(caption) = entry.get_mut("caption")
+        {
+            *caption = listed(caption.take());
+            if seems_a_list(caption) {
+                let detail = "the caption seems to be a list, as Python prints it or cut, and is read as one text; \
+                              write each caption in a row of its own";
+                mended.get_or_insert_with(|| detail.to_owned());
+            }
         }
         let (captions, fault) = captions(&entry);
         if let Some(detail) = fault {
@@ -262,7 +292,14 @@ impl<S: Collect> List<'_, S> {
             let name = format!("{}{place}", self.path.display());
             self.out.faults.push(Skipped::new(name, Kind::Caption, detail));
         }
-        self.push(image, captions, image_key(&entry))
+        let number = entry.get(NUMBER).and_then(id_text).and_then(|n| n.trim().parse().ok());
+        self.push(image, captions, image_key(&entry), number.unwrap_or(0))
+    }
+
+    /// Whether the image of an entry is there.
+    fn is_there(&mut self, entry: &Value) -> bool {
+        let image = entry.get("image").and_then(Value::as_str).filter(|image| !image.is_empty());
+        image.is_some_and(|image| self.path_of(image).exists())
     }
 
     /// Where an image of the list is.
@@ -273,7 +310,14 @@ impl<S: Collect> List<'_, S> {
         }
     }
 
-    fn push(&mut self, name: String, captions: Vec<String>, id: Option<String>) -> Result<()> {
+    /// `number`: of the captions among those of their image.
+    fn push(
+        &mut self,
+        name: String,
+        captions: Vec<String>,
+        id: Option<String>,
+        number: u32,
+    ) -> Result<()> {
         let location = Location::File(tidy(self.path_of(&name)));
         let key = id.unwrap_or_else(|| place_key(&location, &name));
         let image = Hash128::of(&location);
@@ -283,7 +327,7 @@ impl<S: Collect> List<'_, S> {
             return Ok(());
         };
         let first = table.rows.get(&image).copied();
-        let own = table.joined.push(sample, first)?;
+        let own = table.joined.push(sample, first, number)?;
         table.rows.entry(image).or_insert(own);
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! Entries of annotation lists, one at a time: JSON lists, one object a line, tables, and the downloads of
 //! data sets that are one object.
 
+mod lines;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read};
@@ -9,11 +11,12 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::downloads;
-use super::entry::{Entry, Place, Written, value};
+use super::entry::{Entry, Place, Take, Written, value};
+use super::keys;
 use super::parquet;
 use super::quotes::Quotes;
 use crate::error::{DataError, Result};
-use crate::input::{Encoding, decode_text, stands_instead};
+use crate::input::{Encoding, decode_text, is_utf16, stands_instead};
 use crate::names::text_of as names_of;
 
 /// The splits that the entries of a list name, and the one that is asked for.
@@ -61,8 +64,6 @@ impl<'a> Splits<'a> {
     }
 }
 
-type Take<'a> = &'a mut dyn FnMut(Entry<'_>) -> Result<()>;
-
 /// Bytes of one entry of a list, which is read entry by entry whatever its length.
 const LONGEST: usize = 1 << 26;
 /// Bytes of a line, or of a file that is one object: the largest that data sets publish have a tenth of it.
@@ -74,33 +75,19 @@ pub(super) fn each_entry(path: &Path, take: Take<'_>) -> Result<()> {
     if path.extension().is_some_and(|e| e == "p" || e == "pkl") {
         return downloads::refs(path, take);
     }
-    let file = File::open(path).map_err(DataError::io(path))?;
-    let mut reader: Box<dyn BufRead> = Box::new(BufReader::with_capacity(1 << 16, file));
+    let mut reader = open(path)?;
     let first = reader.fill_buf().map_err(DataError::io(path))?;
     if first.starts_with(parquet::MAGIC) {
         return parquet::entries(path, take);
     }
-    let blank = first.iter().take_while(|b| b.is_ascii_whitespace()).count();
-    // What begins as JSON does is read, whatever else it looks like; of a text its beginning is told below.
-    if !matches!(first.get(blank), Some(b'[' | b'{'))
-        && let Some(detail) = stands_instead(first, u64::MAX, "a list of images with captions")
-    {
-        return Err(fail(detail));
-    }
-    if first.starts_with(b"\xff\xfe") || first.starts_with(b"\xfe\xff") {
-        let mut all = Vec::new();
-        reader.read_to_end(&mut all).map_err(DataError::io(path))?;
-        let (text, _) = decode_text(&all).ok_or_else(|| fail("it is no text".into()))?;
-        reader = Box::new(Cursor::new(text.into_owned().into_bytes()));
-    } else if first.starts_with(b"\xef\xbb\xbf") {
-        reader.consume(3);
-    }
-    if is_table(path) {
-        if reader.fill_buf().map_err(DataError::io(path))?.is_empty() {
+    match form(path, first) {
+        Form::Lines => return lines::each(path, &mut *reader, take),
+        Form::Table if first.is_empty() => {
             let detail = "the file is empty; its first line must name its columns, such as `image` and `caption`";
             return Err(fail(detail.into()));
         }
-        return rows(path, reader, take);
+        Form::Table => return rows(path, reader, take),
+        Form::Json => {}
     }
     let blank = skip_blank(&mut *reader).map_err(DataError::io(path))?;
     match reader.fill_buf().map_err(DataError::io(path))?.first() {
@@ -111,14 +98,99 @@ pub(super) fn each_entry(path: &Path, take: Take<'_>) -> Result<()> {
             let first = reader.fill_buf().map_err(DataError::io(path))?;
             let text = String::from_utf8_lossy(&first[..first.len().min(80)]);
             let line: String = text.lines().next().unwrap_or_default().chars().take(20).collect();
-            Err(fail(format!("not a JSON list of objects: it begins with `{line}`")))
+            Err(fail(format!(
+                "not a JSON list of objects: it begins with `{line}`; a list is JSON, a table whose first line names \
+                 its columns (`image`, `caption`), or lines of `IMAGE#NUMBER`, a tab and a caption, as of Flickr30k"
+            )))
         }
     }
 }
 
-/// Whether a name ends as those of tables do.
-pub(super) fn is_table(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv") || e.eq_ignore_ascii_case("tsv"))
+/// Opens a list as UTF-8 without a byte order mark.
+fn open(path: &Path) -> Result<Box<dyn BufRead>> {
+    let fail = |detail: String| DataError::annotation(path, String::new(), detail);
+    let file = File::open(path).map_err(DataError::io(path))?;
+    let mut reader: Box<dyn BufRead> = Box::new(BufReader::with_capacity(1 << 16, file));
+    let first = reader.fill_buf().map_err(DataError::io(path))?;
+    if first.starts_with(parquet::MAGIC) {
+        return Ok(reader);
+    }
+    let blank = first.iter().take_while(|b| b.is_ascii_whitespace()).count();
+    // What begins as JSON does is read, whatever else it looks like; of a text its beginning is told by `each_entry`.
+    if !matches!(first.get(blank), Some(b'[' | b'{'))
+        && let Some(detail) = stands_instead(first, u64::MAX, "a list of images with captions")
+    {
+        return Err(fail(detail));
+    }
+    let no_text = || fail("it is no text in UTF-8 or UTF-16; save it in UTF-8".into());
+    if first.starts_with(b"\xff\xfe\0\0") || first.starts_with(b"\0\0\xfe\xff") {
+        return Err(no_text());
+    }
+    if is_utf16(first) {
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).map_err(DataError::io(path))?;
+        let (text, _) = decode_text(&all).ok_or_else(no_text)?;
+        reader = Box::new(Cursor::new(text.into_owned().into_bytes()));
+    } else if first.starts_with(b"\xef\xbb\xbf") {
+        reader.consume(3);
+    }
+    let first = reader.fill_buf().map_err(DataError::io(path))?;
+    match first.contains(&b'\r') && !first.contains(&b'\n') {
+        true => Ok(Box::new(BufReader::with_capacity(1 << 16, LineFeeds(reader)))),
+        false => Ok(reader),
+    }
+}
+
+/// Lines that end with a carriage return, as on old Macs, with line feeds.
+struct LineFeeds<R>(R);
+
+impl<R: Read> Read for LineFeeds<R> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.0.read(out)?;
+        out[..read].iter_mut().filter(|b| **b == b'\r').for_each(|b| *b = b'\n');
+        Ok(read)
+    }
+}
+
+/// How the entries of a list are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// A JSON list, one object a line, or one object.
+    Json,
+    /// Rows below the names of their columns.
+    Table,
+    /// Lines as those of Flickr's data sets.
+    Lines,
+}
+
+/// The form of a list that begins so: by its name, and by its first line where the name does not tell.
+fn form(path: &Path, first: &[u8]) -> Form {
+    let ends = |ending: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending));
+    if lines::are_in(first) {
+        return Form::Lines;
+    }
+    let header = first.split(|b| *b == b'\n').next().unwrap_or_default();
+    let named = || keys::are_of_captions(&columns(header, delimiter(header)));
+    match ends("csv") || ends("tsv") || named() {
+        true => Form::Table,
+        false => Form::Json,
+    }
+}
+
+/// The names in the first line of what may be a table.
+fn columns(header: &[u8], delimiter: u8) -> Vec<String> {
+    let name = |field: &[u8]| String::from_utf8_lossy(field).trim().trim_matches('"').to_owned();
+    header.split(|b| *b == delimiter).map(name).collect()
+}
+
+/// Whether the entries of a list are rows or lines, one of each caption; those of one image belong together.
+pub(super) fn has_rows(path: &Path) -> bool {
+    // What is no file, such as a pipe, can be read once only.
+    let first = path.is_file().then(|| open(path).ok()).flatten().and_then(|mut reader| {
+        let first = reader.fill_buf().ok()?;
+        Some(form(path, first))
+    });
+    first.unwrap_or_else(|| form(path, &[])) != Form::Json
 }
 
 /// Passes over white space and gives the line feeds in it.
@@ -324,12 +396,30 @@ fn rows(path: &Path, mut reader: Box<dyn BufRead>, take: Take<'_>) -> Result<()>
         DataError::annotation(path, format!(", line {line}"), detail)
     };
     let names = table.byte_headers().map_err(fail)?.clone();
+    // Kaggle's Flickr30k has a blank behind each `|`, in the header as in the rows.
+    let spaced = names.len() > 1 && names.iter().skip(1).all(|name| name.starts_with(b" "));
     let names: Vec<String> =
         names.iter().map(|n| String::from_utf8_lossy(n).trim().to_owned()).collect();
+    if let Some(twice) = keys::named_twice(&names) {
+        let detail = format!(
+            "two columns are named `{twice}`; give each a name of its own, such as `caption_0`"
+        );
+        return Err(DataError::annotation(path, ", line 1".into(), detail));
+    }
     let mut row = csv::ByteRecord::new();
     while table.read_byte_record(&mut row).map_err(fail)? {
         let place = Place::Line(row.position().map_or(0, csv::Position::line));
         let (mut mended, mut written) = (None, None);
+        if spaced {
+            row.trim();
+        }
+        if let Some(whole) = without_separator(&names, &row) {
+            row = whole;
+            let mark = char::from(delimiter).escape_default();
+            mended = Some(format!(
+                "a `{mark}` is missing between number and caption, and is read as if it stood there"
+            ));
+        }
         let value = match row.len() == names.len() {
             true => fields(&names, &row, &mut mended, &mut written),
             false => Err(format!(
@@ -349,6 +439,16 @@ fn rows(path: &Path, mut reader: Box<dyn BufRead>, take: Take<'_>) -> Result<()>
     Ok(())
 }
 
+/// A row of a number and a caption in one field, as Kaggle's Flickr30k has one, with a field of each.
+fn without_separator(names: &[String], row: &csv::ByteRecord) -> Option<csv::ByteRecord> {
+    let at = keys::number_before_comment(names).filter(|at| row.len() == at + 1)?;
+    let field = row.get(at)?.trim_ascii();
+    let end = field.iter().position(|b| !b.is_ascii_digit()).filter(|end| *end > 0)?;
+    let (number, caption) = (&field[..end], field[end..].trim_ascii_start());
+    let apart = field[end].is_ascii_whitespace() && !caption.is_empty();
+    apart.then(|| row.iter().take(at).chain([number, caption]).collect())
+}
+
 fn fields(
     names: &[String],
     row: &csv::ByteRecord,
@@ -362,8 +462,8 @@ fn fields(
             decode_text(field).ok_or_else(|| format!("`{name}` is no text in UTF-8"))?;
         if encoding == Encoding::Windows1252 {
             *mended = Some(format!("it is no UTF-8 and is read as {}", encoding.name()));
-            match name == "image" {
-                true => *written = Some(Written { image: names_of(field), alone: true }),
+            match keys::is_of_image(name) {
+                true => *written = Some(Written::of(name, names_of(field), true)),
                 false => others = true,
             }
         }

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::keys::is_of_image;
 use crate::error::Result;
 use crate::input::{
     Encoding, decode_text, has_lone_surrogate, has_lost_surrogate, parse_json, parse_names,
@@ -16,16 +17,35 @@ pub(super) struct Entry<'a> {
     /// Where it is in the file.
     pub place: Place,
     content: Content<'a>,
-    /// The path of the image in the bytes of a table, where they are no UTF-8.
+    /// The paths of images in the bytes of what is read already, where they are no UTF-8.
     written: Option<Written>,
 }
 
-/// The path of an image in the bytes of a list that are no UTF-8: files may be named by these very bytes.
+/// Takes the entries of a list in order.
+pub(super) type Take<'a> = &'a mut dyn FnMut(Entry<'_>) -> Result<()>;
+
+/// The paths of images in the bytes of a list that are no UTF-8: files may be named by these very bytes.
 pub(super) struct Written {
-    /// Its text by [`crate::names`].
-    pub image: String,
+    /// The fields of the entry that have them, as texts by [`crate::names`].
+    pub paths: Map<String, Value>,
     /// Whether nothing else in the entry is read otherwise than it is written.
     pub alone: bool,
+}
+
+impl Written {
+    /// One path, by its text.
+    pub fn of(key: &str, path: String, alone: bool) -> Self {
+        Self { paths: Map::from_iter([(key.to_owned(), Value::from(path))]), alone }
+    }
+
+    /// The entry with these paths.
+    pub fn put_into(&self, entry: &Value) -> Value {
+        let mut entry = entry.clone();
+        if let Some(fields) = entry.as_object_mut() {
+            fields.extend(self.paths.clone());
+        }
+        entry
+    }
 }
 
 /// An entry as it is found.
@@ -47,12 +67,12 @@ impl<'a> Entry<'a> {
         Self { place, content: Content::Value(value, mended), written: None }
     }
 
-    /// The same with the path of the image as it is written.
+    /// The same with the paths of images as they are written.
     pub fn with_written(self, written: Option<Written>) -> Self {
         Self { written, ..self }
     }
 
-    /// The path of the image as it is written, where that is no UTF-8.
+    /// The paths of images as they are written, where they are no UTF-8.
     pub fn take_written(&mut self) -> Option<Written> {
         match self.content {
             Content::Json(bytes) => written(bytes),
@@ -87,13 +107,12 @@ impl<'a> Entry<'a> {
 
 /// Where an entry is in its file; shown ready to follow the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub enum Place {
     /// The number of an element of a list.
     Entry(usize),
     /// A line, from 1.
     Line(u64),
     /// The number of a row of a Parquet file.
-    #[cfg(feature = "parquet")]
     Row(usize),
     /// The number of an image of a download.
     Image(usize),
@@ -108,7 +127,6 @@ impl fmt::Display for Place {
         match self {
             Self::Entry(n) => write!(f, ", entry {n}"),
             Self::Line(n) => write!(f, ", line {n}"),
-            #[cfg(feature = "parquet")]
             Self::Row(n) => write!(f, ", row {n}"),
             Self::Image(n) => write!(f, ", image {n}"),
             Self::Question(n) => write!(f, ", question {n}"),
@@ -119,10 +137,14 @@ impl fmt::Display for Place {
 
 /// The value of the bytes of an entry, and what was read otherwise than it is written.
 pub(super) fn value(bytes: &[u8]) -> (Result<Value, String>, Option<String>) {
+    if bytes.trim_ascii().is_empty() {
+        let detail = "nothing stands behind a comma; take the comma out";
+        return (Err(detail.into()), None);
+    }
     let Some((text, encoding)) = decode_text(bytes) else {
         return (Err("it is no text in UTF-8".into()), None);
     };
-    let mut value = parse_json::<Value>(&text).map_err(|e| format!("not JSON: {e}"));
+    let mut value = parse_json::<Value>(&text).map_err(|e| not_json(&e));
     let mended = match encoding {
         Encoding::Utf8 if has_lone_surrogate(&text) => {
             let lost = || "a lone surrogate is read as U+FFFD".to_owned();
@@ -141,15 +163,24 @@ pub(super) fn value(bytes: &[u8]) -> (Result<Value, String>, Option<String>) {
     (value, mended)
 }
 
-/// Under which an entry has paths of images.
-const PATHS: [&str; 2] = ["image", "images"];
+/// What is wrong with an entry that is no JSON. Lines are those of the entry, not of the file.
+fn not_json(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    let what = said.rsplit_once(" at line ").map_or(&*said, |(what, _)| what);
+    match (error.line(), error.column()) {
+        (0 | 1, column) => format!("not JSON: {what}, at column {column} of the entry"),
+        (line, column) => {
+            format!("not JSON: {what}, in line {line} of the entry at column {column}")
+        }
+    }
+}
 
 /// Whether two entries agree in all but the paths of their images.
 fn same_but_paths(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Object(a), Value::Object(b)) => {
-            let own = |key: &str| PATHS.contains(&key);
-            a.len() == b.len() && a.iter().all(|(key, value)| own(key) || b.get(key) == Some(value))
+            let mut fields = a.iter();
+            a.len() == b.len() && fields.all(|(key, v)| is_of_image(key) || b.get(key) == Some(v))
         }
         _ => a == b,
     }
@@ -157,27 +188,30 @@ fn same_but_paths(a: &Value, b: &Value) -> bool {
 
 /// Puts the paths of `named` in the place of an entry's own.
 fn take_paths(entry: &mut Value, named: &Value) {
-    for key in PATHS {
-        match (entry.get_mut(key), named.get(key)) {
-            (Some(Value::String(own)), Some(Value::String(path))) => *own = names::settled(path),
-            (Some(Value::Array(own)), Some(Value::Array(paths))) => {
-                for (own, path) in own.iter_mut().zip(paths) {
-                    if let (Value::String(own), Value::String(path)) = (own, path) {
-                        *own = names::settled(path);
-                    }
-                }
-            }
-            _ => {}
-        }
+    let (Some(entry), Some(named)) = (entry.as_object_mut(), named.as_object()) else { return };
+    for (key, path) in named.iter().filter(|(key, _)| is_of_image(key)) {
+        entry.insert(key.clone(), settled(path));
     }
 }
 
-/// The path of the image in the bytes of an entry that are no UTF-8.
+/// A path, or a list of paths, of which bytes that are UTF-8 together are its characters.
+fn settled(path: &Value) -> Value {
+    match path {
+        Value::String(path) => names::settled(path).into(),
+        Value::Array(paths) => paths.iter().map(settled).collect(),
+        other => other.clone(),
+    }
+}
+
+/// The paths of images in the bytes of an entry that are no UTF-8.
 fn written(bytes: &[u8]) -> Option<Written> {
     let (text, Encoding::Windows1252) = decode_text(bytes)? else { return None };
     let named: Value = parse_json(&names::text_of(bytes)).ok()?;
     let read: Value = parse_json(&text).ok()?;
-    let image = named.get("image")?.as_str()?;
-    names::odd_bytes(image)?;
-    Some(Written { image: image.to_owned(), alone: same_but_paths(&read, &named) })
+    let is_odd = |path: &Value| path.as_str().is_some_and(|path| names::odd_bytes(path).is_some());
+    let any_odd = |v: &Value| is_odd(v) || v.as_array().is_some_and(|all| all.iter().any(is_odd));
+    let odd = named.as_object()?.iter().filter(|(key, path)| is_of_image(key) && any_odd(path));
+    let paths: Map<String, Value> = odd.map(|(key, path)| (key.clone(), path.clone())).collect();
+    let alone = same_but_paths(&read, &named);
+    (!paths.is_empty()).then_some(Written { paths, alone })
 }

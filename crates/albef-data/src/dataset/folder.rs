@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::annotation::{self, Root};
 use super::contents::Gathered;
+use super::entries::has_rows;
 use super::sample::{Location, Sample, Skipped, TaskFields, place_key};
 use super::shard;
 use super::store::Collect;
@@ -32,6 +33,7 @@ pub(super) fn read<S: Collect>(folder: &Path, out: &mut Gathered<S>) -> Result<(
     if let Some(list) = list_in(folder) {
         return annotation::read(&list, None, Root::Folder(folder), out);
     }
+    out.notes.extend(lists_not_read(folder));
     let (mut files, mut left_out) = images_below(folder)?;
     files.sort();
     left_out.sort_by(|a, b| a.name.cmp(&b.name));
@@ -39,6 +41,13 @@ pub(super) fn read<S: Collect>(folder: &Path, out: &mut Gathered<S>) -> Result<(
     if files.is_empty() && left_out.iter().all(is_unread) {
         shard::read_all(&archives(folder)?, out)?;
     } else {
+        if let archives @ [first, ..] = &archives(folder)?[..] {
+            out.notes.push(format!(
+                "{} archives in the folder are not read, since images lie beside them; the first is {}",
+                archives.len(),
+                names::shown(&names::text_of_path(first))
+            ));
+        }
         contents_of(files, folder, out);
     }
     out.left_out.extend(left_out);
@@ -49,10 +58,11 @@ pub(super) fn read<S: Collect>(folder: &Path, out: &mut Gathered<S>) -> Result<(
 /// used costs its image the captions only.
 pub(super) fn contents_of<S: Collect>(images: Vec<PathBuf>, folder: &Path, out: &mut Gathered<S>) {
     for path in images {
-        let text = path.with_extension("txt");
+        let texts = ["txt", "TXT"].map(|ending| path.with_extension(ending));
+        let text = texts.iter().find(|text| text.is_file()).unwrap_or(&texts[0]);
         let mut captions = Vec::new();
         if text.is_file() {
-            let fault = match fs::read(&text) {
+            let fault = match fs::read(text) {
                 Ok(bytes) => {
                     let (found, fault) = annotation::caption_lines(&bytes);
                     captions = found;
@@ -60,7 +70,7 @@ pub(super) fn contents_of<S: Collect>(images: Vec<PathBuf>, folder: &Path, out: 
                 }
                 Err(cause) => Some(cause.to_string()),
             };
-            let name = || names::text_of_path(text.strip_prefix(folder).unwrap_or(&text));
+            let name = || names::text_of_path(text.strip_prefix(folder).unwrap_or(text));
             out.faults.extend(fault.map(|f| Skipped::new(name(), ImageErrorKind::Caption, f)));
         }
         let name = names::text_of_path(path.strip_prefix(folder).unwrap_or(&path));
@@ -68,6 +78,38 @@ pub(super) fn contents_of<S: Collect>(images: Vec<PathBuf>, folder: &Path, out: 
         let (key, task) = (place_key(&location, &name), TaskFields::default());
         out.samples.push(Sample { key, location, name, captions, task });
     }
+}
+
+/// What to say of lists that seem to be of the images of a folder, but are not read with it.
+fn lists_not_read(folder: &Path) -> Option<String> {
+    const OF_HUGGING_FACE: [&str; 2] = ["metadata.jsonl", "metadata.csv"];
+    const DOWNLOADS: [&str; 5] = [
+        "captions.txt",
+        "results.csv",
+        "results.token",
+        "results_20130124.token",
+        "Flickr8k.token.txt",
+    ];
+    let shown = |path: &Path| names::shown(&names::text_of_path(path));
+    let there = |names: &[&str]| names.iter().map(|n| folder.join(n)).find(|list| list.is_file());
+    if let Some(list) = there(&OF_HUGGING_FACE) {
+        return Some(format!(
+            "{} is not read, since its entries have no `file_name`, the path of an image",
+            shown(&list)
+        ));
+    }
+    if let Some(list) = there(&DOWNLOADS).filter(|list| has_rows(list)) {
+        let list = shown(&list);
+        return Some(format!(
+            "{list} is not read with the folder; name the list itself, with the folder of its images as image root"
+        ));
+    }
+    let entries = fs::read_dir(folder).ok()?.filter_map(Result::ok);
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let mut below: Vec<PathBuf> = folders.map(|entry| entry.path()).collect();
+    below.sort();
+    let of_part = below.iter().find_map(|part| list_in(part))?;
+    Some(format!("{} is not read with the folder above it; name its own folder", shown(&of_part)))
 }
 
 fn archives(folder: &Path) -> Result<Vec<PathBuf>> {

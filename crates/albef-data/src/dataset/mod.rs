@@ -5,12 +5,14 @@ mod annotation;
 mod batch;
 mod check;
 mod contents;
+mod copies;
 mod downloads;
 mod entries;
 mod entry;
 mod fingerprint;
 mod folder;
 mod in_order;
+mod keys;
 mod loader;
 mod manifest;
 mod mixgen;
@@ -37,6 +39,8 @@ pub use check::{
     gather,
 };
 pub use contents::{Contents, Gathered};
+pub use copies::copied_members;
+pub use entry::Place;
 pub use loader::{
     LoaderOptions, MAX_WORKERS, SkipReport, TextRule, TrainLoader, batches_per_epoch, load_images,
     load_samples, load_views,

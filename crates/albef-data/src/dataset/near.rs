@@ -20,6 +20,13 @@ pub fn similar_file(path: &Path) -> Option<String> {
     if slashed != path && slashed.is_file() {
         return Some(format!("its path is written with backslashes; {} is there", there(&slashed)));
     }
+    if let Some(said) = of_address(&text) {
+        return Some(said);
+    }
+    let bare = names::path_of(text.trim());
+    if bare != path && bare.is_file() {
+        return Some(format!("its path ends with blanks; {} is there", there(&bare)));
+    }
     if let Some(found) = resolve(path, |a, b| a.nfc().eq(b.nfc())) {
         let found = there(&found);
         return Some(format!(
@@ -40,6 +47,54 @@ pub fn similar_file(path: &Path) -> Option<String> {
     let endings = super::unread::ENDINGS.iter().flat_map(|e| [e.to_string(), e.to_uppercase()]);
     let other = endings.map(|e| path.with_extension(e)).find(|p| p.is_file())?;
     Some(format!("a file with another ending is there: {}", there(&other)))
+}
+
+/// What is said of a path that is an address, or is written as in one.
+fn of_address(path: &str) -> Option<String> {
+    let there = |found: &Path| names::shown(&names::text_of_path(found));
+    if ["http:/", "https:/", "s3:/", "gs:/"].iter().any(|scheme| is_at_start(path, scheme)) {
+        return Some(
+            "it is an address, from which nothing is fetched; get the images first".into(),
+        );
+    }
+    let local = match path.find("file:/") {
+        Some(at) if is_at_start(path, "file:/") => {
+            format!("/{}", path[at + "file:/".len()..].trim_start_matches('/'))
+        }
+        _ => path.to_owned(),
+    };
+    let decoded = names::path_of(&decoded(&local));
+    let said = if local == path {
+        "its path is written as in an address"
+    } else {
+        "its path is an address"
+    };
+    let other = names::text_of_path(&decoded) != path && decoded.is_file();
+    other.then(|| format!("{said}; {} is there", there(&decoded)))
+}
+
+/// Whether a path, or one below a root, begins with a scheme.
+fn is_at_start(path: &str, scheme: &str) -> bool {
+    path.match_indices(scheme).any(|(at, _)| at == 0 || path[..at].ends_with('/'))
+}
+
+/// A text whose `%20` and the like are the bytes that they stand for.
+fn decoded(text: &str) -> String {
+    let digit = |at: usize| text.as_bytes().get(at).and_then(|b| char::from(*b).to_digit(16));
+    let (mut out, mut at) = (Vec::with_capacity(text.len()), 0);
+    while at < text.len() {
+        match (text.as_bytes()[at], digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push((16 * high + low) as u8);
+                at += 3;
+            }
+            (byte, ..) => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    names::text_of(&out)
 }
 
 /// The file whose path has components that are the same by `same`.
@@ -136,7 +191,9 @@ pub fn other_root(samples: &[Sample]) -> Option<String> {
         };
         let n = count(&cut);
         let front: PathBuf = name.components().take(levels).collect();
-        (n > 0).then(|| {
+        let of_address = is_at_start(&names::text_of_path(name), "http:/")
+            || is_at_start(&names::text_of_path(name), "https:/");
+        (n > 0 && !of_address).then(|| {
             format!(
                 "the images are one level higher than their paths say: without `{}/` in front {n} of {of} \
                  missing images would be found",

@@ -1,7 +1,8 @@
 //! Shards from any source.
 //!
-//! A folder of `00000.tar`, `00001.tar`, … with an index beside each, in which every pair is an image (its bytes
-//! unchanged, or reduced to a size), a `.txt` and a `.json` of one key. `00000.json` is the account of `00000.tar`: it appears after the shard,
+//! A folder of `00000.tar`, `00001.tar`, … with an index beside each, in which every image (its bytes unchanged, or
+//! reduced to a size) has a `.txt` and a `.json` of one key. Entries of one image, as the official lists have one for
+//! each caption, share it: the `.json` says how many captions are of each, so that they are read as as many pairs. `00000.json` is the account of `00000.tar`: it appears after the shard,
 //! so that a packing that was stopped at any moment goes on behind the last shard that has one. At the end come
 //! `manifest.jsonl`, which training can verify, and `left_out.jsonl`, which names all that is in no shard.
 
@@ -19,6 +20,7 @@ use sha2::{Digest, Sha256};
 use super::contents::Contents;
 use super::in_order::in_order;
 use super::manifest::{FileRecord, hex, write_records};
+use super::numbers::Hash128;
 use super::sample::{Location, Sample, Skipped, place_key};
 use super::set::Dataset;
 use super::shard;
@@ -42,9 +44,9 @@ const VERSION: u32 = 1;
 pub struct PackOptions {
     /// Folder of the shards.
     pub output: PathBuf,
-    /// Bytes after which a shard ends; one pair may be more.
+    /// Bytes after which a shard ends; one image may be more.
     pub shard_bytes: u64,
-    /// Pairs after which a shard ends.
+    /// Pairs after which a shard ends; one image may have more.
     pub pairs_per_shard: usize,
     /// Decode every image, so that only whole ones are packed; else their headers are read.
     pub decode: bool,
@@ -63,7 +65,9 @@ pub struct PackReport {
     pub shards: usize,
     /// Of these, shards that an earlier call made.
     pub kept_shards: usize,
-    /// Images with captions in them.
+    /// Images in them.
+    pub images: usize,
+    /// Entries of these images, each with its captions: the samples that a run draws from.
     pub pairs: usize,
     /// Their captions.
     pub captions: usize,
@@ -82,8 +86,9 @@ impl fmt::Display for PackReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} pairs with {} captions in {} shards, {:.1} MB",
+            "{} pairs of {} images with {} captions in {} shards, {:.1} MB",
             self.pairs,
+            self.images,
             self.captions,
             self.shards,
             self.bytes as f64 / 1e6
@@ -119,16 +124,22 @@ struct Packing {
     decode: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     image_size: Option<usize>,
+    /// Images, if they have fewer than `samples`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    images: Option<usize>,
 }
 
 /// The account of a shard.
 #[derive(Serialize, Deserialize)]
 struct Account {
     shard: String,
-    /// The first sample that was looked at, and that after the last.
+    /// The first image that was looked at, and that after the last.
     first: usize,
     next: usize,
     pairs: usize,
+    /// Images, if there are fewer than `pairs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    images: Option<usize>,
     captions: usize,
     bytes: u64,
     sha256: String,
@@ -165,8 +176,44 @@ impl From<&Skipped> for Unusable {
     }
 }
 
-/// Packs a data set. The same call continues what was stopped; reading the folder gives the same pairs in
-/// the same order, with images that share a number sharing one again.
+/// The samples of a data set by image, in the order in which images appear first.
+struct Images {
+    samples: Vec<u32>,
+    /// Where the samples of each image end.
+    ends: Vec<usize>,
+}
+
+impl Images {
+    fn of(data: &Dataset) -> Result<Self> {
+        let mut all: Vec<(Hash128, u32)> = Vec::with_capacity(data.len());
+        for (i, (sample, number)) in (0..).zip(data.samples().iter().zip(data.image_ids())) {
+            // A sample of another number is not of the image by the rules of its list.
+            all.push((Hash128::of(&(sample?.location, number)), i));
+        }
+        all.sort_unstable();
+        let mut images: Vec<&[(Hash128, u32)]> = all.chunk_by(|a, b| a.0 == b.0).collect();
+        images.sort_unstable_by_key(|samples| samples[0].1);
+        let (mut samples, mut ends) = (Vec::with_capacity(all.len()), Vec::new());
+        for image in images {
+            samples.extend(image.iter().map(|(_, i)| *i));
+            ends.push(samples.len());
+        }
+        Ok(Self { samples, ends })
+    }
+
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The samples of an image.
+    fn of_image(&self, index: usize) -> &[u32] {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.samples[start..self.ends[index]]
+    }
+}
+
+/// Packs a data set. The same call continues what was stopped; reading the folder gives the same pairs in the same
+/// order, but for those of one image, which follow its first one. Images that share a number share one again.
 ///
 /// # Errors
 /// If the folder holds something else, a file cannot be written, samples are of a task, or `control` is cancelled: shards
@@ -174,8 +221,9 @@ impl From<&Skipped> for Unusable {
 pub fn pack(data: &Dataset, options: &PackOptions, control: &Control) -> Result<PackReport> {
     let folder = &*options.output;
     std::fs::create_dir_all(folder).map_err(DataError::io(folder))?;
-    claim(data, options)?;
-    let mut feed = Feed { data, options, next: 0, ready: VecDeque::new() };
+    let images = &Images::of(data)?;
+    claim(data, images, options)?;
+    let mut feed = Feed { data, images, options, next: 0, ready: VecDeque::new() };
     let mut report = PackReport {
         without_captions: data.without_captions(),
         left_out: data.left_out().len(),
@@ -183,7 +231,8 @@ pub fn pack(data: &Dataset, options: &PackOptions, control: &Control) -> Result<
     };
     let mut records = Vec::new();
     let mut unusable = Vec::new();
-    while feed.position() < data.len() {
+    while feed.position() < images.len() {
+        control.check()?;
         let name = format!("{:05}.tar", records.len());
         let account = match account_of(&folder.join(&name), feed.position())? {
             Some(account) => {
@@ -193,8 +242,9 @@ pub fn pack(data: &Dataset, options: &PackOptions, control: &Control) -> Result<
             }
             None => write_shard(&mut feed, &folder.join(&name), control)?,
         };
-        control.advance("packing", account.next, data.len());
+        control.advance("packing", account.next, images.len());
         report.pairs += account.pairs;
+        report.images += account.images.unwrap_or(account.pairs);
         report.captions += account.captions;
         report.bytes += account.bytes;
         unusable.extend(account.unusable);
@@ -232,7 +282,7 @@ fn write_file(
 }
 
 /// Takes a folder for this packing.
-fn claim(data: &Dataset, options: &PackOptions) -> Result<()> {
+fn claim(data: &Dataset, images: &Images, options: &PackOptions) -> Result<()> {
     let path = options.output.join(PACKING);
     let own = Packing {
         version: VERSION,
@@ -242,6 +292,7 @@ fn claim(data: &Dataset, options: &PackOptions) -> Result<()> {
         pairs_per_shard: options.pairs_per_shard,
         decode: options.decode,
         image_size: options.image_size,
+        images: (images.len() < data.len()).then_some(images.len()),
     };
     let other = |detail: &str| {
         DataError::Argument(format!(
@@ -288,7 +339,7 @@ fn account_path(shard: &Path) -> PathBuf {
     shard.with_extension("json")
 }
 
-/// The account of a shard that is there and begins with this sample.
+/// The account of a shard that is there and begins with this image.
 fn account_of(shard: &Path, first: usize) -> Result<Option<Account>> {
     let path = account_path(shard);
     let bytes = match std::fs::read(&path) {
@@ -304,9 +355,10 @@ fn account_of(shard: &Path, first: usize) -> Result<Option<Account>> {
     }))
 }
 
-/// A pair that can be packed.
+/// An image that can be packed.
 struct Ready {
-    sample: Sample,
+    pairs: usize,
+    captions: usize,
     ending: &'static str,
     image: Vec<u8>,
     text: Vec<u8>,
@@ -321,34 +373,35 @@ impl Ready {
     }
 }
 
-/// The samples of a data set in order, read ahead by several threads.
+/// The images of a data set in order, read ahead by several threads.
 struct Feed<'a> {
     data: &'a Dataset,
+    images: &'a Images,
     options: &'a PackOptions,
-    /// The next sample to read.
+    /// The next image to read.
     next: usize,
     ready: VecDeque<Result<Ready, Skipped>>,
 }
 
 impl Feed<'_> {
-    /// The next sample to pack.
+    /// The next image to pack.
     fn position(&self) -> usize {
         self.next - self.ready.len()
     }
 
     fn peek(&mut self, control: &Control) -> Result<Option<&Result<Ready, Skipped>>> {
         if self.ready.is_empty() {
-            let ahead = (16 * self.options.workers.max(1)).min(self.data.len() - self.next);
+            let ahead = (16 * self.options.workers.max(1)).min(self.images.len() - self.next);
             let (start, ready) = (self.next, &mut self.ready);
             let quiet = Control::new();
-            let work = |i: usize| prepare(self.data, start + i, self.options);
+            let work = |i: usize| prepare(self.data, self.images.of_image(start + i), self.options);
             in_order("", ahead, self.options.workers, &quiet, work, |_, found| {
                 ready.push_back(found?);
                 Ok(())
             })?;
             self.next += ahead;
             control.check()?;
-            control.advance("packing", start, self.data.len());
+            control.advance("packing", start, self.images.len());
         }
         Ok(self.ready.front())
     }
@@ -367,9 +420,17 @@ fn reduced(image: &RgbImage, size: usize, reader: &ImageReader) -> Option<RgbIma
     })
 }
 
-/// Reads and checks a sample.
-fn prepare(data: &Dataset, index: usize, o: &PackOptions) -> Result<Result<Ready, Skipped>> {
-    let sample = data.sample(index)?.into_owned();
+/// Reads and checks an image; `samples`: all that are of it.
+fn prepare(data: &Dataset, samples: &[u32], o: &PackOptions) -> Result<Result<Ready, Skipped>> {
+    let first = samples[0] as usize;
+    let sample = data.sample(first)?.into_owned();
+    let mut captions = Vec::new();
+    let mut of_entries = Vec::with_capacity(samples.len());
+    for i in samples {
+        let own = data.sample(*i as usize)?.into_owned().captions;
+        of_entries.push(own.len());
+        captions.extend(own);
+    }
     if sample.task != Default::default() {
         let detail = "lists of tasks cannot be packed, only images with captions";
         return Err(DataError::Argument(detail.into()));
@@ -404,24 +465,27 @@ fn prepare(data: &Dataset, index: usize, o: &PackOptions) -> Result<Result<Ready
         Ok(found) => found,
         Err(error) => return Ok(Err(Skipped { name: sample.name, error })),
     };
-    let captions = &sample.captions;
     let caption = if captions.len() == 1 { json!(captions[0]) } else { json!(captions) };
     let mut object = json!({
         "caption": caption,
-        "image_id": data.image_ids()[index],
+        "image_id": data.image_ids()[first],
         "name": sample.name,
     });
     if sample.key != place_key(&sample.location, &sample.name) {
         object["source_image_id"] = json!(sample.key);
     }
+    if of_entries.len() > 1 {
+        object[shard::ENTRIES] = json!(of_entries);
+    }
     let text: Vec<String> =
         captions.iter().map(|c| c.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     Ok(Ok(Ready {
+        pairs: samples.len(),
+        captions: captions.len(),
         ending,
         image,
         text: text.join("\n").into_bytes(),
         object: object.to_string().into_bytes(),
-        sample,
     }))
 }
 
@@ -452,6 +516,7 @@ fn write_shard(feed: &mut Feed<'_>, path: &Path, control: &Control) -> Result<Ac
         first: feed.position(),
         next: 0,
         pairs: 0,
+        images: None,
         captions: 0,
         bytes: 0,
         sha256: String::new(),
@@ -459,7 +524,7 @@ fn write_shard(feed: &mut Feed<'_>, path: &Path, control: &Control) -> Result<Ac
     };
     // Images before the first usable one need no file, and may be all that is left.
     skip_unusable(feed, &mut account, control)?;
-    if feed.position() < feed.data.len() {
+    if feed.position() < feed.images.len() {
         let mut stopped = None;
         let written = write_atomic(path, |out| {
             fill(feed, &mut account, out, control).map_err(|error| {
@@ -491,7 +556,7 @@ fn skip_unusable(feed: &mut Feed<'_>, account: &mut Account, control: &Control) 
     while let Some(Err(skipped)) = feed.peek(control)? {
         account.unusable.push(Unusable::from(skipped));
         feed.ready.pop_front();
-        if feed.position() >= feed.data.len() {
+        if feed.position() >= feed.images.len() {
             break;
         }
     }
@@ -508,10 +573,11 @@ fn fill(
     let failed = |e: io::Error| DataError::io(&options.output)(e);
     let counted = Counted { out, hash: Sha256::new(), bytes: 0 };
     let mut archive = tar::Builder::new(counted);
-    while feed.position() < feed.data.len() {
+    let mut images = 0;
+    while feed.position() < feed.images.len() {
         let number = feed.position();
-        let bytes = match feed.peek(control)? {
-            Some(Ok(ready)) => ready.bytes(),
+        let (bytes, pairs) = match feed.peek(control)? {
+            Some(Ok(ready)) => (ready.bytes(), ready.pairs),
             Some(Err(skipped)) => {
                 account.unusable.push(Unusable::from(skipped));
                 feed.ready.pop_front();
@@ -520,12 +586,14 @@ fn fill(
             None => break,
         };
         let full = archive.get_ref().bytes.saturating_add(bytes) > options.shard_bytes;
-        if account.pairs > 0 && (full || account.pairs >= options.pairs_per_shard) {
+        let pairs = account.pairs + pairs;
+        if account.pairs > 0 && (full || pairs > options.pairs_per_shard) {
             break;
         }
         let Some(Ok(ready)) = feed.ready.pop_front() else { break };
-        account.pairs += 1;
-        account.captions += ready.sample.captions.len();
+        images += 1;
+        account.pairs = pairs;
+        account.captions += ready.captions;
         let members = [(ready.ending, &ready.image), ("txt", &ready.text), ("json", &ready.object)];
         for (ending, bytes) in members {
             let mut header = tar::Header::new_gnu();
@@ -536,6 +604,7 @@ fn fill(
         }
     }
     let counted = archive.into_inner().map_err(failed)?;
+    account.images = (images < account.pairs).then_some(images);
     account.bytes = counted.bytes;
     account.sha256 = hex(&counted.hash.finalize());
     Ok(())

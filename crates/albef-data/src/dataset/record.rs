@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use super::entry::Place;
 use super::sample::{Location, Sample, Target, TaskFields, place_key};
 use crate::names;
 
@@ -206,7 +207,7 @@ mod target {
 }
 
 fn put_task(out: &mut Vec<u8>, task: &TaskFields, texts: &mut Texts) {
-    let TaskFields { second, crops, target, id } = task;
+    let TaskFields { second, crops, target, id, place } = task;
     out.push(u8::from(second.is_some()));
     if let Some(second) = second {
         let at = out.len();
@@ -240,6 +241,35 @@ fn put_task(out: &mut Vec<u8>, task: &TaskFields, texts: &mut Texts) {
     if let Some(id) = id {
         out.extend_from_slice(&id.to_le_bytes());
     }
+    put_place(out, *place);
+}
+
+/// Appends a place: the number of its kind, or 0, and its own.
+fn put_place(out: &mut Vec<u8>, place: Option<Place>) {
+    let (kind, number) = match place {
+        None => return out.push(0),
+        Some(Place::Entry(n)) => (1, n as u64),
+        Some(Place::Line(n)) => (2, n),
+        Some(Place::Row(n)) => (3, n as u64),
+        Some(Place::Image(n)) => (4, n as u64),
+        Some(Place::Question(n)) => (5, n as u64),
+        Some(Place::Annotation(n)) => (6, n as u64),
+    };
+    out.push(kind);
+    put_number(out, number);
+}
+
+fn place(from: &mut Cursor<'_>) -> Option<Option<Place>> {
+    Some(Some(match from.byte()? {
+        0 => return Some(None),
+        1 => Place::Entry(from.size()?),
+        2 => Place::Line(from.number()?),
+        3 => Place::Row(from.size()?),
+        4 => Place::Image(from.size()?),
+        5 => Place::Question(from.size()?),
+        6 => Place::Annotation(from.size()?),
+        _ => return None,
+    }))
 }
 
 fn task(from: &mut Cursor<'_>, texts: &Texts) -> Option<TaskFields> {
@@ -268,6 +298,7 @@ fn task(from: &mut Cursor<'_>, texts: &Texts) -> Option<TaskFields> {
     if from.byte()? == 1 {
         task.id = Some(i64::from_le_bytes(fixed(from)?));
     }
+    task.place = place(from)?;
     Some(task)
 }
 
@@ -320,6 +351,7 @@ mod tests {
                 crops: Some([[0, 1, 2, 300], [4, 5, 6, 7]]),
                 target,
                 id: Some(-9),
+                place: Some(Place::Line(700)),
             },
             ..file("x/a.jpg", "a.jpg")
         };

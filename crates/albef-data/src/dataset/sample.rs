@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, PathBuf};
 
+use super::entry::Place;
 use crate::error::{ImageError, ImageErrorKind as Kind, Result};
 use crate::image::{
     DecodeOptions, ImageReader, RgbImage, crop, decode_noted, fail, image_size, plain_file,
@@ -67,6 +68,8 @@ pub struct TaskFields {
     pub target: Target,
     /// Number of the question or expression in its data set.
     pub id: Option<i64>,
+    /// Where the sample is in its list, for messages.
+    pub place: Option<Place>,
 }
 
 /// An image that was skipped.
@@ -116,6 +119,14 @@ pub(super) fn place_key(location: &Location, name: &str) -> String {
 }
 
 impl Sample {
+    /// Its entry for a message, such as `entry 7`: where it is in its list, whose other entries need not be samples.
+    /// `index`: its place where it is of no list.
+    #[must_use]
+    pub fn entry_name(&self, index: usize) -> String {
+        let place = self.task.place.unwrap_or(Place::Entry(index)).to_string();
+        place.trim_start_matches(", ").to_owned()
+    }
+
     /// Looks whether the image is there, without reading it.
     ///
     /// # Errors
@@ -262,7 +273,7 @@ impl Sample {
 }
 
 impl Location {
-    fn bytes(&self) -> Result<Vec<u8>, ImageError> {
+    pub(super) fn bytes(&self) -> Result<Vec<u8>, ImageError> {
         match self {
             Self::File(path) => read_image(path),
             Self::Member { archive, offset, len } => {

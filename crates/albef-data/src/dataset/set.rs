@@ -9,8 +9,10 @@ use super::numbers::{Hash128, Numbers};
 use super::sample::{Sample, Skipped};
 use super::source::{SourceSpec, read_into};
 use super::store::{Collect, SampleSet, Samples, too_many};
+use super::tasks::first_entry;
 use super::unread::unread_formats;
 use crate::error::{DataError, Result};
+use crate::names;
 
 /// The data of a training run: samples of several sources and the numbers of their images. Millions take
 /// little memory, as [`Samples`] do.
@@ -91,7 +93,7 @@ impl Dataset {
                 return Err(DataError::annotation(Path::new(&spec.path), String::new(), detail));
             }
             let (before, wordless) = (all.samples.samples.len(), all.samples.wordless.len());
-            read_into(spec, &mut all)?;
+            read_into(spec, &mut all).map_err(|error| of_task(spec).unwrap_or(error))?;
             counts.push(SourceCounts {
                 wordless: all.samples.wordless.len() - wordless,
                 left_out: all.left_out.len(),
@@ -339,9 +341,29 @@ struct Appearance {
     place: Hash128,
 }
 
+/// The error about the list of a task, known by a key of its first entry, in the place of images with captions.
+fn of_task(spec: &SourceSpec) -> Option<DataError> {
+    let path = names::path_of(&spec.path);
+    let entry = path.is_file().then(|| first_entry(&path))??;
+    let has = |key: &&str| entry.get(key).is_some();
+    if ["caption", "text"].iter().any(has) {
+        return None;
+    }
+    let key = ["question", "sentence", "sentence2", "images", "label"].into_iter().find(has)?;
+    let detail = format!(
+        "its entries have `{key}` and no captions, so it is the list of a task; only images with captions are \
+         packed into shards and pre-trained on. A task reads its list itself, with the image files \
+         (`albef data check LIST --task TASK`)"
+    );
+    Some(DataError::annotation(&path, String::new(), detail))
+}
+
 /// The error about sources without an image that has a caption.
 fn nothing(specs: &[SourceSpec], wordless: usize, left_out: &[Skipped]) -> DataError {
     let path = specs.first().map_or("(no source)", |s| s.path.as_str());
+    if let Some(error) = specs.iter().find_map(of_task) {
+        return error;
+    }
     let detail = match (wordless, left_out.first()) {
         (0, None) => "no image was found: a data set needs images with captions".to_owned(),
         (0, Some(_)) if unread_formats(left_out).is_some() => format!(

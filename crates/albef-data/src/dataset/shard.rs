@@ -9,11 +9,13 @@ mod pattern;
 mod table;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use tar::EntryType;
 
 pub(super) use self::gzip::is_gzip;
 use self::parts::{Part, Rest};
@@ -30,6 +32,12 @@ use crate::input::{
 };
 use crate::names;
 
+/// Under which a `.json` says how many of its captions are of each entry, where several entries are of the image.
+pub(super) const ENTRIES: &str = "captions_of_entries";
+
+/// Fields of members that seem to hold captions, which are not read.
+const CAPTIONS: [&str; 4] = ["caption", "captions", "text", "cap"];
+
 /// What a shard holds under one key.
 #[derive(Default)]
 struct Parts {
@@ -39,12 +47,69 @@ struct Parts {
     text: Option<Vec<String>>,
     /// What is wrong with the members of captions, with the name of each.
     faults: Vec<(String, String)>,
-    /// The first member that is neither image nor captions.
-    other: Option<String>,
-    /// The first member that only points to a file.
-    link: Option<String>,
+    /// Members that are neither image nor captions, but seem to be; and the first other one.
+    others: Vec<String>,
+    /// Members whose content is not read, and why.
+    unread: Vec<(String, Unread)>,
     /// The first member of all.
     first: String,
+}
+
+/// Why the content of a member is not read.
+#[derive(Clone, Copy)]
+enum Unread {
+    /// It only points to a file.
+    Link,
+    /// It is stored without its holes.
+    Sparse,
+    /// It is no file, by this letter.
+    Other(char),
+}
+
+impl Unread {
+    /// `None` for a file, and for what needs not be named: folders, and labels of a volume.
+    fn of(kind: EntryType, is_sparse: bool) -> Option<Self> {
+        match kind {
+            EntryType::Link | EntryType::Symlink => Some(Self::Link),
+            EntryType::GNUSparse => Some(Self::Sparse),
+            EntryType::Regular | EntryType::Continuous => is_sparse.then_some(Self::Sparse),
+            other => Some(Self::Other(char::from(other.as_byte()))),
+        }
+    }
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link => f.write_str("it is a link, which is not followed; pack the image itself"),
+            Self::Sparse => f.write_str(
+                "it is stored as a sparse file, which is not read; pack it without `--sparse`",
+            ),
+            Self::Other(kind) => write!(
+                f,
+                "it is no file but a member of the kind `{}`, which is not read; pack a plain file",
+                kind.escape_default()
+            ),
+        }
+    }
+}
+
+/// Whether a member has no content that could be missed: folders, labels of a volume, headers of the whole archive.
+fn is_empty_by_kind(kind: EntryType) -> bool {
+    kind.is_dir() || kind.is_pax_global_extensions() || matches!(kind.as_byte(), b'V' | b'D')
+}
+
+/// Whether a member is stored as a sparse file by its extended header, and its name if that is only there.
+fn sparse(extensions: Option<tar::PaxExtensions<'_>>) -> (bool, Option<String>) {
+    let (mut is_sparse, mut name) = (false, None);
+    for extension in extensions.into_iter().flatten().flatten() {
+        let Some(key) = extension.key_bytes().strip_prefix(b"GNU.sparse.") else { continue };
+        is_sparse = true;
+        if key == b"name" {
+            name = Some(names::text_of(extension.value_bytes()));
+        }
+    }
+    (is_sparse, name)
 }
 
 struct Member {
@@ -291,13 +356,18 @@ impl Shard<'_> {
             let kind = entry.header().entry_type();
             let (offset, len) = (from + entry.raw_file_position(), entry.size());
             at = offset;
-            let name = names::text_of(&entry.path_bytes());
-            let link = kind.is_hard_link() || kind.is_symlink();
-            if !kind.is_file() && !link {
+            if is_empty_by_kind(kind) {
                 continue;
             }
+            let (is_sparse, own_name) = sparse(entry.pax_extensions().ok().flatten());
+            let name = own_name.unwrap_or_else(|| names::text_of(&entry.path_bytes()));
+            let unread = Unread::of(kind, is_sparse);
             // Members are padded to whole blocks; seeking would not notice a cut in the padding.
-            let bytes = if link { 0 } else { len };
+            let bytes = match unread {
+                None => len,
+                Some(Unread::Sparse) => entry.header().entry_size().unwrap_or(0),
+                Some(_) => 0,
+            };
             end = offset.saturating_add(bytes).div_ceil(BLOCK).saturating_mul(BLOCK);
             if end > size {
                 return Err(damaged(path, offset, &format!("it ends inside `{name}`")));
@@ -307,10 +377,9 @@ impl Shard<'_> {
                 continue;
             }
             let member = Member { name, offset, len };
-            if link {
-                self.parts_of(&member.name).link.get_or_insert(member.name);
-            } else {
-                self.take(member, &mut entry)?;
+            match unread {
+                Some(why) => self.parts_of(&member.name).unread.push((member.name, why)),
+                None => self.take(member, &mut entry)?,
             }
         }
         Ok((end, archive.into_inner()))
@@ -339,7 +408,10 @@ impl Shard<'_> {
             "txt" => parts.text.is_some(),
             ending if ENDINGS.contains(&ending) => parts.image.is_some(),
             _ => {
-                parts.other.get_or_insert(member.name);
+                let may_be_image = ENDINGS.iter().any(|e| field.ends_with(&format!(".{e}")));
+                if parts.others.is_empty() || may_be_image || CAPTIONS.contains(&&*field) {
+                    parts.others.push(member.name);
+                }
                 return Ok(());
             }
         };
@@ -386,8 +458,17 @@ impl Shard<'_> {
                 self.without_image(&key, &parts);
                 continue;
             };
+            for (name, why) in std::mem::take(&mut parts.unread) {
+                match cut(&name).1.to_lowercase().as_str() {
+                    "json" | "txt" => parts.faults.push((name, why.to_string())),
+                    ending if ENDINGS.contains(&ending) => {
+                        self.leave_out(&name, Kind::Entry, why.to_string());
+                    }
+                    _ => {}
+                }
+            }
             let of = std::mem::take(&mut parts.faults);
-            samples.push(sample(self.path, image, parts, &mut |name, fault| {
+            samples.extend(entries(self.path, image, parts, &mut |name, fault| {
                 faults.push(Skipped::new(format!("{archive}: {name}"), Kind::Caption, fault));
             }));
             let named =
@@ -403,22 +484,26 @@ impl Shard<'_> {
 
     fn without_image(&mut self, key: &str, parts: &Parts) {
         let endings = ENDINGS.join(", ");
+        // Of its members that are not read the one that may be the image.
+        let may_be_image = |name: &str| !matches!(cut(name).1, "json" | "txt");
+        let unread = parts.unread.iter();
         match parts {
-            Parts { link: Some(name), .. } => {
-                let detail = "it is a link, which is not followed; pack the image itself";
-                self.leave_out(name, Kind::NotFound, detail.into());
+            _ if let Some((name, why)) = unread.max_by_key(|(name, _)| may_be_image(name)) => {
+                self.leave_out(name, Kind::Entry, why.to_string());
             }
-            Parts { other: Some(name), .. } => {
-                let field = cut(name).1;
-                let detail = format!(
-                    "sample `{key}` has no image: after the first dot of a name must stand one \
-                     of {endings}; here stands `{field}`"
-                );
-                self.leave_out(name, Kind::UnknownFormat, detail);
+            Parts { others, .. } if !others.is_empty() => {
+                for name in others {
+                    let field = cut(name).1;
+                    let detail = format!(
+                        "sample `{key}` has no image: after the first dot of a name must stand one \
+                         of {endings}; here stands `{field}`"
+                    );
+                    self.leave_out(name, Kind::UnknownFormat, detail);
+                }
             }
             Parts { first, .. } => {
                 let detail = format!("no member `{key}.` with one of {endings} goes with it");
-                self.leave_out(first, Kind::NotFound, detail);
+                self.leave_out(first, Kind::Entry, detail);
             }
         }
     }
@@ -448,7 +533,13 @@ fn json(bytes: &[u8]) -> (Option<Value>, Option<String>) {
     }
 }
 
-fn sample(path: &Path, image: Member, parts: Parts, fault: &mut dyn FnMut(&str, String)) -> Sample {
+/// The samples of an image: one, or as many as entries of a list were packed with it.
+fn entries(
+    path: &Path,
+    image: Member,
+    parts: Parts,
+    fault: &mut dyn FnMut(&str, String),
+) -> Vec<Sample> {
     let json = parts.json.flatten();
     let (mut captions, odd) = json.as_ref().map(captions).unwrap_or_default();
     let Member { name, offset, len } = image;
@@ -459,12 +550,33 @@ fn sample(path: &Path, image: Member, parts: Parts, fault: &mut dyn FnMut(&str, 
         Some(odd) => fault(&name, odd),
         None => {}
     }
+    let of_entries = json.as_ref().and_then(|json| of_entries(json.get(ENTRIES)?, captions.len()));
     if captions.is_empty() {
         captions = beside.unwrap_or_default();
     }
+    // Beside an image without captions of its own, a member that is named as if it held some.
+    let named = |other: &&String| CAPTIONS.contains(&cut(other).1);
+    if captions.is_empty()
+        && let Some(other) = parts.others.iter().find(named)
+    {
+        let detail = format!("`{other}` is passed over: captions are in a `.txt` or `.json`");
+        fault(&name, detail);
+    }
     let location = Location::Member { archive: path.to_owned(), offset, len };
     let key = json.as_ref().and_then(image_key).unwrap_or_else(|| place_key(&location, &name));
-    Sample { location, name, captions, key, task: TaskFields::default() }
+    let whole = Sample { location, name, captions, key, task: TaskFields::default() };
+    let Some(of_entries) = of_entries else { return vec![whole] };
+    let mut rest = whole.captions.iter();
+    let own = of_entries.into_iter().map(|n| rest.by_ref().take(n).cloned().collect());
+    own.map(|captions| Sample { captions, ..whole.clone() }).collect()
+}
+
+/// How many captions each entry has, if all have some and together all `captions`.
+fn of_entries(given: &Value, captions: usize) -> Option<Vec<usize>> {
+    let count = |n: &Value| n.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
+    let counts: Vec<usize> = given.as_array()?.iter().map(count).collect::<Option<_>>()?;
+    let sum = counts.iter().try_fold(0usize, |sum, n| sum.checked_add(*n));
+    (!counts.is_empty() && sum == Some(captions)).then_some(counts)
 }
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ pub fn read_into<S: Collect>(spec: &SourceSpec, out: &mut Gathered<S>) -> Result
         _ => (path.to_owned(), None),
     };
     // Paths of a JSON list are taken as they stand, as in the official code.
-    let lines = lower.ends_with(".jsonl") || entries::is_table(&list);
+    let lines = lower.ends_with(".jsonl") || entries::has_rows(&list);
     let root = match (root, lines) {
         (Some(root), _) => annotation::Root::Folder(root),
         (None, true) => annotation::Root::Folder(list.parent().unwrap_or(Path::new("."))),

@@ -1,6 +1,7 @@
 //! Many samples at little cost: records, of which all but the last lie in a temporary file.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
 
@@ -247,34 +248,59 @@ impl FromIterator<Sample> for Samples {
 pub(super) struct Joined {
     samples: Samples,
     /// Each sample that has an earlier one, after it.
-    later: Vec<(u32, u32)>,
+    later: Vec<Later>,
+    /// Numbers of the captions of first samples, where they are not 0.
+    firsts: HashMap<u32, u32>,
+}
+
+/// A sample that has an earlier one. In the order of the captions of one image.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Later {
+    first: u32,
+    /// The number of its captions among those of the image.
+    number: u32,
+    own: u32,
 }
 
 impl Joined {
     pub fn new() -> Self {
-        Self { samples: Samples::default(), later: Vec::new() }
+        Self { samples: Samples::default(), later: Vec::new(), firsts: HashMap::new() }
     }
 
-    /// Takes a sample and the number of the first one of its image; gives its own number.
-    pub fn push(&mut self, sample: Sample, first: Option<u32>) -> Result<u32> {
+    /// Takes a sample, the number of the first one of its image, and the number of its captions among those of the
+    /// image, by which they are put in order; gives its own number.
+    pub fn push(&mut self, sample: Sample, first: Option<u32>, number: u32) -> Result<u32> {
         let own = u32::try_from(self.samples.len()).map_err(|_| too_many())?;
         self.samples.push(sample);
-        self.later.extend(first.map(|first| (first, own)));
+        match first {
+            Some(first) => self.later.push(Later { first, number, own }),
+            None if number > 0 => _ = self.firsts.insert(own, number),
+            None => {}
+        }
         Ok(own)
     }
 
     pub fn into_collector(mut self, out: &mut impl Collect) -> Result<()> {
         self.later.sort_unstable();
         let mut is_later = vec![false; self.samples.len()];
-        self.later.iter().for_each(|(_, own)| is_later[*own as usize] = true);
+        self.later.iter().for_each(|later| is_later[later.own as usize] = true);
         let mut later = self.later.iter().peekable();
-        for (i, sample) in self.samples.iter().enumerate() {
-            if is_later[i] {
+        for (i, sample) in (0..).zip(self.samples.iter()) {
+            if is_later[i as usize] {
                 continue;
             }
             let mut sample = sample?;
-            while let Some((_, own)) = later.next_if(|(first, _)| *first as usize == i) {
-                sample.captions.extend(self.samples.sample(*own as usize)?.into_owned().captions);
+            let number = self.firsts.get(&i).copied().unwrap_or(0);
+            let mut before = 0;
+            while let Some(next) = later.next_if(|later| later.first == i) {
+                let captions = self.samples.sample(next.own as usize)?.into_owned().captions;
+                if next.number < number {
+                    let end = before + captions.len();
+                    sample.captions.splice(before..before, captions);
+                    before = end;
+                } else {
+                    sample.captions.extend(captions);
+                }
             }
             out.push(sample);
         }
@@ -327,10 +353,17 @@ mod tests {
     #[test]
     fn samples_of_one_image_are_joined_in_the_place_of_the_first() {
         let mut joined = Joined::new();
-        for (i, first) in
-            [(0, None), (1, None), (2, Some(0)), (3, None), (4, Some(1)), (5, Some(0))]
-        {
-            joined.push(sample(i, 1), first).unwrap();
+        for (i, first, number) in [
+            (0, None, 0),
+            (1, None, 2),
+            (2, Some(0), 0),
+            (3, None, 0),
+            (4, Some(1), 3),
+            (5, Some(0), 0),
+            (6, Some(1), 1),
+            (7, Some(1), 0),
+        ] {
+            joined.push(sample(i, 1), first, number).unwrap();
         }
         let mut out = Vec::new();
         joined.into_collector(&mut out).unwrap();
@@ -338,7 +371,11 @@ mod tests {
         let text = |t: &str| t.to_owned();
         assert_eq!(
             found,
-            [("0.png", text("x,0,x,2,x,5")), ("1.png", text("x,1,x,4")), ("3.png", text("x,3"))]
+            [
+                ("0.png", text("x,0,x,2,x,5")),
+                ("1.png", text("x,7,x,6,x,1,x,4")),
+                ("3.png", text("x,3"))
+            ]
         );
     }
 }

@@ -71,18 +71,29 @@ pub fn read_list(path: &Path, roots: &ImageRoots, read: ReadEntry) -> Result<Con
     let mut out = Contents::default();
     let mut splits = Splits::new(split);
     let mut first_error = None;
-    each_entry(path, &mut |entry| {
+    each_entry(path, &mut |mut entry| {
         let place = entry.place;
         let fail = |detail: String| DataError::annotation(path, place.to_string(), detail);
-        let (value, mended) = entry.read();
+        let written = entry.take_written();
+        let (value, mut mended) = entry.read();
         let name = || format!("{}{place}", path.display());
         let found = match value {
             Ok(value) if !splits.takes(&value) => return Ok(()),
-            Ok(value) => read(&value, context),
+            Ok(value) => match written.map(|w| (read(&w.put_into(&value), context), w.alone)) {
+                // Files may be named by the very bytes of the list.
+                Some((Ok(Some(sample)), alone)) if is_there(&sample) => {
+                    mended = mended.filter(|_| !alone);
+                    Ok(Some(sample))
+                }
+                _ => read(&value, context),
+            },
             Err(detail) => Err(detail),
         };
         match found {
-            Ok(Some(sample)) => out.samples.push(sample),
+            Ok(Some(mut sample)) => {
+                sample.task.place = Some(place);
+                out.samples.push(sample);
+            }
             Ok(None) => {
                 let detail = "it has no gold label and is left out";
                 out.left_out.push(Skipped::new(name(), Kind::Entry, detail));
@@ -103,14 +114,22 @@ pub fn read_list(path: &Path, roots: &ImageRoots, read: ReadEntry) -> Result<Con
     Ok(out)
 }
 
-/// Entries whose number (`question_id`, `ref_id`) an earlier one has, each with the first that has it.
+/// Whether the images of a sample are there.
+fn is_there(sample: &Sample) -> bool {
+    (0..sample.views()).all(|view| sample.present_view(view).is_ok())
+}
+
+/// Entries whose number (`question_id`, `ref_id`) an earlier one has, each with the first that has it, by
+/// [`Sample::entry_name`].
 #[must_use]
-pub fn repeated_ids(samples: &[Sample]) -> Vec<(usize, usize)> {
+pub fn repeated_ids(samples: &[Sample]) -> Vec<(String, String)> {
     let mut first = HashMap::new();
     let numbered = samples.iter().enumerate().filter_map(|(i, s)| Some((i, s.task.id?)));
+    let name = |i: usize| samples[i].entry_name(i);
     numbered
         .map(|(i, id)| (i, *first.entry(id).or_insert(i)))
         .filter(|(i, first)| i != first)
+        .map(|(i, first)| (name(i), name(first)))
         .collect()
 }
 

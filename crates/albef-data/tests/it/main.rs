@@ -5,12 +5,15 @@
 mod broken;
 mod dataset_promises;
 mod datasets;
+mod downloads;
 #[cfg(not(feature = "heic"))]
 mod formats;
 mod forms;
 mod golden;
 #[cfg(feature = "heic")]
 mod heic;
+mod members;
+mod odd_lists;
 mod odd_samples;
 mod packing;
 mod parquet;

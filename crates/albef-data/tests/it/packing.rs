@@ -7,8 +7,8 @@ use std::path::Path;
 
 use albef_data::control::Control;
 use albef_data::dataset::{
-    CheckOptions, Contents, Dataset, PackOptions, Sample, SourceSpec, check, check_against, gather,
-    pack, read_source, verify_manifest, write_manifest,
+    CheckOptions, Contents, Dataset, PackOptions, Sample, SampleSet as _, SourceSpec, check,
+    check_against, gather, pack, read_source, verify_manifest, write_manifest,
 };
 use albef_data::image::{ImageReader, ResizeOrder, RgbImage, resize_bicubic};
 use albef_data::random::Stream;
@@ -230,7 +230,8 @@ fn broken_pairs_are_left_out_counted_and_named() {
     let data = Dataset::open(&sources(&dir, 4)).unwrap();
     let output = dir.path().join("packed");
     let report = pack(&data, &options(&output), &Control::new()).unwrap();
-    assert_eq!((report.pairs, report.unusable), (35, 8));
+    // Four images, of two entries each.
+    assert_eq!((report.pairs, report.unusable), (35, 4));
     let named = fs::read_to_string(output.join("left_out.jsonl")).unwrap();
     assert_eq!(named.lines().count(), report.left_out + report.without_captions);
     assert!(named.contains("one/3.png") && named.contains("HTML"), "{named}");
@@ -240,6 +241,59 @@ fn broken_pairs_are_left_out_counted_and_named() {
         |all: &[(usize, Vec<String>, Vec<u8>)]| all.iter().map(|s| s.1.clone()).collect::<Vec<_>>();
     let packed = seen(&Dataset::open(&[spec(&output)]).unwrap());
     assert_eq!(captions(&packed), captions(&usable));
+}
+
+#[test]
+fn entries_of_one_image_share_its_bytes_in_a_shard() {
+    let dir = tempdir().unwrap();
+    let mut entries = Vec::new();
+    for i in 0..20 {
+        let image = i % 4;
+        let name = format!("{image}.png");
+        put(&dir, &name, png(&scene(image, 40)).unwrap());
+        let caption = match i {
+            7 => serde_json::json!(["two", "captions"]),
+            _ => serde_json::json!(format!("caption {i}")),
+        };
+        entries.push(serde_json::json!({"image": name, "caption": caption, "image_id": image}));
+    }
+    put(&dir, "list.json", serde_json::to_vec(&entries).unwrap());
+    let data = Dataset::open(&[SourceSpec::of(&dir.path().join("list.json"), None)]).unwrap();
+    let output = dir.path().join("packed");
+    let report = pack(&data, &options(&output), &Control::new()).unwrap();
+    assert_eq!((report.images, report.pairs, report.captions), (4, 20, 21));
+    assert!(report.to_string().starts_with("20 pairs of 4 images with 21 captions"), "{report}");
+    let stored: u64 = (0..4).map(|i| data.sample(i).unwrap().bytes().unwrap().len() as u64).sum();
+    assert!(report.bytes < stored + 4 * 8192, "{} for {stored} bytes of images", report.bytes);
+    // Each entry is a pair of its own again; those of one image follow each other.
+    let packed = Dataset::open(&[spec(&output)]).unwrap();
+    let pairs = |data: &Dataset| {
+        let pair = |(_, captions, bytes)| (bytes, captions);
+        seen(data).into_iter().map(pair).collect::<Vec<(Vec<u8>, Vec<String>)>>()
+    };
+    let mut expected = pairs(&data);
+    expected.sort_by_key(|(bytes, _)| {
+        let of = |i: &usize| data.sample(*i).unwrap().bytes().unwrap() == *bytes;
+        (0..4).position(|i| of(&i))
+    });
+    assert!(pairs(&packed) == expected);
+    let groups: Vec<u32> = (0..20).map(|i| i / 5).collect();
+    assert_eq!(packed.image_ids(), groups);
+    // And they are one image with all captions where images are what is measured.
+    let joined = read_source(&spec(&output)).unwrap().joined().samples;
+    assert_eq!(joined.iter().map(|s| s.captions.len()).collect::<Vec<_>>(), [5, 5, 5, 6]);
+    // What is packed again is as it was.
+    let again = dir.path().join("again");
+    pack(&packed, &options(&again), &Control::new()).unwrap();
+    assert!(pairs(&Dataset::open(&[spec(&again)]).unwrap()) == expected);
+    // A number that does not fit the captions is none of this program's.
+    for wrong in ["[1, 2]", "[0, 1]", "[]", "3", "[1]", "[18446744073709551615, 2]"] {
+        let object = format!(r#"{{"caption": "a", "captions_of_entries": {wrong}}}"#);
+        let image = image_bytes(1);
+        put(&dir, "w.tar", tar_of(&[("0.png", &image), ("0.json", object.as_bytes())]));
+        let found = found(&dir.path().join("w.tar"));
+        assert_eq!((found.samples.len(), &*found.samples[0].captions[0]), (1, "a"), "{wrong}");
+    }
 }
 
 #[test]
@@ -312,7 +366,7 @@ fn a_packing_continues_wherever_it_was_stopped() {
     fs::remove_file(output.join("00002.json")).unwrap();
     fs::write(output.join("00003.tar"), "cut").unwrap();
     let report = pack(&data, &options(&output), &Control::new()).unwrap();
-    assert_eq!((report.kept_shards, report.shards), (3, 5));
+    assert_eq!((report.kept_shards, report.shards), (4, 6));
     assert_eq!(files(&output), expected);
     // The folder is of these data and settings.
     let other = PackOptions { pairs_per_shard: 8, ..options(&output) };

@@ -106,6 +106,26 @@ mod with_the_feature {
     }
 
     #[test]
+    fn texts_may_be_plain_bytes_and_other_forms_are_told_of() {
+        let tables = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tables");
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| {
+            let path = dir.path().join(name);
+            fs::copy(tables.join(name), &path).unwrap();
+            path
+        };
+        let found = read(&at("texts.parquet")).unwrap();
+        assert_eq!(captions(&found), [["caf\u{e9}"], ["it\u{2019}s"]]);
+        for (name, part) in [
+            ("unnamed.parquet", "`pixels` holds bytes: bytes are images in a column named `image`"),
+            ("gzip.parquet", "it is compressed with gzip, which is not read; write it with Snappy"),
+        ] {
+            let said = read(&at(name)).unwrap_err().to_string();
+            assert!(said.contains(name) && said.contains(part), "{said}");
+        }
+    }
+
+    #[test]
     fn damage_is_an_error_with_the_file() {
         let dir = tables();
         for name in ["structs", "bytes", "paths"] {

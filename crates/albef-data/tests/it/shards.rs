@@ -214,10 +214,10 @@ fn what_forms_no_sample_is_counted_and_named() {
         ("0.jpg", ImageErrorKind::Repeated),
         ("0.json", ImageErrorKind::Repeated),
         ("1.jp2", ImageErrorKind::UnknownFormat),
-        ("2.json", ImageErrorKind::NotFound),
+        ("2.json", ImageErrorKind::Entry),
         ("a.b.png", ImageErrorKind::UnknownFormat),
         ("README", ImageErrorKind::UnknownFormat),
-        ("3.png", ImageErrorKind::NotFound),
+        ("3.png", ImageErrorKind::Entry),
     ];
     assert_eq!(named(&all.left_out), expected);
 

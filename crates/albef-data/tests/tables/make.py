@@ -44,3 +44,14 @@ rows = [
     {"image": "c.png", "caption": "third", "image_id": None, "width": None},
 ]
 pq.write_table(pa.Table.from_pylist(rows), HERE / "paths.parquet", compression="none")
+
+# Texts as plain bytes, as some programs write them; a column of images that is not named as one; another compression.
+rows = [{"jpg": png((9, 9, 9)), "caption": "caf\u00e9".encode()}, {"jpg": png((8, 8, 8)), "caption": b"it\x92s"}]
+schema = pa.schema([("jpg", pa.binary()), ("caption", pa.binary())])
+pq.write_table(pa.Table.from_pylist(rows, schema), HERE / "texts.parquet")
+rows = [{"pixels": png((9, 9, 9)), "caption": "gray"}]
+schema = pa.schema([("pixels", pa.binary()), ("caption", pa.string())])
+pq.write_table(pa.Table.from_pylist(rows, schema), HERE / "unnamed.parquet")
+rows = [{"image": "a.png", "caption": "first"}]
+schema = pa.schema([("image", pa.string()), ("caption", pa.string())])
+pq.write_table(pa.Table.from_pylist(rows, schema), HERE / "gzip.parquet", compression="gzip")

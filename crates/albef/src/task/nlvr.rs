@@ -301,7 +301,7 @@ fn statement(entry: &Value, context: EntryContext<'_>) -> Result<Option<Sample>,
         second: Some(context.location(root, second)),
         crops,
         target: Target::Label(label),
-        id: None,
+        ..TaskFields::default()
     };
     let text = text_field(entry, "sentence")?;
     Ok(Some(context.sample(root, (*first).to_owned(), text, task)))

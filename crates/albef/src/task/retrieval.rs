@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use albef_data::dataset::{Contents, Dataset, SourceSpec, read_source};
+use albef_data::dataset::{Contents, Dataset, SourceSpec, copied_members, read_source};
 use albef_data::names::text_of_path;
 use albef_weights::{Schema, StateDict};
 use burn::tensor::Device;
@@ -276,6 +276,8 @@ pub(super) struct RetrievalEvaluator {
     resamples: usize,
     /// Whether a run asks, for which the figures are fewer.
     of_run: bool,
+    /// Images whose bytes an earlier one has.
+    copies: usize,
 }
 
 impl RetrievalEvaluator {
@@ -285,7 +287,8 @@ impl RetrievalEvaluator {
         let images = ImageSet::open(&text_of_path(&o.annotations), o.image_root.as_deref())?;
         let options = Options { k, score: o.score, ..Options::default() };
         let (by_id, resamples) = (o.by_id, o.resamples);
-        Ok(Self { images, options, protocol, by_id, resamples, of_run: false })
+        let copies = copied_members(images.samples());
+        Ok(Self { images, options, protocol, by_id, resamples, of_run: false, copies })
     }
 
     /// The list of a run: one, and retrieval even for pre-training.
@@ -319,8 +322,11 @@ impl RetrievalEvaluator {
             )));
         }
         some_present(samples, name, "image_root")?;
+        let images = ImageSet::from_contents(contents);
+        let copies = copied_members(images.samples());
         Ok(Some(Box::new(Self {
-            images: ImageSet::from_contents(contents),
+            images,
+            copies,
             options: Options { k, ..Options::default() },
             protocol: None,
             by_id: false,
@@ -374,6 +380,15 @@ impl RetrievalEvaluator {
                 "{} images share {} image ids; a hit is the very image, with --by-id any of its id",
                 self.images.len(),
                 distinct.len()
+            ));
+        }
+        if self.copies > 0 && !self.by_id {
+            out.push(format!(
+                "{} of {} images have the very bytes of another one and count as images of their own, so that a \
+                 text is right with one of the copies only; pack each image once with all its captions \
+                 (`albef data pack` of the list), or give copies one `image_id` and measure with --by-id",
+                self.copies,
+                self.images.len()
             ));
         }
         if let Some(protocol) = self.protocol {

@@ -194,8 +194,8 @@ impl Task for Vqa {
     }
 
     fn list_faults(&self, _: &Path, samples: &[Sample], _: bool) -> Result<Vec<ListFault>> {
-        let line = |(again, first): (usize, usize)| {
-            format!("entry {again}: its `question_id` stands at entry {first} already")
+        let line = |(again, first): (String, String)| {
+            format!("{again}: its `question_id` stands at {first} already")
         };
         let lines: Vec<String> = repeated_ids(samples).into_iter().map(line).collect();
         let repeated = ListFault {
@@ -369,10 +369,11 @@ fn answered(sample: &Sample) -> bool {
 
 /// A question without an answer teaches nothing, and would stop the run when its batch comes.
 fn all_answered(file: &str, samples: &[Sample]) -> Result<()> {
-    let mut without = samples.iter().enumerate().filter(|(_, s)| !answered(s)).map(|(i, _)| i);
-    let Some(first) = without.next() else { return Ok(()) };
+    let mut without = samples.iter().enumerate().filter(|(_, s)| !answered(s));
+    let Some((i, first)) = without.next() else { return Ok(()) };
+    let first = first.entry_name(i);
     Err(Error::Config(format!(
-        "{file}, entry {first}: the question has no `answer` to learn, and {} others of the list have \
+        "{file}, {first}: the question has no `answer` to learn, and {} others of the list have \
          none; hint: a list of test questions belongs under `test_file`",
         without.count()
     )))
@@ -392,10 +393,11 @@ fn check_questions(samples: &[Sample], key: EvalKey, files: &str) -> Result<()> 
             EvalKey::Test.name()
         )));
     }
-    match samples.iter().position(|s| s.task.id.is_none()) {
-        Some(i) => Err(Error::Config(format!(
-            "`{name}`: {files}, entry {i}: there is neither an `answer` to compare with nor a \
-             `question_id`, by which the evaluation server knows the question"
+    match samples.iter().enumerate().find(|(_, s)| s.task.id.is_none()) {
+        Some((i, sample)) => Err(Error::Config(format!(
+            "`{name}`: {files}, {}: there is neither an `answer` to compare with nor a \
+             `question_id`, by which the evaluation server knows the question",
+            sample.entry_name(i)
         ))),
         None => Ok(()),
     }

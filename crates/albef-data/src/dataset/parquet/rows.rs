@@ -5,14 +5,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use parquet::basic::{ConvertedType, LogicalType, Type as Physical};
+use parquet::basic::{Compression, ConvertedType, LogicalType, Type as Physical};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
 use parquet::schema::types::Type;
 use serde_json::{Map, Value};
 
 use super::super::entry::{Entry, Place};
+use super::super::keys;
 use crate::error::{DataError, Result};
+use crate::input::decode_text;
 
 /// Names of columns of plain bytes that are images.
 const IMAGES: [&str; 8] = ["image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes"];
@@ -58,12 +60,30 @@ impl Table {
     fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(DataError::io(path))?;
         let reader = guarded(path, || SerializedFileReader::new(file))?;
+        if let Some(codec) = unread_codec(&reader) {
+            let detail = format!(
+                "it is compressed with {codec}, which is not read; write it with Snappy, Zstandard or no compression"
+            );
+            return Err(DataError::annotation(path, String::new(), detail));
+        }
         let schema = reader.metadata().file_metadata().schema();
         let fields = schema.get_fields();
         let image = image_column(fields);
-        // Other bytes, such as features, are no part of a sample.
+        // Other bytes, such as features, are no part of a sample; some programs write texts as plain bytes.
         let is_image = |f: &Type| image.as_ref().is_some_and(|image| image.name == f.name());
-        let wanted = fields.iter().filter(|f| is_image(f) || !is_bytes(f)).cloned().collect();
+        let is_text = |f: &Type| !is_bytes(f) || keys::is_read(f.name());
+        let wanted = fields.iter().filter(|f| is_image(f) || is_text(f)).cloned().collect();
+        let other = fields.iter().find(|f| is_bytes(f) && !is_text(f));
+        if let (None, Some(other)) = (&image, other)
+            && !fields.iter().any(|f| keys::is_of_image(f.name()))
+        {
+            let detail = format!(
+                "no column names images, and `{}` holds bytes: bytes are images in a column named {}; rename it",
+                other.name(),
+                IMAGES.map(|name| format!("`{name}`")).join(", ")
+            );
+            return Err(DataError::annotation(path, String::new(), detail));
+        }
         let columns =
             guarded(path, || Type::group_type_builder(schema.name()).with_fields(wanted).build())?;
         Ok(Self { reader, columns, image })
@@ -81,6 +101,18 @@ impl Table {
         }
         Ok(())
     }
+}
+
+/// The name of a compression that is not read, if a column has one.
+fn unread_codec(reader: &SerializedFileReader<File>) -> Option<String> {
+    let groups = reader.metadata().row_groups().iter();
+    let mut codecs = groups.flat_map(|group| group.columns()).map(|column| column.compression());
+    let is_read = |c: &Compression| {
+        matches!(c, Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::ZSTD(_))
+    };
+    let found = codecs.find(|codec| !is_read(codec))?.to_string();
+    // `GZIP(GzipLevel(6))`
+    Some(found.split('(').next().unwrap_or_default().to_lowercase())
 }
 
 /// The reader is other people's code and sees hostile bytes: a panic there is a damaged file.
@@ -130,7 +162,13 @@ fn value(field: &Field) -> Option<Value> {
 
 fn object(row: &Row, without: Option<&str>) -> Map<String, Value> {
     let columns = row.get_column_iter().filter(|(name, _)| Some(name.as_str()) != without);
-    columns.filter_map(|(name, field)| Some((name.clone(), value(field)?))).collect()
+    let of = |name: &str, field: &Field| match field {
+        Field::Bytes(bytes) if keys::is_read(name) => {
+            decode_text(bytes.data()).map(|(text, _)| text.into_owned().into())
+        }
+        other => value(other),
+    };
+    columns.filter_map(|(name, field)| Some((name.clone(), of(name, field)?))).collect()
 }
 
 /// Whether a file holds images, not their paths.

@@ -19,7 +19,7 @@ use crate::error::ImageErrorKind as Kind;
 use crate::names;
 
 /// Names format and version; a change of the records needs another number.
-const MAGIC: &[u8] = b"albef shard index 2\n";
+const MAGIC: &[u8] = b"albef shard index 3\n";
 /// Bytes of an index; more are none.
 const LONGEST: u64 = 1 << 31;
 

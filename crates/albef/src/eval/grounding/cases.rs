@@ -61,17 +61,17 @@ impl Cases {
         let data = RefCoco::open(refcoco_data, det_file)?;
         let mut out = Self::default();
         for list in lists {
-            let wrong = |i: usize, detail: String| Error::Format {
-                path: list.clone(),
-                detail: format!("entry {i}: {detail}"),
-            };
             for (i, sample) in samples(list, image_root)?.into_iter().enumerate() {
+                let wrong = |detail: String| Error::Format {
+                    path: list.clone(),
+                    detail: format!("{}: {detail}", sample.entry_name(i)),
+                };
                 let id = sample.task.id.ok_or_else(|| {
                     let detail = "there is no `ref_id`, which identifies an expression of RefCOCO+";
-                    wrong(i, detail.into())
+                    wrong(detail.into())
                 })?;
                 let referent = data.referent(id).ok_or_else(|| {
-                    wrong(i, format!("RefCOCO+ has no expression with the `ref_id` {id}"))
+                    wrong(format!("RefCOCO+ has no expression with the `ref_id` {id}"))
                 })?;
                 if !SPLITS.contains(&referent.split.as_str()) {
                     continue;

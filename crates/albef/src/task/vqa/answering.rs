@@ -257,15 +257,16 @@ fn check_for_server(samples: &[Sample], o: &VqaOptions) -> Result<()> {
         }
         return Ok(());
     }
-    if let Some(i) = samples.iter().position(|s| s.task.id.is_none()) {
+    if let Some((i, sample)) = samples.iter().enumerate().find(|(_, s)| s.task.id.is_none()) {
         return fail(format!(
-            "{list}, entry {i}: there is no `question_id`, by which the evaluation server knows the \
-             question"
+            "{list}, {}: there is no `question_id`, by which the evaluation server knows the \
+             question",
+            sample.entry_name(i)
         ));
     }
     if let Some((again, first)) = repeated_ids(samples).first() {
         return fail(format!(
-            "{list}, entry {again}: entry {first} has the same `question_id`, and the evaluation server \
+            "{list}, {again}: {first} has the same `question_id`, and the evaluation server \
              takes one answer to a question"
         ));
     }
@@ -337,7 +338,7 @@ impl Evaluator for VqaEvaluator {
         let again = repeated_ids(&self.contents.samples);
         if let Some((entry, first)) = again.first() {
             out.warnings.push(format!(
-                "{} questions have the `question_id` of an earlier one, such as entry {entry} that of entry \
+                "{} questions have the `question_id` of an earlier one, such as {entry} that of \
                  {first}; each is counted",
                 again.len()
             ));
