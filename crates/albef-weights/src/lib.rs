@@ -26,6 +26,7 @@ mod tensor;
 mod tied;
 mod torch_file;
 mod torchmultimodal;
+mod words;
 mod wrappers;
 
 pub use albef_files::{FileError, publish, remove_leftovers_of, replaceable, write_atomic};
