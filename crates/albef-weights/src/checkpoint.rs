@@ -1,5 +1,6 @@
 //! Reading a checkpoint of any layout.
 
+mod distributed;
 mod folder;
 mod legacy;
 mod sets;
@@ -45,7 +46,7 @@ pub fn read(path: &Path) -> Result<Checkpoint> {
     if path.is_dir() {
         return read(&weights_file(path)?);
     }
-    folder::refuse_shard(path)?;
+    folder::refuse_part(path)?;
     let checkpoint = read_file(path)?;
     let source = format!("`{}`", path.display());
     let (tensors, note) = unwrapped(checkpoint.tensors, &source)?;
