@@ -450,6 +450,70 @@ fn a_distributed_checkpoint_of_pytorch_is_called_so() {
     }
 }
 
+/// The names of a small BERT with a head.
+const BERT: [&str; 3] = [
+    "bert.embeddings.word_embeddings.weight",
+    "bert.encoder.layer.0.attention.self.query.weight",
+    "cls.predictions.bias",
+];
+
+#[test]
+fn one_side_where_a_whole_model_is_wanted_is_named_with_the_key_that_takes_it() {
+    let dir = folder();
+    let path = dir.path().join("x.safetensors");
+    let said = |names: &[&str]| {
+        write(&path, names);
+        read_model(&path).unwrap_err().to_string()
+    };
+    for (names, what, way) in [
+        (&BERT[..], "a BERT alone", "`init_text`"),
+        (&["cls_token", "pos_embed", "blocks.0.norm1.weight"], "a ViT alone", "`init_vision`"),
+        (&["cls_token", "pos_embed", "dist_token"], "a distilled DeiT", "`deit_base_patch16_224`"),
+        (&["w"], "nothing in this file is of a part that an ALBEF has", "use one of ALBEF's"),
+    ] {
+        let said = said(names);
+        assert!(said.contains(what) && said.contains(way), "{said}");
+        assert!(said.starts_with(&path.display().to_string()), "{said}");
+        assert!(read(&path).is_ok());
+    }
+}
+
+#[test]
+fn an_averaged_model_and_what_else_a_trainer_keeps_beside_it_are_read_and_noted() {
+    let dir = folder();
+    let path = dir.path().join("x.safetensors");
+    for prefix in ["module.", "module.model.", ""] {
+        let own = ["visual_encoder.norm.weight", "text_encoder.bert.x", "temp"];
+        let own = own.map(|n| format!("{prefix}{n}"));
+        let mut all: Vec<&str> = own.iter().map(|n| &**n).collect();
+        all.push("n_averaged");
+        write(&path, &all);
+        let found = read_model(&path).unwrap();
+        assert_eq!(
+            names(&found.tensors),
+            ["temp", "text_encoder.bert.x", "visual_encoder.norm.weight"]
+        );
+        let note = "not used, of no part of an ALBEF: 1 tensor (`n_averaged`)";
+        assert_eq!(found.notes.last().unwrap(), note);
+    }
+}
+
+#[test]
+fn a_head_of_a_bert_that_is_not_its_word_table_is_noted() {
+    let dir = folder();
+    let path = dir.path().join("x.safetensors");
+    let head = "cls.predictions.decoder.weight";
+    let notes = |value: f32| {
+        let of = |(n, v): (&str, f32)| (n.to_owned(), HostTensor::from_f32(&[1], &[v]));
+        let state = BERT.iter().map(|n| (*n, 1.0)).chain([(head, value)]).map(of).collect();
+        write_safetensors(&path, &state, &HashMap::new(), KeepAs::Same).unwrap();
+        read(&path).unwrap().notes
+    };
+    assert!(notes(1.0).is_empty());
+    let told = notes(2.0).join("");
+    assert!(told.contains(&format!("`{head}` is not the tensor `{}`", BERT[0])), "{told}");
+}
+
 #[test]
 fn an_index_that_does_not_fit_its_parts_is_refused() {
     let problem = |map: &str| read(&sharded(map).1).unwrap_err().to_string();
