@@ -102,6 +102,29 @@ impl ModelKind {
         }
     }
 
+    /// What it is and the way out, where the start of one side is wanted, [`Bert`](Self::Bert) or
+    /// [`Vit`](Self::Vit); `None` if it is one.
+    #[must_use]
+    pub fn instead_of(&self, wanted: Self) -> Option<String> {
+        if *self == wanted {
+            return None;
+        }
+        Some(match self {
+            Self::Bert => format!("this is {self}; hint: name it under `init_text`"),
+            Self::Vit => format!("this is {self}; hint: name it under `init_vision`"),
+            Self::DistilledVit => format!(
+                "this is {self}, which ALBEF does not start from; hint: use the plain {DEIT} with \
+                 `init_vision`"
+            ),
+            Self::Other(_) => {
+                let hint = if wanted == Self::Bert { "a BERT" } else { DEIT };
+                format!(
+                    "this is a checkpoint of {self}, which is no start of this side; hint: use {hint}"
+                )
+            }
+        })
+    }
+
     /// What it is and the way out, where a whole ALBEF is wanted.
     #[must_use]
     pub fn instead_of_albef(&self) -> String {
@@ -116,7 +139,7 @@ impl ModelKind {
             ),
             Self::DistilledVit => format!(
                 "this is {self} alone, and not a whole ALBEF; hint: pre-training starts from the plain \
-                 `deit_base_patch16_224` with `init_vision`; for all else {USE_ALBEF}"
+                 {DEIT} with `init_vision`; for all else {USE_ALBEF}"
             ),
             Self::Other(_) => format!(
                 "this is a checkpoint of {self}, which is another model than ALBEF; {USE_ALBEF}"
@@ -136,6 +159,8 @@ impl fmt::Display for ModelKind {
     }
 }
 
+/// The image side's start in the paper.
+const DEIT: &str = "`deit_base_patch16_224`";
 const USE_ALBEF: &str = "use one of ALBEF's";
 
 /// A name without what trainers put before it.
@@ -261,6 +286,25 @@ mod tests {
         let text = format!("text_encoder.bert.{words}");
         assert_eq!(kind(&[&text, "temp"]), None);
         assert_eq!(kind(&[&text, "visual_encoder.patch_embed.proj.weight"]), None);
+    }
+
+    #[test]
+    fn another_start_of_a_side_than_its_own_is_named() {
+        let said = |names: &[&str], wanted| {
+            kind(names).and_then(|kind| kind.instead_of(wanted)).unwrap_or_default()
+        };
+        let bert = ["bert.embeddings.word_embeddings.weight"];
+        let deit = ["cls_token", "pos_embed", "blocks.0.norm1.weight"];
+        let distilled = ["cls_token", "pos_embed", "dist_token"];
+        let clip = ["visual.conv1.weight", "transformer.resblocks.0.x"];
+        let (text, image) = (ModelKind::Bert, ModelKind::Vit);
+        assert_eq!((said(&bert, text), said(&deit, image)), (String::new(), String::new()));
+        assert_eq!(said(&deit, text), "this is a ViT; hint: name it under `init_vision`");
+        assert_eq!(said(&bert, image), "this is a BERT; hint: name it under `init_text`");
+        for wanted in [text, image] {
+            assert!(said(&distilled, wanted).contains("use the plain `deit_base_patch16_224`"));
+            assert!(said(&clip, wanted).starts_with("this is a checkpoint of CLIP, which is no"));
+        }
     }
 
     #[test]
