@@ -1,6 +1,6 @@
 //! Folders that are replaced whole: under their name lies the old one or the new one, never a part.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -22,8 +22,8 @@ fn beside(folder: &Path, prefix: &str) -> PathBuf {
     folder.with_file_name(format!("{prefix}{name}"))
 }
 
-/// Names of the folders that this process writes into.
-static ACTIVE: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+/// Names of the folders that this process writes into, and what becomes of them.
+static ACTIVE: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
 
 /// A folder to write into, empty, until [`replace`] gives it its name; what is left of it goes with this.
 struct Begun {
@@ -32,14 +32,14 @@ struct Begun {
 }
 
 impl Begun {
-    /// Makes one below `parent`.
-    fn below(parent: &Path) -> Result<Self> {
+    /// Makes one below `parent`, for `target`.
+    fn below(parent: &Path, target: &Path) -> Result<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         remove_begun(parent)?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{WRITING}{}-{number}", std::process::id());
         let begun = Self { path: parent.join(&name), name };
-        active().insert(begun.name.clone());
+        active().insert(begun.name.clone(), target.to_owned());
         if begun.path.exists() {
             fs::remove_dir_all(&begun.path).map_err(FileError::at(&begun.path))?;
         }
@@ -56,8 +56,26 @@ impl Drop for Begun {
     }
 }
 
-fn active() -> MutexGuard<'static, BTreeSet<String>> {
+fn active() -> MutexGuard<'static, BTreeMap<String, PathBuf>> {
     ACTIVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The place that a file is written for, as messages name it: of one in a folder that is being filled, that below
+/// the folder's target; any other path is as it is.
+#[must_use]
+pub fn final_place(path: &Path) -> PathBuf {
+    let mut parts = path.components();
+    while let Some(part) = parts.next() {
+        let name = part.as_os_str().to_string_lossy();
+        if let Some(target) =
+            name.starts_with(WRITING).then(|| active().get(&*name).cloned()).flatten()
+        {
+            let rest = parts.as_path();
+            // Joined with nothing it would end in a slash.
+            return if rest.as_os_str().is_empty() { target } else { target.join(rest) };
+        }
+    }
+    path.to_owned()
 }
 
 /// Lets `write` fill an empty folder that takes the place of `target`. If anything fails, `target` is as it
@@ -69,7 +87,7 @@ pub fn write<E: From<FileError>>(
     target: &Path,
     write: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
-    let begun = Begun::below(folder_of(target))?;
+    let begun = Begun::below(folder_of(target), target)?;
     write(&begun.path)?;
     Ok(replace(&begun.path, target)?)
 }
@@ -89,7 +107,7 @@ pub fn fill<E: From<FileError>>(
     // Where moving is renaming: beside the target, or in it if it is on another file system than its parent.
     let parent = folder_of(target);
     let beside = if target.is_dir() && !renames(parent, target) { target } else { parent };
-    let begun = Begun::below(beside)?;
+    let begun = Begun::below(beside, target)?;
     write(&begun.path)?;
     if !target.exists() || (beside != target && covers(&begun.path, target)) {
         replace(&begun.path, target)?;
@@ -248,7 +266,7 @@ fn remove_begun(parent: &Path) -> Result<()> {
         let path = entry.map_err(FileError::at(parent))?.path();
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         let process = name.strip_prefix(WRITING).or_else(|| name.strip_prefix(&going));
-        if process.is_some_and(is_dead) && !active().contains(name) {
+        if process.is_some_and(is_dead) && !active().contains_key(name) {
             fs::remove_dir_all(&path).map_err(FileError::at(&path))?;
         }
     }
@@ -285,13 +303,31 @@ mod tests {
     fn a_folder_is_replaced_and_nothing_else_is_left() {
         let dir = tempfile::tempdir().unwrap();
         let target = folder(dir.path(), "best", "old");
-        let new = Begun::below(dir.path()).unwrap().path.clone();
+        let new = Begun::below(dir.path(), &target).unwrap().path.clone();
         let new = folder(dir.path(), new.file_name().unwrap().to_str().unwrap(), "new");
         replace(&new, &target).unwrap();
         assert_eq!(fs::read_to_string(target.join("text")).unwrap(), "new");
         assert_eq!(names(dir.path()), ["best"]);
         assert!(replace(&dir.path().join("absent"), &target).is_err());
         assert_eq!(fs::read_to_string(target.join("text")).unwrap(), "new");
+    }
+
+    #[test]
+    fn errors_name_the_place_that_is_written_for_and_not_the_one_in_between() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("model");
+        for deep in ["weights", "no/such/folder"] {
+            let said = write(&target, |folder| {
+                let path = folder.join(deep);
+                crate::write_atomic(&path, |_| Err(io::Error::other("full")))
+            });
+            let said: FileError = said.unwrap_err();
+            assert_eq!(said.path, target.join(deep));
+        }
+        let error = write(&target, |folder| Err(FileError::at(folder)(io::Error::other("x"))));
+        assert_eq!(error.unwrap_err().path, target);
+        let left = dir.path().join(format!("{WRITING}1-1")).join("x");
+        assert_eq!(final_place(&left), left);
     }
 
     #[test]

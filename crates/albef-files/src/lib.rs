@@ -27,7 +27,7 @@ pub struct FileError {
 impl FileError {
     fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |cause| Self { path, cause }
+        move |cause| Self { path: folder::final_place(&path), cause }
     }
 }
 

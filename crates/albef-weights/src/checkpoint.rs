@@ -1,5 +1,6 @@
 //! Reading a checkpoint of any layout.
 
+mod distributed;
 mod folder;
 mod legacy;
 mod sets;
@@ -13,8 +14,10 @@ use std::path::Path;
 pub use self::folder::weights_file;
 use crate::error::{Result, WeightsError};
 use crate::file_kind::{FileKind, HEAD};
-use crate::prefix::{of_another_model, without_prefix};
+use crate::model_kind::{ModelKind, why_no_albef};
+use crate::prefix::{without_prefix, without_strangers};
 use crate::safetensors_file;
+use crate::starts::untied_note;
 use crate::tensor::{Bytes, StateDict};
 use crate::tied::with_originals;
 use crate::torchmultimodal::with_official_names;
@@ -45,7 +48,7 @@ pub fn read(path: &Path) -> Result<Checkpoint> {
     if path.is_dir() {
         return read(&weights_file(path)?);
     }
-    folder::refuse_shard(path)?;
+    folder::refuse_part(path)?;
     let checkpoint = read_file(path)?;
     let source = format!("`{}`", path.display());
     let (tensors, note) = unwrapped(checkpoint.tensors, &source)?;
@@ -54,23 +57,29 @@ pub fn read(path: &Path) -> Result<Checkpoint> {
     if tensors.is_empty() {
         return Err(WeightsError::damaged(path, "there is no tensor in this file"));
     }
+    if ModelKind::of(&tensors) == Some(ModelKind::Bert) {
+        notes.extend(untied_note(&tensors));
+    }
     Ok(Checkpoint { tensors, notes, ..checkpoint })
 }
 
 /// Reads the checkpoint of an ALBEF, by whatever program it was written: under the official names, without
-/// what is before all names (`model.`), and with the names of torchmultimodal's ALBEF replaced.
+/// what is before all names (`model.`), with the names of torchmultimodal's ALBEF replaced, and without what
+/// is of no part of such a model.
 ///
 /// # Errors
-/// As [`read`], or if it is of another model that is known.
+/// As [`read`], or if it is of another model.
 pub fn read_model(path: &Path) -> Result<Checkpoint> {
     let found = read(path)?;
     let (tensors, notes) = without_prefix(found.tensors);
     let mut tensors = with_official_names(tensors);
     with_originals(&mut tensors);
-    if let Some(detail) = of_another_model(&tensors) {
+    if let Some(detail) = why_no_albef(&tensors) {
         return Err(WeightsError::damaged(path, detail));
     }
-    Ok(Checkpoint { tensors, notes: [found.notes, notes].concat(), ..found })
+    let (tensors, beside) = without_strangers(tensors);
+    let notes = found.notes.into_iter().chain(notes).chain(beside).collect();
+    Ok(Checkpoint { tensors, notes, ..found })
 }
 
 /// The tensors of one file, or of those that an index names, under the names of the file.

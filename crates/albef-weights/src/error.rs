@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use albef_files::folder::final_place;
+
 /// The result of this crate's functions.
 pub type Result<T, E = WeightsError> = std::result::Result<T, E>;
 
@@ -56,11 +58,11 @@ impl WeightsError {
     /// Wraps an input or output error with its file.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
-        move |cause| Self::Io { path, cause }
+        move |cause| Self::Io { path: final_place(&path), cause }
     }
 
     /// A damaged file.
     pub(crate) fn damaged(path: &Path, detail: impl Into<String>) -> Self {
-        Self::Damaged { path: path.to_owned(), detail: detail.into() }
+        Self::Damaged { path: final_place(path), detail: detail.into() }
     }
 }

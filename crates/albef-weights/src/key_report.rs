@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use crate::error::{Result, WeightsError};
 use crate::tensor::{DType, StateDict};
+use crate::words::{counted, is};
 
 /// Problems that a message lists; all are counted.
 const SHOWN: usize = 5;
@@ -14,8 +15,8 @@ pub(crate) struct Findings {
     /// Present, not expected, and known.
     ignored: Vec<String>,
     problems: Vec<String>,
-    pub(crate) missing: usize,
-    pub(crate) unexpected: usize,
+    pub(crate) missing: Vec<String>,
+    pub(crate) unexpected: Vec<String>,
     pub(crate) mismatched: usize,
     /// There, but of a type that is no float or not read.
     pub(crate) mistyped: usize,
@@ -35,8 +36,11 @@ impl Findings {
             n => format!(", {n} of a type that is no float"),
         };
         Err(WeightsError::Keys(format!(
-            "{source}: {shown}; in all {missing} keys are missing, {unexpected} unexpected, \
-             {mismatched} of another shape{types}{hint}"
+            "{source}: {shown}; in all {} {} missing, {} unexpected, {mismatched} of another \
+             shape{types}{hint}",
+            counted(missing.len(), "key"),
+            is(missing.len()),
+            unexpected.len()
         )))
     }
 }
@@ -60,7 +64,7 @@ pub(crate) fn compare(
                 found.problems.push(format!("`{name}` is {:?} instead of {shape:?}", t.shape));
             }
             None => {
-                found.missing += 1;
+                found.missing.push(name.clone());
                 found.problems.push(format!("missing `{name}` {shape:?}"));
             }
         }
@@ -71,7 +75,7 @@ pub(crate) fn compare(
         if unread || known(name) || name.ends_with("position_ids") {
             found.ignored.push(name.to_owned());
         } else {
-            found.unexpected += 1;
+            found.unexpected.push(name.to_owned());
             found.problems.push(format!("unexpected `{name}`"));
         }
     }

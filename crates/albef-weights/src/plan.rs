@@ -8,6 +8,7 @@ use crate::key_report::{Findings, compare};
 use crate::schema::{Schema, momentum_name};
 use crate::tensor::{DType, StateDict};
 use crate::tied::untied;
+use crate::words::some;
 
 /// One weight of a model and the key of the checkpoint that holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,11 +80,6 @@ impl KeyReport {
     }
 }
 
-fn some(names: &[String]) -> String {
-    let shown = names.iter().take(2).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
-    if names.len() > 2 { format!("{shown}, …") } else { shown }
-}
-
 /// Where a model finds its weights.
 #[derive(Clone, Debug, Default)]
 pub struct LoadPlan {
@@ -134,18 +130,39 @@ fn is_bias(name: &str) -> bool {
     name.ends_with(".bias")
 }
 
+/// The layers of a part by the beginning of their names (`visual_encoder.blocks.`), and the number of one.
+fn layer(name: &str) -> Option<(&str, usize)> {
+    ["encoder.layer.", "blocks."].iter().find_map(|layers| {
+        let end = name.find(layers)? + layers.len();
+        let number = name[end..].split('.').next()?.parse().ok()?;
+        Some((&name[..end], number))
+    })
+}
+
+/// Whether one of `names` is of a layer of which `others`, which have layers of this part, have nothing.
+fn has_a_layer_beyond<'a>(names: &[String], others: impl Iterator<Item = &'a str>) -> bool {
+    let others: HashSet<(&str, usize)> = others.filter_map(layer).collect();
+    let parts: HashSet<&str> = others.iter().map(|(part, _)| *part).collect();
+    names.iter().filter_map(|n| layer(n)).any(|own| parts.contains(own.0) && !others.contains(&own))
+}
+
 /// What to do about a checkpoint that does not fit.
-fn hint(found: &Findings) -> &'static str {
+fn hint(found: &Findings, state: &StateDict, expected: &[(String, Vec<usize>)]) -> &'static str {
+    let wanted = || expected.iter().map(|(name, _)| name.as_str());
     if found.mistyped > 0 {
         ". hint: save the weights as float32, float16 or bfloat16"
     } else if found.mismatched > 0 {
         ". hint: the sizes in `config.json` must be those of the weights: take both from one model"
-    } else if found.unexpected > 0 {
+    } else if has_a_layer_beyond(&found.unexpected, wanted()) {
         ". hint: if the model has more layers than `config.json` has, correct that; else remove these \
          keys from the file"
-    } else {
+    } else if has_a_layer_beyond(&found.missing, state.names()) {
         ". hint: this is not a whole model for the task: use another checkpoint, or correct the number \
          of layers in `config.json`"
+    } else if found.missing.is_empty() {
+        ". hint: if the model does without these keys, remove them from the file"
+    } else {
+        ". hint: this is not a whole model for the task: use another checkpoint"
     }
 }
 
@@ -249,7 +266,7 @@ pub fn plan(source: &str, state: &StateDict, schema: &Schema) -> Result<LoadPlan
     out.report.unequal_twins = finder.unequal;
     let known = |name: &str| family(name, &own).is_some();
     let found = compare(state, &finder.expected, known);
-    let hint = hint(&found);
+    let hint = hint(&found, state, &finder.expected);
     for name in found.settle(source, hint)? {
         let used = |family: &str| family == QUEUES && schema.queues;
         if let Some(family) = family(&name, &own).filter(|f| !used(f)) {
@@ -259,4 +276,73 @@ pub fn plan(source: &str, state: &StateDict, schema: &Schema) -> Result<LoadPlan
         }
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::Sizes;
+    use crate::tensor::HostTensor;
+
+    fn schema() -> Schema {
+        let sizes = Sizes {
+            vision_width: 2,
+            vision_depth: 2,
+            vision_mlp: 2,
+            patch: 1,
+            tokens: 2,
+            hidden: 2,
+            layers: 2,
+            intermediate: 2,
+            fusion_layer: 1,
+            vocab_size: 3,
+            max_positions: 2,
+            type_vocab: 2,
+            embed_dim: 2,
+        };
+        Schema::new(sizes).vision().text_encoder("text_encoder").head("itm_head", 2, 2)
+    }
+
+    /// What is said of a model after some names are lost and gained.
+    fn said(lost: &[&str], gained: &[&str]) -> String {
+        let schema = schema();
+        let tensor =
+            |shape: &[usize]| HostTensor::from_f32(shape, &vec![0.0; shape.iter().product()]);
+        let own = schema.parameters().iter().map(|p| (p.name.clone(), tensor(&p.shape)));
+        let mut state: StateDict =
+            own.filter(|(n, _)| !lost.iter().any(|part| n.starts_with(part))).collect();
+        gained.iter().for_each(|n| state.insert((*n).to_owned(), tensor(&[1])));
+        plan("`x`", &state, &schema).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_number_of_layers_is_spoken_of_where_whole_layers_differ_and_nowhere_else() {
+        let lacks_layers = "correct the number of layers in `config.json`";
+        let has_more = "if the model has more layers than `config.json` has";
+        for lost in ["text_encoder.encoder.layer.1.", "visual_encoder.blocks.1."] {
+            assert!(said(&[lost], &[]).contains(lacks_layers), "{}", said(&[lost], &[]));
+        }
+        for lost in ["itm_head.weight", "visual_encoder.blocks.1.norm1.bias", "text_encoder."] {
+            let said = said(&[lost], &[]);
+            assert!(
+                said.ends_with("not a whole model for the task: use another checkpoint"),
+                "{said}"
+            );
+        }
+        for gained in ["text_encoder.encoder.layer.2.x", "visual_encoder.blocks.2.x"] {
+            assert!(said(&[], &[gained]).contains(has_more));
+        }
+        for gained in ["visual_encoder.blocks.1.x", "visual_encoder.head.weight"] {
+            let said = said(&[], &[gained]);
+            assert!(said.ends_with("does without these keys, remove them from the file"), "{said}");
+        }
+    }
+
+    #[test]
+    fn keys_are_counted_in_words_that_agree() {
+        let one = said(&["itm_head.weight"], &[]);
+        assert!(one.contains("in all 1 key is missing, 0 unexpected"), "{one}");
+        let two = said(&["itm_head."], &[]);
+        assert!(two.contains("in all 2 keys are missing, 0 unexpected"), "{two}");
+    }
 }

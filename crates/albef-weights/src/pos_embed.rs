@@ -52,7 +52,7 @@ pub fn interpolate_pos_embed(table: &[f32], width: usize, from: usize, to: usize
 /// that had another grid, with the patches along its side.
 ///
 /// # Errors
-/// If a table is not `[1, 1 + n * n, width]`.
+/// If a table is not `[1, 1 + n * n, width]`, or beside a distillation token.
 pub fn resize_tables(state: &mut StateDict, grid: usize) -> Result<Vec<(String, usize)>> {
     let tables: Vec<String> =
         state.names().filter(|n| n.ends_with("pos_embed")).map(str::to_owned).collect();
@@ -65,10 +65,18 @@ pub fn resize_tables(state: &mut StateDict, grid: usize) -> Result<Vec<(String, 
                 table.shape
             )));
         };
+        if let Some(part) = name.strip_suffix("pos_embed")
+            && state.get(&format!("{part}dist_token")).is_some()
+        {
+            return Err(WeightsError::Keys(format!(
+                "`{name}` has {tokens} rows, one of them for `{part}dist_token`: this is a distilled DeiT, which \
+                 ALBEF does not start from; hint: use the plain `deit_base_patch16_224`"
+            )));
+        }
         let from = tokens.saturating_sub(1).isqrt();
         if from * from + 1 != tokens || from == 0 {
             return Err(WeightsError::Keys(format!(
-                "`{name}`: {tokens} tokens are no square grid"
+                "`{name}` has {tokens} rows; expected are 1 + n * n, for the class token and a square of patches"
             )));
         }
         if from != grid {
@@ -101,6 +109,15 @@ mod tests {
         assert_eq!(resize_tables(&mut state, 6).unwrap(), []);
         for shape in [&[2, 17, 3][..], &[1, 16, 3], &[17, 3], &[1, 1, 3]] {
             assert!(resize_tables(&mut table(shape), 6).is_err(), "{shape:?}");
+        }
+        // With and without a table that would be square.
+        for rows in [17, 18] {
+            let mut distilled = table(&[1, rows, 3]);
+            distilled
+                .insert("visual_encoder.dist_token".into(), HostTensor::from_f32(&[1], &[0.0]));
+            let said = resize_tables(&mut distilled, 6).unwrap_err().to_string();
+            assert!(said.contains("a distilled DeiT"), "{said}");
+            assert!(said.contains("use the plain `deit_base_patch16_224`"), "{said}");
         }
     }
 }

@@ -1,16 +1,27 @@
-//! Where in the names of a file the model begins, and what models of the same family it may be.
+//! Where in the names of a file the model begins, and what beside it is not of the model.
 
 use std::collections::BTreeMap;
 
 use crate::schema::AVERAGED;
-use crate::tensor::StateDict;
+use crate::tensor::{DType, StateDict};
+use crate::torchmultimodal;
+use crate::words::{counted, some};
 
 /// The part that every model has, by which the beginning of its names is found.
-const MARK: &str = "visual_encoder.";
+pub(crate) const MARK: &str = "visual_encoder.";
 /// First components of names that are the model's wherever they are.
-const ROOTS: [&str; 6] = ["temp", "itm_head", "cls_head", "ta_head", "image_queue", "text_queue"];
+pub(crate) const ROOTS: [&str; 8] = [
+    "temp",
+    "itm_head",
+    "cls_head",
+    "ta_head",
+    "image_queue",
+    "text_queue",
+    "queue_ptr",
+    "idx_queue",
+];
 /// Last components of prefixes, the preferred ones first; those of averages last.
-const KNOWN: [&str; 10] = [
+pub(crate) const KNOWN: [&str; 10] = [
     "model",
     "net",
     "network",
@@ -42,28 +53,16 @@ pub(crate) fn without_prefix(state: StateDict) -> (StateDict, Vec<String>) {
     let Some(best) = best.filter(|best| !best.is_empty() || found.len() > 1) else {
         return (state, Vec::new());
     };
-    let of_model = |name: &str| {
-        let root = name.split('.').next().unwrap_or_default();
-        let plain = root.strip_suffix("_m").unwrap_or(root);
-        ROOTS.contains(&root)
-            || AVERAGED.contains(&plain)
-            || root == "queue_ptr"
-            || root == "idx_queue"
-    };
     let others: Vec<&String> = found.keys().filter(|p| **p != best && !p.is_empty()).collect();
     let mut out = StateDict::default();
-    let mut left = BTreeMap::<String, usize>::new();
+    let mut left = BTreeMap::<&String, usize>::new();
     for (name, tensor) in state {
         if !best.is_empty() && name.starts_with(&best) {
             out.insert(name[best.len()..].to_owned(), tensor);
         } else if let Some(other) = others.iter().find(|p| name.starts_with(**p)) {
-            *left.entry(format!("tensors under `{other}`")).or_default() += 1;
-        } else if best.is_empty() || of_model(&name) {
-            if out.get(&name).is_none() {
-                out.insert(name, tensor);
-            }
-        } else {
-            *left.entry(format!("beside it (`{name}`)")).or_default() += 1;
+            *left.entry(other).or_default() += 1;
+        } else if out.get(&name).is_none() {
+            out.insert(name, tensor);
         }
     }
     let mut notes = Vec::new();
@@ -71,68 +70,51 @@ pub(crate) fn without_prefix(state: StateDict) -> (StateDict, Vec<String>) {
         notes.push(format!("all names begin with `{best}`, which is taken off"));
     }
     if !left.is_empty() {
-        let left: Vec<String> =
-            left.iter().take(5).map(|(what, n)| format!("{n} {what}")).collect();
+        let left: Vec<String> = left
+            .iter()
+            .map(|(other, n)| format!("{} under `{other}`", counted(*n, "tensor")))
+            .collect();
         notes.push(format!("not used: {}", left.join(", ")));
     }
     (out, notes)
 }
 
-/// Why the tensors of a file are not those of an ALBEF: the model of which they are, and the way out.
-pub(crate) fn of_another_model(state: &StateDict) -> Option<String> {
-    let starts = |part: &str| state.names().any(|n| n.starts_with(part));
-    let has = |part: &str| state.names().any(|n| n.contains(part));
-    let other = |name: &str| {
-        Some(format!(
-            "this is a checkpoint of {name}, which is another model than ALBEF; {USE_ALBEF}"
-        ))
-    };
-    if starts("visual_encoder_m.") && !starts(MARK) {
-        return Some(
-            "this file has the momentum copies of a model alone (`visual_encoder_m.…`); use the \
-             checkpoint from which they were taken"
-                .into(),
-        );
-    }
-    if has("_flat_param") {
-        return Some(
-            "its weights are flattened by FSDP (`_flat_param`); save it again with a full state dictionary \
-             (`StateDictType.FULL_STATE_DICT`)"
-                .into(),
-        );
-    }
-    // ALBEF's answer decoder has cross-attention in all layers, its text encoder in the upper ones.
-    let first = |root: &str| {
-        let cross = "encoder.layer.0.crossattention.";
-        state.names().any(|n| n.starts_with(root) && n.contains(cross))
-    };
-    let crossing = first("text_encoder.") || (first("text_decoder.") && !starts("text_encoder."));
-    let typed = has("token_type_embeddings");
-    if starts(MARK) && crossing && !typed {
-        return other("BLIP");
-    }
-    if starts("Qformer.") || starts("query_tokens") || starts("qformer.") {
-        return other("BLIP-2 or InstructBLIP");
-    }
-    if starts("vision_model.") && starts("text_model.") {
-        return other("CLIP or SigLIP (of Transformers)");
-    }
-    if starts("vision_model.") && (starts("text_encoder.") || starts("text_decoder.")) {
-        return other("BLIP (of Transformers)");
-    }
-    if starts("visual.") && (starts("transformer.resblocks.") || starts("text.")) {
-        return other("CLIP");
-    }
-    if starts("vision_encoder.") && starts("bbox_head.") {
-        return other("X-VLM");
-    }
-    if starts("text_embeddings.") && starts("transformer.") {
-        return other("ViLT");
-    }
-    None
+/// Whether a name is of a part that a model of this family has, under the official names, those of LAVIS or
+/// torchmultimodal's.
+pub(crate) fn is_of_a_part(name: &str) -> bool {
+    let bare = torchmultimodal::without_prefix(name);
+    let root = bare.split('.').next().unwrap_or_default();
+    let plain = root.strip_suffix("_m").unwrap_or(root);
+    ROOTS.contains(&root) || AVERAGED.contains(&plain) || torchmultimodal::PARTS.contains(&plain)
 }
 
-const USE_ALBEF: &str = "use one of ALBEF's";
+/// The tensors of a model without those that are of no part of it (the count of an averaged model, a
+/// trainer's loss), and a note on these. A state without both sides is left as it is, for messages to show it.
+pub(crate) fn without_strangers(state: StateDict) -> (StateDict, Option<String>) {
+    let starts = |part: &str| state.names().any(|n| n.starts_with(part));
+    if !starts(MARK) || !(starts("text_encoder.") || starts("text_decoder.")) {
+        return (state, None);
+    }
+    let mut strangers = Vec::new();
+    let mut out = StateDict::default();
+    for (name, tensor) in state {
+        // What is not read at all is reported with its type.
+        if is_of_a_part(&name) || matches!(tensor.dtype, DType::Unread(_)) {
+            out.insert(name, tensor);
+        } else {
+            strangers.push(name);
+        }
+    }
+    if strangers.is_empty() {
+        return (out, None);
+    }
+    let note = format!(
+        "not used, of no part of an ALBEF: {} ({})",
+        counted(strangers.len(), "tensor"),
+        some(&strangers)
+    );
+    (out, Some(note))
+}
 
 #[cfg(test)]
 mod tests {
@@ -155,14 +137,12 @@ mod tests {
             "model.visual_encoder.norm.weight",
             "model.temp",
             "itm_head.bias",
-            "criterion.weight",
             "model_ema.visual_encoder.norm.weight",
             "model_ema.temp",
         ]));
         assert_eq!(names(&state), ["visual_encoder.norm.weight", "temp", "itm_head.bias"]);
         assert!(notes[0].contains("`model.`"), "{notes:?}");
         assert!(notes[1].contains("2 tensors under `model_ema.`"), "{notes:?}");
-        assert!(notes[1].contains("1 beside it (`criterion.weight`)"), "{notes:?}");
         let (state, notes) = without_prefix(of(&[
             "visual_encoder.norm.bias",
             "temp",
@@ -173,20 +153,32 @@ mod tests {
     }
 
     #[test]
-    fn neighbors_are_called_by_their_names() {
-        let said = |names: &[&str]| of_another_model(&of(names)).unwrap_or_default();
-        let blip = "text_encoder.encoder.layer.0.crossattention.self.query.weight";
-        assert!(said(&["visual_encoder.norm.weight", blip]).contains("BLIP"));
-        let types = "text_encoder.embeddings.token_type_embeddings.weight";
-        assert_eq!(said(&["visual_encoder.norm.weight", blip, types]), "");
-        let decoder = blip.replace("text_encoder.", "text_decoder.bert.");
-        assert!(said(&["visual_encoder.norm.weight", &decoder]).contains("BLIP"));
-        let vqa = ["visual_encoder.norm.weight", "text_encoder.encoder.layer.0.x", &decoder];
-        assert_eq!(said(&vqa), "");
-        assert!(said(&["_flat_param"]).contains("FSDP"));
-        let late = blip.replace("layer.0", "layer.6");
-        assert_eq!(said(&["visual_encoder.norm.weight", &late]), "");
-        assert!(said(&["visual_encoder_m.norm.weight"]).contains("momentum copies"));
-        assert!(said(&["visual.conv1.weight", "transformer.resblocks.0.x"]).contains("CLIP"));
+    fn what_is_of_no_part_of_a_model_is_left_out_with_and_without_a_prefix() {
+        let model = ["visual_encoder.norm.weight", "text_encoder.bert.x", "temp", "queue_ptr"];
+        let strangers = ["n_averaged", "criterion.weight", "loss.num_batches_tracked"];
+        for (prefix, beside) in [("", ""), ("model.", ""), ("model.", "model.")] {
+            let own = model.iter().map(|n| format!("{prefix}{n}"));
+            let all: Vec<String> =
+                own.chain(strangers.iter().map(|n| format!("{beside}{n}"))).collect();
+            let (state, _) = without_prefix(of(&all.iter().map(|n| &**n).collect::<Vec<_>>()));
+            let (state, note) = without_strangers(state);
+            assert_eq!(names(&state), model);
+            assert_eq!(
+                note.unwrap(),
+                "not used, of no part of an ALBEF: 3 tensors (`n_averaged`, `criterion.weight`, …)"
+            );
+        }
+        // What is unexpected inside of a part stays, whatever it is called, and so does a part alone.
+        for inside in [
+            "visual_encoder.n_averaged",
+            "vision_proj_m.x",
+            "cls_head.4.weight",
+            "model_with_similarity.albef_model.vision_encoder.encoder.x",
+        ] {
+            let all = of(&[&model[..], &[inside]].concat());
+            assert_eq!(without_strangers(all.clone()), (all, None));
+        }
+        let alone = of(&["visual_encoder.norm.weight", "bert.x"]);
+        assert_eq!(without_strangers(alone.clone()), (alone, None));
     }
 }

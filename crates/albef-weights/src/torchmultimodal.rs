@@ -2,6 +2,9 @@
 
 use crate::tensor::StateDict;
 
+/// First components of its names that the official code does not have.
+pub(crate) const PARTS: [&str; 3] = ["vision_encoder", "multimodal_encoder", "answer_decoder"];
+
 /// Longest first where one is part of another.
 const TEXT_PARTS: [(&str, &str); 10] = [
     ("cross_attention_layernorm", "crossattention.output.LayerNorm"),
@@ -91,7 +94,8 @@ pub fn with_official_names(state: StateDict) -> StateDict {
     out
 }
 
-fn without_prefix(name: &str) -> &str {
+/// A name without what the classes of torchmultimodal put before it.
+pub(crate) fn without_prefix(name: &str) -> &str {
     let prefixes = ["model_with_similarity.albef_model.", "model_with_similarity.", "model."];
     prefixes.iter().find_map(|p| name.strip_prefix(p)).unwrap_or(name)
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::error::{Result, WeightsError};
 use crate::tensor::StateDict;
+use crate::words::counted;
 
 /// Components of names that stand for a wrapper, wherever they are in a name: `torch.compile`, data
 /// parallelism, FSDP of both generations, activation checkpointing, and launchers.
@@ -59,7 +60,8 @@ pub(crate) fn unwrapped(state: StateDict, source: &str) -> Result<(StateDict, Op
         out.insert(short, tensor);
     }
     let parts: Vec<&str> = found.keys().map(String::as_str).collect();
-    let note = format!("names of wrappers are taken off {count} keys: {}", parts.join(", "));
+    let keys = counted(count, "key");
+    let note = format!("names of wrappers are taken off {keys}: {}", parts.join(", "));
     Ok((out, Some(note)))
 }
 

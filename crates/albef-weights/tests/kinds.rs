@@ -386,10 +386,132 @@ fn a_model_in_parts_is_read_by_its_folder_and_by_its_index() {
     assert!(said.contains("a part of a model, 1 of 2"), "{said}");
     fs::remove_file(&part).unwrap();
     let said = read(&index).unwrap_err().to_string();
-    assert!(said.contains("1 of the 2 files") && said.contains("00001"), "{said}");
+    assert!(
+        said.contains("1 of the 2 files that it names is missing") && said.contains("00001"),
+        "{said}"
+    );
     fs::remove_file(&index).unwrap();
     let said = read(dir.path()).unwrap_err().to_string();
-    assert!(said.contains("1 parts of a model") && said.contains("no index"), "{said}");
+    assert!(said.contains("there is 1 part of a model") && said.contains("no index"), "{said}");
+    assert!(said.contains("put `model.safetensors.index.json`"), "{said}");
+}
+
+#[test]
+fn parts_of_pytorch_ask_for_the_index_of_their_own_name() {
+    let dir = folder();
+    for part in 1..=2 {
+        let name = format!("pytorch_model-0000{part}-of-00002.bin");
+        fs::write(dir.path().join(name), saved(&dict(&[("w", row())]))).unwrap();
+    }
+    let said = read(dir.path()).unwrap_err().to_string();
+    assert!(said.contains("there are 2 parts of a model"), "{said}");
+    assert!(said.contains("put `pytorch_model.bin.index.json`"), "{said}");
+    let part = dir.path().join("pytorch_model-00001-of-00002.bin");
+    let said = read(&part).unwrap_err().to_string();
+    assert!(said.contains("the index beside it (`pytorch_model.bin.index.json`)"), "{said}");
+}
+
+#[test]
+fn a_checkpoint_of_deepspeed_is_called_so_and_one_without_zero_is_read() {
+    let dir = folder();
+    let step = dir.path().join("global_step5");
+    fs::create_dir(&step).unwrap();
+    fs::write(dir.path().join("latest"), "global_step5\n").unwrap();
+    fs::write(dir.path().join("zero_to_fp32.py"), "").unwrap();
+    let bytes = saved(&dict(&[("module", dict(&[("a", row()), ("b", row())]))]));
+    fs::write(step.join("mp_rank_00_model_states.pt"), &bytes).unwrap();
+    for path in [dir.path(), &step] {
+        assert_eq!(names(&read(path).unwrap().tensors), ["a", "b"]);
+    }
+    let moments = step.join("zero_pp_rank_0_mp_rank_00_optim_states.pt");
+    fs::write(&moments, &bytes).unwrap();
+    for path in [dir.path(), &step, &moments] {
+        let said = read(path).unwrap_err().to_string();
+        assert!(said.contains("DeepSpeed") && said.contains("`python zero_to_fp32.py"), "{said}");
+    }
+    // Weights that the script has made are preferred.
+    fs::write(step.join("made.bin"), &bytes).unwrap();
+    assert_eq!(weights_file(&step).unwrap(), step.join("made.bin"));
+}
+
+#[test]
+fn a_distributed_checkpoint_of_pytorch_is_called_so() {
+    let dir = folder();
+    for name in ["optimizer_0", "pytorch_model_fsdp_0"] {
+        let part = dir.path().join(name);
+        fs::create_dir(&part).unwrap();
+        fs::write(part.join("__0_0.distcp"), saved(&dict(&[("w", row())]))).unwrap();
+        fs::write(part.join(".metadata"), b"\x80\x04N.").unwrap();
+    }
+    let weights = dir.path().join("pytorch_model_fsdp_0");
+    for path in [dir.path(), &weights, &weights.join("__0_0.distcp")] {
+        let said = read(path).unwrap_err().to_string();
+        assert!(said.contains("dcp_to_torch_save(\"pytorch_model_fsdp_0\""), "{said}");
+    }
+}
+
+/// The names of a small BERT with a head.
+const BERT: [&str; 3] = [
+    "bert.embeddings.word_embeddings.weight",
+    "bert.encoder.layer.0.attention.self.query.weight",
+    "cls.predictions.bias",
+];
+
+#[test]
+fn one_side_where_a_whole_model_is_wanted_is_named_with_the_key_that_takes_it() {
+    let dir = folder();
+    let path = dir.path().join("x.safetensors");
+    let said = |names: &[&str]| {
+        write(&path, names);
+        read_model(&path).unwrap_err().to_string()
+    };
+    for (names, what, way) in [
+        (&BERT[..], "a BERT alone", "`init_text`"),
+        (&["cls_token", "pos_embed", "blocks.0.norm1.weight"], "a ViT alone", "`init_vision`"),
+        (&["cls_token", "pos_embed", "dist_token"], "a distilled DeiT", "`deit_base_patch16_224`"),
+        (&["w"], "nothing in this file is of a part that an ALBEF has", "use one of ALBEF's"),
+    ] {
+        let said = said(names);
+        assert!(said.contains(what) && said.contains(way), "{said}");
+        assert!(said.starts_with(&path.display().to_string()), "{said}");
+        assert!(read(&path).is_ok());
+    }
+}
+
+#[test]
+fn an_averaged_model_and_what_else_a_trainer_keeps_beside_it_are_read_and_noted() {
+    let dir = folder();
+    let path = dir.path().join("x.safetensors");
+    for prefix in ["module.", "module.model.", ""] {
+        let own = ["visual_encoder.norm.weight", "text_encoder.bert.x", "temp"];
+        let own = own.map(|n| format!("{prefix}{n}"));
+        let mut all: Vec<&str> = own.iter().map(|n| &**n).collect();
+        all.push("n_averaged");
+        write(&path, &all);
+        let found = read_model(&path).unwrap();
+        assert_eq!(
+            names(&found.tensors),
+            ["temp", "text_encoder.bert.x", "visual_encoder.norm.weight"]
+        );
+        let note = "not used, of no part of an ALBEF: 1 tensor (`n_averaged`)";
+        assert_eq!(found.notes.last().unwrap(), note);
+    }
+}
+
+#[test]
+fn a_head_of_a_bert_that_is_not_its_word_table_is_noted() {
+    let dir = folder();
+    let path = dir.path().join("x.safetensors");
+    let head = "cls.predictions.decoder.weight";
+    let notes = |value: f32| {
+        let of = |(n, v): (&str, f32)| (n.to_owned(), HostTensor::from_f32(&[1], &[v]));
+        let state = BERT.iter().map(|n| (*n, 1.0)).chain([(head, value)]).map(of).collect();
+        write_safetensors(&path, &state, &HashMap::new(), KeepAs::Same).unwrap();
+        read(&path).unwrap().notes
+    };
+    assert!(notes(1.0).is_empty());
+    let told = notes(2.0).join("");
+    assert!(told.contains(&format!("`{head}` is not the tensor `{}`", BERT[0])), "{told}");
 }
 
 #[test]

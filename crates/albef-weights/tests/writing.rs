@@ -175,6 +175,25 @@ fn values_beyond_a_number_format_are_refused_and_all_floats_are_converted() {
 }
 
 #[test]
+fn errors_in_a_folder_that_is_being_filled_name_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("model");
+    let state = StateDict::from_iter([("w".to_owned(), HostTensor::from_f32(&[1], &[1e6]))]);
+    let error = albef_files::folder::fill(&target, "model.", |folder| {
+        write_shards(folder, &state, &HashMap::new(), KeepAs::F16, 1 << 20, &mut |_| Ok(()))
+            .map(drop)
+    });
+    let said = error.unwrap_err().to_string();
+    assert!(said.starts_with(&format!("{}: `w`, value 0", target.display())), "{said}");
+    let error = albef_files::folder::fill(&target, "model.", |folder| {
+        fs::write(folder.join("x.bin"), b"no checkpoint at all").unwrap();
+        read(&folder.join("x.bin")).map(drop)
+    });
+    let said = error.unwrap_err().to_string();
+    assert!(said.starts_with(&format!("{}: ", target.join("x.bin").display())), "{said}");
+}
+
+#[test]
 fn a_writing_that_is_ended_leaves_the_old_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.pth");

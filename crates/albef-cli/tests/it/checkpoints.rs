@@ -50,6 +50,11 @@ fn a_model_gives_the_same_numbers_however_it_is_wrapped_and_divided() {
     same(&folder, "`_orig_mod.`, `module.`");
     let folder = changed(&model, "prefixed", |state| renamed(state, |n| format!("model.{n}")));
     same(&folder, "all names begin with `model.`");
+    let folder = changed(&model, "averaged", |state| {
+        renamed(state, |n| format!("module.{n}"));
+        state.insert("n_averaged".into(), HostTensor::from_i64(&[], &[3]));
+    });
+    same(&folder, "of no part of an ALBEF: 1 tensor (`n_averaged`)");
 
     let word = "text_encoder.bert.embeddings.word_embeddings.weight";
     let head = "text_encoder.cls.predictions.decoder.weight";
@@ -99,7 +104,11 @@ fn what_is_no_whole_model_is_refused_by_every_command_that_reads_it() {
     let cases: [Case<'_>; 5] = [
         ("missing", &|state| without(state, "itm_head."), "missing `itm_head.weight`"),
         ("integers", &integers, "`itm_head.bias` is there, of type int64"),
-        ("unexpected", &|state| state.insert("extra".into(), one()), "unexpected `extra`"),
+        (
+            "unexpected",
+            &|state| state.insert("visual_encoder.extra".into(), one()),
+            "unexpected `visual_encoder.extra`",
+        ),
         (
             "untied",
             &|state| state.insert(head.into(), one()),

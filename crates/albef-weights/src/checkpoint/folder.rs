@@ -1,12 +1,14 @@
 //! Weights in a folder: one file, several with an index, or a folder of the Hub's cache.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use super::{Checkpoint, read_file};
+use super::{Checkpoint, distributed, read_file};
 use crate::error::{Result, WeightsError};
 use crate::tensor::{Bytes, StateDict};
+use crate::words::{counted, is};
 
 /// Names under which libraries keep weights, the preferred ones first.
 const NAMES: [&str; 5] = [
@@ -38,7 +40,7 @@ pub fn weights_file(folder: &Path) -> Result<PathBuf> {
         return Ok(found);
     }
     let mut found: BTreeMap<usize, Vec<PathBuf>> = BTreeMap::new();
-    let mut parts: Vec<PathBuf> = Vec::new();
+    let (mut parts, mut of_deepspeed) = (Vec::<PathBuf>::new(), Vec::new());
     for entry in fs::read_dir(folder).map_err(WeightsError::io(folder))? {
         let path = entry.map_err(WeightsError::io(folder))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -47,18 +49,32 @@ pub fn weights_file(folder: &Path) -> Result<PathBuf> {
         } else if let Some(at) = ending(&path).filter(|_| path.is_file()) {
             match shard(&path) {
                 Some(_) => parts.push(PathBuf::from(name)),
+                None if distributed::is_of_deepspeed(&name) => of_deepspeed.push(path),
                 None => found.entry(at + 1).or_default().push(path),
             }
         }
     }
+    parts.sort();
     if let (true, Some(part)) = (found.is_empty(), parts.first()) {
         let detail = format!(
-            "there are {} parts of a model in this folder (`{}`) and no index of them; put its \
-             `model.safetensors.index.json` beside them",
-            parts.len(),
-            part.display()
+            "there {} {} of a model in this folder (`{}`) and no index; put `{}` of the same model there",
+            is(parts.len()),
+            counted(parts.len(), "part"),
+            part.display(),
+            index_of(part)
         );
         return Err(WeightsError::damaged(folder, detail));
+    }
+    if found.is_empty() {
+        if let Some(file) = distributed::whole(&of_deepspeed) {
+            return Ok(file.clone());
+        }
+        if let Some(newest) = distributed::newest(folder).filter(|_| of_deepspeed.is_empty()) {
+            return weights_file(&newest);
+        }
+        if let Some(detail) = distributed::divided(folder) {
+            return Err(WeightsError::damaged(folder, detail));
+        }
     }
     let Some((_, mut files)) = found.pop_first() else {
         let detail = "there is no weights file in this folder; expected is `model.safetensors`, \
@@ -126,8 +142,19 @@ fn shard(path: &Path) -> Option<(u32, u32)> {
     Some((number.parse().ok()?, count.parse().ok()?)).filter(|(_, count)| *count > 1)
 }
 
+/// The name of the index of a part, `pytorch_model.bin.index.json` of `pytorch_model-00001-of-00002.bin`.
+fn index_of(part: &Path) -> String {
+    let text = |part: Option<&OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    let (stem, ending) = (text(part.file_stem()), text(part.extension()));
+    let before = stem.rsplit_once("-of-").and_then(|(before, _)| before.rsplit_once(['-', '_']));
+    format!("{}.{ending}{INDEX}", before.map_or(&*stem, |(model, _)| model))
+}
+
 /// A part alone is no model.
-pub(super) fn refuse_shard(path: &Path) -> Result<()> {
+pub(super) fn refuse_part(path: &Path) -> Result<()> {
+    if let Some(detail) = distributed::share(path) {
+        return Err(WeightsError::damaged(path, detail));
+    }
     let Some((number, count)) = shard(path).filter(|_| ending(path).is_some()) else {
         return Ok(());
     };
@@ -135,7 +162,8 @@ pub(super) fn refuse_shard(path: &Path) -> Result<()> {
         path,
         format!(
             "this file is a part of a model, {number} of {count}; name the folder, or the index \
-             beside it (`….index.json`)"
+             beside it (`{}`)",
+            index_of(path)
         ),
     ))
 }
@@ -179,9 +207,10 @@ pub(super) fn read_index(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
     let missing: Vec<&str> = files.iter().copied().filter(|f| !folder.join(f).exists()).collect();
     if let Some(first) = missing.first() {
         return Err(fail(format!(
-            "{} of the {} files that it names are missing, the first is `{first}`; put them beside it",
+            "{} of the {} that it names {} missing, the first is `{first}`; put what is missing beside it",
             missing.len(),
-            files.len()
+            counted(files.len(), "file"),
+            is(missing.len())
         )));
     }
     let mut out = Checkpoint::default();
@@ -202,8 +231,8 @@ pub(super) fn read_index(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
     }
     if let Some(first) = unlisted.first() {
         out.notes.push(format!(
-            "not read: {} tensors of the parts that the index does not name there (`{first}`)",
-            unlisted.len()
+            "not read: {} of the parts that the index does not name there (`{first}`)",
+            counted(unlisted.len(), "tensor")
         ));
     }
     Ok(Checkpoint { tensors, ..out })

@@ -11,6 +11,7 @@ use super::view::{Budget, gather};
 use crate::error::{Result, WeightsError};
 use crate::pickle::{Parts, Storage, Value};
 use crate::tensor::{Bytes, DType, HostTensor, StateDict};
+use crate::words::counted;
 
 /// Keys under which training code keeps weights, the preferred ones first; averages of them last.
 const KNOWN: [&str; 22] = [
@@ -175,7 +176,7 @@ fn named_part(storage: &Storage, bytes: &Bytes) -> Option<Bytes> {
 /// What a user should know of the choice.
 fn notes(best: &Set, sets: &[Set]) -> Vec<String> {
     let mut notes = Vec::new();
-    let tensors = |n: usize| if n == 1 { "1 tensor".to_owned() } else { format!("{n} tensors") };
+    let tensors = |n: usize| counted(n, "tensor");
     let own = match best.path.is_empty() {
         true => "the top level".to_owned(),
         false => format!("`{}`", best.name()),
