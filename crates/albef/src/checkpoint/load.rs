@@ -93,7 +93,8 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::load`], for its own task.
     pub fn check(&self) -> Result<KeyReport> {
-        let (mut state, resized) = resized(self.tensors.clone(), &self.config)?;
+        let (mut state, resized) =
+            resized(self.tensors.clone(), &self.config).map_err(of_file(&self.source))?;
         let schema = self.task.schema(&self.config);
         fill_contrast(&mut state, &schema);
         let mut report = plan(&self.source, &state, &schema)?.report;
@@ -163,6 +164,11 @@ impl Checkpoint {
     }
 }
 
+/// An error with the file that it is of.
+fn of_file(source: &str) -> impl Fn(Error) -> Error {
+    move |error| Error::Config(format!("{source}: {error}"))
+}
+
 /// The published checkpoints of tasks, as the end of a hint.
 fn published(tasks: &[TaskRef]) -> String {
     let wanted = |p: &&Published| tasks.iter().any(|task| task.name() == p.task);
@@ -219,7 +225,7 @@ impl LoadedModel {
             notes,
             ..
         } = checkpoint;
-        let (mut state, resized) = resized(tensors, &config)?;
+        let (mut state, resized) = resized(tensors, &config).map_err(of_file(&source))?;
         let mut schema = task.schema(&config);
         schema.fresh = fresh;
         let has_contrast = parts == Parts::All || !fill_contrast(&mut state, &schema);

@@ -198,7 +198,10 @@ impl PretrainConfig {
         if !init.init_vision.is_empty() {
             let path = Path::new(&init.init_vision);
             let mut state = albef_weights::from_deit(read_of("init_vision", path, &mut notes)?);
-            albef_weights::resize_tables(&mut state, model.vision.grid())?;
+            albef_weights::resize_tables(&mut state, model.vision.grid()).map_err(|e| {
+                let detail = e.to_string();
+                Error::of_key("init_vision")(Error::Format { path: path.to_owned(), detail })
+            })?;
             let taken = take_over(&mut online, &state, path, "visual_encoder.");
             notes.extend(taken.map_err(Error::of_key("init_vision"))?);
         }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use albef_data::text::{Tokenizer, Vocabulary};
-use albef_weights::{Schema, StateDict};
+use albef_weights::{ModelKind, Schema, StateDict};
 use burn::tensor::Device;
 
 use super::checkpoint::{TrainProgress, TrainState};
@@ -186,15 +186,15 @@ pub(crate) fn read_of(
     notes.extend(found.notes.into_iter().map(|note| format!("`{key}`: {note}")));
     let state = found.tensors;
     let has = |part: &str| state.names().any(|n| n.contains(part));
-    let (vision, text) = (has("patch_embed."), has("word_embeddings."));
-    let (found, other) = match key {
-        "init_vision" if text && !vision => ("a BERT", "init_text"),
-        "init_text" if vision && !text => ("a ViT", "init_vision"),
-        "init_vision" | "init_text" if vision && text => ("a whole ALBEF", "init_albef"),
-        _ => return Ok(without_prefix(key, state, notes)),
+    let wanted = if key == "init_text" { ModelKind::Bert } else { ModelKind::Vit };
+    let detail = match has("patch_embed.") && has("word_embeddings.") {
+        true => Some("this is a whole ALBEF; hint: name it under `init_albef`".to_owned()),
+        false => ModelKind::of(&state).and_then(|kind| kind.instead_of(wanted)),
     };
-    let detail = format!("this is {found}; hint: name it under `{other}`");
-    Err(Error::of_key(key)(Error::Format { path: path.to_owned(), detail }))
+    match detail {
+        Some(detail) => Err(Error::of_key(key)(Error::Format { path: path.to_owned(), detail })),
+        None => Ok(without_prefix(key, state, notes)),
+    }
 }
 
 /// The tensors below the prefix of the one that every such model has.
@@ -212,11 +212,8 @@ fn without_prefix(key: &str, state: StateDict, notes: &mut Vec<String>) -> State
     let below =
         |(name, tensor): (String, _)| Some((name.strip_prefix(&prefix)?.to_owned(), tensor));
     let state: StateDict = state.into_iter().filter_map(below).collect();
-    notes.push(format!(
-        "`{key}`: the {} tensors below `{prefix}` are taken; {} others are not",
-        state.len(),
-        all - state.len()
-    ));
+    notes
+        .push(format!("`{key}`: the {} tensors below `{prefix}` are taken, of {all}", state.len()));
     state
 }
 
@@ -358,7 +355,8 @@ mod tests {
         assert_eq!(
             notes,
             [format!(
-                "`init_vision`: the {taken} tensors below `model.backbone.` are taken; 1 others are not"
+                "`init_vision`: the {taken} tensors below `model.backbone.` are taken, of {}",
+                taken + 1
             )]
         );
         let found = albef_weights::from_deit(found);
