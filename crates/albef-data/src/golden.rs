@@ -203,7 +203,8 @@ fn images(c: &mut Check<'_>) -> Result<()> {
                 let wide = |v: Vec<f32>| v.into_iter().map(f64::from).collect::<Vec<_>>();
                 let expected = expected.to_f32().map_err(|e| DataError::Internal(e.to_string()))?;
                 // A lossy file differs by its own tolerance, in units of the deviation.
-                let slack = tolerance.map_or(0.0, |t| t / 255.0 / 0.26);
+                let narrowest = normalization.std.iter().copied().fold(f32::INFINITY, f32::min);
+                let slack = tolerance.map_or(0.0, |t| t / 255.0 / f64::from(narrowest));
                 c.close(
                     &format!("{name} normalised"),
                     &wide(out),

@@ -85,6 +85,10 @@ pub fn read_model(path: &Path) -> Result<Checkpoint> {
 /// The tensors of one file, or of those that an index names, under the names of the file.
 fn read_file(path: &Path) -> Result<Checkpoint> {
     let bytes = mapped(path)?;
+    // First: the length of its header may begin as the files of other formats do.
+    if safetensors_file::begins(&bytes) {
+        return read_safetensors(path, &bytes);
+    }
     if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"PK\x05\x06") {
         return zip_file::read(path, &bytes);
     }
@@ -99,7 +103,11 @@ fn read_file(path: &Path) -> Result<Checkpoint> {
     if let Some(kind) = kind.filter(|_| !json) {
         return Err(WeightsError::damaged(path, kind.instead_of("a checkpoint")));
     }
-    let (mut tensors, metadata) = safetensors_file::parse(path, &bytes)?;
+    read_safetensors(path, &bytes)
+}
+
+fn read_safetensors(path: &Path, bytes: &Bytes) -> Result<Checkpoint> {
+    let (mut tensors, metadata) = safetensors_file::parse(path, bytes)?;
     safetensors_file::with_aliases(path, &mut tensors, &metadata)?;
     Ok(Checkpoint { tensors, metadata, ..Checkpoint::default() })
 }

@@ -147,6 +147,7 @@ mod tests {
             layers: 3,
             intermediate: 8,
             fusion_layer: 1,
+            decoder_layers: 2,
             vocab_size: 6,
             max_positions: 3,
             type_vocab: 2,

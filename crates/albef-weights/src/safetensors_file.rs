@@ -59,6 +59,17 @@ fn to_file(dtype: DType) -> Option<Dtype> {
     })
 }
 
+/// The longest header that the format allows.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// Whether a file is laid out as safetensors: a length that a header can have, then the header, a JSON
+/// object. The length begins with its lowest byte, which may be that of a pickle (0x80) as of any other
+/// format; nothing else has this length before a brace.
+pub(crate) fn begins(bytes: &[u8]) -> bool {
+    let head = bytes.split_first_chunk::<8>().filter(|(_, rest)| rest.starts_with(b"{"));
+    head.is_some_and(|(length, _)| u64::from_le_bytes(*length) <= MAX_HEADER)
+}
+
 /// Tensors and metadata of safetensors bytes, which the tensors share.
 pub(crate) fn parse(path: &Path, bytes: &Bytes) -> Result<(StateDict, HashMap<String, String>)> {
     let damaged = |e: SafeTensorError| WeightsError::damaged(path, not_whole(bytes, &e));
@@ -263,4 +274,18 @@ pub fn write_shards(
         names.push(INDEX.to_owned());
     }
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_that_begins_as_a_pickle_is_a_length() {
+        assert!(begins(b"\x80\x02\0\0\0\0\0\0{\"w\":"));
+        assert!(!begins(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."));
+        assert!(!begins(b"\x80\x02}q\x00(X\x05{"));
+        assert!(!begins(b"PK\x03\x04\0\0\x08\x08{"));
+        assert!(!begins(b"\x80\x02"));
+    }
 }

@@ -51,6 +51,8 @@ pub struct Sizes {
     pub intermediate: usize,
     /// First fusion layer.
     pub fusion_layer: usize,
+    /// Layers of the answer decoder.
+    pub decoder_layers: usize,
     /// Vocabulary.
     pub vocab_size: usize,
     /// Position table.

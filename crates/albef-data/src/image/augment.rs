@@ -201,7 +201,8 @@ fn color(image: &RgbImage, factor: f64) -> RgbImage {
     for p in out.pixels.chunks_mut(3) {
         let v: Vec<f32> = p.iter().map(|p| f32::from(*p)).collect();
         for c in 0..3 {
-            let sum = v[0] * m[0][c] + v[1] * m[1][c] + v[2] * m[2][c];
+            // Products are not rounded before they are added, as in the matrix product of the official code.
+            let sum = v[2].mul_add(m[2][c], v[1].mul_add(m[1][c], v[0] * m[0][c]));
             p[c] = sum.clamp(0.0, 255.0) as u8;
         }
     }

@@ -4,6 +4,7 @@ mod clean;
 mod limits;
 mod processing;
 mod sequences;
+mod unicode;
 mod vocabulary;
 mod wordpiece;
 
@@ -11,5 +12,6 @@ pub use clean::{pre_caption, pre_question};
 pub use limits::{Encoded, Truncation};
 pub use processing::TextProcessing;
 pub use sequences::{Sequence, TokenBatch};
+pub use unicode::is_decimal_digit;
 pub use vocabulary::Vocabulary;
 pub use wordpiece::Tokenizer;

@@ -1,8 +1,9 @@
 //! ALBEF's WordPiece: BERT uncased, but `[CLS]` in front and no `[SEP]` behind.
 
-use unicode_general_category::{GeneralCategory as Category, get_general_category};
+use unicode_general_category::GeneralCategory as Category;
 use unicode_normalization::UnicodeNormalization;
 
+use super::unicode::{category, is_later};
 use super::{TextProcessing, Vocabulary};
 
 const SPECIAL: [&str; 5] = ["[CLS]", "[SEP]", "[PAD]", "[MASK]", "[UNK]"];
@@ -96,7 +97,9 @@ impl Tokenizer {
     }
 
     fn plain(&self, text: &str, ids: &mut Vec<u32>) {
-        let lower: String = text.chars().flat_map(char::to_lowercase).collect();
+        // A small letter that is older than its capital would stay.
+        let known = text.chars().filter(|c| !is_later(*c));
+        let lower: String = known.flat_map(char::to_lowercase).collect();
         let mut clean = String::with_capacity(lower.len());
         for c in lower.chars() {
             if c == '\0' || c == '\u{fffd}' || is_control(c) {
@@ -160,11 +163,6 @@ impl Tokenizer {
             start = end;
         }
     }
-}
-
-/// The general category by the tables of Unicode 14; what was assigned later counts as unassigned.
-fn category(c: char) -> Category {
-    get_general_category(c)
 }
 
 fn is_control(c: char) -> bool {

@@ -67,6 +67,9 @@ pub struct TextConfig {
     pub layer_norm_eps: f32,
     /// Dropout of states and attention probabilities while training.
     pub dropout: f32,
+    /// Layers of the answer decoder, where they are not as many as the fusion layers that it starts from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder_layers: Option<usize>,
     /// Id of `[PAD]`, whose look-up is not trained.
     #[serde(default)]
     pub pad_id: u32,
@@ -86,8 +89,8 @@ impl TextConfig {
     /// The answer decoder made of the fusion layers: cross-attention everywhere, causal.
     #[must_use]
     pub fn decoder(&self) -> Self {
-        let layers = self.layers - self.fusion_layer;
-        Self { layers, fusion_layer: 0, causal: true, ..self.clone() }
+        let layers = self.decoder_layers.unwrap_or(self.layers - self.fusion_layer);
+        Self { layers, decoder_layers: None, fusion_layer: 0, causal: true, ..self.clone() }
     }
 
     /// The two-image encoder: every fusion layer twice, in pairs that share keys and values.
@@ -193,6 +196,7 @@ impl ModelConfig {
                 type_vocab: 2,
                 layer_norm_eps: 1e-12,
                 dropout: 0.1,
+                decoder_layers: None,
                 pad_id: 0,
                 processing: TextProcessing::Official,
                 causal: false,
@@ -219,6 +223,7 @@ impl ModelConfig {
             layers: t.layers,
             intermediate: t.intermediate,
             fusion_layer: t.fusion_layer,
+            decoder_layers: t.decoder_layers.unwrap_or(t.layers.saturating_sub(t.fusion_layer)),
             vocab_size: t.vocab_size,
             max_positions: t.max_positions,
             type_vocab: t.type_vocab,
@@ -287,6 +292,7 @@ impl ModelConfig {
             ("text.hidden", t.hidden, MAX_WIDTH),
             ("text.layers", t.layers, MAX_LAYERS),
             ("text.heads", t.heads, MAX_WIDTH),
+            ("text.decoder_layers", t.decoder_layers.unwrap_or(1), MAX_LAYERS),
             ("text.intermediate", t.intermediate, MAX_WIDTH),
             ("text.vocab_size", t.vocab_size, MAX_VOCABULARY),
             ("text.max_positions", t.max_positions, MAX_WIDTH),

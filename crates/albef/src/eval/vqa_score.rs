@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use albef_data::text::is_decimal_digit;
+
 /// The marks that are taken out of an answer, in this order.
 const MARKS: [char; 21] = [
     ';', '/', '[', ']', '"', '{', '}', '(', ')', '=', '+', '\\', '_', '-', '>', '<', '@', '`', ',',
@@ -169,7 +171,7 @@ pub fn clean(answer: &str) -> String {
 pub fn punctuation(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let digit_comma =
-        chars.windows(3).any(|w| w[0].is_numeric() && w[1] == ',' && w[2].is_numeric());
+        chars.windows(3).any(|w| is_decimal_digit(w[0]) && w[1] == ',' && is_decimal_digit(w[2]));
     let mut out = text.to_owned();
     for mark in MARKS {
         let beside = [format!("{mark} "), format!(" {mark}")].iter().any(|s| text.contains(s));
@@ -180,7 +182,7 @@ pub fn punctuation(text: &str) -> String {
     let mut taken = 0;
     let mut kept = String::with_capacity(out.len());
     for (i, c) in chars.iter().enumerate() {
-        let before_digit = chars.get(i + 1).is_some_and(|n| n.is_numeric());
+        let before_digit = chars.get(i + 1).is_some_and(|n| is_decimal_digit(*n));
         if *c == '.' && !before_digit && taken < 32 {
             taken += 1;
         } else {

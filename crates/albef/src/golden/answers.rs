@@ -236,7 +236,7 @@ fn compare_texts(
     texts: [(&str, &Vec<Vec<u32>>); 2],
     c: &mut Comparison,
 ) -> Result<()> {
-    let tokenizer = Tokenizer::new(Vocabulary::from_file(&set.root().join("vocab.txt"))?);
+    let tokenizer = Tokenizer::new(Vocabulary::from_file(&set.vocabulary())?);
     for (key, want) in texts {
         let end = if key == "answers" { listed["eos"].as_str().unwrap_or_default() } else { "" };
         let given = listed[key].as_array().into_iter().flatten().filter_map(Value::as_str);

@@ -1,14 +1,19 @@
 //! Fixtures of the encoders and heads.
 
+use burn::tensor::Tensor;
 use serde_json::Value;
 
 use super::{Comparison, GoldenSet, Outcome};
+use crate::checkpoint::LoadedModel;
+use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::golden::set::{Tensors, parameter};
 use crate::model::{
-    DropoutRng, ImageContext, ImageStates, OutputRows, Sequence, TextTrace, TokenBatch, VisionTrace,
+    DropoutRng, Encoders, ImageContext, ImageStates, OutputRows, Sequence, TextTrace, TokenBatch,
+    VisionTrace,
 };
-use crate::ops::index;
+use crate::objectives::momentum::momentum_encoders;
+use crate::ops::{Precision, index};
 use crate::params::{Params, from_vec, to_vec};
 
 /// Lengths of the visible prefix of each row of a mask `[rows, width]`.
@@ -21,6 +26,16 @@ pub(super) fn prefix_lengths(mask: &[usize], width: usize) -> Option<Vec<usize>>
             row[visible..].iter().all(|m| *m == 0).then_some(visible)
         })
         .collect()
+}
+
+/// The encoders that the `prefix` of a fixture names: those of the momentum model, if it begins with
+/// `visual_encoder_m.` or `text_encoder_m.`.
+fn encoders(config: &ModelConfig, state: &LoadedModel, fixture: &Value) -> Result<Encoders> {
+    let prefix = fixture["params"]["prefix"].as_str().unwrap_or_default();
+    if prefix.split('.').next().is_some_and(|root| root.ends_with("_m")) {
+        return momentum_encoders(&state.momentum, config, Precision::F32);
+    }
+    Ok(state.albef()?.encoders)
 }
 
 /// Token ids; those outside of a model's vocabulary are its to refuse.
@@ -41,10 +56,10 @@ pub(super) fn padded_batch(t: &Tensors, ids: &str, mask: &str) -> Result<Option<
 const HOLES: &str = "a mask with holes, where only visible prefixes are known";
 
 pub(super) fn vit(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
-    let (_, state) = set.model(fixture)?;
+    let (config, state) = set.model(fixture)?;
     let inputs = set.tensors(fixture, "inputs.safetensors")?;
     let expected = set.tensors(fixture, "expected.safetensors")?;
-    let encoder = state.albef()?.encoders.visual_encoder;
+    let encoder = encoders(&config, &state, fixture)?.visual_encoder;
     let block = fixture["params"]["attention_block"].as_u64().map(|b| b as usize);
     let mut trace = VisionTrace { attention_block: block, ..VisionTrace::default() };
     let image = inputs.on::<4>("image", set.device())?;
@@ -81,7 +96,7 @@ pub(super) fn bert(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let (config, state) = set.model(fixture)?;
     let t = set.tensors(fixture, "inputs.safetensors")?;
     let expected = set.tensors(fixture, "expected.safetensors")?;
-    let encoder = state.albef()?.encoders.text_encoder;
+    let encoder = encoders(&config, &state, fixture)?.text_encoder;
     let params = &fixture["params"];
     let layer = params["attention_layer"].as_u64().map(|l| l as usize);
     let mut trace = TextTrace { attention_layer: layer, ..TextTrace::default() };
@@ -96,10 +111,10 @@ pub(super) fn bert(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let mut none = DropoutRng::none();
     let image = image_states(set, &t, batch, config.vision.width)?;
     let image_of: Vec<usize> = (0..batch).collect();
-    let context = image.as_ref().map(|(states, visible)| ImageContext {
-        states,
+    let context = image.as_ref().map(|image| ImageContext {
+        states: &image.states,
         image_of: &image_of,
-        visible: visible.as_deref(),
+        visible: image.visible.as_deref(),
     });
     let ids = || -> Result<TokenBatch> {
         Ok(TokenBatch::padded(&token_ids(&t, "input_ids", batch * width)?, width, &lengths))
@@ -138,8 +153,8 @@ pub(super) fn bert(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
                 wide.map(|p| widened(p, width))
             }
             Some(("cross_attention", _)) => {
-                let keys = image.as_ref().map_or(0, |(s, _)| s.length);
-                trace.cross_attention.clone().map(|p| widened(p, keys))
+                let image = image.as_ref();
+                trace.cross_attention.clone().zip(image).map(|(p, image)| image.in_order(p))
             }
             _ if name == "last_hidden" => Some(to_vec(out.clone())),
             _ => None,
@@ -150,7 +165,7 @@ pub(super) fn bert(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
 }
 
 /// Probabilities with zero columns for the keys that no segment saw.
-pub(super) fn widened(p: burn::tensor::Tensor<4>, keys: usize) -> Vec<f32> {
+pub(super) fn widened(p: Tensor<4>, keys: usize) -> Vec<f32> {
     let [.., k] = p.dims();
     to_vec(p)
         .chunks(k)
@@ -163,27 +178,55 @@ pub(super) fn widened(p: burn::tensor::Tensor<4>, keys: usize) -> Vec<f32> {
 }
 
 /// Image states of a fixture. Attention does not see order, so the visible tokens of a masked
-/// image are moved to the front; only the columns of the probabilities would notice, and those
-/// are compared where nothing is masked.
+/// image are moved to the front; only the columns of the probabilities notice.
+struct GivenImages {
+    states: ImageStates,
+    /// How many tokens of each image are visible, where some are not.
+    visible: Option<Vec<usize>>,
+    /// The place that each token had, image by image, where some were moved.
+    places: Vec<usize>,
+}
+
+impl GivenImages {
+    /// Probabilities `[batch, head, query, key]` with their columns where the tokens were.
+    fn in_order(&self, p: Tensor<4>) -> Vec<f32> {
+        let [_, heads, queries, _] = p.dims();
+        let length = self.states.length;
+        let moved = widened(p, length);
+        if self.places.is_empty() {
+            return moved;
+        }
+        let mut out = vec![0.0; moved.len()];
+        for (row, values) in moved.chunks(length.max(1)).enumerate() {
+            let image = row / (heads * queries);
+            for (at, value) in values.iter().enumerate() {
+                out[row * length + self.places[image * length + at]] = *value;
+            }
+        }
+        out
+    }
+}
+
 fn image_states(
     set: &GoldenSet,
     t: &Tensors,
     batch: usize,
     width: usize,
-) -> Result<Option<(ImageStates, Option<Vec<usize>>)>> {
+) -> Result<Option<GivenImages>> {
     if !t.has("image_embeds") {
         return Ok(None);
     }
     let [_, length, _] = t.axes("image_embeds")?;
     let values = t.floats_of("image_embeds", batch * length * width)?;
     let tokens = from_vec(values, [batch * length, width], set.device());
-    let whole = ImageStates { tokens, batch, length };
+    let states = ImageStates { tokens, batch, length };
+    let whole = GivenImages { states, visible: None, places: Vec::new() };
     if !t.has("image_mask") {
-        return Ok(Some((whole, None)));
+        return Ok(Some(whole));
     }
     let mask = t.indices("image_mask", batch * length, 2)?;
     if mask.iter().all(|m| *m != 0) {
-        return Ok(Some((whole, None)));
+        return Ok(Some(whole));
     }
     let mut order = Vec::with_capacity(batch * length);
     let mut visible = Vec::with_capacity(batch);
@@ -194,8 +237,10 @@ fn image_states(
         order.extend(shown);
         order.extend(row.filter(|i| mask[*i] == 0));
     }
-    let tokens = whole.tokens.select(0, index(&order, set.device()));
-    Ok(Some((ImageStates { tokens, batch, length }, Some(visible))))
+    let tokens = whole.states.tokens.select(0, index(&order, set.device()));
+    let states = ImageStates { tokens, batch, length };
+    let places = order.into_iter().map(|i| i % length).collect();
+    Ok(Some(GivenImages { states, visible: Some(visible), places }))
 }
 
 pub(super) fn projections(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {

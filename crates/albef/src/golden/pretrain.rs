@@ -242,6 +242,21 @@ fn momentum_words(trace: &PairsTrace, run: &Run) -> Option<Tensor<2>> {
     trace.mlm_logits_m.clone().or_else(computed)
 }
 
+/// The distillation weight after the first epoch and the length of that epoch. A recording may end within
+/// it: then the weight is the set's (`own`), and the length is the one by which it ramps.
+fn ramp(steps: &[&Value], own: Option<f64>) -> (f64, usize) {
+    let alpha = |step: &Value| step["alpha"].as_f64().unwrap_or(f64::NAN);
+    let first: Vec<f64> =
+        steps.iter().filter(|s| s["epoch"] == 0).map(|step| alpha(step)).collect();
+    let after = steps.iter().find(|s| s["epoch"] != 0).map(|step| alpha(step));
+    let largest = first.iter().copied().fold(0.0, f64::max);
+    let full = after.or(own.filter(|own| *own >= largest)).unwrap_or(largest);
+    // Of the last step that is still on the ramp: it tells the length best.
+    let on_ramp = first.iter().enumerate().rev().find(|(_, a)| **a > 0.0 && **a < full);
+    let length = on_ramp.map_or(first.len() as f64, |(i, a)| (i as f64 * full / a).round());
+    (full, (length as usize).max(1))
+}
+
 pub(super) fn trajectory(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let mut c = Comparison::new(fixture)?;
     let t = set.tensors(fixture, "inputs.safetensors")?;
@@ -256,9 +271,9 @@ pub(super) fn trajectory(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     // Rate and distillation weight of each step are the step's own work: the weight ramps over the first
     // epoch up to that of the last, and the schedule is stepped in every iteration.
     run.settings.momentum = set.momentum()?;
-    run.settings.alpha = steps.last().map_or(0.0, |last| number(&last["alpha"]));
+    let (alpha, batches_per_epoch) = ramp(&steps, set.alpha());
+    (run.settings.alpha, run.settings.batches_per_epoch) = (alpha, batches_per_epoch);
     run.settings.warm_up = true;
-    run.settings.batches_per_epoch = steps.iter().filter(|s| s["epoch"] == 0).count();
     run.settings.schedule = Schedule::Official(CosineSchedule {
         lr: number(&plan["optimizer"]["lr"]),
         min_lr: number(&plan["scheduler"]["min_lr"]),
@@ -323,4 +338,27 @@ pub(super) fn trajectory(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     }
     compare_checksums(set, fixture, &state.momentum, &mut c)?;
     Ok(c.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_ramp_of_a_recording_that_ends_within_the_first_epoch_is_told_by_its_steps() {
+        let ramp = |alphas: &[(u64, f64)], own| {
+            let steps: Vec<Value> = alphas
+                .iter()
+                .map(|(epoch, alpha)| json!({"epoch": epoch, "alpha": alpha}))
+                .collect();
+            super::ramp(&steps.iter().collect::<Vec<_>>(), own)
+        };
+        assert_eq!(ramp(&[(0, 0.0), (0, 0.2), (1, 0.4)], Some(0.9)), (0.4, 2));
+        assert_eq!(ramp(&[(0, 0.0), (0, 0.04), (0, 0.08)], Some(0.4)), (0.4, 10));
+        assert_eq!(ramp(&[(0, 0.0), (1, 0.4)], None), (0.4, 1));
+        assert_eq!(ramp(&[(0, 0.0), (0, 0.0), (1, 0.0)], Some(0.4)), (0.0, 2));
+        assert_eq!(ramp(&[(0, 0.0), (0, 0.2), (0, 0.4), (0, 0.4)], Some(0.1)), (0.4, 2));
+    }
 }

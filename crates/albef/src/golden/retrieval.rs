@@ -83,7 +83,7 @@ pub(super) fn evaluation(set: &GoldenSet, fixture: &Value) -> Result<Outcome> {
     let params = &fixture["params"];
     let limit = |key: &str| params[key].as_u64().unwrap_or(30) as usize;
 
-    let vocabulary = Vocabulary::from_file(&set.root().join("vocab.txt"))?;
+    let vocabulary = Vocabulary::from_file(&set.vocabulary())?;
     let tokenizer = Tokenizer::new(vocabulary);
     let mut texts = Vec::new();
     let mut txt2img = Vec::new();

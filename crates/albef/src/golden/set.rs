@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use albef_data::image::Normalization;
 use albef_data::input::without_bom;
 use albef_data::text::TextProcessing;
-use albef_weights::{HostTensor, StateDict};
+use albef_weights::{HostTensor, StateDict, layer_of};
 use burn::tensor::{Device, Tensor};
 use serde_json::Value;
 
@@ -52,6 +52,12 @@ impl GoldenSet {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Its word list.
+    #[must_use]
+    pub fn vocabulary(&self) -> PathBuf {
+        self.root.join(self.manifest["vocab"]["tiny"].as_str().unwrap_or("vocab.txt"))
     }
 
     /// The device on which it is replayed.
@@ -143,6 +149,7 @@ impl GoldenSet {
                 type_vocab: self.size("/text/type_vocab_size")?,
                 layer_norm_eps: self.number("/text/layer_norm_eps")? as f32,
                 dropout: 0.0,
+                decoder_layers: self.decoder_layers()?,
                 processing: TextProcessing::Official,
                 pad_id: self.special()?.pad,
                 causal: false,
@@ -155,6 +162,13 @@ impl GoldenSet {
         };
         config.check()?;
         Ok(config)
+    }
+
+    /// Layers of the answer decoder, where the set has another number of them than of fusion layers.
+    fn decoder_layers(&self) -> Result<Option<usize>> {
+        let fused = self.size("/text/layers")?.saturating_sub(self.size("/text/fusion_layer")?);
+        let own = self.config.pointer("/vqa/decoder_layers").and_then(Value::as_u64);
+        Ok(own.map(|n| n as usize).filter(|n| *n != fused))
     }
 
     /// The sizes that another description in the set's format has.
@@ -194,6 +208,12 @@ impl GoldenSet {
         Ok(self.number("/mlm_probability")? as f32)
     }
 
+    /// The distillation weight of the set after the first epoch, if it tells one.
+    #[must_use]
+    pub fn alpha(&self) -> Option<f64> {
+        self.number("/alpha").ok()
+    }
+
     /// The momentum of the set.
     ///
     /// # Errors
@@ -224,6 +244,13 @@ impl GoldenSet {
                 }
             }
         }
+        // Keys that the model of the task lacks are ignored.
+        let layers = config.text.decoder().layers;
+        let beyond = |name: &str| {
+            name.starts_with("text_decoder")
+                && layer_of(name).is_some_and(|(_, layer, _)| layer >= layers)
+        };
+        let state = state.into_iter().filter(|(name, _)| !beyond(name)).collect();
         Ok((config, state))
     }
 

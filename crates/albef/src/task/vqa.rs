@@ -134,7 +134,7 @@ impl Task for Vqa {
     fn schema(&self, config: &ModelConfig) -> Schema {
         let sizes = config.sizes();
         let decoder = Bert {
-            layers: sizes.layers - sizes.fusion_layer,
+            layers: sizes.decoder_layers,
             fusion_layer: 0,
             encoder_width: sizes.hidden,
             paired: false,
