@@ -2,10 +2,12 @@
 //!
 //! One binary, since linking the crate once per file costs more than most of the tests do.
 
+#[cfg(feature = "avif")]
+mod avif;
 mod broken;
 mod dataset_promises;
 mod datasets;
-#[cfg(not(feature = "heic"))]
+#[cfg(not(any(feature = "avif", feature = "heic")))]
 mod formats;
 mod forms;
 mod golden;
