@@ -69,7 +69,7 @@ pub(super) fn unpremultiply(rgba: &mut [u8]) {
     for [color @ .., alpha] in rgba.as_chunks_mut::<4>().0 {
         let inverse = 0x1_0000_u32.checked_div(u32::from(*alpha)).unwrap_or(0).min(0xffff);
         for value in color {
-            *value = (u32::from(*value) * 257 * inverse >> 16).min(255) as u8;
+            *value = ((u32::from(*value) * 257 * inverse) >> 16).min(255) as u8;
         }
     }
 }
@@ -253,7 +253,7 @@ impl Fixed {
     }
 
     fn rgb(&self, y: u16, u: u16, v: u16) -> [u8; 3] {
-        let luma = (u32::from(y) * 257 * self.luma >> 16) as i32 + self.bias;
+        let luma = ((u32::from(y) * 257 * self.luma) >> 16) as i32 + self.bias;
         let [u, v] = [u, v].map(|c| i32::from(c) - 128);
         let value = |v: i32| (v >> 6).clamp(0, 255) as u8;
         let green = self.green[0] * u + self.green[1] * v;
