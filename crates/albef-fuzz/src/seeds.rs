@@ -72,7 +72,8 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         ]),
         "image" => {
             let broken = files("crates/albef-data/tests/broken", &[]);
-            [files("tests/golden/images", &["png", "jpg"]), broken].concat()
+            let avif = files("crates/albef-data/tests/avif", &["avif"]);
+            [files("tests/golden/images", &["png", "jpg"]), broken, avif].concat()
         }
         "outcomes" => texts(&[
             r#"{"format": 1, "task": "retrieval", "sets": [{"name": "text", "columns": [{"name": "rank", "kind": "rank"}], "items": [["a", "g", [3]], ["b", "g", [null]]]}]}"#,

@@ -454,6 +454,8 @@ fn prepare(data: &Dataset, samples: &[u32], o: &PackOptions) -> Result<Result<Re
             Content::Image(Format::Tiff) => "tif",
             #[cfg(feature = "heic")]
             Content::Image(Format::Heic) => "heic",
+            #[cfg(feature = "avif")]
+            Content::Image(Format::Avif) => "avif",
             Content::Unread(_) | Content::Other => {
                 let detail = "its format is not known".to_owned();
                 return Err(ImageError { kind: Kind::UnknownFormat, detail });

@@ -25,6 +25,10 @@ pub(super) const ENDINGS: &[&str] = &[
     "heif",
     #[cfg(feature = "heic")]
     "hif",
+    #[cfg(feature = "avif")]
+    "avif",
+    #[cfg(feature = "avif")]
+    "avifs",
 ];
 
 /// Endings of files that lie beside images and are none, so that they need not be opened.
@@ -125,9 +129,20 @@ pub fn unread_formats(skipped: &[Skipped]) -> Option<String> {
         1 => "1 file that looks like an image is".to_owned(),
         n => format!("{n} files that look like images are"),
     };
-    let hint = match counts.iter().any(|(name, _)| *name == "HEIC") {
-        true => "; `cargo install … --features heic` makes a program that reads HEIC",
-        false => "",
+    let buildable =
+        [("HEIC", "heic", cfg!(feature = "heic")), ("AVIF", "avif", cfg!(feature = "avif"))];
+    let missing = buildable
+        .iter()
+        .filter(|(name, _, built)| !built && counts.iter().any(|(format, _)| format == name));
+    let (formats, features): (Vec<&str>, Vec<&str>) =
+        missing.map(|(name, feature, _)| (*name, *feature)).unzip();
+    let hint = match formats.is_empty() {
+        true => String::new(),
+        false => format!(
+            "; `cargo install … --features {}` makes a program that reads {}",
+            features.join(","),
+            formats.join(" and ")
+        ),
     };
     Some(format!("{files} of a kind that is not read ({}){hint}", list.join(", ")))
 }

@@ -179,6 +179,8 @@ fn of_format(
         Format::Tiff => decoded(ImageFormat::Tiff, format, &header, options)?,
         #[cfg(feature = "heic")]
         Format::Heic => super::heic::decode(&header, options)?,
+        #[cfg(feature = "avif")]
+        Format::Avif => super::avif::decode(&header, options)?,
     };
     if let Some(palette) = &header.palette {
         image = in_colors(image, palette);

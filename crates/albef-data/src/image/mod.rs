@@ -1,6 +1,8 @@
 //! Pixels: decoding, resizing, augmentation, normalisation.
 
 mod augment;
+#[cfg(feature = "avif")]
+mod avif;
 mod background;
 mod decode;
 mod encode;

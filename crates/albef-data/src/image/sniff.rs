@@ -22,6 +22,9 @@ pub(crate) enum Format {
     /// HEIC.
     #[cfg(feature = "heic")]
     Heic,
+    /// AVIF.
+    #[cfg(feature = "avif")]
+    Avif,
 }
 
 impl Format {
@@ -36,6 +39,8 @@ impl Format {
             Self::Tiff => "TIFF",
             #[cfg(feature = "heic")]
             Self::Heic => "HEIC",
+            #[cfg(feature = "avif")]
+            Self::Avif => "AVIF",
         }
     }
 }
@@ -54,7 +59,7 @@ pub(crate) enum Content {
 /// How the names of images end that are not read, and what they are.
 const UNREAD: [(&str, &[&str]); 14] = [
     ("HEIC", &["heic", "heif", "hif"]),
-    ("AVIF", &["avif"]),
+    ("AVIF", &["avif", "avifs"]),
     ("JPEG XL", &["jxl"]),
     ("JPEG 2000", &["jp2", "j2k", "jpx", "jpf"]),
     (
@@ -112,6 +117,10 @@ pub(crate) fn content(head: &[u8]) -> Content {
 const HEIC: Content = Content::Image(Format::Heic);
 #[cfg(not(feature = "heic"))]
 const HEIC: Content = Content::Unread("HEIC");
+#[cfg(feature = "avif")]
+const AVIF: Content = Content::Image(Format::Avif);
+#[cfg(not(feature = "avif"))]
+const AVIF: Content = Content::Unread("AVIF");
 
 /// The image format of an ISO media file; `None` for videos and others.
 fn media(head: &[u8]) -> Option<Content> {
@@ -119,10 +128,10 @@ fn media(head: &[u8]) -> Option<Content> {
     let brands = head.get(8..size.clamp(12, head.len().max(12)))?;
     let has = |brand: &[u8]| brands.chunks(4).any(|b| b == brand);
     match &brands[..4] {
-        b"avif" | b"avis" => Some(Content::Unread("AVIF")),
+        b"avif" | b"avis" => Some(AVIF),
         b"crx " => Some(Content::Unread("RAW")),
         b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" => Some(HEIC),
-        b"mif1" | b"msf1" if has(b"avif") => Some(Content::Unread("AVIF")),
+        b"mif1" | b"msf1" if has(b"avif") => Some(AVIF),
         b"mif1" | b"msf1" => Some(HEIC),
         _ => None,
     }
@@ -159,9 +168,18 @@ pub(super) fn format(bytes: &[u8]) -> Result<Format, ImageError> {
 /// What to do with an image of a format that is not read.
 pub(crate) fn not_supported(format: &str) -> String {
     match format {
-        "HEIC" if !cfg!(feature = "heic") => "HEIC is not supported in this program; build it with `--features heic`, or convert the image to JPEG or PNG".into(),
+        "HEIC" if !cfg!(feature = "heic") => not_built("HEIC", "heic"),
+        "AVIF" if !cfg!(feature = "avif") => not_built("AVIF", "avif"),
         _ => format!("{format} is not supported; convert it to JPEG or PNG"),
     }
+}
+
+/// What to do with an image of a format that another build reads.
+fn not_built(format: &str, feature: &str) -> String {
+    format!(
+        "{format} is not supported in this program; build it with `--features {feature}`, or convert the image to JPEG \
+         or PNG"
+    )
 }
 
 /// What a file is that is no image.
@@ -184,7 +202,9 @@ mod tests {
             (&b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"[..], "HEIC"),
             #[cfg(not(feature = "heic"))]
             (&b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"[..], "HEIC"),
+            #[cfg(not(feature = "avif"))]
             (&b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf"[..], "AVIF"),
+            #[cfg(not(feature = "avif"))]
             (&b"\0\0\0\x18ftypavif\0\0\0\0mif1avif"[..], "AVIF"),
             (&b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom"[..], "RAW"),
             (&b"II*\0\x10\0\0\0CR\x02\0"[..], "RAW"),

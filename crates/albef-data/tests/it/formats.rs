@@ -52,7 +52,7 @@ fn images_of_other_formats_in_a_folder_are_counted_by_format() {
     assert_eq!(
         unread_formats(&contents.left_out).unwrap(),
         "7 files that look like images are of a kind that is not read (HEIC 4, AVIF 1, RAW 1, JPEG 2000 1); `cargo install … \
-         --features heic` makes a program that reads HEIC"
+         --features heic,avif` makes a program that reads HEIC and AVIF"
     );
     let report = check(&spec(dir.path()), &CheckOptions::default()).unwrap();
     assert_eq!((report.samples, report.unread, report.left_out), (3, 7, 0));

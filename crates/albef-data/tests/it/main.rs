@@ -2,11 +2,13 @@
 //!
 //! One binary, since linking the crate once per file costs more than most of the tests do.
 
+#[cfg(feature = "avif")]
+mod avif;
 mod broken;
 mod dataset_promises;
 mod datasets;
 mod downloads;
-#[cfg(not(feature = "heic"))]
+#[cfg(not(any(feature = "avif", feature = "heic")))]
 mod formats;
 mod forms;
 mod golden;

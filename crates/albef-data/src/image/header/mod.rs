@@ -1,6 +1,8 @@
 //! What the structure of an encoded image says, read without decoding it: format, size, orientation, frames,
 //! and whether the file ends before the image does.
 
+#[cfg(feature = "avif")]
+mod avif;
 mod bmp;
 mod exif;
 mod gif;
@@ -50,6 +52,8 @@ pub(super) fn read(format: Format, bytes: &[u8], fill: bool) -> Result<Header<'_
         Format::Tiff => tiff::read(bytes),
         #[cfg(feature = "heic")]
         Format::Heic => heic::read(bytes),
+        #[cfg(feature = "avif")]
+        Format::Avif => avif::read(bytes),
     }
 }
 
