@@ -295,6 +295,7 @@ mod tests {
             layers: 2,
             intermediate: 2,
             fusion_layer: 1,
+            decoder_layers: 1,
             vocab_size: 3,
             max_positions: 2,
             type_vocab: 2,
