@@ -103,9 +103,19 @@ fn classify(fault: &Fault, format: Format) -> ImageError {
     let text = fault.to_string();
     let lower = text.to_lowercase();
     let cut = ["unexpected eof", "end of file", "failed to fill", "unexpected end", "truncated"];
+    let name = format.name();
+    let text = match fault {
+        Fault::Unsupported(_) => {
+            format!("a {name} of a kind that is not read ({text}); convert it to JPEG or PNG")
+        }
+        Fault::IoError(_) if lower.contains("failed to fill") => {
+            "the file ends before the image does".into()
+        }
+        _ => text,
+    };
     let kind = match fault {
         Fault::Limits(_) => Kind::TooLarge,
-        Fault::Unsupported(_) => Kind::Unsupported(format.name()),
+        Fault::Unsupported(_) => Kind::Unsupported(name),
         _ if cut.iter().any(|c| lower.contains(c)) => Kind::Truncated,
         Fault::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Kind::Truncated,
         _ => Kind::Corrupt,

@@ -57,7 +57,7 @@ pub(crate) enum Content {
 }
 
 /// How the names of images end that are not read, and what they are.
-const UNREAD: [(&str, &[&str]); 14] = [
+const UNREAD: [(&str, &[&str]); 21] = [
     ("HEIC", &["heic", "heif", "hif"]),
     ("AVIF", &["avif", "avifs"]),
     ("JPEG XL", &["jxl"]),
@@ -73,7 +73,14 @@ const UNREAD: [(&str, &[&str]); 14] = [
     ("SVG", &["svg", "svgz"]),
     ("ICO", &["ico", "cur"]),
     ("TGA", &["tga"]),
-    ("PNM", &["ppm", "pgm", "pbm", "pnm"]),
+    ("PNM", &["ppm", "pgm", "pbm", "pnm", "pam"]),
+    ("PCX", &["pcx"]),
+    ("ICNS", &["icns"]),
+    ("DICOM", &["dcm", "dicom"]),
+    ("EMF", &["emf"]),
+    ("FITS", &["fits", "fit"]),
+    ("EPS", &["eps"]),
+    ("XPM", &["xpm"]),
     ("QOI", &["qoi"]),
     ("OpenEXR", &["exr"]),
     ("HDR", &["hdr"]),
@@ -108,6 +115,18 @@ pub(crate) fn content(head: &[u8]) -> Content {
         () if starts(b"\x76\x2f\x31\x01") => Unread("OpenEXR"),
         () if starts(b"DDS ") => Unread("DDS"),
         () if starts(b"#?RADIANCE") => Unread("HDR"),
+        // The number of images follows, which is not 0.
+        () if (starts(&[0, 0, 1, 0]) || starts(&[0, 0, 2, 0])) && at(5, &[0]) && !at(4, &[0]) => {
+            Unread("ICO")
+        }
+        () if is_pnm(head) => Unread("PNM"),
+        () if starts(&[10]) && at(2, &[1, 8]) => Unread("PCX"),
+        () if starts(b"icns") => Unread("ICNS"),
+        () if at(128, b"DICM") => Unread("DICOM"),
+        () if starts(&[1, 0, 0, 0]) && at(40, b" EMF") => Unread("EMF"),
+        () if starts(b"SIMPLE  = ") => Unread("FITS"),
+        () if starts(b"%!PS") || starts(&[0xc5, 0xd0, 0xd3, 0xc6]) => Unread("EPS"),
+        () if starts(b"/* XPM */") => Unread("XPM"),
         () if is_svg(head) => Unread("SVG"),
         () => Content::Other,
     }
@@ -135,6 +154,14 @@ fn media(head: &[u8]) -> Option<Content> {
         b"mif1" | b"msf1" => Some(HEIC),
         _ => None,
     }
+}
+
+/// `P1` to `P7`, then a blank, then a number, a comment or the first field of a header.
+fn is_pnm(head: &[u8]) -> bool {
+    let [b'P', b'1'..=b'7', blank, rest @ ..] = head else { return false };
+    let next = rest.iter().find(|b| !b.is_ascii_whitespace());
+    blank.is_ascii_whitespace()
+        && (next.is_some_and(|b| b.is_ascii_digit() || *b == b'#') || rest.starts_with(b"WIDTH"))
 }
 
 fn is_svg(head: &[u8]) -> bool {
@@ -185,6 +212,12 @@ fn not_built(format: &str, feature: &str) -> String {
 /// What a file is that is no image.
 fn other(bytes: &[u8]) -> String {
     let head = &bytes[..bytes.len().min(HEAD)];
+    if bytes.ends_with(b"TRUEVISION-XFILE.\0") {
+        return not_supported("TGA");
+    }
+    if head.get(4..).is_some_and(|h| h.starts_with(b"ftyp")) {
+        return "a video or another media file, not an image".into();
+    }
     FileKind::of(head, bytes.len() as u64).map_or_else(
         || "not JPEG, PNG, WebP, GIF, BMP or TIFF".into(),
         |kind| kind.instead_of("an image"),
@@ -212,15 +245,30 @@ mod tests {
             (&b"\0\0\0\x0cJXL \r\n\x87\n"[..], "JPEG XL"),
             (&b"\0\0\0\x0cjP  \r\n\x87\n"[..], "JPEG 2000"),
             (&b"8BPS\0\x01"[..], "PSD"),
+            (&b"\0\0\x01\0\x02\0\x10\x10"[..], "ICO"),
+            (&b"\0\0\x02\0\x01\0\x10\x10"[..], "ICO"),
+            (&b"P3\n# made by hand\n2 2\n255\n"[..], "PNM"),
+            (&b"P6 2 2 255 "[..], "PNM"),
+            (&b"P7\nWIDTH 2\n"[..], "PNM"),
+            (&b"\x0a\x05\x01\x08\0\0"[..], "PCX"),
+            (&b"icns\0\0\x10\0"[..], "ICNS"),
+            (&b"SIMPLE  =                    T"[..], "FITS"),
+            (&b"%!PS-Adobe-3.0 EPSF-3.0"[..], "EPS"),
         ] {
             assert_eq!(content(head), Content::Unread(name));
             let refused = format(head).unwrap_err();
             assert_eq!(refused.kind, Kind::Unsupported(name));
             assert!(refused.detail.starts_with(&format!("{name} is not supported")), "{refused}");
         }
-        for head in
-            [&b"\0\0\0\x18ftypisom\0\0\0\0"[..], b"\0\0\0\x08ftyp", b"BMW drives", b"", b"\xff"]
-        {
+        for head in [
+            &b"\0\0\0\x18ftypisom\0\0\0\0"[..],
+            b"\0\0\0\x08ftyp",
+            b"BMW drives",
+            b"",
+            b"\xff",
+            b"P3 is a road",
+            b"P2P",
+        ] {
             assert_eq!(content(head), Content::Other, "{}", head.escape_ascii());
         }
         assert_eq!(
@@ -240,6 +288,8 @@ mod tests {
             (b"<svg xmlns=\"x\">", Kind::UnknownFormat, "an SVG drawing"),
             (b"", Kind::Empty, "no bytes"),
             (&[0; 64], Kind::UnknownFormat, "begins with zeros alone"),
+            (b"\0\0\0\x18ftypisom\0\0\0\0", Kind::UnknownFormat, "a video"),
+            (b"pixelsTRUEVISION-XFILE.\0", Kind::UnknownFormat, "TGA is not supported"),
         ] {
             let refused = format(bytes).unwrap_err();
             assert_eq!(refused.kind, kind, "{refused}");
