@@ -1,17 +1,8 @@
 //! From luma and color to RGB of 8 bits, as libavif converts for Pillow.
 
-use super::av1::Frame;
+use super::frame::{Colors, Frame};
 use crate::error::{ImageError, ImageErrorKind as Kind};
 use crate::image::decode::error;
-
-/// How colors are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Colors {
-    /// How luma and color come from red, green and blue: a number of H.273.
-    pub matrix: u16,
-    /// Samples go from 0 to the highest value, not from 16/255 of it to 235/255.
-    pub full: bool,
-}
 
 /// What becomes of three samples.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use image::metadata::Orientation;
 
 use super::boxes::Bytes;
-use super::color::Colors;
+use super::frame::Colors;
 use crate::error::{ImageError, ImageErrorKind as Kind};
 use crate::image::decode::error;
 

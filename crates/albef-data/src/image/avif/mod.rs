@@ -3,11 +3,12 @@
 mod av1;
 mod boxes;
 mod color;
+mod frame;
 mod layout;
 
 use image::{DynamicImage, RgbImage, RgbaImage};
 
-use self::av1::Frame;
+use self::frame::Frame;
 pub(super) use self::layout::{Layout, layout};
 use self::layout::{Part, Tiles};
 use super::decode::{DecodeOptions, error};
