@@ -148,7 +148,7 @@ fn what_a_source_leaves_out_is_counted_and_named() {
     assert_eq!(report(&search)["left_out"], 2);
     for output in [output, search] {
         let said = stderr(&output);
-        for part in ["warning: ", "2 members form no sample", "1.json: ", "README: "] {
+        for part in ["warning: ", "2 entries or members form no sample", "1.json: ", "README: "] {
             assert!(said.contains(part), "{part}: {said}");
         }
     }
