@@ -63,6 +63,13 @@ pub struct ImageError {
     pub detail: String,
 }
 
+impl ImageError {
+    /// An error of this class, with what the decoder said.
+    pub(crate) fn new(kind: ImageErrorKind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into() }
+    }
+}
+
 impl fmt::Display for ImageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {

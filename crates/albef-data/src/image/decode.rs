@@ -4,100 +4,17 @@ use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use super::header::{self, Header};
+use super::options::{DecodeOptions, ImageNotes, TruncatedImages};
+use super::sniff::{self, Format};
+use super::to_rgb::Gray16;
+use super::{RgbImage, to_rgb};
+use crate::error::{DataError, ImageError, ImageErrorKind as Kind};
 use image::metadata::Orientation;
 use image::{
     DynamicImage, ImageDecoder, ImageError as Fault, ImageFormat, ImageReader, Limits,
     RgbImage as RgbImageOfDecoder, RgbaImage,
 };
-use serde::{Deserialize, Serialize};
-
-use super::background::Background;
-use super::header::{self, Header};
-use super::sniff::{self, Format};
-use super::to_rgb::Gray16;
-use super::{ResizeOrder, RgbImage, to_rgb};
-use crate::error::{DataError, ImageError, ImageErrorKind as Kind};
-
-/// How an image file becomes pixels. The default is the official code's way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DecodeOptions {
-    /// Whether images are turned upright as their Exif orientation says. The official code does not.
-    pub exif_orientation: bool,
-    /// What is behind transparent pixels.
-    pub background: Background,
-    /// Pixels above which an image is refused, checked before anything of that size is allocated.
-    pub max_pixels: u64,
-    /// What becomes of 16-bit grey.
-    pub gray16: Gray16,
-    /// What becomes of images whose files end early.
-    pub truncated: TruncatedImages,
-    /// The order of the passes of resizing, where the image is resized as well.
-    pub resize_order: ResizeOrder,
-}
-
-impl DecodeOptions {
-    /// The most pixels of an image by default, those at which Pillow refuses it.
-    pub const MAX_PIXELS: u64 = 178_956_970;
-
-    /// The longest side of an image, whatever its pixels: a longer one is nothing but a line.
-    pub const MAX_SIDE: u64 = 1_000_000;
-
-    /// What people expect of their own images: upright.
-    #[must_use]
-    pub fn own_images() -> Self {
-        Self { exif_orientation: true, ..Self::default() }
-    }
-}
-
-impl Default for DecodeOptions {
-    fn default() -> Self {
-        Self {
-            exif_orientation: false,
-            background: Background::Official,
-            max_pixels: Self::MAX_PIXELS,
-            gray16: Gray16::Clip,
-            truncated: TruncatedImages::default(),
-            resize_order: ResizeOrder::default(),
-        }
-    }
-}
-
-/// What becomes of JPEG and PNG files that end early. Other formats are refused then.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TruncatedImages {
-    /// They are broken.
-    #[default]
-    Refuse,
-    /// What is missing is gray in a JPEG, black in a PNG, as in the official code, which sets Pillow's
-    /// `LOAD_TRUNCATED_IMAGES`.
-    Fill,
-}
-
-/// What a user may want to know of an image that was decoded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ImageNotes {
-    /// Its metadata say that it must be turned to be upright.
-    pub oriented: bool,
-    /// Some of its pixels are transparent.
-    pub transparent: bool,
-    /// It has more frames than the first one.
-    pub animated: bool,
-    /// Its file ends early, and the rest was filled.
-    pub truncated: bool,
-}
-
-impl ImageNotes {
-    /// Whether there is nothing to say.
-    #[must_use]
-    pub fn is_empty(self) -> bool {
-        self == Self::default()
-    }
-}
-
-pub(super) fn error(kind: Kind, detail: impl Into<String>) -> ImageError {
-    ImageError { kind, detail: detail.into() }
-}
 
 fn classify(fault: &Fault, format: Format) -> ImageError {
     let text = fault.to_string();
@@ -120,7 +37,7 @@ fn classify(fault: &Fault, format: Format) -> ImageError {
         Fault::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Kind::Truncated,
         _ => Kind::Corrupt,
     };
-    error(kind, text)
+    ImageError::new(kind, text)
 }
 
 /// Decodes JPEG, PNG, WebP, GIF (first frame), BMP or TIFF (first page), told apart by content.
@@ -165,7 +82,7 @@ fn dynamic_image(
     let format = sniff::format(bytes)?;
     // Decoders are other people's code and see hostile bytes: a panic there is a broken image.
     catch_unwind(AssertUnwindSafe(|| of_format(format, bytes, options)))
-        .unwrap_or_else(|_| Err(error(Kind::Corrupt, "the decoder gave up")))
+        .unwrap_or_else(|_| Err(ImageError::new(Kind::Corrupt, "the decoder gave up")))
 }
 
 fn of_format(
@@ -220,7 +137,8 @@ pub(crate) fn image_size(bytes: &[u8]) -> Result<(usize, usize), ImageError> {
         std::mem::swap(&mut header.width, &mut header.height);
     }
     let side = |pixels: u64| {
-        usize::try_from(pixels).map_err(|_| error(Kind::TooLarge, format!("{pixels} pixels")))
+        usize::try_from(pixels)
+            .map_err(|_| ImageError::new(Kind::TooLarge, format!("{pixels} pixels")))
     };
     Ok((side(header.height)?, side(header.width)?))
 }
@@ -229,13 +147,16 @@ pub(crate) fn image_size(bytes: &[u8]) -> Result<(usize, usize), ImageError> {
 fn check_size(width: u64, height: u64, options: &DecodeOptions) -> Result<(), ImageError> {
     let size = format!("{width} x {height} pixels");
     if width == 0 || height == 0 {
-        return Err(error(Kind::Corrupt, size));
+        return Err(ImageError::new(Kind::Corrupt, size));
     }
     if width.saturating_mul(height) > options.max_pixels {
-        return Err(error(Kind::TooLarge, format!("{size}, limit {}", options.max_pixels)));
+        return Err(ImageError::new(
+            Kind::TooLarge,
+            format!("{size}, limit {}", options.max_pixels),
+        ));
     }
     if width.max(height) > DecodeOptions::MAX_SIDE {
-        return Err(error(
+        return Err(ImageError::new(
             Kind::TooLarge,
             format!("{size}, limit of a side {}", DecodeOptions::MAX_SIDE),
         ));
@@ -297,7 +218,7 @@ pub(crate) fn fail(e: std::io::Error) -> ImageError {
         std::io::ErrorKind::UnexpectedEof => Kind::Truncated,
         _ => Kind::Io,
     };
-    error(kind, e.to_string())
+    ImageError::new(kind, e.to_string())
 }
 
 /// Reading a pipe or device could wait for ever.
@@ -305,7 +226,7 @@ pub(crate) fn plain_file(path: &Path) -> Result<(), ImageError> {
     if std::fs::metadata(path).map_err(fail)?.is_file() {
         return Ok(());
     }
-    Err(error(Kind::Io, "it is no regular file; name an image"))
+    Err(ImageError::new(Kind::Io, "it is no regular file; name an image"))
 }
 
 /// The bytes of an image's file.

@@ -11,7 +11,7 @@ fn fault(e: &DecodingError) -> ImageError {
         DecodingError::Io(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Kind::Truncated,
         _ => Kind::Corrupt,
     };
-    ImageError { kind, detail: e.to_string() }
+    ImageError::new(kind, e.to_string())
 }
 
 /// Around a frame smaller than the screen is the transparent color, or the first of the color table.

@@ -11,6 +11,7 @@ mod header;
 #[cfg(feature = "heic")]
 mod heic;
 mod jpeg;
+mod options;
 mod png;
 mod reader;
 mod resize;
@@ -20,11 +21,10 @@ mod transform;
 
 pub use augment::{Op, ReferenceQuirks, apply, signed};
 pub use background::Background;
-pub use decode::{
-    DecodeOptions, ImageNotes, TruncatedImages, decode, decode_noted, decode_rgba, open, open_noted,
-};
+pub use decode::{decode, decode_noted, decode_rgba, open, open_noted};
 pub(crate) use decode::{fail, image_size, plain_file, read_image};
 pub use encode::jpeg;
+pub use options::{DecodeOptions, ImageNotes, TruncatedImages};
 pub use reader::{ImageReader, NoteCounts};
 pub use resize::{ResizeOrder, resize_bicubic};
 pub(crate) use sniff::{Content, Format, HEAD, content, not_supported, unread};

@@ -19,7 +19,7 @@ fn fault(e: &DecodingError) -> ImageError {
         DecodingError::LimitsExceeded => Kind::TooLarge,
         _ => Kind::Corrupt,
     };
-    ImageError { kind, detail: e.to_string() }
+    ImageError::new(kind, e.to_string())
 }
 
 /// The image, not a frame of an animation beside it. `max_bytes` limits what the decoder takes beside the pixels.
@@ -75,8 +75,7 @@ fn whole_rows(
 ) -> Result<(), ImageError> {
     let info = reader.info();
     if info.interlaced {
-        let detail = "an interlaced PNG that ends early".into();
-        return Err(ImageError { kind: Kind::Truncated, detail });
+        return Err(ImageError::new(Kind::Truncated, "an interlaced PNG that ends early"));
     }
     let first = info.palette.as_ref().and_then(|palette| palette.get(..3)).map(<[u8]>::to_vec);
     if let Some(mut first) = first {

@@ -5,7 +5,6 @@ use re_rav1d::dav1d::{self, PixelLayout, PlanarImageComponent, Settings};
 
 use super::frame::{Colors, Frame, Plane};
 use crate::error::{ImageError, ImageErrorKind as Kind};
-use crate::image::decode::error;
 
 /// Frames in the data of an image: one for each layer. More of them could be hidden, and each takes the time of an image.
 const MOST_FRAMES: usize = 8;
@@ -51,7 +50,7 @@ impl Decoder {
                 self.width,
                 self.height
             );
-            return Err(error(Kind::Corrupt, detail));
+            return Err(ImageError::new(Kind::Corrupt, detail));
         }
         let mut frame = Frame {
             width: picture.width() as usize,
@@ -88,11 +87,11 @@ impl Decoder {
 
 /// Refuses data whose units do not fit into them, and those with more frames than an image has.
 fn check_units(data: &[u8]) -> Result<(), ImageError> {
-    let broken = || error(Kind::Corrupt, "its AV1 data end within a unit");
+    let broken = || ImageError::new(Kind::Corrupt, "its AV1 data end within a unit");
     let mut frames = 0;
     let mut rest = data;
     if data.is_empty() {
-        return Err(error(Kind::Corrupt, "it has no AV1 data"));
+        return Err(ImageError::new(Kind::Corrupt, "it has no AV1 data"));
     }
     while let [head, inner @ ..] = rest {
         let (kind, extended, sized) = (head >> 3 & 15, head >> 2 & 1, head >> 1 & 1);
@@ -104,9 +103,9 @@ fn check_units(data: &[u8]) -> Result<(), ImageError> {
         rest = rest.get(length..).ok_or_else(broken)?;
     }
     match frames {
-        0 => Err(error(Kind::Corrupt, "its AV1 data hold no frame")),
+        0 => Err(ImageError::new(Kind::Corrupt, "its AV1 data hold no frame")),
         _ if frames > MOST_FRAMES => {
-            Err(error(Kind::Corrupt, format!("its AV1 data hold {frames} frames")))
+            Err(ImageError::new(Kind::Corrupt, format!("its AV1 data hold {frames} frames")))
         }
         _ => Ok(()),
     }
@@ -128,11 +127,12 @@ fn leb128(bytes: &mut &[u8]) -> Option<usize> {
 
 fn failed(cause: &dav1d::Error) -> ImageError {
     match cause {
-        dav1d::Error::Again => error(Kind::Corrupt, "its AV1 data give no picture"),
-        dav1d::Error::UnsupportedBitstream => {
-            error(Kind::Unsupported("AVIF"), "AV1 data of a kind that the decoder does not read")
-        }
-        _ => error(Kind::Corrupt, format!("its AV1 data are broken ({cause})")),
+        dav1d::Error::Again => ImageError::new(Kind::Corrupt, "its AV1 data give no picture"),
+        dav1d::Error::UnsupportedBitstream => ImageError::new(
+            Kind::Unsupported("AVIF"),
+            "AV1 data of a kind that the decoder does not read",
+        ),
+        _ => ImageError::new(Kind::Corrupt, format!("its AV1 data are broken ({cause})")),
     }
 }
 

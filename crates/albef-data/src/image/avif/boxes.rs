@@ -1,7 +1,6 @@
 //! The boxes of ISO media files: a length, four letters, and what is in them.
 
 use crate::error::{ImageError, ImageErrorKind as Kind};
-use crate::image::decode::error;
 
 /// Bytes that are read from the front.
 #[derive(Clone, Copy, Debug)]
@@ -13,7 +12,7 @@ pub(super) type Boxed<'a> = ([u8; 4], Bytes<'a>);
 impl<'a> Bytes<'a> {
     pub fn take(&mut self, count: usize) -> Result<&'a [u8], ImageError> {
         let (taken, rest) = self.0.split_at_checked(count).ok_or_else(|| {
-            error(Kind::Corrupt, format!("a box has {} of {count} bytes", self.0.len()))
+            ImageError::new(Kind::Corrupt, format!("a box has {} of {count} bytes", self.0.len()))
         })?;
         self.0 = rest;
         Ok(taken)
@@ -56,7 +55,7 @@ impl<'a> Bytes<'a> {
             return Ok(None);
         }
         let (whole, mut rest) = (self.0.len() as u64, *self);
-        let cut = |_| error(Kind::Truncated, "it ends in the head of a box");
+        let cut = |_| ImageError::new(Kind::Truncated, "it ends in the head of a box");
         let mut length = rest.u32().map_err(cut)?.into();
         let kind = rest.letters().map_err(cut)?;
         match length {
@@ -67,11 +66,14 @@ impl<'a> Bytes<'a> {
         let head = whole - rest.0.len() as u64;
         let name = kind.escape_ascii();
         if length < head {
-            return Err(error(Kind::Corrupt, format!("a box `{name}` of {length} bytes")));
+            return Err(ImageError::new(
+                Kind::Corrupt,
+                format!("a box `{name}` of {length} bytes"),
+            ));
         }
         if length > whole {
             let detail = format!("the box `{name}` has {whole} of {length} bytes");
-            return Err(error(Kind::Truncated, detail));
+            return Err(ImageError::new(Kind::Truncated, detail));
         }
         let content = rest.take((length - head) as usize)?;
         self.0 = rest.0;

@@ -2,7 +2,6 @@
 
 use super::frame::{Colors, Frame};
 use crate::error::{ImageError, ImageErrorKind as Kind};
-use crate::image::decode::error;
 
 /// What becomes of three samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,7 +27,7 @@ impl Way {
             9 => Self::Luma { red: 0.2627, blue: 0.0593 },
             matrix => {
                 let detail = format!("its colors are stored by the matrix {matrix} of H.273");
-                return Err(error(Kind::Unsupported("AVIF"), detail));
+                return Err(ImageError::new(Kind::Unsupported("AVIF"), detail));
             }
         })
     }
@@ -99,7 +98,7 @@ fn convert(
         }
         (Some([1, _]), Way::Identity, _) => {
             let detail = "green, blue and red at different resolutions";
-            return Err(error(Kind::Corrupt, detail));
+            return Err(ImageError::new(Kind::Corrupt, detail));
         }
         (Some(_), _, Some(fixed)) => Rows::new(frame, true).each(|[luma, u, v]| {
             for (((to, y), u), v) in out.iter_mut().zip(luma).zip(u).zip(v) {

@@ -8,7 +8,6 @@ use image::metadata::Orientation;
 use super::boxes::Bytes;
 use super::frame::Colors;
 use crate::error::{ImageError, ImageErrorKind as Kind};
-use crate::image::decode::error;
 
 /// How the image of a file is stored.
 #[derive(Debug)]
@@ -60,11 +59,11 @@ const LEAST_TILE: u32 = 64;
 const ALL_LAYERS: u16 = 0xffff;
 
 fn corrupt(detail: impl Into<String>) -> ImageError {
-    error(Kind::Corrupt, detail)
+    ImageError::new(Kind::Corrupt, detail)
 }
 
 fn unsupported(detail: impl Into<String>) -> ImageError {
-    error(Kind::Unsupported("AVIF"), detail)
+    ImageError::new(Kind::Unsupported("AVIF"), detail)
 }
 
 /// Reads the boxes of a file.
@@ -368,7 +367,7 @@ impl<'a> File<'a> {
                         "its data are {length} bytes from {begin} of {} bytes",
                         source.len()
                     );
-                    error(kind, detail)
+                    ImageError::new(kind, detail)
                 })?;
             *budget = budget
                 .checked_sub(piece.len())

@@ -11,9 +11,9 @@ use image::{DynamicImage, RgbImage, RgbaImage};
 use self::frame::Frame;
 pub(super) use self::layout::{Layout, layout};
 use self::layout::{Part, Tiles};
-use super::decode::{DecodeOptions, error};
 use super::header::Header;
 use crate::error::{ImageError, ImageErrorKind as Kind};
+use crate::image::options::DecodeOptions;
 
 /// The image of a file, not yet turned.
 pub(super) fn decode(
@@ -39,7 +39,8 @@ pub(super) fn decode(
         None => RgbImage::from_raw(width, height, color::rgb(&frame, found.colors)?)
             .map(DynamicImage::ImageRgb8),
     };
-    image.ok_or_else(|| error(Kind::Corrupt, "the decoder gave other pixels than it said"))
+    image
+        .ok_or_else(|| ImageError::new(Kind::Corrupt, "the decoder gave other pixels than it said"))
 }
 
 /// One frame, or the frames of a grid put together, so that colors are interpolated across the borders of its tiles.
@@ -48,7 +49,7 @@ fn part(part: &Part<'_>, found: &Layout<'_>, options: &DecodeOptions) -> Result<
     let all = u64::from(columns) * u64::from(width) * u64::from(rows) * u64::from(height);
     if all > options.max_pixels {
         let detail = format!("tiles of {all} pixels, limit {}", options.max_pixels);
-        return Err(error(Kind::TooLarge, detail));
+        return Err(ImageError::new(Kind::TooLarge, detail));
     }
     let mut decoder = av1::Decoder::new(width, height, part.operating_point)?;
     if let [data] = &part.data[..] {
@@ -63,10 +64,10 @@ fn part(part: &Part<'_>, found: &Layout<'_>, options: &DecodeOptions) -> Result<
         let tile = decoder.frame(data)?;
         let into = match whole.take() {
             Some(into) if into.is_like(&tile) => into,
-            Some(_) => return Err(error(Kind::Corrupt, "tiles of different kinds")),
+            Some(_) => return Err(ImageError::new(Kind::Corrupt, "tiles of different kinds")),
             None => Frame::like(&tile, found.width, found.height),
         };
         whole = Some(into.with(&tile, at % columns * width, at / columns * height));
     }
-    whole.ok_or_else(|| error(Kind::Corrupt, "a grid without tiles"))
+    whole.ok_or_else(|| ImageError::new(Kind::Corrupt, "a grid without tiles"))
 }

@@ -7,7 +7,7 @@ mod bmp;
 mod exif;
 mod gif;
 #[cfg(feature = "heic")]
-mod heic;
+pub(super) mod heic;
 mod jpeg;
 mod png;
 mod tiff;
@@ -58,11 +58,11 @@ pub(super) fn read(format: Format, bytes: &[u8], fill: bool) -> Result<Header<'_
 }
 
 fn truncated(detail: impl Into<String>) -> ImageError {
-    ImageError { kind: Kind::Truncated, detail: detail.into() }
+    ImageError::new(Kind::Truncated, detail)
 }
 
 fn corrupt(detail: impl Into<String>) -> ImageError {
-    ImageError { kind: Kind::Corrupt, detail: detail.into() }
+    ImageError::new(Kind::Corrupt, detail)
 }
 
 /// `bytes[at..at + N]`.
