@@ -1,13 +1,12 @@
 //! `albef bench`: the same work as a plain PyTorch ALBEF does in its yardstick, timed by round.
 
 use albef::bench::{self, Bench, Round};
-use albef::device::{Precision, bf16_unit};
 use anyhow::Result;
 use serde_json::json;
 
 use crate::ExitStatus;
 use crate::arguments::at_least_one;
-use crate::device::DeviceArg;
+use crate::device::{DeviceArg, PrecisionArg};
 use crate::output::say;
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -20,13 +19,6 @@ enum Work {
     Rerank,
     /// A whole pre-training step.
     Step,
-}
-
-/// What the factors of products are rounded to.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Rounding {
-    F32,
-    Bf16,
 }
 
 #[derive(clap::Args)]
@@ -50,9 +42,8 @@ pub struct Arguments {
     rounds: usize,
     #[command(flatten)]
     device: DeviceArg,
-    /// What the factors of products are rounded to; bf16 needs a processor with a unit for it.
-    #[arg(long, value_enum, default_value = "f32")]
-    precision: Rounding,
+    #[command(flatten)]
+    precision: PrecisionArg,
     /// One JSON line per round on standard output.
     #[arg(long)]
     json: bool,
@@ -60,19 +51,12 @@ pub struct Arguments {
 
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let device = a.device.open()?;
-    let precision = match a.precision {
-        Rounding::F32 => Precision::F32,
-        Rounding::Bf16 => Precision::Bf16,
-    };
-    if precision == Precision::Bf16 && bf16_unit().is_none() {
-        tracing::info!("this processor has no unit for bf16; products are of f32 factors");
-    }
     let options = bench::Options {
         preset: a.preset.clone(),
         image_res: (a.image_res > 0).then_some(a.image_res),
         batch: a.batch,
         rerank_k: a.rerank_k,
-        precision,
+        precision: a.precision.get(),
     };
     let work = match a.work {
         Work::Vit => bench::Work::Vit,

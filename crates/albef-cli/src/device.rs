@@ -1,6 +1,7 @@
-//! `--device`: where the model computes.
+//! `--device` and `--precision`: where and how exactly the model computes.
 
 use albef::Device;
+use albef::device::{Precision, bf16_unit};
 use anyhow::Result;
 
 /// The option of all commands that compute.
@@ -21,4 +22,42 @@ impl DeviceArg {
 /// The device of that name.
 pub fn open(name: &str) -> Result<Device> {
     Ok(albef::device::open(name)?)
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Rounding {
+    F32,
+    Bf16,
+}
+
+/// The option of all commands that use a model.
+#[derive(clap::Args)]
+pub struct PrecisionArg {
+    /// What the factors of matrix products are rounded to: `f32` for not at all, or `bf16`, which is faster on processors
+    /// with a unit for it (`albef doctor`) and moves scores a little.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "PRECISION",
+        default_value = "f32",
+        hide_possible_values = true
+    )]
+    precision: Rounding,
+}
+
+impl PrecisionArg {
+    /// The precision. Says so where the processor has no unit for it.
+    pub fn get(&self) -> Precision {
+        match self.precision {
+            Rounding::F32 => Precision::F32,
+            Rounding::Bf16 => {
+                if bf16_unit().is_none() {
+                    tracing::info!(
+                        "this processor has no unit for bf16; products are of f32 factors"
+                    );
+                }
+                Precision::Bf16
+            }
+        }
+    }
 }

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use albef::checkpoint::LoadedModel;
+use albef::device::Precision;
 use albef::eval::outcomes;
 use albef::task::{Evaluation, EvaluationOptions, PRETRAIN, TASKS, TaskRef};
 use albef_data::names;
@@ -167,8 +168,12 @@ fn measure(m: &Measurement) -> Result<ExitStatus> {
     let (named, path) = (model.is_some(), albef::model_or_default(model.as_deref())?);
     let model = open_task_model(task, &path, image_res, &device)?;
     tell_default(named, &model.defaults);
-    let model = LoadedModel { reader: inference.images.lists(), ..model };
-    let found = evaluator.evaluate(&model, &bar())?;
+    let (reader, precision) = (inference.images.lists(), inference.precision.get());
+    let model = LoadedModel { reader, precision, ..model };
+    let mut found = evaluator.evaluate(&model, &bar())?;
+    if precision == Precision::Bf16 {
+        found.report["precision"] = json!("bf16");
+    }
     found.tell();
     tell_notes(&model.reader);
     // The figures first: they are not lost where a file cannot be written.

@@ -136,7 +136,10 @@ const HEADINGS: [(&str, &[&str]); 4] = [
             "camera",
         ],
     ),
-    ("Model and machine", &["model", "image_res", "device", "threads", "verbose", "quiet"]),
+    (
+        "Model and machine",
+        &["model", "image_res", "precision", "device", "threads", "verbose", "quiet"],
+    ),
     (
         "How images are read",
         &[

@@ -11,7 +11,7 @@ use albef::{
 use albef_data::dataset::{similar_file, unread_formats};
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::device::DeviceArg;
+use crate::device::{DeviceArg, PrecisionArg};
 use crate::image_options::ImageOptions;
 use crate::warnings::{tell_left_out, tell_notes, tell_unusable};
 
@@ -24,6 +24,8 @@ pub struct InferenceOptions {
     pub image_res: Option<usize>,
     #[command(flatten)]
     pub images: ImageOptions,
+    #[command(flatten)]
+    pub precision: PrecisionArg,
     #[command(flatten)]
     pub device: DeviceArg,
 }
@@ -64,7 +66,7 @@ impl ModelOptions {
         let model = Pipeline::open_at(&path, self.inference.image_res, device)
             .with_context(|| cannot_open(&path))?;
         tell_default(self.model.is_some(), model.defaults());
-        Ok(model.with_reader(reader.clone()))
+        Ok(model.with_precision(self.inference.precision.get())?.with_reader(reader.clone()))
     }
 }
 

@@ -9,12 +9,12 @@ use albef::ModelDefaults;
 use albef::index::{Encoder, Place, UpdateOptions, is_photo_folder, open_current, open_part};
 use albef::model_or_default;
 use albef::task::answer_list;
-use albef_serve::{Index, Keys, Limits, Metrics, Model, Service, serve};
+use albef_serve::{Index, Keys, Limits, Metrics, Model, Opening, Service, serve};
 use anyhow::{Context, Result, bail};
 
 use crate::ExitStatus;
 use crate::arguments::{at_least_one, share};
-use crate::device::DeviceArg;
+use crate::device::{DeviceArg, PrecisionArg};
 use crate::image_options::ImageOptions;
 use crate::index::tell_update;
 use crate::index_place::IndexPlace;
@@ -72,6 +72,8 @@ pub struct Arguments {
     #[command(flatten)]
     images: ImageOptions,
     #[command(flatten)]
+    precision: PrecisionArg,
+    #[command(flatten)]
     device: DeviceArg,
 }
 
@@ -88,7 +90,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let named = named_models(a)?;
     let own = named.iter().map(|(_, path)| ModelDefaults::of_model(path));
     let own = own.collect::<Result<Vec<_>, _>>()?;
-    let device = a.device.open()?;
+    let (device, precision) = (a.device.open()?, a.precision.get());
     let metrics = Arc::new(Metrics::default());
     let mut models = Vec::new();
     own.first().inspect(|own| tell_default(!a.model.is_empty(), own));
@@ -96,7 +98,8 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         if models.iter().any(|m: &Model| m.name == name) {
             bail!("two models are called `{name}`; give them names with --model NAME=MODEL");
         }
-        let model = Model::open(name, &path, &a.images.own(own), &device, &metrics);
+        let how = Opening { reader: a.images.own(own), precision, device: device.clone() };
+        let model = Model::open(name, &path, &how, &metrics);
         models.push(model.with_context(|| format!("cannot open the model {}", path.display()))?);
     }
     let index = open_index(a, &models)?;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use albef::checkpoint::{Checkpoint, LoadedModel, Parts};
+use albef::device::Precision;
 use albef::index::{IndexEncoder, Root, Store, join};
 use albef::task::{Query, TaskRef};
 use albef::{Control, Device, Image, ImageReader, Pipeline};
@@ -67,6 +68,17 @@ impl std::fmt::Debug for Model {
     }
 }
 
+/// How a model is used.
+#[derive(Debug)]
+pub struct Opening {
+    /// How it reads images.
+    pub reader: ImageReader,
+    /// What the factors of matrix products are rounded to.
+    pub precision: Precision,
+    /// Where it computes.
+    pub device: Device,
+}
+
 impl Model {
     /// Opens a model of any task. A model stays in memory until the program ends.
     ///
@@ -75,17 +87,16 @@ impl Model {
     pub fn open(
         name: impl Into<String>,
         path: &Path,
-        reader: &ImageReader,
-        device: &Device,
+        how: &Opening,
         metrics: &Arc<Metrics>,
     ) -> albef::Result<Self> {
         albef::note_inferred(path);
         let found = Checkpoint::open(path)?;
         let task = found.task;
-        let loaded = found.load(&[task], device, Parts::Inference)?;
+        let loaded = found.load(&[task], &how.device, Parts::Inference)?;
         loaded.log_notes();
-        let reader = reader.clone();
-        let loaded = LoadedModel { reader: reader.clone(), ..loaded };
+        let (reader, precision) = (how.reader.clone(), how.precision);
+        let loaded = LoadedModel { reader: reader.clone(), precision, ..loaded };
         let image_res = loaded.config.vision.image_res;
         let of_pairs = [TaskRef::pretrain().name(), "retrieval"].contains(&task.name());
         let (pipeline, loaded) = match of_pairs {

@@ -8,12 +8,13 @@
 //! ```no_run
 //! use std::sync::Arc;
 //! use albef::{ImageReader, device};
-//! use albef_serve::{Limits, Metrics, Model, Service, serve};
+//! use albef_serve::{Limits, Metrics, Model, Opening, Service, serve};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let (metrics, reader) = (Arc::new(Metrics::default()), ImageReader::default());
-//! let cpu = device::open("cpu")?;
-//! let model = Model::open("mini", "models/mini".as_ref(), &reader, &cpu, &metrics)?;
+//! let metrics = Arc::new(Metrics::default());
+//! let (reader, precision) = (ImageReader::default(), device::Precision::F32);
+//! let how = Opening { reader, precision, device: device::open("cpu")? };
+//! let model = Model::open("mini", "models/mini".as_ref(), &how, &metrics)?;
 //! let service = Service::new(vec![model], None, Limits::default(), metrics);
 //! serve(service, "127.0.0.1:8080".parse()?, |address| println!("http://{address}"))?;
 //! # Ok(())
@@ -34,7 +35,7 @@ mod router;
 mod server;
 
 pub use auth::Keys;
-pub use engine::{Index, Limits, Model, Service};
+pub use engine::{Index, Limits, Model, Opening, Service};
 pub use error::{Code, Problem};
 pub use metrics::{Gauge, Histogram, Metrics};
 pub use router::{document, router};

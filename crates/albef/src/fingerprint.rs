@@ -4,6 +4,7 @@ use albef_data::image::{Gray16, TruncatedImages};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use crate::ops::Precision;
 use crate::params::{Param, to_vec};
 use crate::pipeline::Pipeline;
 
@@ -22,14 +23,18 @@ pub(crate) fn fingerprint(model: &Pipeline) -> String {
         Gray16::Clip => "clip",
         Gray16::Scale => "scale",
     };
-    // Older indexes know nothing of it.
+    // Older indexes know nothing of these two.
     let truncated = match options.truncated {
         TruncatedImages::Refuse => "",
         TruncatedImages::Fill => " fill",
     };
+    let precision = match model.precision() {
+        Precision::F32 => "",
+        Precision::Bf16 => " bf16",
+    };
     let mut hasher = Sha256::new();
     hasher.update(format!(
-        "1 {} {} {} {gray16} {}{truncated}\n",
+        "1 {} {} {} {gray16} {}{truncated}{precision}\n",
         model.image_res(),
         options.exif_orientation,
         options.background,
@@ -59,7 +64,10 @@ fn hash_numbers(values: &[f32]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use albef_data::image::RgbImage;
+
     use super::*;
+    use crate::pipeline::tests::nano;
 
     #[test]
     fn numbers_are_hashed_as_their_bytes() {
@@ -68,5 +76,28 @@ mod tests {
             let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
             assert_eq!(hash_numbers(&values)[..], Sha256::digest(&bytes)[..]);
         }
+    }
+
+    #[test]
+    fn bf16_moves_outputs_a_little_and_is_known_again() {
+        let (plain, rounded) = (nano(), nano().with_precision(Precision::Bf16).unwrap());
+        let image = [RgbImage::filled(30, 20, [10, 200, 90])];
+        let features = |model: &Pipeline| {
+            let [text, image] =
+                [model.embed_text("a dog").unwrap(), model.embed_images(&image).unwrap().remove(0)];
+            (text, image)
+        };
+        let ((text, of_image), (text_b, image_b)) = (features(&plain), features(&rounded));
+        let cosine = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        for (f32, bf16) in [(&text, &text_b), (&of_image, &image_b)] {
+            assert!(cosine(f32, bf16) > 0.9995, "{}", cosine(f32, bf16));
+            assert_eq!(f32 != bf16, crate::device::bf16_unit().is_some());
+        }
+        let logit = |model: &Pipeline| model.match_text(&image, "a dog").unwrap()[0].itm_logit;
+        assert!((logit(&plain) - logit(&rounded)).abs() < 0.05);
+        assert_ne!(fingerprint(&plain), fingerprint(&rounded));
+        let back = rounded.with_precision(Precision::F32).unwrap();
+        assert_eq!(features(&back), (text, of_image));
+        assert_eq!(fingerprint(&back), fingerprint(&plain));
     }
 }

@@ -40,6 +40,7 @@ use crate::error::{Error, Result};
 use crate::eval::retrieval::{embed_texts, similarities, top_k};
 use crate::model::Albef;
 use crate::model_path::note_inferred;
+use crate::ops::{Ops, Precision};
 use crate::params::{Params, from_vec, outputs, to_vec};
 use crate::task::TaskRef;
 
@@ -56,6 +57,7 @@ pub struct Pipeline {
     vocabulary: String,
     defaults: ModelDefaults,
     reader: ImageReader,
+    precision: Precision,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -104,6 +106,7 @@ impl Pipeline {
         out.interpolated = loaded.report.resized;
         out.has_contrast = loaded.has_contrast;
         out.defaults = loaded.defaults.clone();
+        out.precision = loaded.precision;
         Ok(out.with_reader(loaded.reader.clone()))
     }
 
@@ -127,6 +130,7 @@ impl Pipeline {
             vocabulary,
             defaults,
             reader,
+            precision: Precision::F32,
         })
     }
 
@@ -148,6 +152,25 @@ impl Pipeline {
     pub fn with_reader(mut self, reader: ImageReader) -> Self {
         self.reader = reader;
         self
+    }
+
+    /// Rounds the factors of matrix products to `precision`. [`Precision::Bf16`] is faster on processors with a unit for
+    /// it ([`crate::device::bf16_unit`]) and moves features, and with them cosines and match probabilities, a little;
+    /// elsewhere, on GPUs and in heat maps products stay f32.
+    ///
+    /// # Errors
+    /// Never for a model that was opened.
+    pub fn with_precision(mut self, precision: Precision) -> Result<Self> {
+        let ops = Ops::for_device(self.params.device()).with_precision(precision);
+        self.model = Albef::new(&self.model.config, &self.params.frozen(ops))?;
+        self.precision = precision;
+        Ok(self)
+    }
+
+    /// What the factors of matrix products are rounded to.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// How images are read, with what was noted of those that were read.
@@ -380,7 +403,6 @@ impl Pipeline {
 pub(crate) mod tests {
     use super::*;
     use crate::init::fresh_params;
-    use crate::ops::Ops;
     use crate::params::cpu;
 
     /// The smallest model on fresh weights.

@@ -16,10 +16,10 @@ use crate::config::ModelConfig;
 use crate::defaults::ModelDefaults;
 use crate::error::{Error, Result};
 use crate::init::fresh_params;
-use crate::model::Albef;
+use crate::model::{Albef, Weights};
 use crate::objectives::momentum::copy_for_momentum;
 use crate::objectives::queue::{NO_ID, Queues};
-use crate::ops::Ops;
+use crate::ops::{Ops, Precision};
 use crate::params::{Params, to_vec, transposed};
 use crate::task::TaskRef;
 
@@ -60,6 +60,8 @@ pub struct LoadedModel {
     pub defaults: ModelDefaults,
     /// How the model reads images: by the defaults, unless it is told otherwise.
     pub reader: ImageReader,
+    /// What the factors of products are rounded to where the model is used.
+    pub precision: Precision,
 }
 
 impl Checkpoint {
@@ -265,6 +267,7 @@ impl LoadedModel {
             folder,
             defaults,
             reader: ImageReader::default(),
+            precision: Precision::F32,
         })
     }
 
@@ -307,8 +310,13 @@ impl LoadedModel {
     /// # Errors
     /// If a weight is absent.
     pub fn albef(&self) -> Result<Albef> {
-        let ops = Ops::for_device(self.online.device());
-        Albef::new(&self.config, &self.online.frozen(ops))
+        Albef::new(&self.config, &self.weights())
+    }
+
+    /// The trained weights, frozen, with operations of the precision.
+    pub(crate) fn weights(&self) -> Weights {
+        let ops = Ops::for_device(self.online.device()).with_precision(self.precision);
+        self.online.frozen(ops)
     }
 }
 

@@ -10,7 +10,7 @@ use super::distill::distilled;
 use super::{Forward, Losses, Objective, StepContext};
 use crate::error::{Error, Result};
 pub use crate::model::ImagesPerText;
-use crate::model::{Branch, ClassificationModel, DropoutRng, TokenBatch, Weights};
+use crate::model::{Branch, ClassificationModel, DropoutRng, Weights};
 
 /// Classes of texts about one image or two.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,17 +36,35 @@ pub struct ClassificationTrace {
     pub logits_m: Option<Tensor<2>>,
 }
 
-impl ClassificationObjective {
-    fn logits(
+/// A classification head and its dropouts.
+pub(crate) struct Branches {
+    pub images: ImagesPerText,
+    pub classes: usize,
+    pub dropout: f32,
+    /// That of the momentum model; `None` without one.
+    pub momentum_dropout: Option<f32>,
+}
+
+impl Branches {
+    /// The logits `[B, C]` of the model, and those of the momentum model, which are untracked.
+    pub fn logits(
         &self,
         cx: &StepContext<'_>,
-        (weights, branch): (&Weights, Branch),
-        images: Tensor<4>,
-        texts: &TokenBatch,
-        mut dropout: DropoutRng,
-    ) -> Result<Tensor<2>> {
-        let model = ClassificationModel::new(cx.model, weights, branch, self.images, self.classes)?;
-        model.logits(images, texts, &mut dropout)
+        weights: &Weights,
+        batch: &Batch,
+    ) -> Result<(Tensor<2>, Option<Tensor<2>>)> {
+        let of = |weights: &Weights, branch, images, mut dropout: DropoutRng| {
+            let model =
+                ClassificationModel::new(cx.model, weights, branch, self.images, self.classes)?;
+            model.logits(images, &batch.text, &mut dropout)
+        };
+        let images = cx.images(batch)?;
+        let tracked = Tensor::from_inner(images.clone());
+        let online = of(weights, Branch::Online, tracked, cx.rng.dropout(self.dropout))?;
+        let Some(dropout) = self.momentum_dropout else { return Ok((online, None)) };
+        let dropout = cx.rng.momentum_dropout(dropout);
+        let momentum = of(&cx.momentum_weights(), Branch::Momentum, images, dropout)?;
+        Ok((online, Some(momentum)))
     }
 }
 
@@ -67,16 +85,13 @@ impl Objective for ClassificationObjective {
             let classes = self.classes;
             return Err(Error::Config(format!("a label is {label}, of {classes} classes from 0")));
         }
-        let (images, texts) = (cx.images(batch)?, &batch.text);
-        let tracked = Tensor::from_inner(images.clone());
-        let dropout = cx.rng.dropout(self.dropout);
-        let logits = self.logits(cx, (weights, Branch::Online), tracked, texts, dropout)?;
-        let mut logits_m = None;
-        if self.distill {
-            let momentum = (&cx.momentum_weights(), Branch::Momentum);
-            let dropout = cx.rng.momentum_dropout(self.momentum_dropout);
-            logits_m = Some(self.logits(cx, momentum, images, texts, dropout)?);
-        }
+        let head = Branches {
+            images: self.images,
+            classes: self.classes,
+            dropout: self.dropout,
+            momentum_dropout: self.distill.then_some(self.momentum_dropout),
+        };
+        let (logits, logits_m) = head.logits(cx, weights, batch)?;
         let out = distilled(logits.clone(), logits_m.clone(), None, &labels, cx.alpha).mean();
         let names = ["cls_hard", "cls_soft", "cls_kl"];
         let metrics = out.terms.map_or_else(Vec::new, |terms| terms.named(names));

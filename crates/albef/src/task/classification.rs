@@ -41,7 +41,6 @@ use crate::error::{Error, Result};
 use crate::eval::outcomes;
 use crate::model::{Branch, ClassificationModel, DropoutRng, ImagesPerText};
 use crate::objectives::Objective;
-use crate::ops::Ops;
 use crate::train::start::Start;
 
 /// Labels of one's own.
@@ -426,7 +425,7 @@ fn balanced(samples: impl Iterator<Item = Sample>) -> Vec<f32> {
 
 /// The logits of a loaded model.
 fn logits(model: &LoadedModel) -> Result<Box<Logits<'_>>> {
-    let weights = model.online.frozen(Ops::for_device(model.online.device()));
+    let weights = model.weights();
     let classes = model.config.labels.len();
     let (branch, images) = (Branch::Online, ImagesPerText::One);
     let head = ClassificationModel::new(&model.config, &weights, branch, images, classes)?;

@@ -24,7 +24,6 @@ use crate::init::fresh_params;
 use crate::model::{Branch, DropoutRng, Nlvr2Model, TokenBatch};
 use crate::objectives::momentum::copy_for_momentum;
 use crate::objectives::{ClassificationObjective, ImagesPerText, Objective};
-use crate::ops::Ops;
 use crate::params::to_vec;
 use crate::train::start::{self, Start};
 
@@ -249,7 +248,7 @@ fn start_apart(
 
 /// The logits of a loaded model.
 fn logits(model: &LoadedModel) -> Result<Box<Logits<'_>>> {
-    let weights = model.online.frozen(Ops::for_device(model.online.device()));
+    let weights = model.weights();
     let pairs = Nlvr2Model::new(&model.config, &weights, Branch::Online)?;
     Ok(Box::new(move |images: Tensor<4>, texts: &TokenBatch| {
         pairs.logits(images, texts, &mut DropoutRng::none())

@@ -20,7 +20,6 @@ use crate::config::{DistillConfig, ModelConfig, MomentumConfig, StartConfig, Tra
 use crate::error::Result;
 use crate::model::{Branch, DropoutRng, TokenBatch, VisualEntailmentModel};
 use crate::objectives::{ClassificationObjective, ImagesPerText, Objective};
-use crate::ops::Ops;
 use crate::train::start::Start;
 
 /// Three classes of a sentence about an image.
@@ -151,7 +150,7 @@ impl TaskConfig for VisualEntailmentConfig {
 
 /// The logits of a loaded model.
 fn logits(model: &LoadedModel) -> Result<Box<Logits<'_>>> {
-    let weights = model.online.frozen(Ops::for_device(model.online.device()));
+    let weights = model.weights();
     let entailment = VisualEntailmentModel::new(&model.config, &weights, Branch::Online)?;
     Ok(Box::new(move |images: Tensor<4>, texts: &TokenBatch| {
         entailment.logits(images, texts, &mut DropoutRng::none())

@@ -30,6 +30,7 @@ use crate::defaults::ModelDefaults;
 use crate::error::{Error, Result};
 use crate::objectives::Objective;
 use crate::objectives::masking::SpecialIds;
+use crate::ops::Precision;
 use crate::params::Params;
 use crate::task::TaskConfig;
 
@@ -512,6 +513,7 @@ impl Trainer {
             folder: self.output.clone(),
             defaults: ModelDefaults::default(),
             reader: self.reader.clone(),
+            precision: Precision::F32,
         }
     }
 }

@@ -7,7 +7,8 @@ use albef_data::dataset::{Batch, Target};
 use burn::tensor::{Tensor, activation};
 
 use crate::error::Result;
-use crate::model::{Branch, ClassificationModel, DropoutRng, ImagesPerText, Weights};
+use crate::model::{ImagesPerText, Weights};
+use crate::objectives::classify::Branches;
 use crate::objectives::distill::{Distilled, distilled};
 use crate::objectives::{Forward, Losses, Metric, Objective, StepContext};
 use crate::params::from_vec;
@@ -78,21 +79,6 @@ impl LabelsObjective {
         let softplus = |x: Tensor<2>| activation::relu(x) + tail.clone();
         (given * softplus(logits.clone().neg()) + absent * softplus(logits)).mean()
     }
-
-    fn logits(
-        cx: &StepContext<'_>,
-        (weights, branch): (&Weights, Branch),
-        images: Tensor<4>,
-        batch: &Batch,
-        mut dropout: DropoutRng,
-    ) -> Result<Tensor<2>> {
-        let classes = cx.model.labels.len();
-        ClassificationModel::new(cx.model, weights, branch, ImagesPerText::One, classes)?.logits(
-            images,
-            &batch.text,
-            &mut dropout,
-        )
-    }
 }
 
 impl Objective for LabelsObjective {
@@ -105,18 +91,13 @@ impl Objective for LabelsObjective {
     }
 
     fn forward(&self, cx: &StepContext<'_>, weights: &Weights, batch: &Batch) -> Result<Forward> {
-        let images = cx.images(batch)?;
-        let tracked = Tensor::from_inner(images.clone());
-        let dropout = cx.rng.dropout(self.dropout);
-        let logits = Self::logits(cx, (weights, Branch::Online), tracked, batch, dropout)?;
-        let teacher = match self.distill {
-            true => {
-                let momentum = (&cx.momentum_weights(), Branch::Momentum);
-                let dropout = cx.rng.momentum_dropout(self.momentum_dropout);
-                Some(Self::logits(cx, momentum, images, batch, dropout)?)
-            }
-            false => None,
+        let head = Branches {
+            images: ImagesPerText::One,
+            classes: cx.model.labels.len(),
+            dropout: self.dropout,
+            momentum_dropout: self.distill.then_some(self.momentum_dropout),
         };
+        let (logits, teacher) = head.logits(cx, weights, batch)?;
         let (loss, metrics) = if cx.model.multi_label {
             let labels = batch.targets.iter().map(|target| match target {
                 Target::Labels(labels) => labels.clone(),

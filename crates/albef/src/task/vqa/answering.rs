@@ -18,7 +18,6 @@ use crate::eval::outcomes;
 use crate::eval::text_baseline::TextBaseline;
 use crate::eval::vqa_score::{ScoreRule, accuracy, annotators};
 use crate::model::{Branch, VqaModel};
-use crate::ops::Ops;
 use crate::task::evaluation::{refuse_if_none, unusable};
 use crate::task::labels::{self, Predictions, Summary, baseline, truncation};
 use crate::task::{Evaluation, Evaluator, TaskRef, read_annotations};
@@ -144,7 +143,7 @@ impl<'a> Answering<'a> {
             (TextProcessing::Lavis, RankRule::Reference) => RankRule::Lavis,
             (_, rule) => rule,
         };
-        let weights = loaded.online.frozen(Ops::for_device(loaded.online.device()));
+        let weights = loaded.weights();
         let model = VqaModel::new(&loaded.config, &weights, Branch::Online)?;
         let (tokenizer, limits) =
             (labels::tokenizer(loaded)?, truncation(loaded, QUESTION_WORDS, LAVIS_QUESTION_IDS));
