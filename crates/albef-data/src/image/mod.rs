@@ -16,6 +16,7 @@ mod png;
 mod reader;
 mod resize;
 mod sniff;
+mod tiff;
 mod to_rgb;
 mod transform;
 
