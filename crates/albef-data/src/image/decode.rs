@@ -101,7 +101,7 @@ fn of_format(
             image
         }
         Format::WebP => decoded(ImageFormat::WebP, format, &header, options)?,
-        Format::Bmp => decoded(ImageFormat::Bmp, format, &header, options)?,
+        Format::Bmp => super::bmp::decode(&header)?,
         Format::Tiff => match &header.page {
             Some(page) => super::tiff::decode(&header, page, decoder_limit(options))?,
             None => return Err(ImageError::new(Kind::Corrupt, "a TIFF without a page")),

@@ -4,6 +4,7 @@ mod augment;
 #[cfg(feature = "avif")]
 mod avif;
 mod background;
+mod bmp;
 mod decode;
 mod encode;
 mod gif;

@@ -86,7 +86,9 @@ fn all_forms_decode_as_pillow_does() {
 fn all_beginnings_are_refused(name: &str, bytes: &[u8]) {
     let options = DecodeOptions::default();
     decode(bytes, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
-    for end in 0..bytes.len() {
+    // The last row of a BMP may lack its padding, and runs their end.
+    let padding = if name.ends_with("bmp") { 3 } else { 0 };
+    for end in 0..bytes.len() - padding {
         let refused = decode(&bytes[..end], &options).err();
         let kind = refused.map(|e| e.kind);
         let early = end < 26 && matches!(kind, Some(Kind::UnknownFormat | Kind::Empty));

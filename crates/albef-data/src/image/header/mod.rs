@@ -3,7 +3,7 @@
 
 #[cfg(feature = "avif")]
 mod avif;
-mod bmp;
+pub(super) mod bmp;
 mod exif;
 mod gif;
 #[cfg(feature = "heic")]
@@ -37,6 +37,8 @@ pub(super) struct Header<'a> {
     pub bytes: Cow<'a, [u8]>,
     /// Where on its canvas the bytes' image belongs, if not at the top left corner or not all of it.
     pub frame: Option<[usize; 2]>,
+    /// How the pixels of a BMP are stored.
+    pub bitmap: Option<bmp::Bitmap>,
     /// Where and how the pixels of a TIFF are stored.
     pub page: Option<Box<tiff::Page>>,
 }
