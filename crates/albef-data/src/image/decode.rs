@@ -90,11 +90,15 @@ fn of_format(
     options: &DecodeOptions,
 ) -> Result<(DynamicImage, ImageNotes, Gray16), ImageError> {
     let fill = options.truncated == TruncatedImages::Fill;
-    let header = header::read(format, bytes, fill)?;
+    let mut header = header::read(format, bytes, fill)?;
     check_size(header.width, header.height, options)?;
     let mut image = match format {
         Format::Gif => super::gif::first_frame(&header)?,
-        Format::Png => super::png::decode(&header, decoder_limit(options))?,
+        Format::Png => {
+            let (image, filled) = super::png::decode(&header, decoder_limit(options), fill)?;
+            header.filled = filled;
+            image
+        }
         Format::Jpeg => {
             let mut image = decoded(ImageFormat::Jpeg, format, &header, options)?;
             super::jpeg::gray_what_is_missing(&mut image, &header.bytes, header.filled);

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use albef_data::error::ImageErrorKind as Kind;
@@ -211,4 +212,39 @@ fn a_size_beyond_the_limits_is_refused_by_the_header() {
     {
         assert_eq!(decode(&bytes_of(name), &small).unwrap_err().kind, Kind::TooLarge, "{name}");
     }
+}
+
+/// A PNG of this header's last five bytes, with these pixels.
+fn png_of(size: [u32; 2], kind: [u8; 5], pixels: &[u8]) -> Vec<u8> {
+    let header = [&size.map(u32::to_be_bytes).concat()[..], &kind].concat();
+    [
+        &b"\x89PNG\r\n\x1a\n"[..],
+        &png_chunk(b"IHDR", &header),
+        &png_chunk(b"IDAT", pixels),
+        &png_chunk(b"IEND", b""),
+    ]
+    .concat()
+}
+
+fn zlib(bytes: &[u8]) -> Vec<u8> {
+    let mut out = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    out.write_all(bytes).unwrap();
+    out.finish().unwrap()
+}
+
+#[test]
+fn rows_that_a_png_lacks_are_black_if_its_stream_is_complete() {
+    let rows = [[0, 10, 20, 30], [0, 40, 50, 60], [0, 70, 80, 90]];
+    let png = |pixels: &[u8]| png_of([3, 3], [8, 0, 0, 0, 0], &zlib(pixels));
+    let gray = |values: [u8; 9]| values.iter().flat_map(|v| [*v; 3]).collect::<Vec<_>>();
+    let official = DecodeOptions::default();
+    let two = decode(&png(&rows[..2].concat()), &official).unwrap();
+    assert_eq!(two.pixels, gray([10, 20, 30, 40, 50, 60, 0, 0, 0]));
+    // Half a row is an error in Pillow, as is none.
+    for length in [0, 1, 5, 9] {
+        let refused = decode(&png(&rows.concat()[..length]), &official).unwrap_err();
+        assert_eq!(refused.kind, Kind::Corrupt, "{length}: {refused}");
+    }
+    let interlaced = png_of([3, 3], [8, 0, 0, 0, 1], &zlib(&rows.concat()[..8]));
+    assert_eq!(decode(&interlaced, &official).unwrap_err().kind, Kind::Corrupt);
 }

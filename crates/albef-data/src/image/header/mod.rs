@@ -9,7 +9,7 @@ mod gif;
 #[cfg(feature = "heic")]
 pub(super) mod heic;
 mod jpeg;
-mod png;
+pub(super) mod png;
 pub(super) mod tiff;
 mod webp;
 
