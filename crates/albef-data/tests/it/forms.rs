@@ -248,3 +248,30 @@ fn rows_that_a_png_lacks_are_black_if_its_stream_is_complete() {
     let interlaced = png_of([3, 3], [8, 0, 0, 0, 1], &zlib(&rows.concat()[..8]));
     assert_eq!(decode(&interlaced, &official).unwrap_err().kind, Kind::Corrupt);
 }
+
+#[test]
+fn jpegs_that_the_decoder_does_not_know_are_refused_by_their_kind() {
+    let jpeg = bytes_of("baseline.jpg");
+    let frame = jpeg.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
+    let with = |at: usize, byte: u8| {
+        let mut bytes = jpeg.clone();
+        bytes[frame + at] = byte;
+        bytes
+    };
+    let scan = jpeg.windows(2).position(|w| w == [0xff, 0xda]).unwrap();
+    let own_scan = [&jpeg[..scan], &[0xff, 0xda, 0, 8, 1, 1, 0, 0, 63, 0], &jpeg[scan + 14..]];
+    for (bytes, part) in [
+        (with(1, 0xc9), "arithmetic coding"),
+        (with(1, 0xca), "arithmetic coding"),
+        (with(1, 0xc3), "lossless"),
+        (with(1, 0xc5), "hierarchical"),
+        (with(4, 12), "12 bits"),
+        (with(14, 0x42), "colors of more pixels than brightness"),
+        (with(11, 0x31), "colors of a third of the columns"),
+        (own_scan.concat(), "subsampled colors in scans of their own"),
+    ] {
+        let refused = decode(&bytes, &DecodeOptions::default()).unwrap_err();
+        assert_eq!(refused.kind, Kind::Unsupported("JPEG"), "{part}: {refused}");
+        assert!(refused.detail.contains(part), "{refused}");
+    }
+}
