@@ -9,6 +9,10 @@ use crate::error::{ImageError, ImageErrorKind as Kind};
 
 /// Pages that are looked at; what is cut behind these is not found.
 const MOST_PAGES: usize = 1000;
+/// Samples of a pixel whose kinds are compared; as many are not read.
+const MOST_SAMPLES: u64 = 16;
+/// Colors of a palette for 8 bits, and more than that.
+const MOST_COLORS: u64 = 65536;
 
 mod tag {
     pub const SUBFILE: u64 = 254;
@@ -203,54 +207,73 @@ impl<'a> File<'a> {
     /// What a directory says of its pixels.
     fn page(&self, entries: &[Entry], width: u64, height: u64) -> Result<Page, ImageError> {
         let find = |tag| entries.iter().find(|e| e.tag == tag);
-        let all = |tag| {
-            let entry = find(tag).into_iter();
-            entry.flat_map(|e| (0..e.count).map_while(|i| self.value(e, i))).collect::<Vec<_>>()
-        };
+        let all = |tag, most| find(tag).map_or_else(Vec::new, |e| self.values(e, most).collect());
         let first = |tag, other| find(tag).and_then(|e| self.value(e, 0)).unwrap_or(other);
+        let samples = first(tag::SAMPLES, 1);
         // As in libtiff, one value may stand for all samples.
         let same = |tag, other| {
-            let values = all(tag);
+            let values = all(tag, samples.min(MOST_SAMPLES));
             let value = values.first().copied().unwrap_or(other);
             let equal = values.iter().all(|v| *v == value);
             equal.then_some(value).ok_or_else(|| corrupt("a TIFF whose samples differ in kind"))
         };
-        let (offsets, sizes, part) = if find(tag::STRIP_OFFSETS).is_some() {
+        let planar = first(tag::PLANES, 1) == 2;
+        let (places, part) = if find(tag::STRIP_OFFSETS).is_some() {
             let rows = first(tag::STRIP_ROWS, height).min(height);
-            (all(tag::STRIP_OFFSETS), all(tag::STRIP_BYTES), [width, rows])
+            ([tag::STRIP_OFFSETS, tag::STRIP_BYTES], [width, rows])
         } else {
             let part = [first(tag::TILE_WIDTH, 0), first(tag::TILE_HEIGHT, 0)];
-            (all(tag::TILE_OFFSETS), all(tag::TILE_BYTES), part)
+            ([tag::TILE_OFFSETS, tag::TILE_BYTES], part)
         };
-        let place = |(i, offset): (usize, &u64)| {
-            let start = usize::try_from(*offset).ok().filter(|start| *start <= self.bytes.len())?;
-            // Without its size a part goes on to the end at most.
-            let size = sizes.get(i).and_then(|size| usize::try_from(*size).ok());
-            let end = size.and_then(|size| start.checked_add(size)).unwrap_or(self.bytes.len());
-            Some([start, end.min(self.bytes.len())])
-        };
-        let parts = offsets.iter().enumerate().map(place).collect::<Option<_>>();
+        let across = width.div_ceil(part[0].max(1));
+        let down = height.div_ceil(part[1].max(1));
+        let planes = if planar { samples } else { 1 };
+        let needed = across.saturating_mul(down).saturating_mul(planes);
         Ok(Page {
             little: self.little,
             compression: first(tag::COMPRESSION, 1),
             photometric: first(tag::PHOTOMETRIC, 0),
             bits: same(tag::BITS, 1)?,
-            samples: first(tag::SAMPLES, 1),
-            extra: all(tag::EXTRA_SAMPLES),
+            samples,
+            extra: all(tag::EXTRA_SAMPLES, MOST_SAMPLES),
             format: same(tag::SAMPLE_FORMAT, 1)?,
-            planar: first(tag::PLANES, 1) == 2,
+            planar,
             predictor: first(tag::PREDICTOR, 1),
             reversed: first(tag::FILL_ORDER, 1) == 2,
             group3: first(tag::GROUP_3, 0),
-            subsampled: all(tag::SUBSAMPLING) != [1, 1],
+            subsampled: all(tag::SUBSAMPLING, 2) != [1, 1],
             part,
-            parts: parts.ok_or_else(|| truncated("the TIFF ends before its pixels do"))?,
-            palette: Self::palette(&all(tag::COLOR_MAP)),
+            parts: self.parts(places.map(find), needed)?,
+            palette: Self::palette(&all(tag::COLOR_MAP, 3 * MOST_COLORS)),
             jpeg_tables: find(tag::JPEG_TABLES).and_then(|e| {
                 let end = usize::try_from(e.count.checked_mul(e.width)?).ok()?.checked_add(e.at)?;
                 (end <= self.bytes.len()).then_some([e.at, end])
             }),
         })
+    }
+
+    /// Start and end of as many strips or tiles as are needed.
+    fn parts(
+        &self,
+        [offsets, sizes]: [Option<&Entry>; 2],
+        needed: u64,
+    ) -> Result<Vec<[usize; 2]>, ImageError> {
+        let length = self.bytes.len();
+        let place = |(i, offset)| {
+            let start = usize::try_from(offset).ok().filter(|start| *start <= length)?;
+            // Without its size a part goes on to the end at most.
+            let size = sizes.and_then(|e| self.value(e, i)).unwrap_or(length as u64);
+            let end = usize::try_from(size).ok().and_then(|size| start.checked_add(size));
+            Some([start, end.unwrap_or(length).min(length)])
+        };
+        let offsets = offsets.into_iter().flat_map(|e| self.values(e, needed));
+        let parts = (0..).zip(offsets).map(place).collect::<Option<_>>();
+        parts.ok_or_else(|| truncated("the TIFF ends before its pixels do"))
+    }
+
+    /// The first values of an entry.
+    fn values(&self, entry: &Entry, most: u64) -> impl Iterator<Item = u64> {
+        (0..entry.count.min(most)).map_while(|i| self.value(entry, i))
     }
 
     /// The colors whose values of red, of green and of blue follow each other.
