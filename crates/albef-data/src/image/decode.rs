@@ -12,8 +12,7 @@ use super::{RgbImage, to_rgb};
 use crate::error::{DataError, ImageError, ImageErrorKind as Kind};
 use image::metadata::Orientation;
 use image::{
-    DynamicImage, ImageDecoder, ImageError as Fault, ImageFormat, ImageReader, Limits,
-    RgbImage as RgbImageOfDecoder, RgbaImage,
+    DynamicImage, ImageDecoder, ImageError as Fault, ImageFormat, ImageReader, Limits, RgbaImage,
 };
 
 fn classify(fault: &Fault, format: Format) -> ImageError {
@@ -91,27 +90,31 @@ fn of_format(
     options: &DecodeOptions,
 ) -> Result<(DynamicImage, ImageNotes, Gray16), ImageError> {
     let fill = options.truncated == TruncatedImages::Fill;
-    let header = header::read(format, bytes, fill)?;
+    let mut header = header::read(format, bytes, fill)?;
     check_size(header.width, header.height, options)?;
     let mut image = match format {
         Format::Gif => super::gif::first_frame(&header)?,
-        Format::Png => super::png::decode(&header, decoder_limit(options))?,
+        Format::Png => {
+            let (image, filled) = super::png::decode(&header, decoder_limit(options), fill)?;
+            header.filled = filled;
+            image
+        }
         Format::Jpeg => {
             let mut image = decoded(ImageFormat::Jpeg, format, &header, options)?;
             super::jpeg::gray_what_is_missing(&mut image, &header.bytes, header.filled);
             image
         }
         Format::WebP => decoded(ImageFormat::WebP, format, &header, options)?,
-        Format::Bmp => decoded(ImageFormat::Bmp, format, &header, options)?,
-        Format::Tiff => decoded(ImageFormat::Tiff, format, &header, options)?,
+        Format::Bmp => super::bmp::decode(&header)?,
+        Format::Tiff => match &header.page {
+            Some(page) => super::tiff::decode(&header, page, decoder_limit(options))?,
+            None => return Err(ImageError::new(Kind::Corrupt, "a TIFF without a page")),
+        },
         #[cfg(feature = "heic")]
         Format::Heic => super::heic::decode(&header, options)?,
         #[cfg(feature = "avif")]
         Format::Avif => super::avif::decode(&header, options)?,
     };
-    if let Some(palette) = &header.palette {
-        image = in_colors(image, palette);
-    }
     let orientation = header.orientation.unwrap_or(Orientation::NoTransforms);
     // Pillow turns a TIFF as it loads it; the orientation of other formats is left to the caller.
     if options.exif_orientation || format == Format::Tiff {
@@ -191,16 +194,6 @@ fn decoded(
         }
         _ => Ok(image),
     }
-}
-
-/// The colors that gray values stand for.
-fn in_colors(indices: DynamicImage, palette: &[[u8; 3]; 256]) -> DynamicImage {
-    let gray = indices.into_luma8();
-    let mut colors = RgbImageOfDecoder::new(gray.width(), gray.height());
-    for (to, from) in colors.pixels_mut().zip(gray.pixels()) {
-        to.0 = palette[usize::from(from.0[0])];
-    }
-    DynamicImage::ImageRgb8(colors)
 }
 
 /// A frame on its canvas, which is transparent black.

@@ -34,10 +34,10 @@ pub(super) fn first_frame(header: &Header<'_>) -> Result<DynamicImage, ImageErro
     let mut inner = vec![0; columns * rows];
     decoder.read_into_buffer(&mut inner).map_err(|e| fault(&e))?;
     let table = decoder.palette().map_err(|e| fault(&e))?;
-    // Beyond its end the table goes on as a ramp of grays.
+    // Beyond its end there is black.
     let color = |index: u8| {
         let at = usize::from(index) * 3;
-        table.get(at..at + 3).map_or([index; 3], |c| [c[0], c[1], c[2]])
+        table.get(at..at + 3).map_or([0; 3], |c| [c[0], c[1], c[2]])
     };
     let size = (width as u32, height as u32);
     let around = transparent.unwrap_or(0);

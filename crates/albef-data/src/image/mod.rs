@@ -4,6 +4,7 @@ mod augment;
 #[cfg(feature = "avif")]
 mod avif;
 mod background;
+mod bmp;
 mod decode;
 mod encode;
 mod gif;
@@ -16,6 +17,7 @@ mod png;
 mod reader;
 mod resize;
 mod sniff;
+mod tiff;
 mod to_rgb;
 mod transform;
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed preparation is a failed test")]
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 
 use albef_data::error::ImageErrorKind as Kind;
@@ -112,4 +113,69 @@ fn damage_does_not_panic_nor_take_long() {
             let _ = decode(&bytes, &FILL);
         }
     }
+}
+
+/// A PNG, gray, with these compressed pixels and a wrong checksum of its text if asked.
+fn png(size: u32, interlace: u8, pixels: &[u8], wrong_text: bool) -> Vec<u8> {
+    let mut out = b"\x89PNG\r\n\x1a\n".to_vec();
+    let header = [&[size.to_be_bytes(); 2].concat()[..], &[8, 0, 0, 0, interlace]].concat();
+    for (kind, body) in
+        [(b"IHDR", &header[..]), (b"tEXt", b"a\0b"), (b"IDAT", pixels), (b"IEND", b"")]
+    {
+        let typed = [&kind[..], body].concat();
+        let wrong = u32::from(wrong_text && kind == b"tEXt");
+        out.extend((body.len() as u32).to_be_bytes());
+        out.extend(&typed);
+        out.extend((crc32fast::hash(&typed) ^ wrong).to_be_bytes());
+    }
+    out
+}
+
+fn zlib(bytes: &[u8]) -> Vec<u8> {
+    let mut out = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::none());
+    out.write_all(bytes).unwrap();
+    out.finish().unwrap()
+}
+
+fn grays(bytes: &[u8]) -> (Vec<u8>, bool) {
+    let (image, notes) = decode_noted(bytes, &FILL).unwrap();
+    (image.pixels.iter().step_by(3).copied().collect(), notes.truncated)
+}
+
+#[test]
+fn a_png_with_a_broken_stream_is_filled_from_there_on() {
+    let rows = [0, 1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9];
+    let expected = |count| [&[1, 2, 3, 4, 5, 6, 7, 8, 9][..count], &[0; 9][count..]].concat();
+    let whole = zlib(&rows);
+    let wrong_sum = [&whole[..whole.len() - 1], &[whole[whole.len() - 1] ^ 1]].concat();
+    for (pixels, count) in [
+        (zlib(&rows[..8]), 6),
+        (zlib(&rows[..6]), 3),
+        (zlib(&[]), 0),
+        (whole[..whole.len() - 6].to_vec(), 6),
+        (wrong_sum, 9),
+        ([&zlib(&rows[..8])[..], b"more"].concat(), 6),
+    ] {
+        assert_eq!(grays(&png(3, 0, &pixels, false)), (expected(count), true), "{count}");
+    }
+    assert_eq!(grays(&png(3, 0, &whole, false)), (expected(9), false));
+    // A wrong checksum counts where there is no other way to read a file.
+    assert_eq!(grays(&png(3, 0, &whole, true)), (expected(9), false));
+    let refused = decode(&png(3, 0, &whole, true), &DecodeOptions::default()).unwrap_err();
+    assert_eq!(refused.kind, Kind::Corrupt);
+}
+
+#[test]
+fn of_an_interlaced_png_the_passes_that_are_there_are_shown() {
+    // The first two passes of five columns have a pixel each, the third has two.
+    let pixels = zlib(&[0, 10, 0, 20, 0, 30, 40]);
+    let png = png(5, 1, &pixels, false);
+    let mut expected = [0; 25];
+    for (x, y, value) in [(0, 0, 10), (4, 0, 20), (0, 4, 30), (4, 4, 40)] {
+        expected[y * 5 + x] = value;
+    }
+    assert_eq!(grays(&png), (expected.to_vec(), true));
+    let cut = png.len() - 16;
+    assert_eq!(grays(&png[..cut]), (expected.to_vec(), true));
+    assert!(decode(&png, &DecodeOptions::default()).is_err());
 }

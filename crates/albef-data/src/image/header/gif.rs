@@ -16,11 +16,17 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
     let mut frames = 0;
     let global = table(*flags);
     let mut at = 13 + global;
-    let mut grays = None;
+    let (mut first, mut transparent) = (0..0, None);
     loop {
         match bytes.get(at).ok_or_else(end)? {
             0x3b => break,
-            0x21 => at = skip_blocks(bytes, at + 2).ok_or_else(end)?,
+            0x21 => {
+                let control = bytes.get(at + 1) == Some(&0xf9) && frames == 0;
+                if control && bytes.get(at + 3).is_some_and(|flags| flags & 1 != 0) {
+                    transparent = bytes.get(at + 6).copied();
+                }
+                at = skip_blocks(bytes, at + 2).ok_or_else(end)?;
+            }
             0x2c => {
                 let flags = bytes.get(at + 9).ok_or_else(end)?;
                 let side = |place| le16(bytes, at + place).unwrap_or(0);
@@ -34,11 +40,14 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
                             side(7)
                         )));
                     }
-                    grays = (global + table(*flags) == 0).then_some(at);
+                }
+                // One byte before the data is the size of their codes.
+                let behind = skip_blocks(bytes, at + 11 + table(*flags)).ok_or_else(end)?;
+                if frames == 0 {
+                    first = at..behind;
                 }
                 frames += 1;
-                // One byte before the data is the size of their codes.
-                at = skip_blocks(bytes, at + 11 + table(*flags)).ok_or_else(end)?;
+                at = behind;
             }
             // Pillow passes over anything else between blocks.
             _ => at += 1,
@@ -48,11 +57,22 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
         return Err(corrupt("a GIF without a frame"));
     }
     header.animated = frames > 1;
-    header.bytes = Cow::Borrowed(&bytes[..=at]);
-    if let Some(frame) = grays {
-        header.bytes = Cow::Owned(with_grays(&bytes[..=at], frame));
-    }
+    header.bytes = Cow::Owned(with_frame(&bytes[..13 + global], &bytes[first], transparent));
     Ok(header)
+}
+
+/// A file of the first frame alone, since the decoder takes less odd bytes before it than Pillow.
+fn with_frame(head: &[u8], frame: &[u8], transparent: Option<u8>) -> Vec<u8> {
+    let mut out = head.to_vec();
+    if let Some(index) = transparent {
+        out.extend([0x21, 0xf9, 4, 1, 0, 0, index, 0]);
+    }
+    match head.len() == 13 && table(frame[9]) == 0 {
+        true => out.extend(with_grays(frame)),
+        false => out.extend(frame),
+    }
+    out.push(0x3b);
+    out
 }
 
 /// Bytes of the color table that flags announce.
@@ -72,10 +92,10 @@ fn skip_blocks(bytes: &[u8], mut at: usize) -> Option<usize> {
 }
 
 /// Gives a frame without any color table that of grays, which its values then are.
-fn with_grays(bytes: &[u8], frame: usize) -> Vec<u8> {
-    let mut out = bytes[..frame + 10].to_vec();
-    out[frame + 9] |= 0x87;
+fn with_grays(frame: &[u8]) -> Vec<u8> {
+    let mut out = frame[..10].to_vec();
+    out[9] |= 0x87;
     out.extend((0..=255).flat_map(|v| [v; 3]));
-    out.extend_from_slice(&bytes[frame + 10..]);
+    out.extend_from_slice(&frame[10..]);
     out
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{Header, be16, corrupt, exif, truncated};
-use crate::error::ImageError;
+use crate::error::{ImageError, ImageErrorKind as Kind};
 
 const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 
@@ -14,6 +14,7 @@ const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 pub(super) fn read(bytes: &[u8], fill: bool) -> Result<Header<'_>, ImageError> {
     let mut header = Header::default();
     let (mut frame, mut jfif) = (None, false);
+    let mut sampling = (1, 1);
     // Places of the color transform in Adobe markers.
     let mut adobe = Vec::new();
     let (mut exif, mut xmp) = (None, None);
@@ -61,6 +62,7 @@ pub(super) fn read(bytes: &[u8], fill: bool) -> Result<Header<'_>, ImageError> {
                 if frame.replace((marker, *components)).is_some() {
                     return Err(corrupt("a JPEG with two frame headers"));
                 }
+                sampling = check_kind(marker, body)?;
                 (header.width, header.height) = (width, height);
             }
             0xda => {
@@ -73,6 +75,11 @@ pub(super) fn read(bytes: &[u8], fill: bool) -> Result<Header<'_>, ImageError> {
                     return Err(corrupt(format!(
                         "impossible progression of the JPEG scan at byte {place}"
                     )));
+                }
+                let partial = body.first().copied().filter(|n| !progressive && *n < components);
+                // The decoder would mix up the blocks.
+                if partial.is_some_and(|n| sampling != (1, 1) && (n, sampling) != (1, (2, 1))) {
+                    return Err(unsupported("subsampled colors in scans of their own"));
                 }
                 whole_scan = !progressive && body.first().is_some_and(|n| *n >= components);
                 scans.push(at - 2);
@@ -112,6 +119,35 @@ pub(super) fn read(bytes: &[u8], fill: bool) -> Result<Header<'_>, ImageError> {
         }
     }
     Ok(header)
+}
+
+fn unsupported(detail: &str) -> ImageError {
+    let detail =
+        format!("a JPEG of a kind that is not read ({detail}); convert it to a plain JPEG or PNG");
+    ImageError { kind: Kind::Unsupported("JPEG"), detail }
+}
+
+/// Columns and rows of blocks of brightness in a unit. Refuses what the decoder does not know, or would show in wrong
+/// colors.
+fn check_kind(marker: u8, body: &[u8]) -> Result<(u8, u8), ImageError> {
+    match (marker, body.first()) {
+        (0xc9..=0xcf, _) => return Err(unsupported("arithmetic coding")),
+        (0xc3, _) => return Err(unsupported("lossless")),
+        (0xc5..=0xc7, _) => return Err(unsupported("hierarchical")),
+        (_, Some(bits)) if *bits != 8 => return Err(unsupported(&format!("{bits} bits"))),
+        _ => {}
+    }
+    let factors = body.get(6..).unwrap_or_default().chunks_exact(3).map(|c| (c[1] >> 4, c[1] & 15));
+    let factors: Vec<_> = factors.collect();
+    let across = factors.iter().map(|f| f.0).max().unwrap_or(1);
+    let down = factors.iter().map(|f| f.1).max().unwrap_or(1);
+    if factors.len() == 3 && factors[0] != (across, down) {
+        return Err(unsupported("colors of more pixels than brightness"));
+    }
+    if factors.len() > 1 && across == 3 {
+        return Err(unsupported("colors of a third of the columns"));
+    }
+    Ok((across, down))
 }
 
 fn with_end(bytes: &[u8]) -> Cow<'_, [u8]> {

@@ -3,14 +3,14 @@
 
 #[cfg(feature = "avif")]
 mod avif;
-mod bmp;
+pub(super) mod bmp;
 mod exif;
 mod gif;
 #[cfg(feature = "heic")]
 pub(super) mod heic;
 mod jpeg;
-mod png;
-mod tiff;
+pub(super) mod png;
+pub(super) mod tiff;
 mod webp;
 
 use std::borrow::Cow;
@@ -37,8 +37,10 @@ pub(super) struct Header<'a> {
     pub bytes: Cow<'a, [u8]>,
     /// Where on its canvas the bytes' image belongs, if not at the top left corner or not all of it.
     pub frame: Option<[usize; 2]>,
-    /// The colors that gray values stand for.
-    pub palette: Option<tiff::Palette>,
+    /// How the pixels of a BMP are stored.
+    pub bitmap: Option<bmp::Bitmap>,
+    /// Where and how the pixels of a TIFF are stored.
+    pub page: Option<Box<tiff::Page>>,
 }
 
 /// Reads the structure of a file. `fill` takes a JPEG or PNG that ends early, if any of its pixels are there.

@@ -35,7 +35,9 @@ pub(super) fn read(bytes: &[u8], fill: bool) -> Result<Header<'_>, ImageError> {
             break;
         }
         pixels |= &kind == b"IDAT";
-        if !pixels && u64::from(crc32fast::hash(&bytes[at + 4..stop])) != found {
+        // Pillow takes what it may do without as it is then.
+        let unchecked = pixels || fill && kind[0].is_ascii_lowercase();
+        if !unchecked && u64::from(crc32fast::hash(&bytes[at + 4..stop])) != found {
             let name = kind.escape_ascii();
             return Err(corrupt(format!("wrong checksum of PNG chunk {name} at byte {at}")));
         }
@@ -82,7 +84,7 @@ fn raw_profile<'a>(kind: &[u8; 4], body: &'a [u8]) -> Option<Cow<'a, [u8]>> {
 }
 
 /// Kind, body and checksum of a chunk that is there as a whole.
-fn chunk(bytes: &[u8], at: usize) -> Option<([u8; 4], &[u8], u64)> {
+pub(in crate::image) fn chunk(bytes: &[u8], at: usize) -> Option<([u8; 4], &[u8], u64)> {
     let length = usize::try_from(be32(bytes, at)?).ok()?;
     let stop = (at + 8).checked_add(length)?;
     Some((array(bytes, at + 4)?, bytes.get(at + 8..stop)?, be32(bytes, stop)?))

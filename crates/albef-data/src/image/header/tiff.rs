@@ -9,28 +9,73 @@ use crate::error::{ImageError, ImageErrorKind as Kind};
 
 /// Pages that are looked at; what is cut behind these is not found.
 const MOST_PAGES: usize = 1000;
+/// Samples of a pixel whose kinds are compared; as many are not read.
+const MOST_SAMPLES: u64 = 16;
+/// Colors of a palette for 8 bits, and more than that.
+const MOST_COLORS: u64 = 65536;
 
 mod tag {
     pub const SUBFILE: u64 = 254;
     pub const WIDTH: u64 = 256;
     pub const HEIGHT: u64 = 257;
     pub const BITS: u64 = 258;
+    pub const COMPRESSION: u64 = 259;
     pub const PHOTOMETRIC: u64 = 262;
+    pub const FILL_ORDER: u64 = 266;
     pub const STRIP_OFFSETS: u64 = 273;
     pub const ORIENTATION: u64 = 274;
+    pub const SAMPLES: u64 = 277;
+    pub const STRIP_ROWS: u64 = 278;
     pub const STRIP_BYTES: u64 = 279;
+    pub const PLANES: u64 = 284;
+    pub const GROUP_3: u64 = 292;
+    pub const PREDICTOR: u64 = 317;
     pub const COLOR_MAP: u64 = 320;
+    pub const TILE_WIDTH: u64 = 322;
+    pub const TILE_HEIGHT: u64 = 323;
     pub const TILE_OFFSETS: u64 = 324;
     pub const TILE_BYTES: u64 = 325;
     pub const SUB_IFDS: u64 = 330;
+    pub const EXTRA_SAMPLES: u64 = 338;
+    pub const SAMPLE_FORMAT: u64 = 339;
+    pub const JPEG_TABLES: u64 = 347;
+    pub const SUBSAMPLING: u64 = 530;
     pub const DNG_VERSION: u64 = 50706;
 }
 
-const PALETTE: u64 = 3;
-const BLACK_IS_ZERO: u16 = 1;
-
-/// A color table: 256 values of red, of green and of blue.
-pub(in crate::image) type Palette = Box<[[u8; 3]; 256]>;
+/// What the directory of a page says of its pixels.
+#[derive(Debug)]
+pub(in crate::image) struct Page {
+    /// Numbers have their low bytes first.
+    pub little: bool,
+    pub compression: u64,
+    pub photometric: u64,
+    /// Bits of each sample.
+    pub bits: u64,
+    /// Samples of a pixel.
+    pub samples: u64,
+    /// What each sample behind those of the color is.
+    pub extra: Vec<u64>,
+    /// 1 for numbers without, 2 for such with a sign, 3 for floating point.
+    pub format: u64,
+    /// Each sample has strips or tiles of its own.
+    pub planar: bool,
+    pub predictor: u64,
+    /// The first pixel of a byte is in its low bits.
+    pub reversed: bool,
+    /// Bits of options of CCITT Group 3.
+    pub group3: u64,
+    /// Chroma has fewer columns or rows.
+    pub subsampled: bool,
+    /// Width and height of a strip or tile.
+    pub part: [u64; 2],
+    /// Start and end of each strip or tile.
+    pub parts: Vec<[usize; 2]>,
+    /// Colors of a palette.
+    pub palette: Vec<[u8; 3]>,
+    /// Start and end of tables that all JPEG strips share.
+    pub jpeg_tables: Option<[usize; 2]>,
+}
 
 pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
     let file = File::new(bytes).ok_or_else(|| truncated("the TIFF ends in its header"))?;
@@ -61,26 +106,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
         bytes: Cow::Borrowed(bytes),
         ..Header::default()
     };
-    if number(tag::PHOTOMETRIC) == Some(PALETTE) && number(tag::BITS) == Some(8) {
-        let map = first.iter().find(|e| e.tag == tag::COLOR_MAP && e.count == 768);
-        let map = map.ok_or_else(|| corrupt("a TIFF with a palette of no 256 colors"))?;
-        let value = |i| file.value(map, i).map(|v| (v >> 8) as u8).ok_or_else(cut);
-        let mut palette: Palette = Box::new([[0; 3]; 256]);
-        for (i, color) in palette.iter_mut().enumerate() {
-            let i = i as u64;
-            *color = [value(i)?, value(i + 256)?, value(i + 512)?];
-        }
-        header.palette = Some(palette);
-        // The decoder knows gray alone: the indices are read as such.
-        let photometric = first.iter().find(|e| e.tag == tag::PHOTOMETRIC);
-        if let Some(at) = photometric.map(|e| e.at) {
-            let mut patched = bytes.to_vec();
-            let gray =
-                if file.little { BLACK_IS_ZERO.to_le_bytes() } else { BLACK_IS_ZERO.to_be_bytes() };
-            patched[at..at + 2].copy_from_slice(&gray);
-            header.bytes = Cow::Owned(patched);
-        }
-    }
+    header.page = Some(Box::new(file.page(&first, width, height)?));
     Ok(header)
 }
 
@@ -176,6 +202,85 @@ impl<'a> File<'a> {
         let inside = i < entry.count;
         let at = usize::try_from(i.checked_mul(entry.width)?).ok()?.checked_add(entry.at)?;
         inside.then(|| self.number(at, entry.width))?
+    }
+
+    /// What a directory says of its pixels.
+    fn page(&self, entries: &[Entry], width: u64, height: u64) -> Result<Page, ImageError> {
+        let find = |tag| entries.iter().find(|e| e.tag == tag);
+        let all = |tag, most| find(tag).map_or_else(Vec::new, |e| self.values(e, most).collect());
+        let first = |tag, other| find(tag).and_then(|e| self.value(e, 0)).unwrap_or(other);
+        let samples = first(tag::SAMPLES, 1);
+        // As in libtiff, one value may stand for all samples.
+        let same = |tag, other| {
+            let values = all(tag, samples.min(MOST_SAMPLES));
+            let value = values.first().copied().unwrap_or(other);
+            let equal = values.iter().all(|v| *v == value);
+            equal.then_some(value).ok_or_else(|| corrupt("a TIFF whose samples differ in kind"))
+        };
+        let planar = first(tag::PLANES, 1) == 2;
+        let (places, part) = if find(tag::STRIP_OFFSETS).is_some() {
+            let rows = first(tag::STRIP_ROWS, height).min(height);
+            ([tag::STRIP_OFFSETS, tag::STRIP_BYTES], [width, rows])
+        } else {
+            let part = [first(tag::TILE_WIDTH, 0), first(tag::TILE_HEIGHT, 0)];
+            ([tag::TILE_OFFSETS, tag::TILE_BYTES], part)
+        };
+        let across = width.div_ceil(part[0].max(1));
+        let down = height.div_ceil(part[1].max(1));
+        let planes = if planar { samples } else { 1 };
+        let needed = across.saturating_mul(down).saturating_mul(planes);
+        Ok(Page {
+            little: self.little,
+            compression: first(tag::COMPRESSION, 1),
+            photometric: first(tag::PHOTOMETRIC, 0),
+            bits: same(tag::BITS, 1)?,
+            samples,
+            extra: all(tag::EXTRA_SAMPLES, MOST_SAMPLES),
+            format: same(tag::SAMPLE_FORMAT, 1)?,
+            planar,
+            predictor: first(tag::PREDICTOR, 1),
+            reversed: first(tag::FILL_ORDER, 1) == 2,
+            group3: first(tag::GROUP_3, 0),
+            subsampled: all(tag::SUBSAMPLING, 2) != [1, 1],
+            part,
+            parts: self.parts(places.map(find), needed)?,
+            palette: Self::palette(&all(tag::COLOR_MAP, 3 * MOST_COLORS)),
+            jpeg_tables: find(tag::JPEG_TABLES).and_then(|e| {
+                let end = usize::try_from(e.count.checked_mul(e.width)?).ok()?.checked_add(e.at)?;
+                (end <= self.bytes.len()).then_some([e.at, end])
+            }),
+        })
+    }
+
+    /// Start and end of as many strips or tiles as are needed.
+    fn parts(
+        &self,
+        [offsets, sizes]: [Option<&Entry>; 2],
+        needed: u64,
+    ) -> Result<Vec<[usize; 2]>, ImageError> {
+        let length = self.bytes.len();
+        let place = |(i, offset)| {
+            let start = usize::try_from(offset).ok().filter(|start| *start <= length)?;
+            // Without its size a part goes on to the end at most.
+            let size = sizes.and_then(|e| self.value(e, i)).unwrap_or(length as u64);
+            let end = usize::try_from(size).ok().and_then(|size| start.checked_add(size));
+            Some([start, end.unwrap_or(length).min(length)])
+        };
+        let offsets = offsets.into_iter().flat_map(|e| self.values(e, needed));
+        let parts = (0..).zip(offsets).map(place).collect::<Option<_>>();
+        parts.ok_or_else(|| truncated("the TIFF ends before its pixels do"))
+    }
+
+    /// The first values of an entry.
+    fn values(&self, entry: &Entry, most: u64) -> impl Iterator<Item = u64> {
+        (0..entry.count.min(most)).map_while(|i| self.value(entry, i))
+    }
+
+    /// The colors whose values of red, of green and of blue follow each other.
+    fn palette(map: &[u64]) -> Vec<[u8; 3]> {
+        let colors = map.len() / 3;
+        let value = |i: usize| (map[i] >> 8) as u8;
+        (0..colors).map(|i| [i, i + colors, i + 2 * colors].map(value)).collect()
     }
 
     /// Whether all values of a directory, and all strips or tiles, lie within the file.

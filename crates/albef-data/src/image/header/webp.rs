@@ -8,6 +8,8 @@ use crate::error::ImageError;
 /// Flags of the extended header.
 const ALPHA: u8 = 0x10;
 const ANIMATION: u8 = 0x02;
+const EXIF: u8 = 0x08;
+const XMP: u8 = 0x04;
 
 /// Chunks `(name, start of the body, end of the body)` between two places of a file.
 fn chunks(
@@ -75,14 +77,25 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
         let of_name = all.iter().filter(move |(n, ..)| n == name);
         of_name.map(|(_, start, stop)| &bytes[*start..*stop])
     };
-    header.orientation = named(b"EXIF")
+    // As in libwebp, metadata count if a flag announces them.
+    let announced = |flag, name| named(name).filter(move |_| *flags & flag != 0);
+    header.orientation = announced(EXIF, b"EXIF")
         .find_map(exif::orientation)
-        .or_else(|| named(b"XMP ").find_map(exif::xmp_orientation));
+        .or_else(|| announced(XMP, b"XMP ").find_map(exif::xmp_orientation));
     if flags & ANIMATION != 0 {
         header.animated = named(b"ANMF").nth(1).is_some();
         let frame =
             named(b"ANMF").next().ok_or_else(|| truncated("an animation without frames"))?;
         first_frame(&mut header, frame)?;
+        return Ok(header);
+    }
+    // The decoder wants all that is announced.
+    let mut wanted = flags & !(EXIF | XMP);
+    if !all.iter().any(|(name, ..)| matches!(name, b"ALPH" | b"VP8L")) {
+        wanted &= !ALPHA;
+    }
+    if wanted != *flags {
+        header.bytes.to_mut()[*start] = wanted;
     }
     Ok(header)
 }
