@@ -3,20 +3,23 @@
 
     scripts/data_scale.py lists  --output DIR [--pairs 14000000] [--lists 4]
     scripts/data_scale.py shards --output DIR [--pairs 14000000] [--per-shard 10000]
+    scripts/data_scale.py parquet --output DIR [--pairs 14000000] [--lists 4]
     scripts/data_scale.py folder --output DIR [--pairs 100000]
     scripts/data_scale.py measure --albef ALBEF --source DIR/list-0.json [SOURCE...]
 
 lists    JSON annotation lists in the official form, captions of about ten words, a path of its own for every pair
 shards   webdataset shards (`.png` and `.json`); all are hard links to one, so that they need little disk
+parquet  the same pairs as `lists`, as Parquet tables of paths and captions; needs pyarrow
 folder   that many image files with a `.txt` beside each
 measure  opens the sources twice with ALBEF: `data stats`, then one step of `pretrain` with the smallest model; prints
          seconds and peak memory of both
 
-The images are a thousand small PNGs; folders that are symbolic links to one give every pair another path. Needs nothing
-beyond Python's own library.
+The images are a thousand small PNGs; folders that are symbolic links to one give every pair another path. All but `parquet`
+needs nothing beyond Python's own library.
 """
 import argparse
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -58,7 +61,8 @@ def captions(seed):
         yield " ".join(draw.choices(WORDS, k=draw.randrange(5, 16)))
 
 
-def lists(a):
+def pairs_of_lists(a):
+    """For each list its number and its pairs `(path, caption)`. Makes the images and the links to them."""
     images = a.output / "images"
     images.mkdir(parents=True, exist_ok=True)
     for i in range(IMAGES):
@@ -66,19 +70,43 @@ def lists(a):
     for i in range(1000):
         link(a.output / f"p{i:03}", "images")
     text = captions(0)
+    root = a.output.resolve()
     for number in range(a.lists):
         # Every list is below a folder of its own, so that no two pairs have one path.
         link(a.output / f"set{number}", ".")
-        pairs = a.pairs // a.lists + (number < a.pairs % a.lists)
-        path = a.output / f"list-{number}.json"
-        with open(path, "w", encoding="utf-8") as out:
-            for i in range(pairs):
+
+        def pairs(number=number):
+            for i in range(a.pairs // a.lists + (number < a.pairs % a.lists)):
                 up = "set0/" * (i // (1000 * IMAGES))
                 image = f"{up}set{number}/p{i // IMAGES % 1000:03}/{i % IMAGES:04}.png"
+                yield f"{root}/{image}", next(text)
+
+        yield number, pairs()
+
+
+def lists(a):
+    for number, pairs in pairs_of_lists(a):
+        path = a.output / f"list-{number}.json"
+        with open(path, "w", encoding="utf-8") as out:
+            for i, (image, caption) in enumerate(pairs):
                 out.write(("[" if i == 0 else ",\n"))
-                out.write('{"image": "%s", "caption": "%s"}' % (a.output.resolve() / image, next(text)))
+                out.write('{"image": "%s", "caption": "%s"}' % (image, caption))
             out.write("]")
-        print(path, pairs, "pairs")
+        print(path, i + 1, "pairs")
+
+
+def parquet(a):
+    import pyarrow
+    import pyarrow.parquet
+
+    schema = pyarrow.schema([("image", pyarrow.string()), ("caption", pyarrow.string())])
+    for number, pairs in pairs_of_lists(a):
+        path, count = a.output / f"list-{number}.parquet", 0
+        with pyarrow.parquet.ParquetWriter(path, schema) as out:
+            while some := list(itertools.islice(pairs, 100_000)):
+                count += len(some)
+                out.write_table(pyarrow.table([list(column) for column in zip(*some)], schema=schema))
+        print(path, count, "pairs")
 
 
 def link(path, target):
@@ -143,12 +171,12 @@ def timed(command):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for make, pairs in [(lists, 14_000_000), (shards, 14_000_000), (folder, 100_000)]:
+    for make, pairs in [(lists, 14_000_000), (parquet, 14_000_000), (shards, 14_000_000), (folder, 100_000)]:
         command = commands.add_parser(make.__name__)
         command.set_defaults(run=make)
         command.add_argument("--output", type=pathlib.Path, required=True)
         command.add_argument("--pairs", type=int, default=pairs)
-        if make is lists:
+        if make in (lists, parquet):
             command.add_argument("--lists", type=int, default=4)
         if make is shards:
             command.add_argument("--per-shard", type=int, default=10_000)
