@@ -62,6 +62,11 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let texts = texts(a)?;
     let (device, reader) = a.model.prepare()?;
     let images = a.images.as_ref().map(|source| images(source, a)).transpose()?;
+    if let Some(images) = images.as_ref().filter(|_| a.pairs)
+        && images.samples().iter().all(|sample| sample.captions.is_empty())
+    {
+        bail!("--pairs takes images with captions, and none of {} has one", images.source());
+    }
     let model = a.model.open(&reader, &device)?;
     let options = ExtractOptions::default().tokens(a.tokens).projected(!a.unprojected && !a.pairs);
     let truncated = texts.iter().filter(|text| model.caption(text).truncated).count();

@@ -336,7 +336,10 @@ fn verify(a: &PlaceArguments) -> Result<ExitStatus> {
         Ok(found) if found.is_sound() => (found.sound, Vec::new()),
         Ok(found) => {
             let mut problems = found.problems;
-            problems.push(format!("{} images are damaged", found.damaged.len()));
+            problems.push(match found.damaged.len() {
+                1 => "1 image is damaged".into(),
+                n => format!("{n} images are damaged"),
+            });
             (found.sound, problems)
         }
         Err(albef::Error::Index(IndexError::Damaged { detail, .. })) => (0, vec![detail]),

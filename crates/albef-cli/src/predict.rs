@@ -37,7 +37,7 @@ struct AnswerArguments {
     #[arg(long, alias = "k", default_value_t = 128, value_parser = at_least_one)]
     rerank_k: usize,
     /// How candidates are scored: `reference` as the official code (the first token counts twice),
-    /// `chain` (each token once) or `normalised` (their mean).
+    /// `chain` (each token once), `normalised` (their mean) or `lavis` (as LAVIS, with a smoothed loss).
     #[arg(long, alias = "rank", default_value = "reference", value_parser = named::<RankRule>)]
     answer_scoring: RankRule,
 }

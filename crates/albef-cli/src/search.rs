@@ -244,6 +244,12 @@ fn search_index(a: &SearchArguments, text: Option<&str>, paths: &[String]) -> Re
                 say!("{:>23}  {}", "copy", shown(copy))?;
             }
         }
+        if found.results.is_empty() {
+            eprintln!(
+                "{}",
+                if found.page > 1 { "no more results" } else { "no image passes the filters" }
+            );
+        }
         if found.more && a.index.page.is_some() {
             eprintln!("more with --page {}", found.page + 1);
         }

@@ -34,8 +34,8 @@ pub struct FinetuneArguments {
 
 #[derive(clap::Args)]
 struct RunArguments {
-    /// Configuration (YAML) with the official keys; `finetune` needs `checkpoint`, the model to start from,
-    /// in it or by `--set`.
+    /// Configuration (YAML) with the official keys. That of fine-tuning needs `checkpoint`, the model to start from, in
+    /// it or by `--set`.
     config: PathBuf,
     /// Folder of the run.
     #[arg(long)]
@@ -109,7 +109,7 @@ pub fn interruptible() -> Control {
             if flag.swap(true, Ordering::SeqCst) {
                 std::process::exit(130);
             }
-            eprintln!("\nstopping after this step; once more to stop at once");
+            eprintln!("\nstopping at the next safe point; interrupt again to stop at once");
         });
         control
     };

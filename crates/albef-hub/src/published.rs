@@ -19,7 +19,7 @@ pub struct Published {
     pub size: Option<u64>,
     /// SHA-256, where it is known for certain.
     pub sha256: Option<&'static str>,
-    /// Licence of the repository that publishes it.
+    /// License of the repository that publishes it.
     pub licence: &'static str,
     /// Its address.
     pub url: &'static str,
@@ -130,7 +130,7 @@ pub const PUBLISHED: [Published; 12] = [
 #[must_use]
 pub fn table() -> String {
     let mut out = String::from(
-        "| Name | Checkpoint | Task | Images | Size | SHA-256 | Licence |\n| --- | --- | --- | --- | --- | --- | --- |\n",
+        "| Name | Checkpoint | Task | Images | Size | SHA-256 | License |\n| --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for p in &PUBLISHED {
         let size = p.size.map_or("unknown".to_owned(), |n| format!("{:.2} GB", n as f64 / 1e9));

@@ -213,12 +213,9 @@ impl Record {
         let changed =
             differs(&self.changed, &plan.changed) || differs(&plan.changed, &self.changed);
         if self.small != plan.small || changed || self.models != plan.models {
-            let mut given: Vec<String> =
-                self.changed.iter().map(|c| format!("--set {c}")).collect();
-            given.extend(self.models.iter().map(|(s, p)| format!("--model {s}={}", p.display())));
-            given.extend(self.small.then(|| "--smoke".to_owned()));
-            let given = if given.is_empty() { "no changes".into() } else { given.join(" ") };
-            bail!("{}{hint}", of(&given));
+            let begun = choices(&self.changed, &self.models, self.small);
+            let now = choices(&plan.changed, &plan.models, plan.small);
+            bail!("{}, not {now}{hint}", of(&begun));
         }
         Ok(())
     }
@@ -352,6 +349,15 @@ pub fn shell(words: &[String]) -> String {
         .iter()
         .map(|w| if plain(w) { w.clone() } else { format!("'{}'", w.replace('\'', "'\\''")) });
     quoted.collect::<Vec<_>>().join(" ")
+}
+
+/// The options of a reproduction, as they are given.
+fn choices(changed: &[String], models: &BTreeMap<String, PathBuf>, small: bool) -> String {
+    let changed = changed.iter().map(|c| format!("--set {c}"));
+    let models = models.iter().map(|(step, path)| format!("--model {step}={}", path.display()));
+    let small = small.then(|| "--smoke".to_owned());
+    let given: Vec<String> = changed.chain(models).chain(small).collect();
+    if given.is_empty() { "no changes".into() } else { format!("`{}`", given.join(" ")) }
 }
 
 #[cfg(test)]

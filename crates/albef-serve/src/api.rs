@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::object::{maybe_object, object, objects};
+use crate::object::{image, maybe_object, object, objects};
 
 /// An image: its number in the index, or the file itself. In `multipart/form-data` a file stands in its place.
 #[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
@@ -55,7 +55,7 @@ pub struct EmbedRequest {
 #[serde(deny_unknown_fields)]
 pub struct PairInput {
     /// The image.
-    #[serde(deserialize_with = "object")]
+    #[serde(deserialize_with = "image")]
     pub image: ImageInput,
     /// The text.
     pub text: String,
@@ -202,7 +202,7 @@ pub struct SearchResponse {
 #[serde(deny_unknown_fields)]
 pub struct SimilarRequest {
     /// The image.
-    #[serde(deserialize_with = "object")]
+    #[serde(deserialize_with = "image")]
     pub image: ImageInput,
     /// Which images are searched.
     #[serde(default, deserialize_with = "object")]
@@ -233,7 +233,7 @@ pub struct MatchRequest {
     #[serde(default)]
     pub model: Option<String>,
     /// The image.
-    #[serde(deserialize_with = "object")]
+    #[serde(deserialize_with = "image")]
     pub image: ImageInput,
     /// The text.
     pub text: String,
@@ -296,7 +296,7 @@ pub struct ClassifyRequest {
     #[serde(default)]
     pub model: Option<String>,
     /// The image.
-    #[serde(deserialize_with = "object")]
+    #[serde(deserialize_with = "image")]
     pub image: ImageInput,
     /// The classes, in words.
     pub labels: Vec<String>,
@@ -328,7 +328,7 @@ pub struct GroundRequest {
     #[serde(default)]
     pub model: Option<String>,
     /// The image.
-    #[serde(deserialize_with = "object")]
+    #[serde(deserialize_with = "image")]
     pub image: ImageInput,
     /// The phrase.
     pub phrase: String,
@@ -371,7 +371,7 @@ pub struct AskRequest {
     #[serde(default)]
     pub model: Option<String>,
     /// The image.
-    #[serde(deserialize_with = "object")]
+    #[serde(deserialize_with = "image")]
     pub image: ImageInput,
     /// The question.
     pub question: String,
@@ -396,7 +396,7 @@ pub struct EntailRequest {
     #[serde(default)]
     pub model: Option<String>,
     /// The image.
-    #[serde(deserialize_with = "object")]
+    #[serde(deserialize_with = "image")]
     pub image: ImageInput,
     /// The sentence.
     pub sentence: String,
@@ -410,10 +410,10 @@ pub struct ReasonRequest {
     #[serde(default)]
     pub model: Option<String>,
     /// The left image.
-    #[serde(deserialize_with = "object")]
+    #[serde(deserialize_with = "image")]
     pub left: ImageInput,
     /// The right image.
-    #[serde(deserialize_with = "object")]
+    #[serde(deserialize_with = "image")]
     pub right: ImageInput,
     /// The statement.
     pub statement: String,

@@ -9,13 +9,14 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
 struct Strict<T>(T);
 
-struct Object<T>(PhantomData<T>);
+/// With what is expected.
+struct Object<T>(&'static str, PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
+        f.write_str(self.0)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
@@ -31,7 +32,13 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Strict<T> {
 
 /// An object.
 pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<T, D::Error> {
-    d.deserialize_map(Object(PhantomData))
+    d.deserialize_map(Object("an object", PhantomData))
+}
+
+/// An image. Whoever sends its file as a text is told how it is sent.
+pub fn image<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<T, D::Error> {
+    let expected = r#"an object; an image is `{"id": NUMBER}` or `{"base64": "…"}`"#;
+    d.deserialize_map(Object(expected, PhantomData))
 }
 
 /// An object or null.
@@ -61,6 +68,8 @@ mod tests {
             wrong.starts_with(r#"an image is `{"id": NUMBER}` or `{"base64": "…"}`"#),
             "{wrong}"
         );
+        let text = said(r#"{"image": "iVBORw0KGgo=", "text": "a"}"#);
+        assert!(text.contains("an object; an image is"), "{text}");
         let input = serde_json::from_str::<EmbeddingsRequest>(r#"{"input": 3}"#).unwrap_err();
         assert!(input.to_string().starts_with("`input` is a text"), "{input}");
     }

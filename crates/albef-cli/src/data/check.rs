@@ -77,8 +77,8 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         max_problems: a.show,
         workers: rayon::current_num_threads(),
         options: DecodeOptions { max_pixels: a.max_image_pixels, ..DecodeOptions::default() },
-        texts_are_captions: a.task.0.is_none(),
         near_distance: a.near,
+        ..CheckOptions::default()
     };
     let spec = SourceSpec::new(&a.source, a.image_root.as_deref());
     let root = a.against_root.as_ref().or(a.image_root.as_ref()).map(PathBuf::as_path);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use albef::DecodeOptions;
 use albef_data::dataset::{Dataset, PackOptions, SourceSpec, pack};
 use albef_data::image::ImageReader;
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::ExitStatus;
 use crate::arguments::{at_least_one, bytes, source};
@@ -71,6 +71,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         true => say!("{}", serde_json::to_string(&report)?)?,
         false => report.to_string().lines().try_for_each(|line| say!("{line}"))?,
     }
+    let nothing = report.images == 0;
     let left_out = a.output.join("left_out.jsonl");
     let named = std::fs::read_to_string(&left_out)?;
     let line = |line: &str| {
@@ -79,5 +80,8 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         format!("{}: {}", text("name"), text("error"))
     };
     tell_first("left out", named.lines().map(line).collect::<Vec<_>>().into_iter());
+    if nothing {
+        bail!("nothing was packed: no image with a caption can be used");
+    }
     Ok(ExitStatus::Yes)
 }

@@ -34,6 +34,8 @@ pub struct CheckOptions {
     pub workers: usize,
     /// Whether texts are captions, which should tell images apart, and not questions or labels.
     pub texts_are_captions: bool,
+    /// Whether a sample without a text is at fault.
+    pub texts_are_needed: bool,
     /// Bits of 128 in which the difference hashes of images that look alike may differ.
     pub near_distance: u32,
 }
@@ -46,6 +48,7 @@ impl Default for CheckOptions {
             max_problems: 20,
             workers: 1,
             texts_are_captions: true,
+            texts_are_needed: true,
             near_distance: 6,
         }
     }
@@ -236,7 +239,9 @@ fn check_texts<S: SampleSet + ?Sized>(
         let blank = sample.captions.len() - words().count();
         report.captions += sample.captions.len() - blank;
         report.blank_captions += blank;
-        if blank == sample.captions.len() {
+        if blank == sample.captions.len() && !options.texts_are_needed {
+            report.blank_captions -= blank;
+        } else if blank == sample.captions.len() {
             report.without_captions += 1;
             problems.push(format!("{}: no caption", names.name(&sample)));
         } else if blank > 0 {

@@ -269,11 +269,10 @@ impl ModelConfig {
         if !t.hidden.is_multiple_of(t.heads) {
             return fail(format!("text width {} is no multiple of {} heads", t.hidden, t.heads));
         }
-        if t.fusion_layer == 0 || t.fusion_layer >= t.layers {
+        if t.fusion_layer >= t.layers {
             return fail(format!(
-                "`fusion_layer` {} must lie between 1 and {} (the last text layer)",
-                t.fusion_layer,
-                t.layers.saturating_sub(1)
+                "`fusion_layer` is {}; it must be below the number of text layers, {}",
+                t.fusion_layer, t.layers
             ));
         }
         Ok(())
@@ -403,7 +402,7 @@ mod tests {
     fn sizes_that_do_not_fit_each_other_are_named() {
         assert!(problem(|c| c.vision.image_res = 250).contains("choose for instance 240"));
         assert!(problem(|c| c.vision.heads = 7).contains("768 is no multiple of 7 heads"));
-        assert!(problem(|c| c.text.fusion_layer = 12).contains("between 1 and 11"));
+        assert!(problem(|c| c.text.fusion_layer = 12).contains("below the number of text layers, 12"));
         assert!(problem(|c| c.text.pad_id = 30_522).contains("`text.pad_id` is 30522"));
         let table = problem(|c| (c.vision.image_res, c.vision.patch) = (4096, 1));
         assert!(table.contains("position table"), "{table}");

@@ -57,8 +57,8 @@ fn roots_of(index: &Path) -> Option<(String, Vec<PathBuf>)> {
 
 impl Place {
     /// The index at `index` where that is given; else the one of just these folders, one that has all of them, or the
-    /// place for a new one. Without folders, the only index of this user. `fingerprint`: an index that merely has the
-    /// folders counts if its vectors are of this.
+    /// place for a new one. Without folders, the only index of this user. `fingerprint`: an index whose vectors are of
+    /// this comes before the one of just these folders, if that has others.
     ///
     /// # Errors
     /// If a folder cannot be read, or nothing says which index is meant.
@@ -81,7 +81,11 @@ impl Place {
                     .into(),
             )
         })?;
-        if Embedded::exists(&own) {
+        // One that cannot be read is not passed over in silence.
+        let has_vectors = |index: &Path| {
+            roots_of(index).is_none_or(|(found, _)| fingerprint.is_none_or(|f| f == found))
+        };
+        if Embedded::exists(&own) && has_vectors(&own) {
             return Ok(Self { index: Location::Folder(own), folders });
         }
         let has_all = |index: &PathBuf| {

@@ -344,7 +344,10 @@ impl TextEncoder {
         if let Some(trace) = trace.as_deref_mut() {
             trace.hidden.push(x.clone());
         }
-        let last = layers.end.saturating_sub(1);
+        if layers.is_empty() {
+            return Ok(self.queries(&x, sequences, read).0);
+        }
+        let last = layers.end - 1;
         for i in layers {
             let rows = if i == last { read } else { OutputRows::All };
             let tracing = trace.as_deref_mut().filter(|t| t.attention_layer == Some(i));

@@ -56,7 +56,12 @@ pub fn check_list(
         found.left_out.retain(|s| !unread(s));
         found.left_out.extend(folder.left_out.into_iter().filter(unread));
     }
-    let mut report = check_against(&found, other, options, control)?;
+    let options = CheckOptions {
+        texts_are_captions: false,
+        texts_are_needed: task.needs_text(),
+        ..options.clone()
+    };
+    let mut report = check_against(&found, other, &options, control)?;
     // An image with several questions, or a question asked of several, is no repetition.
     report.repeated_captions = 0;
     for fault in task.list_faults(list, &found.samples, options.decode)? {

@@ -79,6 +79,10 @@ impl Task for Classification {
         &[PRETRAIN, "retrieval"]
     }
 
+    fn needs_text(&self) -> bool {
+        false
+    }
+
     fn annotations(&self) -> Option<ReadEntry> {
         Some(entry)
     }

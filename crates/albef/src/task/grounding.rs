@@ -214,7 +214,7 @@ section! {
         /// `image`, `text` and `ref_id`. Several lists count as one
         annotations: Vec<PathBuf> = Vec::new();
         /// joined before its image paths
-        image_root: PathBuf = PathBuf::from(".");
+        image_root: PathBuf = PathBuf::new();
         /// folder with `refcoco+/refs(unc).p` and `refcoco+/instances.json`; gives accuracy by split
         refcoco_data: Option<PathBuf> = None;
         /// proposals for RefCOCO+: a JSON object, boxes by image number

@@ -40,7 +40,7 @@ section! {
         /// the task's list
         annotations: PathBuf = PathBuf::new();
         /// joined before its image paths
-        image_root: PathBuf = PathBuf::from(".");
+        image_root: PathBuf = PathBuf::new();
         /// training lists of the task: print what their texts alone would score, without any image
         text_baseline: Vec<PathBuf> = Vec::new();
         /// resamples of bootstrap intervals

@@ -177,6 +177,11 @@ pub trait Task: Send + Sync {
         vec![self.model()]
     }
 
+    /// Whether its samples have a text.
+    fn needs_text(&self) -> bool {
+        true
+    }
+
     /// Images of a query or sample.
     fn images(&self) -> usize {
         1

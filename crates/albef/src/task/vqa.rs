@@ -55,7 +55,7 @@ section! {
         answer_list: String = String::new();
         /// candidates that are scored in full when measuring
         k_test: usize = 128;
-        /// how candidate answers are scored: or `chain`, `normalised` (quirk Q19)
+        /// how candidate answers are scored: or `chain`, `normalised`, `lavis` (quirk Q19)
         answer_scoring: RankRule = RankRule::default();
         /// or `sequence`: the soft part normalizes over positions, as before March 2022 (quirk Q1)
         mlm_distill_axis: DistillAxis = DistillAxis::default();
@@ -96,12 +96,12 @@ section! {
         /// the task's list
         annotations: PathBuf = PathBuf::new();
         /// joined before its image paths
-        image_root: PathBuf = PathBuf::from(".");
+        image_root: PathBuf = PathBuf::new();
         /// candidate answers: a JSON list, or answers separated by commas
         answer_list: String = String::new();
         /// candidates that are scored in full
         rerank_k: usize = 128;
-        /// how candidates are scored: reference, chain or normalised
+        /// how candidates are scored: reference, chain, normalised or lavis
         answer_scoring: RankRule = RankRule::default();
         /// score by the current rules of the challenge instead of those of the method's tool
         challenge_rules: bool = false;
