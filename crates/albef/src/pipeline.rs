@@ -422,6 +422,22 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_text_encoder_may_fuse_from_its_first_layer() {
+        let mut config = ModelConfig::nano();
+        config.text.fusion_layer = 0;
+        config.check().unwrap();
+        let params = fresh_params(&TaskRef::pretrain().schema(&config), 0.07, 3, &cpu()).unwrap();
+        let model = Albef::new(&config, &params.frozen(Ops::for_device(&cpu()))).unwrap();
+        let model =
+            Pipeline::new(model, params, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\ndog\n").unwrap();
+        // Its features are of the embedding of [CLS] alone.
+        assert_eq!(model.embed_text("a dog").unwrap(), model.embed_text("dog").unwrap());
+        let image = [RgbImage::filled(30, 20, [10, 200, 90])];
+        let logit = |text| model.match_text(&image, text).unwrap()[0].itm_logit;
+        assert_ne!(logit("a dog"), logit("dog"));
+    }
+
+    #[test]
     fn outputs_that_are_not_finite_are_errors_everywhere() {
         let config = ModelConfig::nano();
         let schema = TaskRef::pretrain().schema(&config);

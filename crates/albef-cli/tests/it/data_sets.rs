@@ -293,3 +293,38 @@ fn leaks_between_splits_are_a_negative_answer() {
     let report: Value = serde_json::from_slice(&checked.stdout).unwrap();
     assert_eq!((&report["leaks"], &report["clean"]), (&json!(12), &json!(false)));
 }
+
+#[test]
+fn images_of_labels_need_no_text() {
+    let dir = tempfile::tempdir().unwrap();
+    for (i, label) in ["cup", "hat"].iter().enumerate() {
+        let folder = dir.path().join("products").join(label);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("a.png"), image(7 * i + 1)).unwrap();
+    }
+    let check = |task: &str| {
+        let mut check = albef();
+        check.args(["data", "check", "--json", "--task", task]).arg(dir.path().join("products"));
+        check.output().unwrap()
+    };
+    let output = check("classification");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(check("captions").status.code(), Some(1));
+}
+
+#[test]
+fn what_would_be_empty_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.png"), image(0)).unwrap();
+    fs::write(dir.path().join("list.json"), r#"[{"image": "b.png", "caption": "none"}]"#).unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    for (command, part) in [
+        (vec!["data", "pack", &at("list.json"), "--output", &at("packed")], "nothing was packed"),
+        (vec!["embed", &at(""), "--pairs", "--output", &at("x.npy")], "images with captions"),
+    ] {
+        let output = albef().args(&command).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{command:?}");
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    }
+    assert!(!dir.path().join("x.npy").exists());
+}

@@ -120,6 +120,40 @@ fn tasks_count_truncated_texts_and_measure_at_another_resolution() {
 }
 
 #[test]
+fn images_are_looked_for_beside_their_list_and_before_a_model_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = pretrained(dir.path());
+    let boxes =
+        json!({"image": "0.png", "text": "red", "box": [0, 0, 12, 20], "boxes": [[0, 0, 12, 20]]});
+    let captions = json!({"image": "0.png", "caption": "a red square"});
+    for (task, entry) in [("grounding", boxes), ("retrieval", captions)] {
+        let list = write(dir.path(), "beside.json", &json!([entry]));
+        let evaluate = ["evaluate", task, "--json", "--annotations", &list];
+        report(&command(&evaluate, &model).output().unwrap());
+        let rounded = command(&evaluate, &model).args(["--precision", "bf16"]).output().unwrap();
+        assert_eq!(report(&rounded)["precision"], "bf16");
+    }
+    let statement = json!({"images": ["0.png", "1.png"], "sentence": "red", "label": "True"});
+    for (task, entry) in [
+        ("vqa", json!({"image": "0.png", "question": "what?", "answer": ["red"]})),
+        ("ve", json!({"image": "0.png", "sentence": "red", "label": "neutral"})),
+        ("nlvr", statement),
+        ("classification", json!({"image": "0.png", "label": "red"})),
+    ] {
+        let list = write(dir.path(), "elsewhere.json", &json!([entry]));
+        let evaluate = ["evaluate", task, "--annotations", &list, "--image-root", "nowhere"];
+        let mut evaluate = command(&evaluate, Path::new("no-model"));
+        if task == "vqa" {
+            evaluate.args(["--answer-list", "red,blue"]);
+        }
+        let output = evaluate.output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{task}: {said}");
+        assert!(said.contains("none of the 1 images can be found"), "{task}: {said}");
+    }
+}
+
+#[test]
 fn what_a_source_leaves_out_is_counted_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let model = pretrained(dir.path());

@@ -160,6 +160,31 @@ fn without_a_place_an_index_is_one_of_the_user() {
 }
 
 #[test]
+fn of_two_indexes_of_a_folder_the_one_of_the_same_options_is_searched() {
+    let (dir, photos, _) = photos(3);
+    let program = || {
+        let mut command = albef();
+        command.env("XDG_DATA_HOME", dir.path().join("data")).current_dir(dir.path());
+        command
+    };
+    fs::create_dir(dir.path().join("other")).unwrap();
+    data(&dir.path().join("other"), 1);
+    run(program().args(["index", "photos", "other"]));
+    run(program().arg("index").arg(&photos).args(["--background", "black"]));
+    let of = |options: &[&str]| {
+        let found = out(program().args(["search", "red", "photos", "--json"]).args(options));
+        assert_eq!(found["results"].as_array().unwrap().len(), 3);
+        found["index"].as_str().unwrap().to_owned()
+    };
+    assert_ne!(of(&[]), of(&["--background", "black"]));
+    // Products of another precision make other vectors.
+    let error = failed(program().args(["search", "red", "photos", "--precision", "bf16"]));
+    assert!(error.contains("--reencode"), "{error}");
+    let none = program().args(["search", "red", "photos", "--camera", "abacus"]).output().unwrap();
+    assert!(stderr(&none).contains("no image passes the filters"), "{}", stderr(&none));
+}
+
+#[test]
 fn a_search_goes_on_while_another_process_writes() {
     let (_dir, photos, at) = photos(3);
     run(&mut index(&photos, &at, &[]));

@@ -229,7 +229,16 @@ fn errors() {
         ("error_layer", &["ground", "images/dog.png", "dog", "--layer", "99"]),
         (
             "error_resolution",
-            &["evaluate", "retrieval", "--annotations", "captions.json", "--image-res", "20"],
+            &[
+                "evaluate",
+                "retrieval",
+                "--annotations",
+                "captions.json",
+                "--image-root",
+                "images",
+                "--image-res",
+                "20",
+            ],
         ),
         (
             "error_image_root",

@@ -402,7 +402,9 @@ mod tests {
     fn sizes_that_do_not_fit_each_other_are_named() {
         assert!(problem(|c| c.vision.image_res = 250).contains("choose for instance 240"));
         assert!(problem(|c| c.vision.heads = 7).contains("768 is no multiple of 7 heads"));
-        assert!(problem(|c| c.text.fusion_layer = 12).contains("below the number of text layers, 12"));
+        assert!(
+            problem(|c| c.text.fusion_layer = 12).contains("below the number of text layers, 12")
+        );
         assert!(problem(|c| c.text.pad_id = 30_522).contains("`text.pad_id` is 30522"));
         let table = problem(|c| (c.vision.image_res, c.vision.patch) = (4096, 1));
         assert!(table.contains("position table"), "{table}");

@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use self::figures::{LabelFigures, confusion, confusion_lines, mean};
 use self::objective::LabelsObjective;
 use super::configured::{accessors, finetuned, no_train_file, task_config};
-use super::evaluation::{refuse_if_none, some_present, unusable};
+use super::evaluation::{measurable, refuse_if_none, some_present, unusable};
 use super::labels::{self, BATCH, Logits, best, softmax};
 use super::{
     Configuration, EvalKey, Evaluation, EvaluationOptions, Evaluator, PRETRAIN, Prediction, Query,
@@ -106,10 +106,7 @@ impl Task for Classification {
         let task = TaskRef::of(&Classification);
         let options: ClassificationOptions = labels::options(task, options)?;
         let contents = read(&options.annotations, &options.image_root)?;
-        if contents.samples.is_empty() {
-            let list = options.annotations.display();
-            return Err(Error::Argument(format!("{list} has nothing to measure")));
-        }
+        measurable(&contents.samples, &options.annotations)?;
         Ok(Box::new(LabelsEvaluator { contents, batch: BATCH, resamples: options.resamples }))
     }
 

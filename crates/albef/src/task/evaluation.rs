@@ -178,18 +178,35 @@ pub(crate) fn refuse_if_none(usable: usize, samples: &[Sample], skipped: &[Skipp
 /// An error if none of the images of a list exists: a wrong root would show only after the first epoch,
 /// as a score of 0.
 pub(crate) fn some_present(samples: &[Sample], key: &str, root: &str) -> Result<()> {
-    let Some(first) = samples.first() else { return Ok(()) };
-    match first.present() {
-        Err(error) if samples.iter().all(|s| s.present().is_err()) => {
-            let hint = other_root(samples).map_or(String::new(), |hint| format!("; hint: {hint}"));
-            Err(Error::Config(format!(
-                "`{key}`: none of the {} images can be found, the first is {} ({}); is `{root}` the right \
-                 folder?{hint}",
-                samples.len(),
-                first.name,
-                error.detail
-            )))
-        }
-        _ => Ok(()),
+    match none_present(samples, &format!("`{root}`")) {
+        Some(problem) => Err(Error::Config(format!("`{key}`: {problem}"))),
+        None => Ok(()),
     }
+}
+
+/// An error if a list has no samples, or none of its images exists, before a model is opened.
+pub(super) fn measurable(samples: &[Sample], list: &Path) -> Result<()> {
+    let list = list.display();
+    if samples.is_empty() {
+        return Err(Error::Argument(format!("{list} has nothing to measure")));
+    }
+    match none_present(samples, "the image root") {
+        Some(problem) => Err(Error::Argument(format!("{list}: {problem}"))),
+        None => Ok(()),
+    }
+}
+
+/// That none of the images exists.
+fn none_present(samples: &[Sample], root: &str) -> Option<String> {
+    let first = samples.first()?;
+    let error = first.present().err()?;
+    if samples.iter().any(|s| s.present().is_ok()) {
+        return None;
+    }
+    let hint = other_root(samples).map_or(String::new(), |hint| format!("; hint: {hint}"));
+    Some(format!(
+        "none of the {} images can be found, the first is {} ({error}); is {root} the right folder?{hint}",
+        samples.len(),
+        first.name,
+    ))
 }

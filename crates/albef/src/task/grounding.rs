@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use serde_json::{Value, json};
 
 use super::configured::{accessors, finetuned, task_config};
-use super::evaluation::{first_of, some_present, unusable};
+use super::evaluation::{first_of, measurable, some_present, unusable};
 use super::labels::{self, truncated_warning};
 use super::retrieval::{self, QueueKeys};
 use super::{
@@ -93,6 +93,8 @@ impl Task for Grounding {
         let o: GroundingOptions = labels::options(TaskRef::of(&Grounding), options)?;
         let [data, boxes] = [&o.refcoco_data, &o.det_file].map(|p| p.clone().unwrap_or_default());
         let cases = cases(&o.annotations, &o.image_root, &data, &boxes)?;
+        let list = o.annotations.first().cloned().unwrap_or_default();
+        measurable(&cases.samples, &list)?;
         let (mode, layer, resamples) = (o.mode, o.layer, o.resamples);
         Ok(Box::new(GroundingEvaluator { cases, mode, layer, resamples }))
     }

@@ -13,7 +13,7 @@ use albef_report::{Kind, bootstrap_interval};
 use burn::tensor::{Tensor, activation};
 use serde_json::{Value, json};
 
-use super::evaluation::{list_warnings, refuse_if_none, some_present, unusable};
+use super::evaluation::{list_warnings, measurable, refuse_if_none, some_present, unusable};
 use super::{
     EvalKey, Evaluation, Evaluator, Query, RESAMPLES, TaskConfig, TaskRef, read_annotations,
 };
@@ -190,10 +190,7 @@ impl LabelEvaluator {
     ) -> Result<Self> {
         let roots = ImageRoots { image_root: options.image_root.clone(), ..ImageRoots::default() };
         let contents = read_annotations(task, &options.annotations, &roots)?;
-        if contents.samples.is_empty() {
-            let list = options.annotations.display();
-            return Err(Error::Argument(format!("{list} has nothing to measure")));
-        }
+        measurable(&contents.samples, &options.annotations)?;
         let baseline = baseline(task, &options.text_baseline)?;
         let resamples = options.resamples;
         Ok(Self { task, contents, views, batch: BATCH, build, baseline, resamples })

@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use serde_json::{Value, json};
 
 use super::configured::{accessors, finetuned, task_config};
-use super::evaluation::{first_of, left_out, refuse_if_none, some_present};
+use super::evaluation::{first_of, left_out, measurable, refuse_if_none, some_present};
 use super::labels::{self, truncated_warning};
 use super::{
     Configuration, EvalKey, Evaluation, EvaluationOptions, Evaluator, PRETRAIN, RESAMPLES, Task,
@@ -286,6 +286,7 @@ impl RetrievalEvaluator {
         let k = o.rerank_k.or(protocol.map(|p| p.k)).unwrap_or(128);
         let images = ImageSet::open(&text_of_path(&o.annotations), o.image_root.as_deref())?;
         let options = Options { k, score: o.score, ..Options::default() };
+        measurable(images.samples(), &o.annotations)?;
         let (by_id, resamples) = (o.by_id, o.resamples);
         let copies = copied_members(images.samples());
         Ok(Self { images, options, protocol, by_id, resamples, of_run: false, copies })

@@ -18,7 +18,7 @@ use crate::eval::outcomes;
 use crate::eval::text_baseline::TextBaseline;
 use crate::eval::vqa_score::{ScoreRule, accuracy, annotators};
 use crate::model::{Branch, VqaModel};
-use crate::task::evaluation::{refuse_if_none, unusable};
+use crate::task::evaluation::{measurable, refuse_if_none, unusable};
 use crate::task::labels::{self, Predictions, Summary, baseline, truncation};
 use crate::task::{Evaluation, Evaluator, TaskRef, read_annotations};
 
@@ -201,10 +201,7 @@ impl VqaEvaluator {
         let root = || o.image_root.clone();
         let roots = ImageRoots { image_root: root(), vqa_root: root(), vg_root: root() };
         let contents = read_annotations(TaskRef::of(&Vqa), &o.annotations, &roots)?;
-        let list = o.annotations.display();
-        if contents.samples.is_empty() {
-            return Err(Error::Argument(format!("{list} has nothing to measure")));
-        }
+        measurable(&contents.samples, &o.annotations)?;
         check_for_server(&contents.samples, o)?;
         check_candidates(&contents.samples, &answers, o)?;
         let score = if o.challenge_rules { ScoreRule::Challenge } else { ScoreRule::Official };
