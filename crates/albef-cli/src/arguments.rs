@@ -1,5 +1,6 @@
 //! Values of the command line that several commands take, refused where they can mean nothing.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use albef_data::names::text_of_os;
@@ -76,6 +77,41 @@ pub fn weight(text: &str) -> Result<f32, String> {
 /// A value that the library knows by name.
 pub fn named<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     T::deserialize(StrDeserializer::<serde::de::value::Error>::new(text)).map_err(|e| e.to_string())
+}
+
+/// Options that name a file to be written.
+const OUTPUTS: [&str; 6] =
+    ["--output", "--manifest", "--save-outcomes", "--clip-benchmark", "--results", "--html"];
+
+/// Refuses a file to be written that another argument names too: what a command reads it does not replace.
+pub fn refuse_own_input(arguments: &[OsString]) -> Result<(), String> {
+    let mut outputs = Vec::new();
+    let mut others = Vec::new();
+    let mut before = None;
+    for argument in arguments {
+        let text = argument.to_string_lossy();
+        let assigned = text.split_once('=').filter(|(name, _)| OUTPUTS.contains(name));
+        match (assigned, before) {
+            (Some((name, value)), _) => outputs.push((name.to_owned(), PathBuf::from(value))),
+            (None, Some(name)) => outputs.push((name, PathBuf::from(argument))),
+            (None, None) => others.push(Path::new(argument)),
+        }
+        before = OUTPUTS.contains(&&*text).then(|| text.into_owned());
+    }
+    for (name, output) in outputs {
+        if output.is_file() && others.iter().any(|other| same_file(&output, other)) {
+            return Err(format!(
+                "{name} {} is also read by this command; name another file",
+                output.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether two paths lead to one file.
+pub fn same_file(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 /// A file to be written at the end, whose folder must be there from the start.

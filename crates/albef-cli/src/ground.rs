@@ -9,7 +9,7 @@ use albef_weights::write_atomic;
 use anyhow::{Result, bail};
 
 use crate::ExitStatus;
-use crate::arguments::{image_place, share, words};
+use crate::arguments::{image_place, same_file, share, words};
 use crate::models::{ModelOptions, image_file, open_image};
 use crate::output::say;
 use crate::warnings::{tell_truncated, tell_unknown};
@@ -161,11 +161,6 @@ fn for_word(path: &Path, number: usize, word: &str) -> PathBuf {
     let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("map");
     let word: String = word.chars().filter(char::is_ascii_alphanumeric).collect();
     path.with_file_name(format!("{stem}-{number}-{word}.png"))
-}
-
-/// Whether two paths lead to one file.
-fn same_file(a: &Path, b: &Path) -> bool {
-    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -205,6 +205,10 @@ fn main() -> ExitCode {
         eprintln!("error: {error}");
         return ExitCode::from(2);
     }
+    if let Err(error) = arguments::refuse_own_input(&std::env::args_os().collect::<Vec<_>>()) {
+        eprintln!("error: {}", albef_data::names::harmless(&error));
+        return ExitCode::from(2);
+    }
     let result = match arguments.command {
         Command::Demo(a) => demo::run(&a),
         Command::Pretrain(a) => train::pretrain(&a),

@@ -1,14 +1,14 @@
 //! Copies of one image, and images that look alike.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use albef_data::control::Control;
 use half::f16;
 use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::record::{ContentHash, ImageId, Record};
+use crate::record::{ContentHash, ImageId, Record, Root, join};
 use crate::scan::{Kernel, dots};
 use crate::store::Store;
 
@@ -65,14 +65,32 @@ pub fn duplicates(
     if let Some(cosine) = options.cosine {
         by_cosine(store, &records, &single, cosine, &mut groups, control)?;
     }
+    let roots = store.roots()?;
     let mut members: HashMap<usize, Vec<Record>> = HashMap::new();
     for (i, record) in records.into_iter().enumerate() {
         members.entry(groups.find(i)).or_default().push(record);
     }
-    let mut out: Vec<DuplicateGroup> =
-        members.into_values().filter(|group| group.len() > 1).map(group).collect();
+    let files = members.into_values().filter(|group| group.len() > 1);
+    let files = files.map(|group| without_links(group, &roots));
+    let mut out: Vec<DuplicateGroup> = files.filter(|group| group.len() > 1).map(group).collect();
     out.sort_by_key(|group| (Reverse(group.others.len()), group.keep.id));
     Ok(out)
+}
+
+/// One record for each file: a link to a file is no copy of it, and whoever deletes the file loses both. The file itself
+/// stands for its links.
+fn without_links(mut members: Vec<Record>, roots: &[Root]) -> Vec<Record> {
+    let path = |record: &Record| {
+        let root = roots.iter().find(|root| root.id == record.image.root);
+        join(root.map_or(b"", |root| &root.path), &record.image.path)
+    };
+    members.sort_by_cached_key(|record| (path(record).is_symlink(), record.id));
+    let mut seen = HashSet::new();
+    members.retain(|record| {
+        let path = path(record);
+        seen.insert(path.canonicalize().unwrap_or(path))
+    });
+    members
 }
 
 fn group(mut members: Vec<Record>) -> DuplicateGroup {

@@ -209,6 +209,11 @@ fn check_place(model: &Checkpoint, output: &Path, format: ModelFormat, single: b
             "{shown} is a file, which is not replaced by a folder; {hint}"
         )));
     }
+    if output.join("checkpoints").is_dir() {
+        return Err(Error::Argument(format!(
+            "{shown} is the folder of a training run; choose another folder"
+        )));
+    }
     // A link to a file that is gone counts.
     let weights = ["model.safetensors", "model.safetensors.index.json", TORCH];
     if weights.iter().any(|name| output.join(name).symlink_metadata().is_ok()) {

@@ -76,7 +76,7 @@ fn a_run_is_converted_and_gives_the_same_answers_in_each_format() {
     assert_eq!(matched(&file), plain);
     let own =
         albef().arg("convert").arg(&file).args(["--to", "lavis", "--output"]).arg(&file).output();
-    assert!(stderr(&own.unwrap()).contains("is the model that is converted"));
+    assert!(stderr(&own.unwrap()).contains("is also read by this command"));
 }
 
 /// After kills at all times there is the old file or the new one, and a folder that is whole or absent.

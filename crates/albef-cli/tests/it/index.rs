@@ -305,6 +305,22 @@ fn paths_for_other_programs_are_bytes() {
     assert_eq!(output.stdout, [path.as_os_str().as_bytes(), b"\0"].concat());
 }
 
+#[cfg(unix)]
+#[test]
+fn a_link_is_no_copy_and_an_archive_among_photographs_hides_no_index() {
+    let (_dir, photos, at) = photos(2);
+    std::os::unix::fs::symlink("1.png", photos.join("0-link.png")).unwrap();
+    fs::write(photos.join("old.tar"), [0; 1024]).unwrap();
+    run(&mut search(&photos, &at, &["--path", "*.png"]));
+    let others =
+        || String::from_utf8(run(&mut of_index(&at, &["dups", "--paths"])).stdout).unwrap();
+    assert_eq!(others(), "");
+    fs::copy(photos.join("1.png"), photos.join("copy.png")).unwrap();
+    run(&mut index(&photos, &at, &[]));
+    assert_eq!(others().lines().count(), 1);
+    assert!(!others().contains("link"), "{}", others());
+}
+
 #[test]
 fn duplicates_are_grouped_and_one_is_kept() {
     let (_dir, photos, at) = photos(3);

@@ -47,7 +47,7 @@ fn values_that_mean_nothing_are_refused() {
         (&["ground", &image, "dog", "--threshold", "1.5"], "must be from 0 to 1"),
         (&["ground", &image, "dog", "--threshold", "nan"], "must be from 0 to 1"),
         (&["ground", &image, "dog", "--output", &jpg], "PNG only"),
-        (&["ground", &image, "dog", "--output", &image], "is the image itself"),
+        (&["ground", &image, "dog", "--output", &image], "is also read by this command"),
         (&["embed", "--text", " "], "it is empty"),
         (&["bench", "vit", "--rounds", "0"], "must be at least 1"),
         (&["compare", "a", "b", "--resamples", "0"], "must be at least 1"),
@@ -212,4 +212,29 @@ fn an_unknown_set_of_instructions_is_refused_and_a_help_that_cannot_be_written_i
     }
     assert_eq!(albef().arg("--help").output().unwrap().status.code(), Some(0));
     assert_eq!(albef().arg("--nothing").output().unwrap().status.code(), Some(2));
+}
+
+#[test]
+fn what_a_command_reads_it_does_not_replace() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = data(dir.path(), 2);
+    let before = std::fs::read(&list).unwrap();
+    let other = format!("--output={list}");
+    for command in [
+        &["data", "check", &list, "--manifest", &list][..],
+        &["embed", &list, "--output", &list],
+        &["embed", &list, &other],
+        &["evaluate", "retrieval", "--annotations", &list, "--save-outcomes", &list],
+    ] {
+        let output = albef().args(command).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{command:?}");
+        assert!(stderr(&output).contains("is also read by this command"), "{}", stderr(&output));
+        assert_eq!(std::fs::read(&list).unwrap(), before);
+    }
+    std::fs::create_dir_all(dir.path().join("run/checkpoints")).unwrap();
+    let mut convert = albef();
+    convert.args(["convert", "--to", "safetensors", "--output"]).arg(dir.path().join("run"));
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/mini");
+    let output = convert.arg(model).output().unwrap();
+    assert!(stderr(&output).contains("the folder of a training run"), "{}", stderr(&output));
 }

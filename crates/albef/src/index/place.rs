@@ -1,6 +1,5 @@
 //! Which index belongs to some folders, and opening it as current as it can be.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use albef_data::names;
@@ -37,6 +36,10 @@ impl std::fmt::Debug for OpenIndex {
     }
 }
 
+/// Endings of photographs: an archive among them makes no folder of archives.
+const PHOTOS: [&str; 10] =
+    ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "heic", "avif"];
+
 /// Whether a path is a folder of images, rather than one with a list of captions or of nothing but archives.
 #[must_use]
 pub fn is_photo_folder(path: &Path) -> bool {
@@ -44,7 +47,12 @@ pub fn is_photo_folder(path: &Path) -> bool {
     path.is_dir()
         && !["captions.jsonl", "captions.csv", "captions.tsv"].iter().any(has)
         && !std::fs::read_dir(path).is_ok_and(|entries| {
-            entries.flatten().any(|e| e.path().extension() == Some(OsStr::new("tar")))
+            let names: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+            let ends = |endings: &[&str]| {
+                let ending = |name: &PathBuf| name.extension()?.to_str().map(str::to_lowercase);
+                names.iter().filter_map(ending).any(|e| endings.contains(&e.as_str()))
+            };
+            ends(&["tar"]) && !ends(&PHOTOS)
         })
 }
 

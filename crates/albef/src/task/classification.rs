@@ -13,9 +13,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use albef_data::dataset::{
-    Contents, Dataset, EntryContext, ImageRoots, ReadEntry, Sample, SourceSpec, Target, TaskFields,
-    read_list, read_source, text_field,
+    Contents, Dataset, EntryContext, ImageRoots, ReadEntry, Sample, Skipped, SourceSpec, Target,
+    TaskFields, read_list, read_source, text_field,
 };
+use albef_data::error::{ImageError, ImageErrorKind};
 use albef_data::names::text_of_os;
 use albef_data::text::TokenBatch;
 use albef_report::{Kind, bootstrap_interval};
@@ -281,9 +282,10 @@ impl TaskConfig for ClassificationConfig {
 
     fn open_data(&self) -> Result<Dataset> {
         let (labels, multi) = (self.labels()?, self.classification.multi_label);
-        let mut contents = self.train_contents()?;
-        for sample in &mut contents.samples {
-            let found = indices(sample, &labels, multi).map_err(Error::of_key("train_file"))?;
+        let contents = self.train_contents()?;
+        let (mut contents, places) =
+            fitting(contents, &labels, multi).map_err(Error::of_key("train_file"))?;
+        for (sample, found) in contents.samples.iter_mut().zip(places) {
             sample.task.target = match (multi, &found[..]) {
                 (false, [label]) => Target::Label(*label),
                 _ => Target::Labels(found),
@@ -309,9 +311,7 @@ impl TaskConfig for ClassificationConfig {
         let contents = self.contents(&files).map_err(Error::of_key(key.name()))?;
         some_present(&contents.samples, key.name(), "image_root")?;
         let (labels, multi) = (self.labels()?, self.classification.multi_label);
-        for sample in &contents.samples {
-            indices(sample, &labels, multi).map_err(Error::of_key(key.name()))?;
-        }
+        let (contents, _) = fitting(contents, &labels, multi).map_err(Error::of_key(key.name()))?;
         let batch = self.start.batch_size_test;
         Ok(Some(Box::new(LabelsEvaluator { contents, batch, resamples: RESAMPLES })))
     }
@@ -343,9 +343,13 @@ fn entry(entry: &Value, context: EntryContext<'_>) -> Result<Option<Sample>, Str
 }
 
 fn fields(names: &[&str]) -> TaskFields {
-    let names = names.iter().map(|name| name.trim()).filter(|name| !name.is_empty());
-    let target = Target::Answers(names.map(|name| (name.to_owned(), 1.0)).collect());
-    TaskFields { target, ..TaskFields::default() }
+    let mut different: Vec<(String, f32)> = Vec::new();
+    for name in names.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {
+        if different.iter().all(|(earlier, _)| earlier != name) {
+            different.push((name.to_owned(), 1.0));
+        }
+    }
+    TaskFields { target: Target::Answers(different), ..TaskFields::default() }
 }
 
 /// A folder that has a folder of images for each label.
@@ -355,11 +359,20 @@ fn image_folder(root: &Path) -> Result<Contents> {
         .map(|entry| entry.map(|e| e.path()))
         .collect::<std::io::Result<_>>()
         .map_err(Error::io(root))?;
-    folders.retain(|path| path.is_dir());
+    // Programs keep their own things in hidden folders.
+    let hidden =
+        |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes()[0] == b'.');
+    folders.retain(|path| path.is_dir() && !hidden(path));
     folders.sort();
     let mut out = Contents::default();
     for folder in folders {
         let label = text_of_os(folder.file_name().unwrap_or_default());
+        if folder.is_symlink() && leads_back(&folder, root) {
+            let detail = "it links to this folder, or within it, whose images have labels already";
+            let error = ImageError { kind: ImageErrorKind::Entry, detail: detail.into() };
+            out.left_out.push(Skipped { name: label, error });
+            continue;
+        }
         let found = read_source(&SourceSpec::of(&folder, None))?;
         out.left_out.extend(found.left_out);
         for sample in found.samples {
@@ -375,6 +388,12 @@ fn image_folder(root: &Path) -> Result<Contents> {
     Ok(out)
 }
 
+/// Whether a link leads into a folder, or above it.
+fn leads_back(link: &Path, root: &Path) -> bool {
+    matches!((link.canonicalize(), root.canonicalize()),
+        (Ok(link), Ok(root)) if link.starts_with(&root) || root.starts_with(&link))
+}
+
 /// The labels of a sample by name.
 fn named(sample: &Sample) -> impl Iterator<Item = &str> {
     let names = match &sample.task.target {
@@ -384,26 +403,55 @@ fn named(sample: &Sample) -> impl Iterator<Item = &str> {
     names.iter().map(|(name, _)| name.as_str())
 }
 
-/// The labels of a sample by their place among `labels`.
-fn indices(sample: &Sample, labels: &[String], multi_label: bool) -> Result<Vec<usize>> {
+/// The labels of a sample by their place among `labels`, or why there are none.
+fn indices(sample: &Sample, labels: &[String], multi_label: bool) -> Result<Vec<usize>, String> {
     let place = |name: &str| {
-        labels.iter().position(|label| label == name).ok_or_else(|| {
-            Error::Argument(format!(
-                "{}: the label `{name}` is not one of {}",
-                sample.name,
-                labels.join(", ")
-            ))
-        })
+        let found = labels.iter().position(|label| label == name);
+        found.ok_or_else(|| format!("the label `{name}` is not one of {}", labels.join(", ")))
     };
-    let found: Vec<usize> = named(sample).map(place).collect::<Result<_>>()?;
-    if !multi_label && found.len() != 1 {
-        return Err(Error::Argument(format!(
-            "{} has {} labels, and one is needed; hint: several are learned with `multi_label: true`",
-            sample.name,
-            found.len()
-        )));
+    let found: Vec<usize> = named(sample).map(place).collect::<Result<_, _>>()?;
+    match (multi_label, found.len()) {
+        (true, _) | (false, 1) => Ok(found),
+        (false, n) => Err(format!(
+            "it has {n} labels, and one is needed; hint: several are learned with `multi_label: true`"
+        )),
     }
-    Ok(found)
+}
+
+/// The samples whose labels fit, with their places. The others are left out, but where they are most of all something
+/// else is wrong.
+fn fitting(
+    contents: Contents,
+    labels: &[String],
+    multi_label: bool,
+) -> Result<(Contents, Vec<Vec<usize>>)> {
+    let (mut out, mut places) = (Contents { samples: Vec::new(), ..contents }, Vec::new());
+    let mut unfit = Vec::new();
+    for sample in contents.samples {
+        match indices(&sample, labels, multi_label) {
+            Ok(found) => {
+                places.push(found);
+                out.samples.push(sample);
+            }
+            Err(detail) => {
+                let error = ImageError { kind: ImageErrorKind::Entry, detail };
+                unfit.push(Skipped { name: sample.name, error });
+            }
+        }
+    }
+    match unfit.first() {
+        Some(first) if unfit.len() > places.len() => Err(Error::Argument(format!(
+            "the labels of {} of {} samples do not fit; the first is {}: {}",
+            unfit.len(),
+            unfit.len() + places.len(),
+            first.name,
+            first.error
+        ))),
+        _ => {
+            out.left_out.extend(unfit);
+            Ok((out, places))
+        }
+    }
 }
 
 /// Weights inversely proportional to the frequency of labels, 1 on the average of samples.
@@ -450,9 +498,8 @@ struct LabelsEvaluator {
 impl Evaluator for LabelsEvaluator {
     fn evaluate(&self, model: &LoadedModel, control: &Control) -> Result<Evaluation> {
         let (names, multi) = (&model.config.labels, model.config.multi_label);
-        let samples = &self.contents.samples;
-        let wanted: Vec<Vec<usize>> =
-            samples.iter().map(|sample| indices(sample, names, multi)).collect::<Result<_>>()?;
+        let (contents, wanted) = fitting(self.contents.clone(), names, multi)?;
+        let samples = &contents.samples;
         let head = logits(model)?;
         let activate = activate(&model.config);
         let found =
@@ -476,7 +523,7 @@ impl Evaluator for LabelsEvaluator {
         let mut report = json!({
             "accuracy": accuracy, "interval": interval, "macro_f1": macro_f1, "auroc": auroc,
             "samples": scores.len(), "skipped": found.skipped.len(),
-            "truncated_texts": found.truncated, "labels": names,
+            "left_out": contents.left_out.len(), "truncated_texts": found.truncated, "labels": names,
             "per_label": figures.iter().zip(names).map(|(f, n)| f.to_json(n)).collect::<Vec<_>>(),
         });
         let mut lines = vec![format!(
@@ -495,7 +542,7 @@ impl Evaluator for LabelsEvaluator {
         let all = samples.iter();
         let limits = labels::sentence_limits(model);
         let mut warnings = unusable(&found.skipped);
-        warnings.extend(found.warnings(&self.contents, limits));
+        warnings.extend(found.warnings(&contents, limits));
         Ok(Evaluation {
             report,
             score: Some(if multi { macro_f1 } else { accuracy }),

@@ -318,6 +318,7 @@ impl Evaluator for LabelEvaluator {
         let summary = Summary::new(&scores, majority, &found, self.resamples);
         let mut out =
             summary.evaluation(&self.contents.samples, self.baseline.as_ref(), ScoreRule::Official);
+        out.report["left_out"] = json!(self.contents.left_out.len());
         let name = self.task.name();
         out.outcomes =
             Some(outcomes::scores(name, Kind::Hit, self.contents.samples.iter(), &scores));

@@ -7,9 +7,10 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use albef_data::dataset::{
-    Dataset, EntryContext, ImageRoots, ReadEntry, Sample, Target, TaskFields, TextRule,
-    number_field, repeated_ids, text_field,
+    Contents, Dataset, EntryContext, ImageRoots, ReadEntry, Sample, Skipped, Target, TaskFields,
+    TextRule, number_field, repeated_ids, text_field,
 };
+use albef_data::error::{ImageError, ImageErrorKind};
 use albef_weights::{Bert, Schema, StateDict, layer_of};
 use burn::tensor::Device;
 use serde_json::{Value, json};
@@ -270,8 +271,7 @@ impl TaskConfig for VqaConfig {
         for file in &files {
             let part = read_annotations(self.task(), Path::new(file), &self.roots())
                 .map_err(Error::of_key("train_file"))?;
-            all_answered(file, &part.samples)?;
-            parts.push(part);
+            parts.push(with_answers(file, part)?);
         }
         let weights = self.train.data.train_file.weights();
         Ok(Dataset::mixed(parts, weights.as_deref()))
@@ -367,16 +367,32 @@ fn answered(sample: &Sample) -> bool {
     matches!(sample.task.target, Target::Answers(_))
 }
 
-/// A question without an answer teaches nothing, and would stop the run when its batch comes.
-fn all_answered(file: &str, samples: &[Sample]) -> Result<()> {
-    let mut without = samples.iter().enumerate().filter(|(_, s)| !answered(s));
-    let Some((i, first)) = without.next() else { return Ok(()) };
-    let first = first.entry_name(i);
-    Err(Error::Config(format!(
-        "{file}, {first}: the question has no `answer` to learn, and {} others of the list have \
-         none; hint: a list of test questions belongs under `test_file`",
-        without.count()
-    )))
+/// A question without an answer teaches nothing and is left out. Where most have none it is a list of another kind.
+fn with_answers(file: &str, mut part: Contents) -> Result<Contents> {
+    let all = part.samples.len();
+    let mut without = Vec::new();
+    for (i, sample) in std::mem::take(&mut part.samples).into_iter().enumerate() {
+        if answered(&sample) {
+            part.samples.push(sample);
+            continue;
+        }
+        let detail = "the question has no `answer` to learn".into();
+        let error = ImageError { kind: ImageErrorKind::Entry, detail };
+        without.push(Skipped { name: sample.entry_name(i), error });
+    }
+    match without.first() {
+        Some(first) if 2 * without.len() > all => Err(Error::Config(format!(
+            "{file}, {}: {}, and {} others of the list have none; hint: a list of test questions belongs under \
+             `test_file`",
+            first.name,
+            first.error,
+            without.len() - 1
+        ))),
+        _ => {
+            part.left_out.extend(without);
+            Ok(part)
+        }
+    }
 }
 
 /// Questions without answers choose no epoch; at the end they are answered for the evaluation server,

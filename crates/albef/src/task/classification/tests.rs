@@ -129,6 +129,46 @@ fn lists_folders_and_tables_give_the_same_labels() {
     let two = &read(&json, dir.path()).unwrap().samples[1];
     let labels = ["cat".to_owned(), "dog".to_owned()];
     assert_eq!(indices(two, &labels, true).unwrap(), [1, 0]);
-    assert!(indices(two, &labels, false).unwrap_err().to_string().contains("multi_label"));
-    assert!(indices(two, &labels[..1], true).unwrap_err().to_string().contains("`dog`"));
+    assert!(indices(two, &labels, false).unwrap_err().contains("multi_label"));
+    assert!(indices(two, &labels[..1], true).unwrap_err().contains("`dog`"));
+}
+
+#[test]
+fn samples_whose_labels_do_not_fit_are_left_out_unless_they_are_most() {
+    let dir = tempfile::tempdir().unwrap();
+    let entries = |labels: &[&str]| {
+        let entries: Vec<Value> =
+            labels.iter().map(|l| json!({"image": format!("{l}.png"), "label": l})).collect();
+        let path = dir.path().join("list.json");
+        std::fs::write(&path, Value::from(entries).to_string()).unwrap();
+        read(&path, dir.path()).unwrap()
+    };
+    let labels = ["cat".to_owned(), "dog".to_owned()];
+    let some = entries(&["cat", "", "dog", "cat|dog", "dog", "cat|cat"]);
+    let (kept, places) = fitting(some.clone(), &labels, false).unwrap();
+    assert_eq!(places, [[0], [1], [1], [0]]);
+    assert_eq!((kept.samples.len(), kept.left_out.len()), (4, 2));
+    assert!(kept.left_out[0].error.detail.contains("it has 0 labels"), "{:?}", kept.left_out);
+    assert_eq!(fitting(some, &labels, true).unwrap().1.len(), 6);
+    let error = fitting(entries(&["cat", "cow", "hen"]), &labels, false).unwrap_err().to_string();
+    assert!(error.contains("2 of 3 samples") && error.contains("`cow`"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn hidden_folders_and_links_back_are_no_labels() {
+    let dir = tempfile::tempdir().unwrap();
+    let png =
+        albef_data::scenes::png(&albef_data::image::RgbImage::filled(4, 4, [9, 9, 9])).unwrap();
+    for label in ["cat", "dog", ".cache"] {
+        std::fs::create_dir(dir.path().join(label)).unwrap();
+        std::fs::write(dir.path().join(label).join("1.png"), &png).unwrap();
+    }
+    std::os::unix::fs::symlink(".", dir.path().join("self")).unwrap();
+    std::os::unix::fs::symlink("cat", dir.path().join("kitten")).unwrap();
+    let found = read(dir.path(), Path::new("")).unwrap();
+    let names: Vec<&str> = found.samples.iter().flat_map(named).collect();
+    assert_eq!(names, ["cat", "dog"]);
+    let left_out: Vec<&str> = found.left_out.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(left_out, ["kitten", "self"]);
 }

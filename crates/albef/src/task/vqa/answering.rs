@@ -321,6 +321,7 @@ impl Evaluator for VqaEvaluator {
             out
         };
         out.answers = answers;
+        out.report["left_out"] = json!(self.contents.left_out.len());
         let open = self.contents.samples.len() - scores.len();
         if !scores.is_empty() {
             out.report["unanswered"] = json!(open);

@@ -65,6 +65,10 @@ fn a_question_without_an_answer_to_learn_is_found_at_the_start() {
         assert!(error.contains(part), "{part}: {error}");
     }
     assert_eq!(data(&whole).unwrap().len(), 2);
+    // One among others stops nothing.
+    let odd = list("odd.json", &[&known, &entry(r#", "answer": null"#), &known]);
+    let found = data(&odd).unwrap();
+    assert_eq!((found.len(), found.left_out().len()), (2, 1));
     assert!(data("").unwrap_err().to_string().contains("`train_file` is empty"));
 }
 
