@@ -162,7 +162,9 @@ fn texts(a: &Arguments) -> Result<Vec<String>> {
         };
         let bytes = bytes.with_context(|| format!("cannot read {}", file.display()))?;
         let lines = text_of_file(file, &bytes)?;
-        texts.extend(lines.lines().filter(|l| !l.trim().is_empty()).map(str::to_owned));
+        // A line may end as on old Macs.
+        let lines = lines.split(['\n', '\r']).filter(|line| !line.trim().is_empty());
+        texts.extend(lines.map(str::to_owned));
     }
     if let Some(file) = a.texts.as_ref().filter(|_| a.images.is_none() && texts.is_empty()) {
         bail!("nothing to embed: {} has no line with words", file.display());

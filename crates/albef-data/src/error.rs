@@ -220,5 +220,12 @@ pub fn in_words(error: &str) -> String {
     ] {
         text = text.replace(rust, words);
     }
-    text
+    // Structures have names in the program only.
+    match text.split_once("expected struct ") {
+        Some((before, after)) => {
+            let rest = after.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
+            format!("{before}expected keys with values{rest}")
+        }
+        None => text,
+    }
 }

@@ -196,7 +196,9 @@ impl Outcomes {
             .map_err(|cause| OutcomesError::Io { path: path.to_owned(), cause })?;
         let fail = |detail| OutcomesError::Format { path: path.to_owned(), detail };
         let out: Self = serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| {
-            fail(format!("not a file of outcomes, as `albef evaluate … --save` writes it: {e}"))
+            fail(format!(
+                "not a file of outcomes, as `albef evaluate … --save-outcomes` writes it: {e}"
+            ))
         })?;
         if out.format != FORMAT {
             return Err(fail(format!(

@@ -154,6 +154,30 @@ fn images_are_looked_for_beside_their_list_and_before_a_model_is_opened() {
 }
 
 #[test]
+fn one_odd_expression_is_left_out_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = pretrained(dir.path());
+    let good = |image: &str, left: u32| json!({"image": image, "text": "red", "box": [left, 0, 9, 9], "boxes": [[left, 0, 9, 9], [0, 9, 9, 9]]});
+    let no_area =
+        json!({"image": "1.png", "text": "red", "box": [0, 0, 0, 9], "boxes": [[0, 0, 9, 9]]});
+    let no_text = json!({"image": "1.png", "box": [0, 0, 9, 9], "boxes": [[0, 0, 9, 9]]});
+    let entries = json!([no_text, good("0.png", 0), no_area, good("2.png", 8)]);
+    let list = write(dir.path(), "odd.json", &entries);
+    let evaluate = ["evaluate", "grounding", "--json", "--annotations", &list];
+    let output = command(&evaluate, &model).output().unwrap();
+    let odd = report(&output);
+    assert_eq!((&odd["expressions"], &odd["left_out"]), (&json!(2), &json!(2)));
+    assert!(stderr(&output).contains("odd.json, entry 2"), "{}", stderr(&output));
+    // The boxes are still those of their expressions.
+    let list = write(dir.path(), "even.json", &json!([good("0.png", 0), good("2.png", 8)]));
+    let evaluate = ["evaluate", "grounding", "--json", "--annotations", &list];
+    let even = report(&command(&evaluate, &model).output().unwrap());
+    for key in ["accuracy", "random_box", "center_box", "centre_box"] {
+        assert_eq!(odd[key], even[key], "{key}");
+    }
+}
+
+#[test]
 fn what_a_source_leaves_out_is_counted_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let model = pretrained(dir.path());

@@ -106,7 +106,7 @@ impl<'a> Entry<'a> {
 }
 
 /// Where an entry is in its file; shown ready to follow the path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// The number of an element of a list.
     Entry(usize),

@@ -57,7 +57,7 @@ pub use source::{SourceSpec, open_source, read_into, read_source};
 pub use stats::{DataStats, SourceStats, StatsOptions, Summary, stats};
 pub use store::{Collect, SampleSet, Samples};
 pub use tasks::{
-    EntryContext, ReadEntry, first_entry, number_field, read_entries, read_list, repeated_ids,
-    text_field,
+    EntryContext, ReadEntry, entries_by_place, first_entry, number_field, read_entries, read_list,
+    repeated_ids, text_field,
 };
 pub use unread::{Looks, looks, refusal, unread_formats};

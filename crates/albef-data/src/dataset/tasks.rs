@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::contents::Contents;
 use super::entries::{Splits, each_entry};
+use super::entry::Place;
 use super::roots::{ImageRoots, found};
 use super::sample::{Location, Sample, Skipped, TaskFields};
 use crate::error::{DataError, ImageErrorKind as Kind, Result};
@@ -34,13 +35,31 @@ pub type ReadEntry = fn(&Value, EntryContext<'_>) -> Result<Option<Sample>, Stri
 /// Names the file, the place and what is wrong with it.
 pub fn read_entries(path: &Path) -> Result<Vec<Value>> {
     let mut all = Vec::new();
-    each_entry(path, &mut |entry| {
-        let place = entry.place;
-        let value = entry.read().0;
+    each_read(path, &mut |place, value| {
         all.push(value.map_err(|e| DataError::annotation(path, place.to_string(), e))?);
         Ok(())
     })?;
     Ok(all)
+}
+
+/// The entries of a list that can be read, by their places.
+///
+/// # Errors
+/// If the list cannot be read as a whole.
+pub fn entries_by_place(path: &Path) -> Result<HashMap<Place, Value>> {
+    let mut all = HashMap::new();
+    each_read(path, &mut |place, value| {
+        all.extend(value.ok().map(|value| (place, value)));
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+fn each_read(
+    path: &Path,
+    each: &mut dyn FnMut(Place, Result<Value, String>) -> Result<()>,
+) -> Result<()> {
+    each_entry(path, &mut |entry| each(entry.place, entry.read().0))
 }
 
 /// The first entry of a list, if it can be read.

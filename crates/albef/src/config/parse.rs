@@ -220,6 +220,13 @@ fn without_foreign_keys(
         map.keys().filter(|key| defaults.get(key.as_str()).is_none()).cloned().collect();
     let mut unread = Vec::new();
     for key in foreign {
+        if let Some((above, below)) = key.split_once('.')
+            && defaults.get(above).is_some_and(|nested| nested.get(below).is_some())
+        {
+            return Err(Error::Config(format!(
+                "`{key}` is written as `{below}` below `{above}` in a file; keys with dots are for `--set`"
+            )));
+        }
         let owners = owners(&key);
         let Some(first) = owners.first() else { continue };
         let of_pretraining = *first == TaskRef::pretrain();
@@ -276,7 +283,12 @@ fn named_error<T: DeserializeOwned>(
     let problem = in_words(&error.to_string());
     match set_by.iter().rev().find(sets) {
         Some((_, setting)) => {
-            Ok(Error::Config(format!("`{key}` (by `--set {setting}`): {problem}")))
+            let comment = setting.contains("=#") || setting.contains(" #");
+            let hint = match comment {
+                true => "; hint: `#` begins a comment, so put the value in quotes: `KEY=\"#…\"`",
+                false => "",
+            };
+            Ok(Error::Config(format!("`{key}` (by `--set {setting}`): {problem}{hint}")))
         }
         None => Err(Error::Config(format!("`{key}`: {problem}"))),
     }

@@ -129,6 +129,9 @@ fn a_value_of_another_type_is_named_with_its_key_and_setting() {
         ("", &["seed.deep=1"], &["`seed`", "--set seed.deep=1"]),
         ("train_file: 3", &[], &["`train_file`", "a path or a list of paths"]),
         ("[1, 2]", &[], &["keys with values"]),
+        ("optimizer.lr: 1e-3", &[], &["`lr` below `optimizer`", "`--set`"]),
+        ("", &["background=#ffffff"], &["`background`", "`#` begins a comment"]),
+        ("", &["optimizer="], &["`optimizer`", "keys with values"]),
     ] {
         let error = failed("pretrain", text, settings);
         assert!(parts.iter().all(|part| error.contains(part)), "{parts:?}: {error}");

@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use serde_json::{Value, json};
 
 use super::configured::{accessors, finetuned, task_config};
-use super::evaluation::{first_of, measurable, some_present, unusable};
+use super::evaluation::{first_of, left_out, measurable, some_present, unusable};
 use super::labels::{self, truncated_warning};
 use super::retrieval::{self, QueueKeys};
 use super::{
@@ -287,7 +287,9 @@ impl Evaluator for GroundingEvaluator {
         // The official choice of the best epoch looks at the split `val` only.
         let score = report.get("val_d").unwrap_or(&report["accuracy"]).as_f64();
         report["score"] = json!(score);
-        let mut warnings = unusable(&found.skipped);
+        report["left_out"] = json!(self.cases.left_out.len());
+        let mut warnings = left_out(&self.cases.left_out);
+        warnings.extend(unusable(&found.skipped));
         let outside = found.gt_outside_image.iter().cloned();
         warnings.extend(first_of("its `box` is outside the image, counted as wrong", outside));
         let others = found.other_sizes.iter().cloned();

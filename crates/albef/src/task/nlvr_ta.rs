@@ -10,7 +10,7 @@ use super::{
     remap_to_pairs,
 };
 use crate::config::{ModelConfig, StartConfig, TrainConfig};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::objectives::{Objective, TextAssignmentObjective};
 use crate::train::start::Start;
 
@@ -88,6 +88,15 @@ task_config! {
 
 impl TaskConfig for TextAssignmentConfig {
     accessors!(TextAssignment, start);
+
+    fn check(&self) -> Result<()> {
+        match self.train.optim.batch_size {
+            n @ 0..3 => Err(Error::Config(format!(
+                "`batch_size` is {n}: text assignment chooses among the images of a batch and needs 3 or more"
+            ))),
+            _ => Ok(()),
+        }
+    }
 
     fn objective(&self, _data: &Dataset) -> Box<dyn Objective> {
         Box::new(TextAssignmentObjective { dropout: self.train.optim.dropout as f32 })

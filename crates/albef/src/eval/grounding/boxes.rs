@@ -110,6 +110,6 @@ pub fn box_faults(
     Ok(all.collect::<Vec<Vec<String>>>().into_iter().flatten().collect())
 }
 
-pub(super) fn entries_of(path: &Path) -> Result<Vec<Value>> {
+fn entries_of(path: &Path) -> Result<Vec<Value>> {
     Ok(read_entries(path)?)
 }

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use albef_data::dataset::{Contents, ImageRoots, Sample};
+use albef_data::dataset::{Contents, ImageRoots, Sample, Skipped, entries_by_place};
+use albef_data::error::{ImageError, ImageErrorKind};
 use serde_json::Value;
 
-use super::boxes::{entries_of, pixel_box};
+use super::boxes::pixel_box;
 use super::{PixelBox, within};
 use crate::error::{Error, Result};
 use crate::eval::refcoco::{RefCoco, SPLITS};
@@ -31,18 +32,37 @@ pub struct Cases {
     pub samples: Vec<Sample>,
     /// Boxes of the expressions.
     pub cases: Vec<Case>,
+    /// Entries that cannot be measured.
+    pub left_out: Vec<Skipped>,
 }
 
 impl Cases {
     /// Reads lists whose entries have `image`, `text`, `box` and `boxes`.
     ///
     /// # Errors
-    /// If a list is damaged or empty, or an entry lacks its boxes.
+    /// If a list is damaged or empty, or no entry has its boxes.
     pub fn of_lists(lists: &[PathBuf], image_root: &Path) -> Result<Self> {
         let mut out = Self::default();
         for list in lists {
-            out.samples.extend(samples(list, image_root)?);
-            out.cases.extend(boxes_of(list)?);
+            let (samples, left_out) = samples(list, image_root)?;
+            out.left_out.extend(left_out);
+            let entries = entries_by_place(list)?;
+            let before = (out.samples.len(), out.left_out.len());
+            for (i, sample) in samples.into_iter().enumerate() {
+                let entry = sample.task.place.and_then(|place| entries.get(&place));
+                match entry.and_then(boxes) {
+                    Some(case) => {
+                        out.cases.push(case);
+                        out.samples.push(sample);
+                    }
+                    None => out.left_out.push(without_boxes(list, sample.entry_name(i))),
+                }
+            }
+            if let (true, Some(first)) = (out.samples.len() == before.0, out.left_out.get(before.1))
+            {
+                let detail = format!("{}: {}", first.name, first.error);
+                return Err(Error::Format { path: list.clone(), detail });
+            }
         }
         Ok(out)
     }
@@ -61,7 +81,9 @@ impl Cases {
         let data = RefCoco::open(refcoco_data, det_file)?;
         let mut out = Self::default();
         for list in lists {
-            for (i, sample) in samples(list, image_root)?.into_iter().enumerate() {
+            let (samples, left_out) = samples(list, image_root)?;
+            out.left_out.extend(left_out);
+            for (i, sample) in samples.into_iter().enumerate() {
                 let wrong = |detail: String| Error::Format {
                     path: list.clone(),
                     detail: format!("{}: {detail}", sample.entry_name(i)),
@@ -133,47 +155,31 @@ impl Cases {
     }
 }
 
-/// The expressions of a list, all of them, since their boxes are found by their places.
-fn samples(list: &Path, image_root: &Path) -> Result<Vec<Sample>> {
+/// The expressions of a list, and what is left out of them.
+fn samples(list: &Path, image_root: &Path) -> Result<(Vec<Sample>, Vec<Skipped>)> {
     let roots = ImageRoots { image_root: image_root.to_owned(), ..ImageRoots::default() };
     let Contents { samples, left_out, .. } =
         read_annotations(TaskRef::named("grounding")?, list, &roots)?;
-    let fail = |detail: String| Err(Error::Format { path: list.to_owned(), detail });
-    if let Some(first) = left_out.first() {
-        let n = left_out.len();
-        return fail(format!(
-            "{n} entries cannot be measured; mend them or take them out. The first is {}: {}",
-            first.name, first.error
-        ));
-    }
     if samples.is_empty() {
-        return fail("the list is empty".into());
+        return Err(Error::Format { path: list.to_owned(), detail: "the list is empty".into() });
     }
-    Ok(samples)
+    Ok((samples, left_out))
 }
 
-fn boxes_of(path: &Path) -> Result<Vec<Case>> {
-    let list = entries_of(path)?;
+/// The boxes of an entry; `None` if one is none, or there is none to choose from.
+fn boxes(entry: &Value) -> Option<Case> {
     let corners = |v: &Value| pixel_box(v).filter(|b| b[2] > 0.0 && b[3] > 0.0);
-    list.iter()
-        .enumerate()
-        .map(|(i, entry)| {
-            let meant = corners(&entry["box"]);
-            let boxes: Option<Vec<PixelBox>> =
-                entry["boxes"].as_array().and_then(|l| l.iter().map(corners).collect());
-            match (meant, boxes.filter(|b| !b.is_empty())) {
-                (Some(meant), Some(boxes)) => Ok(Case { meant, boxes, size: None, split: None }),
-                _ => Err(Error::Format {
-                    path: path.to_owned(),
-                    detail: format!(
-                        "entry {i}: `box` and `boxes` must hold [left, top, width, height] with a width and a \
-                         height above 0; the official list of RefCOCO+ has no boxes: give its files with \
-                         --refcoco-data and --det-file"
-                    ),
-                }),
-            }
-        })
-        .collect()
+    let boxes: Vec<PixelBox> =
+        entry["boxes"].as_array()?.iter().map(corners).collect::<Option<_>>()?;
+    let meant = corners(&entry["box"])?;
+    (!boxes.is_empty()).then_some(Case { meant, boxes, size: None, split: None })
+}
+
+fn without_boxes(list: &Path, entry: String) -> Skipped {
+    let detail = "`box` and `boxes` must hold [left, top, width, height] with a width and a height above 0; the official \
+                  list of RefCOCO+ has no boxes: give its files with --refcoco-data and --det-file";
+    let error = ImageError { kind: ImageErrorKind::Entry, detail: detail.into() };
+    Skipped { name: format!("{}, {entry}", list.display()), error }
 }
 
 impl Case {

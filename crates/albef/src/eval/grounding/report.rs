@@ -116,7 +116,7 @@ pub fn measure(
     layer: Option<usize>,
     control: &Control,
 ) -> Result<GroundingReport> {
-    let Cases { samples, cases } = cases;
+    let Cases { samples, cases, .. } = cases;
     let layer = layer.unwrap_or_else(|| mode.default_layer(model.config()));
     let images = ImageSet::from_samples(samples.clone());
     let splits = cases.iter().map(|c| c.split.clone()).collect();
