@@ -112,10 +112,8 @@ fn check_words(text: Option<&str>, paths: &[String]) -> Result<()> {
     let there = |text: &str| path_of(text).exists();
     // Patterns, splits and results by number name several files, or none.
     let plain = |path: &&String| !path.contains(['*', '{', '#', '@']);
-    let (Some(text), Some(word)) = (text, paths.iter().filter(plain).find(|path| !there(path)))
-    else {
-        return Ok(());
-    };
+    let Some(word) = paths.iter().filter(plain).find(|path| !there(path)) else { return Ok(()) };
+    let Some(text) = text else { bail!("there is no folder {word}") };
     if let [_] = paths
         && there(text)
     {
@@ -124,6 +122,9 @@ fn check_words(text: Option<&str>, paths: &[String]) -> Result<()> {
     if let Some(folder) = paths.iter().find(|path| there(path)) {
         let (place, _) =
             paths.iter().enumerate().find(|(_, p)| *p == folder).unwrap_or((0, folder));
+        if place == 0 {
+            bail!("there is no folder {word}");
+        }
         let words = paths[..place].join(" ");
         bail!(
             "there is no folder {word}; put a text of several words in quotes: albef search \"{text} {words}\" {folder}"

@@ -68,6 +68,19 @@ impl std::fmt::Debug for Model {
     }
 }
 
+/// The bytes of a file in base64: also in lines, as the program `base64` writes it, or as a data URL.
+fn bytes_of(text: &str) -> Result<Vec<u8>> {
+    let text = match text.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,")) {
+        Some((_, text)) => text,
+        None => text,
+    };
+    let lines = text.contains(|c: char| c.is_ascii_whitespace());
+    let joined = lines.then(|| text.split_ascii_whitespace().collect::<String>());
+    STANDARD
+        .decode(joined.as_deref().unwrap_or(text))
+        .map_err(|e| Problem::new(Code::InvalidRequest, format!("`base64` is not base64: {e}")))
+}
+
 /// How a model is used.
 #[derive(Debug)]
 pub struct Opening {
@@ -265,9 +278,7 @@ impl Service {
                 })?
             }
             ImageInput::File(ImageFile { base64 }) => {
-                let bytes = STANDARD.decode(base64).map_err(|e| {
-                    Problem::new(Code::InvalidRequest, format!("`base64` is not base64: {e}"))
-                })?;
+                let bytes = bytes_of(base64)?;
                 let key = self.decoded.fetch_add(1, Ordering::Relaxed);
                 reader.decode(key, &bytes).map_err(|error| {
                     Problem::new(
@@ -430,4 +441,19 @@ impl Service {
 /// A fault of the service itself.
 fn failed() -> Problem {
     Problem::new(Code::Internal, "the service failed; its log says how")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes_of;
+
+    #[test]
+    fn base64_is_read_in_lines_and_as_a_data_url() {
+        for text in ["aGVsbG8=", "aGVs\nbG8=\n", "data:image/png;base64,aGVsbG8="] {
+            assert_eq!(bytes_of(text).unwrap(), b"hello", "{text:?}");
+        }
+        for text in ["aGVsbG8", "data:image/png,aGVsbG8=", "a*"] {
+            assert!(bytes_of(text).is_err(), "{text:?}");
+        }
+    }
 }

@@ -288,6 +288,11 @@ fn filters_images_and_terms_narrow_a_search() {
     assert!(error.contains("--camera"), "{error}");
     let error = failed(albef().args(["search", "red", &list, &list]));
     assert!(error.contains("one is searched at a time"), "{error}");
+    let image = photos.join("0.png").display().to_string();
+    let error = failed(albef().args(["search", "--like", &image, "nowhere"]));
+    assert!(error.ends_with("there is no folder nowhere\n"), "{error}");
+    let error = failed(&mut search(&photos, &at, &["nowhere"]));
+    assert!(error.ends_with("there is no folder nowhere\n"), "{error}");
     let error = failed(&mut search(&photos, &at, &["--path", "a["]));
     assert!(error.contains("a["), "{error}");
 }
