@@ -230,13 +230,23 @@ fn plain(given: &Path) -> Result<(PathBuf, Option<String>)> {
 /// it, upon which the index is written.
 fn read(given: &Path) -> Result<Read> {
     let (path, note) = plain(given)?;
-    let stamp = index::Stamp::of(&path).map_err(DataError::io(&path))?;
-    if let Some((contents, hidden)) = index::load(&path, stamp) {
+    let mut read = read_plain(&path)?;
+    #[cfg(feature = "parquet")]
+    if parquet::is_parquet(&names::text_of_path(given)) {
+        table::name_rows(given, &path, &mut read.contents);
+    }
+    read.contents.notes.extend(note);
+    Ok(read)
+}
+
+/// The same of an archive whose members can be read one by one.
+fn read_plain(path: &Path) -> Result<Read> {
+    let stamp = index::Stamp::of(path).map_err(DataError::io(path))?;
+    if let Some((contents, hidden)) = index::load(path, stamp) {
         return Ok(Read { contents, hidden, index: Ok(()) });
     }
-    let (mut contents, hidden) = scan(&path)?;
-    let index = index::store(&path, stamp, &contents, &hidden);
-    contents.notes.extend(note);
+    let (contents, hidden) = scan(path)?;
+    let index = index::store(path, stamp, &contents, &hidden);
     Ok(Read { contents, hidden, index })
 }
 
