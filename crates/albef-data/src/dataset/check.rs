@@ -187,13 +187,8 @@ fn check_images<S: SampleSet + ?Sized>(
         *report.unusable_by_kind.entry(error.kind.name()).or_default() += 1;
         if options.max_problems > report.problems.len() {
             let sample = samples.sample(i)?;
-            let near = match &sample.location {
-                Location::File(path) if error.kind == ImageErrorKind::NotFound => {
-                    similar_file(path)
-                }
-                _ => None,
-            };
-            let near = near.map_or(String::new(), |near| format!("; {near}"));
+            let near: String =
+                similar_files(&sample).iter().map(|near| format!("; {near}")).collect();
             let name = names.view_name(&sample, &name);
             report.problems.push(line(&name, &format!("{error}{near}")));
         }
@@ -202,6 +197,18 @@ fn check_images<S: SampleSet + ?Sized>(
     in_order("images", samples.count(), options.workers, control, work, take)?;
     report.notes = reader.counts();
     Ok(())
+}
+
+/// What is there under the names of those images of a sample that are missing.
+fn similar_files(sample: &Sample) -> Vec<String> {
+    let is_missing = |view: &usize| {
+        sample.present_view(*view).is_err_and(|e| e.kind == ImageErrorKind::NotFound)
+    };
+    let hint = |view| match sample.at(view) {
+        Location::File(path) => similar_file(path),
+        Location::Member { .. } => None,
+    };
+    (0..sample.views()).filter(is_missing).filter_map(hint).collect()
 }
 
 fn fingerprint(

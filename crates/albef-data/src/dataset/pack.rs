@@ -28,7 +28,8 @@ use super::store::SampleSet;
 use crate::control::Control;
 use crate::error::{DataError, ImageError, ImageErrorKind as Kind, Result};
 use crate::image::{
-    Content, Format, HEAD, ImageReader, RgbImage, content, image_size, jpeg, resize_bicubic,
+    Content, DecodeOptions, Format, HEAD, ImageReader, RgbImage, content, decode_noted, image_size,
+    jpeg_with_orientation, orientation, resize_bicubic,
 };
 use crate::names;
 
@@ -50,7 +51,8 @@ pub struct PackOptions {
     pub pairs_per_shard: usize,
     /// Decode every image, so that only whole ones are packed; else their headers are read.
     pub decode: bool,
-    /// Images whose shorter side has more pixels are stored with so many along it, as JPEG; else all bytes are unchanged.
+    /// Images whose shorter side has more pixels are stored with so many along it, as JPEG, unless
+    /// some are transparent; else all bytes are unchanged.
     pub image_size: Option<usize>,
     /// How images are read.
     pub reader: ImageReader,
@@ -408,7 +410,7 @@ impl Feed<'_> {
 }
 
 /// An image whose shorter side has `size` pixels; `None` where it has no more than that.
-fn reduced(image: &RgbImage, size: usize, reader: &ImageReader) -> Option<RgbImage> {
+fn reduced(image: &RgbImage, size: usize, options: &DecodeOptions) -> Option<RgbImage> {
     let shorter = image.width.min(image.height);
     let side = |pixels: usize| {
         let scaled = pixels as u128 * size as u128 * 2 + shorter as u128;
@@ -416,8 +418,19 @@ fn reduced(image: &RgbImage, size: usize, reader: &ImageReader) -> Option<RgbIma
     };
     (shorter > size).then(|| {
         let (width, height) = (side(image.width), side(image.height));
-        resize_bicubic(image, width, height, reader.options.resize_order)
+        resize_bicubic(image, width, height, options.resize_order)
     })
+}
+
+/// Decodes an image, and gives it as a smaller JPEG where that is wanted. A run must see what it would see of the
+/// image itself, whatever its settings: an orientation is carried over, and images with transparency stay as they are.
+fn decoded(sample: &Sample, bytes: &[u8], o: &PackOptions) -> Result<Option<Vec<u8>>, ImageError> {
+    let options = DecodeOptions { exif_orientation: false, ..o.reader.options };
+    let (image, notes) = decode_noted(bytes, &options)?;
+    o.reader.note(&sample.location, notes);
+    let Some(size) = o.image_size.filter(|_| !notes.transparent) else { return Ok(None) };
+    let Some(smaller) = reduced(&image, size, &options) else { return Ok(None) };
+    jpeg_with_orientation(&smaller, QUALITY, orientation(bytes, &options)?).map(Some)
 }
 
 /// Reads and checks an image; `samples`: all that are of it.
@@ -438,9 +451,8 @@ fn prepare(data: &Dataset, samples: &[u32], o: &PackOptions) -> Result<Result<Re
     let read = || {
         let bytes = sample.bytes()?;
         if o.decode || o.image_size.is_some() {
-            let image = sample.decode_bytes(0, &bytes, &o.reader)?;
-            if let Some(smaller) = o.image_size.and_then(|size| reduced(&image, size, &o.reader)) {
-                return Ok(("jpg", jpeg(&smaller, QUALITY)?));
+            if let Some(smaller) = decoded(&sample, &bytes, o)? {
+                return Ok(("jpg", smaller));
             }
         } else {
             image_size(&bytes)?;

@@ -5,10 +5,11 @@ mod gzip;
 mod index;
 mod parts;
 mod pattern;
+mod runs;
 #[cfg(feature = "parquet")]
 mod table;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
@@ -20,6 +21,7 @@ use tar::EntryType;
 pub(super) use self::gzip::is_gzip;
 use self::parts::{Part, Rest};
 pub(super) use self::pattern::expand;
+use self::runs::{Resolved, is_image, resolve};
 use super::annotation::{caption_lines, captions, image_key};
 use super::contents::{Contents, Gathered};
 use super::parquet;
@@ -38,9 +40,10 @@ pub(super) const ENTRIES: &str = "captions_of_entries";
 /// Fields of members that seem to hold captions, which are not read.
 const CAPTIONS: [&str; 4] = ["caption", "captions", "text", "cap"];
 
-/// What a shard holds under one key.
+/// What a shard holds under one key, as far as it is of one sample.
 #[derive(Default)]
 struct Parts {
+    key: String,
     image: Option<Member>,
     /// `None` inside where it is no JSON.
     json: Option<Option<Value>>,
@@ -227,13 +230,23 @@ fn plain(given: &Path) -> Result<(PathBuf, Option<String>)> {
 /// it, upon which the index is written.
 fn read(given: &Path) -> Result<Read> {
     let (path, note) = plain(given)?;
-    let stamp = index::Stamp::of(&path).map_err(DataError::io(&path))?;
-    if let Some((contents, hidden)) = index::load(&path, stamp) {
+    let mut read = read_plain(&path)?;
+    #[cfg(feature = "parquet")]
+    if parquet::is_parquet(&names::text_of_path(given)) {
+        table::name_rows(given, &path, &mut read.contents);
+    }
+    read.contents.notes.extend(note);
+    Ok(read)
+}
+
+/// The same of an archive whose members can be read one by one.
+fn read_plain(path: &Path) -> Result<Read> {
+    let stamp = index::Stamp::of(path).map_err(DataError::io(path))?;
+    if let Some((contents, hidden)) = index::load(path, stamp) {
         return Ok(Read { contents, hidden, index: Ok(()) });
     }
-    let (mut contents, hidden) = scan(&path)?;
-    let index = index::store(&path, stamp, &contents, &hidden);
-    contents.notes.extend(note);
+    let (contents, hidden) = scan(path)?;
+    let index = index::store(path, stamp, &contents, &hidden);
     Ok(Read { contents, hidden, index })
 }
 
@@ -273,7 +286,7 @@ impl Hidden {
 }
 
 /// The samples of one shard, in order of first appearance, and the members that form none. Headers
-/// are read once; images stay where they are. The first member of a kind counts; captions of a
+/// are read once; images stay where they are. Of a sample the first member of a kind counts; captions of a
 /// `.json` go before those of a `.txt`; fields of other kinds beside an image are passed over.
 fn scan(path: &Path) -> Result<(Contents, Hidden)> {
     let mut file = File::open(path).map_err(DataError::io(path))?;
@@ -293,14 +306,17 @@ fn scan(path: &Path) -> Result<(Contents, Hidden)> {
     }
     let mut shard = Shard {
         path,
-        parts: HashMap::new(),
-        order: Vec::new(),
+        runs: Vec::new(),
+        contents: Contents::default(),
+        names: HashSet::new(),
         left_out: Vec::new(),
         hidden: Hidden::default(),
     };
     let mut part = Part::new(file, 0).map_err(DataError::io(path))?;
     let end = loop {
         let (end, read) = shard.members(part, size)?;
+        // What follows an end mark is another archive, whose keys may be the same.
+        shard.close();
         match read.rest(size).map_err(DataError::io(path))? {
             Rest::Archive(next) => part = next,
             Rest::Nothing => break end,
@@ -339,8 +355,12 @@ fn damaged(path: &Path, at: u64, e: &dyn std::fmt::Display) -> DataError {
 /// A shard while it is read.
 struct Shard<'a> {
     path: &'a Path,
-    parts: HashMap<String, Parts>,
-    order: Vec<String>,
+    /// Members of one key that follow each other, of the archive that is being read.
+    runs: Vec<Parts>,
+    /// The samples of the archives that were read.
+    contents: Contents,
+    /// The names of their images.
+    names: HashSet<String>,
     left_out: Vec<Skipped>,
     hidden: Hidden,
 }
@@ -378,20 +398,23 @@ impl Shard<'_> {
             }
             let member = Member { name, offset, len };
             match unread {
-                Some(why) => self.parts_of(&member.name).unread.push((member.name, why)),
+                Some(why) => self.run_of(&member.name).unread.push((member.name, why)),
                 None => self.take(member, &mut entry)?,
             }
         }
         Ok((end, archive.into_inner()))
     }
 
-    fn parts_of(&mut self, name: &str) -> &mut Parts {
+    /// The run that a member belongs to. An image begins a new one where that of its key has all it needs.
+    fn run_of(&mut self, name: &str) -> &mut Parts {
         let key = cut(name).0;
-        if !self.parts.contains_key(key) {
-            self.order.push(key.to_owned());
+        let goes_on = |run: &Parts| run.key == key && !(is_image(name) && run.is_complete());
+        if !self.runs.last().is_some_and(goes_on) {
+            let (key, first) = (key.to_owned(), name.to_owned());
+            self.runs.push(Parts { key, first, ..Parts::default() });
         }
-        let new = || Parts { first: name.to_owned(), ..Parts::default() };
-        self.parts.entry(key.to_owned()).or_insert_with(new)
+        let last = self.runs.len() - 1;
+        &mut self.runs[last]
     }
 
     fn leave_out(&mut self, name: &str, kind: Kind, detail: String) {
@@ -402,7 +425,7 @@ impl Shard<'_> {
     fn take(&mut self, member: Member, bytes: &mut impl std::io::Read) -> Result<()> {
         let path = self.path;
         let field = cut(&member.name).1.to_lowercase();
-        let parts = self.parts_of(&member.name);
+        let parts = self.run_of(&member.name);
         let taken = match field.as_str() {
             "json" => parts.json.is_some(),
             "txt" => parts.text.is_some(),
@@ -449,40 +472,59 @@ impl Shard<'_> {
         Ok(())
     }
 
-    fn contents(mut self) -> Contents {
-        let (mut samples, mut faults) = (Vec::new(), Vec::new());
-        let archive = names::text_of_path(self.path);
-        for key in std::mem::take(&mut self.order) {
-            let Some(mut parts) = self.parts.remove(&key) else { continue };
-            let Some(image) = parts.image.take() else {
-                self.without_image(&key, &parts);
-                continue;
-            };
-            for (name, why) in std::mem::take(&mut parts.unread) {
-                match cut(&name).1.to_lowercase().as_str() {
-                    "json" | "txt" => parts.faults.push((name, why.to_string())),
-                    ending if ENDINGS.contains(&ending) => {
-                        self.leave_out(&name, Kind::Entry, why.to_string());
-                    }
-                    _ => {}
-                }
-            }
-            let of = std::mem::take(&mut parts.faults);
-            samples.extend(entries(self.path, image, parts, &mut |name, fault| {
-                faults.push(Skipped::new(format!("{archive}: {name}"), Kind::Caption, fault));
-            }));
-            let named =
-                |(name, fault)| Skipped::new(format!("{archive}: {name}"), Kind::Caption, fault);
-            faults.extend(of.into_iter().map(named));
+    /// Makes samples of the archive that was read.
+    fn close(&mut self) {
+        let Resolved { samples, astray, repeated } = resolve(std::mem::take(&mut self.runs));
+        for parts in samples {
+            self.sample(parts);
         }
-        if samples.is_empty() && self.left_out.iter().all(|s| s.name == archive) {
+        for (parts, why) in astray {
+            self.leave_out(&parts.first, Kind::Entry, why);
+        }
+        for name in repeated {
+            let detail = "an earlier one of its sample is the one used".to_owned();
+            self.leave_out(&name, Kind::Repeated, detail);
+        }
+    }
+
+    fn sample(&mut self, mut parts: Parts) {
+        let archive = names::text_of_path(self.path);
+        let Some(image) = parts.image.take() else {
+            self.without_image(&parts);
+            return;
+        };
+        for (name, why) in std::mem::take(&mut parts.unread) {
+            match cut(&name).1.to_lowercase().as_str() {
+                "json" | "txt" => parts.faults.push((name, why.to_string())),
+                ending if ENDINGS.contains(&ending) => {
+                    self.leave_out(&name, Kind::Entry, why.to_string());
+                }
+                _ => {}
+            }
+        }
+        let of = std::mem::take(&mut parts.faults);
+        let named =
+            |name: &str, fault| Skipped::new(format!("{archive}: {name}"), Kind::Caption, fault);
+        let is_new = self.names.insert(image.name.clone());
+        let faults = &mut self.contents.faults;
+        let found = entries(self.path, image, is_new, parts, &mut |name, fault| {
+            faults.push(named(name, fault));
+        });
+        self.contents.samples.extend(found);
+        faults.extend(of.into_iter().map(|(name, fault)| named(&name, fault)));
+    }
+
+    fn contents(mut self) -> Contents {
+        let archive = names::text_of_path(self.path);
+        if self.contents.samples.is_empty() && self.left_out.iter().all(|s| s.name == archive) {
             let detail = "the archive holds no sample";
             self.left_out.push(Skipped::new(archive, Kind::Entry, detail));
         }
-        Contents { samples, left_out: self.left_out, faults, notes: Vec::new() }
+        Contents { left_out: self.left_out, ..self.contents }
     }
 
-    fn without_image(&mut self, key: &str, parts: &Parts) {
+    fn without_image(&mut self, parts: &Parts) {
+        let key = &parts.key;
         let endings = ENDINGS.join(", ");
         // Of its members that are not read the one that may be the image.
         let may_be_image = |name: &str| !matches!(cut(name).1, "json" | "txt");
@@ -533,10 +575,12 @@ fn json(bytes: &[u8]) -> (Option<Value>, Option<String>) {
     }
 }
 
-/// The samples of an image: one, or as many as entries of a list were packed with it.
+/// The samples of an image: one, or as many as entries of a list were packed with it. `is_new`: whether no earlier
+/// image of the file has its name.
 fn entries(
     path: &Path,
     image: Member,
+    is_new: bool,
     parts: Parts,
     fault: &mut dyn FnMut(&str, String),
 ) -> Vec<Sample> {
@@ -563,7 +607,12 @@ fn entries(
         fault(&name, detail);
     }
     let location = Location::Member { archive: path.to_owned(), offset, len };
-    let key = json.as_ref().and_then(image_key).unwrap_or_else(|| place_key(&location, &name));
+    let place = || match (place_key(&location, &name), is_new) {
+        (place, true) => place,
+        // Another image of the same name is not the same image.
+        (place, false) => format!("{place}@{offset}"),
+    };
+    let key = json.as_ref().and_then(image_key).unwrap_or_else(place);
     let whole = Sample { location, name, captions, key, task: TaskFields::default() };
     let Some(of_entries) = of_entries else { return vec![whole] };
     let mut rest = whole.captions.iter();

@@ -146,6 +146,15 @@ pub(crate) fn image_size(bytes: &[u8]) -> Result<(usize, usize), ImageError> {
     Ok((side(header.height)?, side(header.width)?))
 }
 
+/// The number of the orientation that an image has in its metadata and that decoding leaves to the caller, if it is
+/// not the usual one.
+pub(crate) fn orientation(bytes: &[u8], options: &DecodeOptions) -> Result<Option<u8>, ImageError> {
+    let format = sniff::format(bytes)?;
+    let header = header::read(format, bytes, options.truncated == TruncatedImages::Fill)?;
+    let left = |o: &Orientation| *o != Orientation::NoTransforms && format != Format::Tiff;
+    Ok(header.orientation.filter(left).map(Orientation::to_exif))
+}
+
 /// Refuses images of more pixels than are allowed.
 fn check_size(width: u64, height: u64, options: &DecodeOptions) -> Result<(), ImageError> {
     let size = format!("{width} x {height} pixels");

@@ -1,7 +1,7 @@
 //! Images as files.
 
-use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
+use image::{ExtendedColorType, ImageEncoder};
 
 use super::RgbImage;
 use crate::error::{ImageError, ImageErrorKind};
@@ -11,16 +11,42 @@ use crate::error::{ImageError, ImageErrorKind};
 /// # Errors
 /// If the image is empty or has a side of more than 65,535 pixels.
 pub fn jpeg(image: &RgbImage, quality: u8) -> Result<Vec<u8>, ImageError> {
+    jpeg_with_orientation(image, quality, None)
+}
+
+/// The same with an orientation in its Exif metadata, from 1 to 8.
+///
+/// # Errors
+/// As [`jpeg`].
+pub(crate) fn jpeg_with_orientation(
+    image: &RgbImage,
+    quality: u8,
+    orientation: Option<u8>,
+) -> Result<Vec<u8>, ImageError> {
     let fail = |detail: String| ImageError { kind: ImageErrorKind::Unsupported("JPEG"), detail };
     let side = |pixels: usize| u16::try_from(pixels).map(u32::from);
     let (Ok(width), Ok(height)) = (side(image.width), side(image.height)) else {
         return Err(fail(format!("{} x {} pixels are too many", image.width, image.height)));
     };
     let mut out = Vec::new();
-    JpegEncoder::new_with_quality(&mut out, quality.clamp(1, 100))
+    let mut encoder = JpegEncoder::new_with_quality(&mut out, quality.clamp(1, 100));
+    if let Some(orientation) = orientation {
+        encoder.set_exif_metadata(exif(orientation)).map_err(|e| fail(e.to_string()))?;
+    }
+    encoder
         .encode(&image.pixels, width, height, ExtendedColorType::Rgb8)
         .map_err(|e| fail(e.to_string()))?;
     Ok(out)
+}
+
+/// An Exif block with nothing but an orientation.
+fn exif(orientation: u8) -> Vec<u8> {
+    // The first directory at byte 8, of one entry: the tag, of the kind of short numbers, one, and its value.
+    let head = [&b"II*\0"[..], &8_u32.to_le_bytes(), &1_u16.to_le_bytes()].concat();
+    let entry =
+        [&0x0112_u16.to_le_bytes()[..], &3_u16.to_le_bytes(), &1_u32.to_le_bytes()].concat();
+    // No other directory follows.
+    [&head[..], &entry, &u32::from(orientation).to_le_bytes(), &[0; 4]].concat()
 }
 
 #[cfg(test)]

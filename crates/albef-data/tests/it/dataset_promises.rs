@@ -8,9 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use albef_data::dataset::{
-    Batch, CheckOptions, Dataset, EntryContext, ImageRoots, LoaderOptions, MixGen, MixMode, Sample,
-    SkipReport, Skipped, SourceSpec, Target, TaskFields, TrainLoader, check, load_images,
-    load_samples, load_views, open_source, read_list, read_source, text_field,
+    Batch, CheckOptions, Contents, Dataset, EntryContext, ImageRoots, LoaderOptions, MixGen,
+    MixMode, Sample, SkipReport, Skipped, SourceSpec, Target, TaskFields, TrainLoader, check,
+    check_contents, load_images, load_samples, load_views, open_source, read_list, read_source,
+    text_field,
 };
 use albef_data::error::{DataError, ImageErrorKind};
 use albef_data::image::{
@@ -469,6 +470,20 @@ fn a_second_image_is_reported_under_its_own_name() {
     let first = load_views(&data, &which, 0, 8, Normalization::default(), &reader, 1).0;
     let second = load_views(&data, &which, 1, 8, Normalization::default(), &reader, 1).0;
     assert_eq!(pixels, [first, second].concat());
+}
+
+#[test]
+fn a_check_looks_for_the_image_that_is_missing() {
+    let (dir, data) =
+        statements(&[("a.png", "B.png"), ("gone.png", "C.png"), ("a.png", "gone.png")]);
+    let samples: Vec<_> = data.samples().iter().map(|s| s.unwrap()).collect();
+    let contents = Contents { samples, ..Contents::default() };
+    let report = check_contents(&contents, &CheckOptions::default());
+    let there = |name: &str| dir.path().join("p").join(name).display().to_string();
+    let [first, second, third, ..] = &report.problems[..] else { panic!("{:?}", report.problems) };
+    assert!(first.contains("upper and lower case") && first.ends_with(&there("b.png")), "{first}");
+    assert!(second.ends_with(&there("c.png")), "{second}");
+    assert!(!third.contains("is there"), "{third}");
 }
 
 #[test]

@@ -10,9 +10,10 @@ use albef_data::dataset::{
     CheckOptions, Contents, Dataset, PackOptions, Sample, SampleSet as _, SourceSpec, check,
     check_against, gather, pack, read_source, verify_manifest, write_manifest,
 };
-use albef_data::image::{ImageReader, ResizeOrder, RgbImage, resize_bicubic};
+use albef_data::image::{DecodeOptions, ImageReader, ResizeOrder, RgbImage, jpeg, resize_bicubic};
 use albef_data::random::Stream;
 use albef_data::scenes::png;
+use image::{Rgba, RgbaImage};
 use tempfile::{TempDir, tempdir};
 
 use crate::dataset_promises::{image_bytes, put, refusal, spec, tar_of};
@@ -452,4 +453,35 @@ fn images_can_be_stored_smaller_and_no_smaller_ones_change() {
     // A packing of another size is not continued.
     let other = PackOptions { image_size: Some(31), ..options(&output) };
     assert!(pack(&data, &other, &Control::new()).is_err());
+}
+
+#[test]
+fn smaller_images_keep_orientation_and_transparency() {
+    let dir = tempdir().unwrap();
+    let exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+    let plain = jpeg(&resize_bicubic(&scene(3, 90), 90, 60, ResizeOrder::default()), 95).unwrap();
+    let segment = [&[0xff, 0xe1, 0, exif.len() as u8 + 2][..], exif].concat();
+    put(&dir, "a.jpg", [&plain[..2], &segment, &plain[2..]].concat());
+    put(&dir, "b.jpg", &plain);
+    let clear = RgbaImage::from_pixel(80, 80, Rgba([200, 10, 10, 90]));
+    clear.save(dir.path().join("c.png")).unwrap();
+    ["a", "b", "c"].iter().for_each(|name| put(&dir, &format!("{name}.txt"), name));
+    let data = Dataset::open(&[spec(dir.path())]).unwrap();
+    // Whether or not a run turns images.
+    for exif_orientation in [false, true] {
+        let output = dir.path().join(format!("shards{exif_orientation}"));
+        let own = DecodeOptions { exif_orientation, ..DecodeOptions::default() };
+        let reader = ImageReader::new(own);
+        let reduced = PackOptions { image_size: Some(30), reader, ..options(&output) };
+        pack(&data, &reduced, &Control::new()).unwrap();
+        let packed = read_source(&spec(output.join("00000.tar"))).unwrap().samples;
+        let upright = DecodeOptions { exif_orientation: true, ..DecodeOptions::default() };
+        let sizes = |options: &DecodeOptions| -> Vec<(usize, usize)> {
+            let image = |s: &Sample| s.decode(options).unwrap();
+            packed.iter().map(|s| (image(s).width, image(s).height)).collect()
+        };
+        assert_eq!(sizes(&DecodeOptions::default()), [(45, 30), (45, 30), (80, 80)]);
+        assert_eq!(sizes(&upright), [(30, 45), (45, 30), (80, 80)]);
+        assert_eq!(packed[2].bytes().unwrap(), fs::read(dir.path().join("c.png")).unwrap());
+    }
 }

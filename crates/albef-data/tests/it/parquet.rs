@@ -67,12 +67,38 @@ mod with_the_feature {
         );
         // A row without bytes is no sample; one whose bytes are no image fails as that image alone.
         assert_eq!(found.left_out.len(), 1, "{:?}", found.left_out);
-        assert!(found.left_out[0].name.contains("000000001"), "{:?}", found.left_out);
+        assert!(found.left_out[0].name.ends_with("structs.parquet, row 1"), "{:?}", found.left_out);
         assert!(found.samples[2].decode(&DecodeOptions::default()).is_err());
         assert!(found.notes.iter().any(|n| n.contains("unpacked")), "{:?}", found.notes);
         // The copy is made once.
         let again = read(&path).unwrap();
         assert_eq!((captions(&again), again.notes.len()), (captions(&found), 0));
+    }
+
+    #[test]
+    fn images_may_lie_beside_the_table_and_rows_without_one_are_named() {
+        let tables = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tables");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("beside.parquet");
+        fs::copy(tables.join("beside.parquet"), &path).unwrap();
+        let field = albef_data::image::RgbImage::filled(3, 3, [9, 8, 7]);
+        fs::create_dir(dir.path().join("i")).unwrap();
+        fs::write(dir.path().join("i/there.png"), albef_data::scenes::png(&field).unwrap())
+            .unwrap();
+        // By going through the copy, and by the copy that is there.
+        for _ in 0..2 {
+            let found = read(&path).unwrap();
+            assert_eq!(captions(&found), [["a file"], ["bytes"]]);
+            assert_eq!(
+                (color(&found.samples[0]), color(&found.samples[1])),
+                ([9, 8, 7], [1, 2, 3])
+            );
+            let rows: Vec<_> = found.left_out.iter().map(|s| s.name.clone()).collect();
+            let expected = [1, 2, 3].map(|row| format!("{}, row {row}", path.display()));
+            assert_eq!(rows, expected);
+            let said = found.left_out[0].error.to_string();
+            assert!(said.contains("no bytes of an image") && !said.contains(".json"), "{said}");
+        }
     }
 
     #[test]

@@ -174,9 +174,10 @@ fn what_follows_the_end_mark_is_read_or_named() {
             assert_eq!((found.samples.len(), found.left_out.len()), (2, 1), "{zeros}");
         }
     }
-    // The same names again are the first's.
+    // The same names again are of other images.
     let found = read(&[&first, &first]);
-    assert_eq!((found.samples.len(), found.left_out.len()), (2, 3));
+    assert_eq!((found.samples.len(), found.left_out.len()), (4, 0));
+    assert_ne!(found.samples[0].key, found.samples[2].key);
     let found = read(&[&first, b"more"]);
     assert_eq!((found.samples.len(), named(&found.left_out).len()), (2, 1));
     let said = found.left_out[0].error.to_string();
@@ -187,6 +188,81 @@ fn what_follows_the_end_mark_is_read_or_named() {
     std::fs::write(&path, [&first[..], &second[..700]].concat()).unwrap();
     let said = read_source(&spec(&path)).unwrap_err().to_string();
     assert!(said.contains(&format!("byte {}", first.len() + 512)), "{said}");
+}
+
+/// The first byte of each image, its captions, and what is left out.
+fn gathered(parts: &[&[u8]]) -> (Vec<(u8, String)>, Vec<String>) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.tar");
+    // Large enough for an index.
+    std::fs::write(&path, [&parts.concat()[..], &[0; 70_000]].concat()).unwrap();
+    let found = read_source(&spec(&path)).unwrap();
+    assert_eq!(format!("{found:?}"), format!("{:?}", read_source(&spec(&path)).unwrap()));
+    let samples =
+        found.samples.iter().map(|s| (s.bytes().unwrap()[0], s.captions.join("|"))).collect();
+    let left_out = named(&found.left_out).iter().map(|(name, _)| (*name).to_owned()).collect();
+    (samples, left_out)
+}
+
+#[test]
+fn captions_never_go_to_another_image_of_their_key() {
+    type Case<'a> = (&'a str, &'a [(u8, &'a str)], &'a [&'a str]);
+    // Members, with the number of the image or caption before each name; `|` is an end mark.
+    let cases: [Case<'_>; 13] = [
+        ("1:0.png 1:0.txt | 2:0.jpg 2:0.json", &[(1, "1"), (2, "2")], &[]),
+        ("1:0.png 1:0.txt 2:0.jpg 2:0.json", &[(1, "1"), (2, "2")], &[]),
+        ("1:0.png 1:0.txt 3:1.png 3:1.txt 2:0.json", &[(1, "1"), (3, "3")], &["0.json"]),
+        ("1:0.png 1:0.txt 3:1.png 2:0.jpg 2:0.json", &[(1, "1"), (3, ""), (2, "2")], &[]),
+        // Images first, captions later, and the other way round.
+        ("1:0.png 2:1.png 1:0.txt 2:1.txt", &[(1, "1"), (2, "2")], &[]),
+        ("1:0.txt 2:1.txt 1:0.png 2:1.png", &[(1, "1"), (2, "2")], &[]),
+        ("1:0.png 2:1.png 1:0.json 2:1.json 1:0.txt 2:1.txt", &[(1, "1"), (2, "2")], &[]),
+        // Two such archives in one.
+        (
+            "1:0.png 2:1.png 1:0.txt 2:1.txt 3:0.jpg 4:1.jpg 3:0.txt 4:1.txt",
+            &[(1, "1"), (2, "2"), (3, "3"), (4, "4")],
+            &[],
+        ),
+        ("1:0.png 2:1.png | 3:0.json 4:1.json", &[(1, ""), (2, "")], &["0.json", "1.json"]),
+        // Whose the caption is cannot be told.
+        ("1:0.png 2:1.png 3:0.jpg 3:0.txt", &[(1, ""), (2, ""), (3, "3")], &[]),
+        (
+            "1:0.png 2:1.png 3:0.jpg 4:1.jpg 3:0.txt",
+            &[(1, ""), (2, ""), (3, ""), (4, "")],
+            &["0.txt"],
+        ),
+        (
+            "1:0.png 2:1.png 1:0.txt 2:1.txt 3:0.json 4:1.json 3:0.jpg 4:1.jpg",
+            &[(1, ""), (2, ""), (3, ""), (4, "")],
+            &["0.txt", "1.txt", "0.json", "1.json"],
+        ),
+        ("1:0.png 1:0.json 2:1.png 3:0.txt 3:0.jpg", &[(1, "1"), (2, ""), (3, "3")], &[]),
+    ];
+    for (members, samples, left_out) in cases {
+        let archive = |part: &str| {
+            let member = |member: &str| {
+                let (number, name) = member.split_once(':').unwrap();
+                let bytes = match name.rsplit('.').next() {
+                    Some("txt") => number.as_bytes().to_vec(),
+                    Some("json") => format!(r#"{{"caption": "{number}"}}"#).into_bytes(),
+                    _ => vec![number.parse().unwrap(); 8],
+                };
+                (name.to_owned(), bytes)
+            };
+            let all: Vec<_> = part.split_whitespace().map(member).collect();
+            let all: Vec<_> = all.iter().map(|(name, bytes)| (&**name, &**bytes)).collect();
+            tar_of(&all, &[])
+        };
+        let archives: Vec<_> = members.split('|').map(archive).collect();
+        let archives: Vec<_> = archives.iter().map(|a| &**a).collect();
+        let expected: Vec<_> = samples.iter().map(|(n, c)| (*n, (*c).to_owned())).collect();
+        let (found, mut left) = gathered(&archives);
+        assert_eq!(found, expected, "{members}");
+        let mut left_out = left_out.to_vec();
+        left.sort_unstable();
+        left_out.sort_unstable();
+        assert_eq!(left, left_out, "{members}");
+    }
 }
 
 #[test]

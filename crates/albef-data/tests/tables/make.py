@@ -55,3 +55,14 @@ pq.write_table(pa.Table.from_pylist(rows, schema), HERE / "unnamed.parquet")
 rows = [{"image": "a.png", "caption": "first"}]
 schema = pa.schema([("image", pa.string()), ("caption", pa.string())])
 pq.write_table(pa.Table.from_pylist(rows, schema), HERE / "gzip.parquet", compression="gzip")
+
+# Images that lie beside the table.
+rows = [
+    {"image": {"bytes": None, "path": "i/there.png"}, "text": "a file"},
+    {"image": {"bytes": None, "path": "i/gone.png"}, "text": "no file"},
+    {"image": None, "text": "no image"},
+    {"image": {"bytes": None, "path": None}, "text": "no path"},
+    {"image": {"bytes": png((1, 2, 3)), "path": "i/there.png"}, "text": "bytes"},
+]
+schema = pa.schema([("image", image), ("text", pa.string())])
+pq.write_table(pa.Table.from_pylist(rows, schema), HERE / "beside.parquet")

@@ -1,5 +1,6 @@
 //! The rows of a Parquet file.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -14,7 +15,9 @@ use serde_json::{Map, Value};
 use super::super::entry::{Entry, Place};
 use super::super::keys;
 use crate::error::{DataError, Result};
+use crate::image::read_image;
 use crate::input::decode_text;
+use crate::names;
 
 /// Names of columns of plain bytes that are images.
 const IMAGES: [&str; 8] = ["image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes"];
@@ -198,7 +201,23 @@ pub(in super::super) fn entries(
 pub(in super::super) type TakeImage<'a> =
     &'a mut dyn FnMut(usize, Option<&[u8]>, Map<String, Value>) -> Result<()>;
 
-/// The rows of a file with images: the bytes of each, if there are any, and the other columns.
+/// A field of a group of an image.
+fn member<'a>(group: &'a Row, wanted: &str) -> Option<&'a Field> {
+    group.get_column_iter().find(|(name, _)| *name == wanted).map(|(_, field)| field)
+}
+
+/// The image of a row whose bytes are not in it: the library `datasets` leaves them where its path is.
+fn file_of(table: &Path, group: &Row) -> Option<Vec<u8>> {
+    let Some(Field::Str(path)) = member(group, "path") else { return None };
+    if path.is_empty() {
+        return None;
+    }
+    let folder = table.parent().unwrap_or(Path::new(""));
+    read_image(&folder.join(names::path_of(path))).ok()
+}
+
+/// The rows of a file with images: the bytes of each, if there are any in it or in the file of its path, and the other
+/// columns.
 ///
 /// # Errors
 /// If it is damaged, or `take` fails.
@@ -207,16 +226,15 @@ pub(in super::super) fn each_image(path: &Path, take: TakeImage<'_>) -> Result<(
     let Some(image) = &table.image else { return Ok(()) };
     table.each(path, &mut |number, row| {
         let found = row.get_column_iter().find(|(name, _)| **name == image.name);
-        let field = match found.map(|(_, field)| field) {
-            Some(Field::Group(group)) if image.group => {
-                group.get_column_iter().find(|(name, _)| *name == "bytes").map(|(_, field)| field)
-            }
-            other => other,
+        let (field, group) = match found.map(|(_, field)| field) {
+            Some(Field::Group(group)) if image.group => (member(group, "bytes"), Some(group)),
+            other => (other, None),
         };
-        let bytes = match field {
-            Some(Field::Bytes(bytes)) => Some(bytes.data()),
-            _ => None,
+        let bytes = match (field, group) {
+            (Some(Field::Bytes(bytes)), _) => Some(Cow::Borrowed(bytes.data())),
+            (_, Some(group)) => file_of(path, group).map(Cow::Owned),
+            (_, None) => None,
         };
-        take(number, bytes, object(&row, Some(&image.name)))
+        take(number, bytes.as_deref(), object(&row, Some(&image.name)))
     })
 }

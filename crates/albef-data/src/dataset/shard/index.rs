@@ -18,8 +18,8 @@ use super::Hidden;
 use crate::error::ImageErrorKind as Kind;
 use crate::names;
 
-/// Names format and version; a change of the records needs another number.
-const MAGIC: &[u8] = b"albef shard index 3\n";
+/// Names format and version; a change of the records, or of what forms a sample, needs another number.
+const MAGIC: &[u8] = b"albef shard index 4\n";
 /// Bytes of an index; more are none.
 const LONGEST: u64 = 1 << 31;
 

@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::super::contents::Contents;
+use super::super::entry::Place;
 use super::super::parquet;
+use super::super::sample::Skipped;
 use super::copy::{self, Failed};
-use crate::error::{DataError, Result};
+use crate::error::{DataError, ImageErrorKind as Kind, Result};
+use crate::names;
 
 /// A Parquet file as an archive, and what a user should know: a column is read as a whole, so that no image can be
 /// read alone.
@@ -59,4 +63,31 @@ fn write_row<W: Write>(
         archive.append_data(&mut header, format!("{number:09}.{ending}"), bytes)?;
     }
     Ok(())
+}
+
+/// Names what is left out of a table, or at fault, by its row, and not by the member of its copy.
+pub(super) fn name_rows(table: &Path, copy: &Path, contents: &mut Contents) {
+    let (table, copy) = (names::text_of_path(table), names::text_of_path(copy));
+    let row = |name: &str| {
+        let member = name.strip_prefix(&*copy)?.strip_prefix(": ")?;
+        let (number, ending) = member.split_once('.')?;
+        Some((number.parse().ok()?, ending == "json"))
+    };
+    for Skipped { name, error } in &mut contents.left_out {
+        let Some((number, is_json)) = row(name) else { continue };
+        *name = format!("{table}{}", Place::Row(number));
+        // The only member of a row without an image.
+        if is_json && error.kind == Kind::Entry {
+            error.detail = format!(
+                "it has no bytes of an image, and no file is where its path says, relative to the table; once it is \
+                 there, remove {}",
+                names::shown(&copy)
+            );
+        }
+    }
+    for fault in &mut contents.faults {
+        if let Some((number, _)) = row(&fault.name) {
+            fault.name = format!("{table}{}", Place::Row(number));
+        }
+    }
 }

@@ -4,6 +4,7 @@ mod colors;
 mod unpack;
 
 use std::borrow::Cow;
+use std::num::NonZeroU32;
 
 use image::{DynamicImage, ImageBuffer};
 use zune_jpeg::JpegDecoder;
@@ -386,7 +387,12 @@ impl<'a> Parts<'a> {
         let mut decoder = JpegDecoder::new_with_options(ZCursor::new(&*whole), options);
         decoder.decode_headers().map_err(|e| fault(e.to_string()))?;
         let (width, height) = decoder.dimensions().ok_or_else(truncated)?;
-        let space = decoder.input_colorspace().unwrap_or(ColorSpace::Luma);
+        let components = usize::from(decoder.info().map_or(0, |info| info.components));
+        let space = match decoder.input_colorspace().unwrap_or(ColorSpace::Luma) {
+            // Gray with alpha, whose two components the decoder takes for colors until it decodes them.
+            _ if components == 2 => ColorSpace::MultiBand(NonZeroU32::MIN.saturating_add(1)),
+            space => space,
+        };
         // Strips are as wide as the image, and the last one may be higher than what is left of it.
         if width != self.part[0] || !(rows..=self.part[1]).contains(&height) {
             return Err(corrupt(format!("a JPEG of {width} x {height} pixels in a TIFF")));
