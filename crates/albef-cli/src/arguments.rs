@@ -80,8 +80,15 @@ pub fn named<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 }
 
 /// Options that name a file to be written.
-const OUTPUTS: [&str; 6] =
-    ["--output", "--manifest", "--save-outcomes", "--clip-benchmark", "--results", "--html"];
+const OUTPUTS: [&str; 7] = [
+    "--output",
+    "--manifest",
+    "--save-outcomes",
+    "--save",
+    "--clip-benchmark",
+    "--results",
+    "--html",
+];
 
 /// Refuses a file to be written that another argument names too: what a command reads it does not replace.
 pub fn refuse_own_input(arguments: &[OsString]) -> Result<(), String> {
@@ -94,7 +101,12 @@ pub fn refuse_own_input(arguments: &[OsString]) -> Result<(), String> {
         match (assigned, before) {
             (Some((name, value)), _) => outputs.push((name.to_owned(), PathBuf::from(value))),
             (None, Some(name)) => outputs.push((name, PathBuf::from(argument))),
-            (None, None) => others.push(Path::new(argument)),
+            (None, None) => {
+                // A value may be behind the name of its option, and a split behind that of its list.
+                let value = text.split_once('=').map_or(&*text, |(_, value)| value);
+                let list = value.split_once('#').map_or(value, |(list, _)| list);
+                others.extend([PathBuf::from(argument), value.into(), list.into()]);
+            }
         }
         before = OUTPUTS.contains(&&*text).then(|| text.into_owned());
     }

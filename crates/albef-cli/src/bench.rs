@@ -56,7 +56,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
         image_res: (a.image_res > 0).then_some(a.image_res),
         batch: a.batch,
         rerank_k: a.rerank_k,
-        precision: a.precision.get(),
+        precision: a.precision.on(&device),
     };
     let work = match a.work {
         Work::Vit => bench::Work::Vit,

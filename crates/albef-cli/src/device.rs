@@ -1,7 +1,7 @@
 //! `--device` and `--precision`: where and how exactly the model computes.
 
 use albef::Device;
-use albef::device::{Precision, bf16_unit};
+use albef::device::{Precision, effective_precision};
 use anyhow::Result;
 
 /// The option of all commands that compute.
@@ -46,18 +46,16 @@ pub struct PrecisionArg {
 }
 
 impl PrecisionArg {
-    /// The precision. Says so where the processor has no unit for it.
-    pub fn get(&self) -> Precision {
-        match self.precision {
+    /// The precision that products have on a device. Says so where it has no unit for the one wanted.
+    pub fn on(&self, device: &Device) -> Precision {
+        let wanted = match self.precision {
             Rounding::F32 => Precision::F32,
-            Rounding::Bf16 => {
-                if bf16_unit().is_none() {
-                    tracing::info!(
-                        "this processor has no unit for bf16; products are of f32 factors"
-                    );
-                }
-                Precision::Bf16
-            }
+            Rounding::Bf16 => Precision::Bf16,
+        };
+        let found = effective_precision(device, wanted);
+        if found != wanted {
+            tracing::info!("there is no unit for bf16 here; products are of f32 factors");
         }
+        found
     }
 }

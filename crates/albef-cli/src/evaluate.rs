@@ -168,7 +168,7 @@ fn measure(m: &Measurement) -> Result<ExitStatus> {
     let (named, path) = (model.is_some(), albef::model_or_default(model.as_deref())?);
     let model = open_task_model(task, &path, image_res, &device)?;
     tell_default(named, &model.defaults);
-    let (reader, precision) = (inference.images.lists(), inference.precision.get());
+    let (reader, precision) = (inference.images.lists(), inference.precision.on(&device));
     let model = LoadedModel { reader, precision, ..model };
     let mut found = evaluator.evaluate(&model, &bar())?;
     if precision == Precision::Bf16 {

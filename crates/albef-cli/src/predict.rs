@@ -103,7 +103,7 @@ impl ModelArguments {
         let (device, reader) = self.inference.prepare(&self.model)?;
         query.images.iter().try_for_each(|image| check_image(image, &reader))?;
         let model = open_task_model(task, &self.model, self.inference.image_res, &device)?;
-        Ok(LoadedModel { reader, precision: self.inference.precision.get(), ..model })
+        Ok(LoadedModel { reader, precision: self.inference.precision.on(&device), ..model })
     }
 
     fn answer(&self, task: TaskRef, query: &Query) -> Result<ExitStatus> {
@@ -187,7 +187,7 @@ pub fn predict(a: &PredictArguments) -> Result<ExitStatus> {
     let query = a.scoring.of(Query::new(Vec::new(), text), &a.answers)?;
     let checkpoint = checkpoint.at(a.model.inference.image_res)?;
     let model = checkpoint.load(&[task], &device, Parts::Inference)?;
-    let precision = a.model.inference.precision.get();
+    let precision = a.model.inference.precision.on(&device);
     let model = LoadedModel { reader, precision, ..model };
     for group in images.chunks(each) {
         let query = Query { images: group.to_vec(), ..query.clone() };

@@ -248,7 +248,11 @@ fn search_index(a: &SearchArguments, text: Option<&str>, paths: &[String]) -> Re
         if found.results.is_empty() {
             eprintln!(
                 "{}",
-                if found.page > 1 { "no more results" } else { "no image passes the filters" }
+                match (found.page, query.filter.is_empty()) {
+                    (2.., _) => "no more results",
+                    (_, false) => "no image passes the filters",
+                    (_, true) => "there is no image to be found",
+                }
             );
         }
         if found.more && a.index.page.is_some() {

@@ -90,7 +90,8 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     let named = named_models(a)?;
     let own = named.iter().map(|(_, path)| ModelDefaults::of_model(path));
     let own = own.collect::<Result<Vec<_>, _>>()?;
-    let (device, precision) = (a.device.open()?, a.precision.get());
+    let device = a.device.open()?;
+    let precision = a.precision.on(&device);
     let metrics = Arc::new(Metrics::default());
     let mut models = Vec::new();
     own.first().inspect(|own| tell_default(!a.model.is_empty(), own));

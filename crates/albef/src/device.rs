@@ -8,9 +8,16 @@ use std::panic;
 pub use burn::tensor::Device;
 
 use crate::error::{Error, Result};
+use crate::ops::Ops;
 pub use crate::ops::{Bf16Unit, Precision, bf16_unit};
 pub use crate::params::cpu;
 use crate::params::{from_vec, to_vec};
+
+/// The precision that products have on a device where `wanted` is asked for: f32 where there is no unit for another one.
+#[must_use]
+pub fn effective_precision(device: &Device, wanted: Precision) -> Precision {
+    Ops::for_device(device).with_precision(wanted).precision()
+}
 
 /// A kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -106,7 +106,7 @@ impl Pipeline {
         out.interpolated = loaded.report.resized;
         out.has_contrast = loaded.has_contrast;
         out.defaults = loaded.defaults.clone();
-        out.precision = loaded.precision;
+        out.precision = loaded.ops().precision();
         Ok(out.with_reader(loaded.reader.clone()))
     }
 
@@ -163,11 +163,11 @@ impl Pipeline {
     pub fn with_precision(mut self, precision: Precision) -> Result<Self> {
         let ops = Ops::for_device(self.params.device()).with_precision(precision);
         self.model = Albef::new(&self.model.config, &self.params.frozen(ops))?;
-        self.precision = precision;
+        self.precision = ops.precision();
         Ok(self)
     }
 
-    /// What the factors of matrix products are rounded to.
+    /// What the factors of matrix products are rounded to: f32 where the processor or device has no unit for another one.
     #[must_use]
     pub fn precision(&self) -> Precision {
         self.precision

@@ -225,6 +225,8 @@ fn what_a_command_reads_it_does_not_replace() {
         &["embed", &list, "--output", &list],
         &["embed", &list, &other],
         &["evaluate", "retrieval", "--annotations", &list, "--save-outcomes", &list],
+        &["evaluate", "retrieval", &format!("--annotations={list}"), "--save", &list],
+        &["embed", &format!("{list}#test"), "--output", &list],
     ] {
         let output = albef().args(command).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{command:?}");

@@ -60,4 +60,4 @@ pub use tasks::{
     EntryContext, ReadEntry, entries_by_place, first_entry, number_field, read_entries, read_list,
     repeated_ids, text_field,
 };
-pub use unread::{Looks, looks, refusal, unread_formats};
+pub use unread::{Looks, is_named_as_image, looks, refusal, unread_formats};

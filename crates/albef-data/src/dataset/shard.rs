@@ -56,6 +56,8 @@ struct Parts {
     unread: Vec<(String, Unread)>,
     /// The first member of all.
     first: String,
+    /// The last one.
+    last: String,
 }
 
 /// Why the content of a member is not read.
@@ -405,16 +407,20 @@ impl Shard<'_> {
         Ok((end, archive.into_inner()))
     }
 
-    /// The run that a member belongs to. An image begins a new one where that of its key has all it needs.
+    /// The run that a member belongs to. An image begins a new one where that of its key has all it needs, unless both are
+    /// of one folder, whose names rise.
     fn run_of(&mut self, name: &str) -> &mut Parts {
         let key = cut(name).0;
-        let goes_on = |run: &Parts| run.key == key && !(is_image(name) && run.is_complete());
+        let begins = |run: &Parts| is_image(name) && run.is_complete() && name <= run.last.as_str();
+        let goes_on = |run: &Parts| run.key == key && !begins(run);
         if !self.runs.last().is_some_and(goes_on) {
             let (key, first) = (key.to_owned(), name.to_owned());
             self.runs.push(Parts { key, first, ..Parts::default() });
         }
-        let last = self.runs.len() - 1;
-        &mut self.runs[last]
+        let at = self.runs.len() - 1;
+        let run = &mut self.runs[at];
+        name.clone_into(&mut run.last);
+        run
     }
 
     fn leave_out(&mut self, name: &str, kind: Kind, detail: String) {

@@ -58,7 +58,8 @@ const OTHERS: [&str; 22] = [
 ];
 
 /// Whether a name ends as those of images do.
-pub(super) fn is_image(path: &Path) -> bool {
+#[must_use]
+pub fn is_named_as_image(path: &Path) -> bool {
     let ending = path.extension().and_then(|e| e.to_str());
     ending.is_some_and(|e| ENDINGS.contains(&e.to_lowercase().as_str()))
 }
@@ -77,7 +78,7 @@ pub enum Looks {
 /// What a file is, by its name, and by its first bytes where the name does not tell.
 #[must_use]
 pub fn looks(path: &Path) -> Looks {
-    if is_image(path) {
+    if is_named_as_image(path) {
         return Looks::Image;
     }
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();

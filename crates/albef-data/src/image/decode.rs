@@ -4,16 +4,17 @@ use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use image::metadata::Orientation;
+use image::{
+    DynamicImage, ImageDecoder, ImageError as Fault, ImageFormat, ImageReader, Limits, RgbaImage,
+};
+
 use super::header::{self, Header};
 use super::options::{DecodeOptions, ImageNotes, TruncatedImages};
 use super::sniff::{self, Format};
 use super::to_rgb::Gray16;
 use super::{RgbImage, to_rgb};
 use crate::error::{DataError, ImageError, ImageErrorKind as Kind};
-use image::metadata::Orientation;
-use image::{
-    DynamicImage, ImageDecoder, ImageError as Fault, ImageFormat, ImageReader, Limits, RgbaImage,
-};
 
 fn classify(fault: &Fault, format: Format) -> ImageError {
     let text = fault.to_string();

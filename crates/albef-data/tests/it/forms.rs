@@ -275,3 +275,49 @@ fn jpegs_that_the_decoder_does_not_know_are_refused_by_their_kind() {
         assert!(refused.detail.contains(part), "{refused}");
     }
 }
+
+/// A gray TIFF of one column, whose strips of one row are all the same bytes.
+fn tiff_of_one_strip(rows: u32, packed: &[u8], compression: u16) -> Vec<u8> {
+    let mut bytes = b"II*\0\0\0\0\0".to_vec();
+    let start = bytes.len() as u32;
+    bytes.extend(packed);
+    let offsets = bytes.len() as u32;
+    (0..rows).for_each(|_| bytes.extend(start.to_le_bytes()));
+    let sizes = bytes.len() as u32;
+    (0..rows).for_each(|_| bytes.extend((packed.len() as u32).to_le_bytes()));
+    let directory = bytes.len() as u32;
+    bytes[4..8].copy_from_slice(&directory.to_le_bytes());
+    let entries: [(u16, u32, u32); 8] = [
+        (256, 1, 1),
+        (257, 1, rows),
+        (258, 1, 8),
+        (259, 1, compression.into()),
+        (262, 1, 1),
+        (273, rows, offsets),
+        (278, 1, 1),
+        (279, rows, sizes),
+    ];
+    bytes.extend((entries.len() as u16).to_le_bytes());
+    for (tag, count, value) in entries {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(4_u16.to_le_bytes());
+        bytes.extend(count.to_le_bytes());
+        bytes.extend(value.to_le_bytes());
+    }
+    bytes.extend([0; 4]);
+    bytes
+}
+
+#[test]
+fn strips_that_are_the_same_bytes_again_and_again_are_refused_in_time() {
+    const PACK_BITS: u16 = 32773;
+    let few = tiff_of_one_strip(3, &[0, 77], PACK_BITS);
+    let pixels = decode(&few, &DecodeOptions::default()).unwrap().pixels;
+    assert_eq!(pixels, [77; 9]);
+    // 100,000 rows of 200 kB each: 0x80 packs nothing.
+    let hostile = tiff_of_one_strip(100_000, &[0x80; 200_000], PACK_BITS);
+    let started = std::time::Instant::now();
+    let refused = decode(&hostile, &DecodeOptions::default()).unwrap_err();
+    assert!(refused.to_string().contains("the same bytes"), "{refused}");
+    assert!(started.elapsed().as_secs() < 2);
+}

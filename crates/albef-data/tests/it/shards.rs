@@ -208,11 +208,20 @@ fn gathered(parts: &[&[u8]]) -> (Vec<(u8, String)>, Vec<String>) {
 fn captions_never_go_to_another_image_of_their_key() {
     type Case<'a> = (&'a str, &'a [(u8, &'a str)], &'a [&'a str]);
     // Members, with the number of the image or caption before each name; `|` is an end mark.
-    let cases: [Case<'_>; 13] = [
+    let cases: [Case<'_>; 16] = [
         ("1:0.png 1:0.txt | 2:0.jpg 2:0.json", &[(1, "1"), (2, "2")], &[]),
         ("1:0.png 1:0.txt 2:0.jpg 2:0.json", &[(1, "1"), (2, "2")], &[]),
         ("1:0.png 1:0.txt 3:1.png 3:1.txt 2:0.json", &[(1, "1"), (3, "3")], &["0.json"]),
         ("1:0.png 1:0.txt 3:1.png 2:0.jpg 2:0.json", &[(1, "1"), (3, ""), (2, "2")], &[]),
+        // A folder in the order of its names, with a mask beside each image.
+        (
+            "1:0.jpg 1:0.json 2:0.png 3:1.jpg 3:1.json 4:1.png",
+            &[(1, "1"), (3, "3")],
+            &["0.png", "1.png"],
+        ),
+        ("1:0.jpg 1:0.json 2:0.png 4:0.txt", &[(1, "1")], &["0.png"]),
+        // A JSON of something else is no caption.
+        ("1:0.png m:0.json 2:1.png m:1.json 1:0.txt 2:1.txt", &[(1, "1"), (2, "2")], &[]),
         // Images first, captions later, and the other way round.
         ("1:0.png 2:1.png 1:0.txt 2:1.txt", &[(1, "1"), (2, "2")], &[]),
         ("1:0.txt 2:1.txt 1:0.png 2:1.png", &[(1, "1"), (2, "2")], &[]),
@@ -244,6 +253,7 @@ fn captions_never_go_to_another_image_of_their_key() {
                 let (number, name) = member.split_once(':').unwrap();
                 let bytes = match name.rsplit('.').next() {
                     Some("txt") => number.as_bytes().to_vec(),
+                    Some("json") if number == "m" => br#"{"width": 5}"#.to_vec(),
                     Some("json") => format!(r#"{{"caption": "{number}"}}"#).into_bytes(),
                     _ => vec![number.parse().unwrap(); 8],
                 };

@@ -315,8 +315,11 @@ impl LoadedModel {
 
     /// The trained weights, frozen, with operations of the precision.
     pub(crate) fn weights(&self) -> Weights {
-        let ops = Ops::for_device(self.online.device()).with_precision(self.precision);
-        self.online.frozen(ops)
+        self.online.frozen(self.ops())
+    }
+
+    pub(crate) fn ops(&self) -> Ops {
+        Ops::for_device(self.online.device()).with_precision(self.precision)
     }
 }
 

@@ -285,7 +285,9 @@ fn named_error<T: DeserializeOwned>(
         Some((_, setting)) => {
             let comment = setting.contains("=#") || setting.contains(" #");
             let hint = match comment {
-                true => "; hint: `#` begins a comment, so put the value in quotes: `KEY=\"#…\"`",
+                true => {
+                    "; hint: `#` begins a comment, so put the value in quotes: `--set 'KEY=\"#…\"'`"
+                }
                 false => "",
             };
             Ok(Error::Config(format!("`{key}` (by `--set {setting}`): {problem}{hint}")))

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use albef_data::dataset::is_named_as_image;
 use albef_data::names;
 use albef_index::{
     Control, Embedded, Encoder, IndexError, Location, Status, Store, Update, UpdateOptions, Within,
@@ -36,10 +37,6 @@ impl std::fmt::Debug for OpenIndex {
     }
 }
 
-/// Endings of photographs: an archive among them makes no folder of archives.
-const PHOTOS: [&str; 10] =
-    ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "heic", "avif"];
-
 /// Whether a path is a folder of images, rather than one with a list of captions or of nothing but archives.
 #[must_use]
 pub fn is_photo_folder(path: &Path) -> bool {
@@ -47,12 +44,11 @@ pub fn is_photo_folder(path: &Path) -> bool {
     path.is_dir()
         && !["captions.jsonl", "captions.csv", "captions.tsv"].iter().any(has)
         && !std::fs::read_dir(path).is_ok_and(|entries| {
-            let names: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-            let ends = |endings: &[&str]| {
-                let ending = |name: &PathBuf| name.extension()?.to_str().map(str::to_lowercase);
-                names.iter().filter_map(ending).any(|e| endings.contains(&e.as_str()))
-            };
-            ends(&["tar"]) && !ends(&PHOTOS)
+            let names: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+            let count = |is: fn(&PathBuf) -> bool| names.iter().filter(|name| is(name)).count();
+            let archives = count(|name| name.extension().is_some_and(|ending| ending == "tar"));
+            // One archive among photographs makes no folder of archives, nor one image among archives another one.
+            archives > 0 && archives >= count(|name| is_named_as_image(name))
         })
 }
 

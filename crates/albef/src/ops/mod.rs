@@ -34,6 +34,15 @@ impl Ops {
         if is_cpu(device) { Self::Fused(Precision::F32) } else { Self::Plain }
     }
 
+    /// The precision that products have: f32 also where there is no unit for another one.
+    #[must_use]
+    pub fn precision(self) -> Precision {
+        match self {
+            Self::Fused(precision) if bf16_unit().is_some() => precision,
+            _ => Precision::F32,
+        }
+    }
+
     /// The same with products in another precision; ordinary operations know f32 only.
     #[must_use]
     pub fn with_precision(self, precision: Precision) -> Self {

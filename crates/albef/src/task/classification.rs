@@ -47,6 +47,8 @@ use crate::train::start::Start;
 /// Labels of one's own.
 pub(super) struct Classification;
 
+/// Labels that a message names.
+const SHOWN: usize = 10;
 /// Probability from which one of several labels counts as given.
 const THRESHOLD: f32 = 0.5;
 
@@ -407,7 +409,11 @@ fn named(sample: &Sample) -> impl Iterator<Item = &str> {
 fn indices(sample: &Sample, labels: &[String], multi_label: bool) -> Result<Vec<usize>, String> {
     let place = |name: &str| {
         let found = labels.iter().position(|label| label == name);
-        found.ok_or_else(|| format!("the label `{name}` is not one of {}", labels.join(", ")))
+        found.ok_or_else(|| {
+            let more = if labels.len() > SHOWN { ", …" } else { "" };
+            let known = labels[..labels.len().min(SHOWN)].join(", ");
+            format!("the label `{name}` is not one of the {}: {known}{more}", labels.len())
+        })
     };
     let found: Vec<usize> = named(sample).map(place).collect::<Result<_, _>>()?;
     match (multi_label, found.len()) {

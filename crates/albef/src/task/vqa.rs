@@ -378,11 +378,12 @@ fn with_answers(file: &str, mut part: Contents) -> Result<Contents> {
         }
         let detail = "the question has no `answer` to learn".into();
         let error = ImageError { kind: ImageErrorKind::Entry, detail };
-        without.push(Skipped { name: sample.entry_name(i), error });
+        let name = format!("{file}, {}", sample.entry_name(i));
+        without.push(Skipped { name, error });
     }
     match without.first() {
         Some(first) if 2 * without.len() > all => Err(Error::Config(format!(
-            "{file}, {}: {}, and {} others of the list have none; hint: a list of test questions belongs under \
+            "{}: {}, and {} others of the list have none; hint: a list of test questions belongs under \
              `test_file`",
             first.name,
             first.error,

@@ -19,7 +19,7 @@ use crate::error::ImageErrorKind as Kind;
 use crate::names;
 
 /// Names format and version; a change of the records, or of what forms a sample, needs another number.
-const MAGIC: &[u8] = b"albef shard index 4\n";
+const MAGIC: &[u8] = b"albef shard index 5\n";
 /// Bytes of an index; more are none.
 const LONGEST: u64 = 1 << 31;
 

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::{ENDINGS, Parts, cut};
+use super::{ENDINGS, Parts, captions, cut};
 
 /// What was found of an archive, by its place.
 #[derive(Default)]
@@ -19,9 +19,11 @@ pub(super) struct Resolved {
 }
 
 impl Parts {
+    /// Whether it has captions; a JSON may hold something else.
     pub fn has_captions(&self) -> bool {
         let unread = |name: &str| matches!(&*field(name), "json" | "txt");
-        self.json.is_some() || self.text.is_some() || self.unread.iter().any(|(n, _)| unread(n))
+        let in_json = self.json.iter().flatten().any(|json| !captions(json).0.is_empty());
+        in_json || self.text.is_some() || self.unread.iter().any(|(n, _)| unread(n))
     }
 
     /// Whether it has an image, be it one that is not read.
@@ -84,10 +86,9 @@ pub(super) fn resolve(runs: Vec<Parts>) -> Resolved {
 
 /// Joins the runs at these places, which are of one key. What is joined stays at the first place of it.
 fn join_runs(runs: &mut [Option<Parts>], places: &[usize], out: &mut Resolved) {
-    let is = |i: &usize, what: fn(&Parts) -> bool| runs[*i].as_ref().is_some_and(what);
-    let some_complete = places.iter().any(|i| is(i, Parts::is_complete));
-    let between: Vec<Vec<usize>> =
-        places.split(|i| is(i, Parts::is_complete)).map(<[_]>::to_vec).collect();
+    let is_complete = |i: &usize| is_at(runs, *i, Parts::is_complete);
+    let some_complete = places.iter().any(is_complete);
+    let between: Vec<Vec<usize>> = places.split(is_complete).map(<[_]>::to_vec).collect();
     for places in between {
         let images = places.iter().filter(|i| is_at(runs, **i, Parts::has_image)).count();
         match images {
@@ -132,17 +133,17 @@ fn astray(runs: &mut [Option<Parts>], places: &[usize], why: &str, out: &mut Res
 
 /// The runs of each image, where every image is followed, or every one preceded, by captions of the same kinds.
 fn by_image(runs: &[Option<Parts>], places: &[usize]) -> Option<Vec<Vec<usize>>> {
-    let is_image = |i: usize| is_at(runs, i, Parts::has_image);
+    let has_image = |i: usize| is_at(runs, i, Parts::has_image);
     let mut ordered = places.to_vec();
-    let backward = !is_image(*places.first()?);
+    let backward = !has_image(*places.first()?);
     if backward {
         ordered.reverse();
     }
-    if !is_image(*ordered.first()?) {
+    if !has_image(*ordered.first()?) {
         return None;
     }
     let samples: Vec<Vec<usize>> =
-        ordered.chunk_by(|_, next| !is_image(*next)).map(<[_]>::to_vec).collect();
+        ordered.chunk_by(|_, next| !has_image(*next)).map(<[_]>::to_vec).collect();
     let kinds = |sample: &[usize]| {
         let of =
             |what: fn(&Parts) -> bool| sample.iter().filter(|i| is_at(runs, **i, what)).count();

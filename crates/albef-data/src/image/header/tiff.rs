@@ -1,6 +1,7 @@
 //! The directories of a TIFF: size, orientation, number of pages, and whether all strips or tiles are there.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use image::metadata::Orientation;
 
@@ -9,6 +10,8 @@ use crate::error::{ImageError, ImageErrorKind as Kind};
 
 /// Pages that are looked at; what is cut behind these is not found.
 const MOST_PAGES: usize = 1000;
+/// Strips and tiles of a page: those of the largest image there may be, with planes for four samples.
+const MOST_PARTS: u64 = 1 << 22;
 /// Samples of a pixel whose kinds are compared; as many are not read.
 const MOST_SAMPLES: u64 = 16;
 /// Colors of a palette for 8 bits, and more than that.
@@ -92,7 +95,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, ImageError> {
     };
     file.check_parts(&first)?;
     let (mut page, mut pages) = (next, 1);
-    while page != 0 && pages < MOST_PAGES {
+    let mut seen = HashSet::from([file.first]);
+    while page != 0 && pages < MOST_PAGES && seen.insert(page) {
         let (entries, next) = file.directory(page).ok_or_else(cut)??;
         file.check_parts(&entries)?;
         (page, pages) = (next, pages + 1);
@@ -258,11 +262,18 @@ impl<'a> File<'a> {
         [offsets, sizes]: [Option<&Entry>; 2],
         needed: u64,
     ) -> Result<Vec<[usize; 2]>, ImageError> {
+        if needed > MOST_PARTS {
+            return Err(corrupt(format!("a TIFF of {needed} strips or tiles")));
+        }
         let length = self.bytes.len();
+        // Without its size a part goes on to the next one at most.
+        let next = |i: u64, start: usize| {
+            let next = offsets.and_then(|e| self.value(e, i + 1)).unwrap_or(length as u64);
+            next.saturating_sub(start as u64)
+        };
         let place = |(i, offset)| {
             let start = usize::try_from(offset).ok().filter(|start| *start <= length)?;
-            // Without its size a part goes on to the end at most.
-            let size = sizes.and_then(|e| self.value(e, i)).unwrap_or(length as u64);
+            let size = sizes.and_then(|e| self.value(e, i)).unwrap_or_else(|| next(i, start));
             let end = usize::try_from(size).ok().and_then(|size| start.checked_add(size));
             Some([start, end.unwrap_or(length).min(length)])
         };

@@ -30,6 +30,9 @@ mod compression {
     pub const OLD_DEFLATE: u64 = 32946;
 }
 
+/// How often the bytes of a file may be unpacked on the average.
+const OVERLAP: u64 = 4;
+
 /// What the samples of a color are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Colors {
@@ -209,6 +212,15 @@ impl<'a> Parts<'a> {
         let all = across.saturating_mul(down).saturating_mul(planes);
         if all > page.parts.len() as u64 {
             return Err(corrupt(format!("a TIFF with {} of {all} parts", page.parts.len())));
+        }
+        // Strips may lie over each other, and each would be unpacked as a whole.
+        let packed: u64 = page.parts.iter().map(|[start, end]| (end - start) as u64).sum();
+        let tables = page.jpeg_tables.map_or(0, |[start, end]| (end - start) as u64);
+        let read = packed.saturating_add(tables.saturating_mul(all));
+        if page.compression != compression::NONE
+            && read > OVERLAP * (header.bytes.len() as u64).saturating_add(1 << 20)
+        {
+            return Err(corrupt("a TIFF whose strips or tiles are the same bytes"));
         }
         Ok(Self {
             page,
