@@ -83,82 +83,131 @@ async function accessible(page, where) {
 }
 
 const shot = (page, name) => page.screenshot({ path: path.join(screenshots, `${name}.png`) });
-const settled = (page) => until(page, () => !/Searching/.test(document.getElementById("status").textContent)
-  && [...document.querySelectorAll(".hit img")].every((image) => image.complete || image.loading === "lazy"));
+const settled = (page) => until(page, () => !document.getElementById("results").ariaBusy
+  && [...document.querySelectorAll(".hit img")].slice(0, 4).every((image) => image.naturalWidth > 0));
 
 async function search(page, text) {
   await page.fill("#query", text);
   await page.press("#query", "Enter");
-  await page.waitForSelector(".hit");
+  await until(page, (t) => new URLSearchParams(location.hash.slice(1)).get("q") === t, text);
   await settled(page);
 }
 
+const status = (page) => page.textContent("#status");
+const names = (page) => page.$$eval(".hit .name", (all) => all.map((name) => name.textContent));
+
 let service = await start(["--threshold", "0.02"]);
 try {
-  // Search, and what it says.
+  // What there is, then a search.
   let { page, faults, context } = await visit(service, { viewport: { width: 1200, height: 850 } });
-  await accessible(page, "of the empty page");
-  await shot(page, "empty");
-  await page.press("#query", "Enter");
-  assert.match(await page.textContent("#status"), /Type what/);
+  await settled(page);
+  assert.match(await status(page), /^\d+ images, newest first/);
+  const newest = await names(page);
+  assert.equal(newest.length, 24);
+  await accessible(page, "of the start");
+  await shot(page, "start");
   await search(page, "a dog");
-  assert.match(await page.textContent("#status"), /of \d+ images/);
-  const hits = await page.$$(".hit");
-  assert.ok(hits.length > 4, `${hits.length} results`);
-  await until(page, () => [...document.querySelectorAll(".hit img")].slice(0, 6).every((i) => i.naturalWidth > 0));
+  assert.match(await status(page), /^The best 24 of \d+ images, by match and similarity together\.$/);
+  const found = await names(page);
+  assert.ok(found.length > 4 && found.join() !== newest.join(), found.join());
   await accessible(page, "of results");
   await shot(page, "results");
 
-  // By keyboard: into the results, one to the right, open, a phrase, its words.
-  await page.focus(".hit");
+  // By keyboard: into the results, one to the right, open; the words are looked for at once.
+  await page.focus("#query");
+  await page.keyboard.press("ArrowDown");
   await page.keyboard.press("ArrowRight");
-  assert.equal(await page.evaluate(() => [...document.querySelectorAll(".hit")].indexOf(document.activeElement)), 1);
+  const place = () => page.evaluate(() => [...document.querySelectorAll(".hit")].indexOf(document.activeElement));
+  assert.equal(await place(), 1);
+  await page.keyboard.press("ArrowDown");
+  assert.ok(await place() > 4, "a row below");
+  await page.keyboard.press("ArrowUp");
+  assert.equal(await place(), 1);
   await page.keyboard.press("Enter");
   await page.waitForSelector("#viewer[open]");
-  await until(page, () => document.getElementById("viewer-image").naturalWidth > 0);
-  const before = await page.getAttribute("#viewer-image", "src");
-  await page.fill("#phrase", "a dog");
-  await page.press("#phrase", "Enter");
   await page.waitForSelector("#words button");
-  assert.ok((await page.$$("#words button")).length >= 2);
-  const whole = await page.getAttribute("#viewer-image", "src");
-  assert.match(whole, /^data:image\/png;base64,/);
-  assert.notEqual(whole, before);
+  assert.deepEqual(await page.$$eval("#words button", (all) => all.map((b) => b.textContent)), ["image", "“a dog”", "a", "dog"]);
+  const source = () => page.getAttribute("#viewer-image", "src");
+  const plain = await source();
   await page.hover("#words button:last-child");
-  assert.notEqual(await page.getAttribute("#viewer-image", "src"), whole, "the map of a word");
+  assert.match(await source(), /^data:image\/png;base64,/, "the map of a word");
+  await page.hover("#viewer-name");
+  assert.equal(await source(), plain);
+  await page.fill("#phrase", "a red dog");
+  await page.press("#phrase", "Enter");
+  await until(page, () => document.querySelectorAll("#words button").length === 5);
+  assert.match(await source(), /^data:image\/png;base64,/, "the map of the phrase");
   await accessible(page, "of an image");
   await shot(page, "heat-map");
   assert.equal(await page.isVisible("#ask"), false, "there is no model for questions");
 
+  // The next image; the address names it, and going back leads through what was seen.
+  await page.click("#viewer-next");
+  await until(page, (n) => document.getElementById("viewer-name").textContent === n, found[2]);
+  const saved = page.waitForEvent("download");
+  await page.click("#viewer-save");
+  assert.match((await saved).suggestedFilename(), /\.jpg$/);
+  const linked = page.url();
+  await page.goBack();
+  await until(page, () => !document.getElementById("viewer").open);
+  assert.deepEqual(await names(page), found);
+  await page.goBack();
+  await until(page, () => /newest first/.test(document.getElementById("status").textContent));
+  assert.equal(await page.inputValue("#query"), "");
+  await page.goForward();
+  await until(page, () => /The best/.test(document.getElementById("status").textContent));
+  assert.deepEqual(await names(page), found);
+  const second = await context.newPage();
+  await second.goto(linked);
+  await second.waitForSelector("#viewer[open]");
+  assert.equal(await second.textContent("#viewer-name"), found[2]);
+  assert.equal(await second.inputValue("#query"), "a dog");
+  await second.keyboard.press("Escape");
+  await until(second, () => !document.getElementById("viewer").open && !location.hash.includes("image"));
+  await second.close();
+  await page.click(".hit");
+  await page.waitForSelector("#viewer[open]");
+
   // Similar to it; then to a file of one's own.
   const name = await page.textContent("#viewer-name");
   await page.click("#viewer-similar");
-  await until(page, (n) => document.querySelector(".hit span")?.textContent === n, name);
+  await until(page, (n) => document.querySelector(".hit .name")?.textContent === n, name);
   await settled(page);
   const file = fs.readdirSync(images).filter((f) => f.endsWith(".png")).sort()[3];
   await page.setInputFiles("#file", path.join(images, file));
-  await until(page, (n) => document.querySelector(".hit span")?.textContent === n, file);
+  await until(page, (n) => document.querySelector(".hit .name")?.textContent === n, file);
   assert.equal(await page.isVisible("#like"), true);
   await shot(page, "similar");
   await page.click("#like-clear");
+  await until(page, () => /newest first/.test(document.getElementById("status").textContent));
   const broken = path.join(work, "broken.png");
   fs.writeFileSync(broken, "no image");
   faults.length = 0;
   await page.setInputFiles("#file", broken);
   await until(page, () => document.getElementById("status").className === "bad");
-  assert.match(await page.textContent("#status"), /cannot be decoded/);
+  assert.match(await status(page), /cannot be decoded/);
   assert.ok(faults.every((f) => /422/.test(f)), faults.join("\n"));
   faults.length = 0;
   await page.click("#like-clear");
 
-  // Filters, and nothing left by them; more pages.
+  // Filters, with and without a search, and nothing left by them; more pages.
   await page.click("summary");
+  await page.fill("#path", `${file.slice(0, -4)}*`);
+  await page.press("#path", "Enter");
+  await until(page, () => /pass the filters, newest first/.test(document.getElementById("status").textContent));
+  assert.ok((await names(page)).includes(file));
+  assert.match(await page.textContent("summary"), /\(1\)/);
   await page.fill("#path", "no-such-*");
   await page.fill("#query", "a dog");
   await page.press("#query", "Enter");
   await until(page, () => /No image passes/.test(document.getElementById("status").textContent));
+  await accessible(page, "of filters");
+  await shot(page, "filters");
+  await page.click("#filter-clear");
+  await until(page, () => /The best/.test(document.getElementById("status").textContent));
   await page.fill("#path", "*.png");
-  await search(page, "a dog");
+  await page.click("#filter-form button");
+  await settled(page);
   const first = (await page.$$(".hit")).length;
   await page.click("#more");
   await until(page, (n) => document.querySelectorAll(".hit").length > n, first);
@@ -175,8 +224,7 @@ try {
   await page.waitForSelector("#viewer[open]");
   assert.ok(await page.evaluate(() => document.getElementById("viewer").scrollWidth <= innerWidth));
   await page.keyboard.press("Escape");
-  await page.waitForSelector("#viewer[open]", { state: "detached" }).catch(() => {});
-  assert.equal(await page.evaluate(() => document.getElementById("viewer").open), false);
+  await until(page, () => !document.getElementById("viewer").open);
   assert.deepEqual(faults, []);
 
   // The service goes away.
@@ -184,7 +232,8 @@ try {
   await page.fill("#query", "a cat");
   await page.press("#query", "Enter");
   await until(page, () => document.getElementById("status").className === "bad");
-  assert.match(await page.textContent("#status"), /does not answer/);
+  assert.match(await status(page), /does not answer/);
+  assert.equal(await page.isVisible("#retry"), true);
   await shot(page, "no-service");
   await context.close();
 
@@ -195,12 +244,14 @@ try {
   ({ page, faults, context } = await visit(service, {}, async (page) => {
     await page.waitForSelector("#key[open]");
     await accessible(page, "of the question for a key");
+    await page.fill("#key-value", "open barley");
+    await page.press("#key-value", "Enter");
+    await page.waitForSelector("#key-wrong:not([hidden])");
     await page.fill("#key-value", "open sesame");
     await page.press("#key-value", "Enter");
   }));
   await search(page, "a red square on a green circle");
-  assert.match(await page.textContent("#status"), /No confident match/);
-  await until(page, () => document.querySelector(".hit img").naturalWidth > 0);
+  assert.match(await status(page), /No confident match/);
   await shot(page, "nothing-matches");
   assert.ok(faults.every((f) => /401/.test(f)), faults.join("\n"));
   await context.close();

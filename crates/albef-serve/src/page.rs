@@ -1,4 +1,4 @@
-//! The page: three files in the program, which load nothing from elsewhere.
+//! The page: files in the program, which load nothing from elsewhere.
 
 use std::sync::Arc;
 
@@ -23,10 +23,24 @@ fn file(kind: &'static str, text: &'static str) -> Response {
     (headers, text).into_response()
 }
 
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+
+/// Path, type and text of each part.
+const PARTS: [(&str, &str, &str); 7] = [
+    ("/", HTML, include_str!("page/index.html")),
+    ("/app.css", STYLE, include_str!("page/app.css")),
+    ("/app.js", SCRIPT, include_str!("page/app.js")),
+    ("/api.js", SCRIPT, include_str!("page/api.js")),
+    ("/grid.js", SCRIPT, include_str!("page/grid.js")),
+    ("/place.js", SCRIPT, include_str!("page/place.js")),
+    ("/viewer.js", SCRIPT, include_str!("page/viewer.js")),
+];
+
 /// The page and its parts.
 pub fn routes() -> Router<Arc<Service>> {
-    let html = || async { file("text/html; charset=utf-8", include_str!("page/index.html")) };
-    let script = || async { file("text/javascript; charset=utf-8", include_str!("page/app.js")) };
-    let style = || async { file("text/css; charset=utf-8", include_str!("page/app.css")) };
-    Router::new().route("/", get(html)).route("/app.js", get(script)).route("/app.css", get(style))
+    PARTS.iter().fold(Router::new(), |router, (path, kind, text)| {
+        router.route(path, get(|| async { file(kind, text) }))
+    })
 }

@@ -33,16 +33,17 @@ use crate::{operations, page};
         operations::entail,
         operations::ground,
         operations::health,
-        operations::image,
-        operations::index,
+        operations::search::image,
+        operations::search::images,
+        operations::search::index,
         operations::match_pair,
         operations::metrics,
         operations::models,
         operations::ready,
         operations::reason,
         operations::rerank,
-        operations::search,
-        operations::similar
+        operations::search::search,
+        operations::search::similar
     ),
     components(schemas(crate::error::Problem, Code)),
     modifiers(&Security)
@@ -79,13 +80,14 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/v1/embeddings", post(operations::embeddings))
         .route("/v1/entail", post(operations::entail))
         .route("/v1/ground", post(operations::ground))
-        .route("/v1/images/{id}", get(operations::image))
-        .route("/v1/index", get(operations::index))
+        .route("/v1/images", get(operations::search::images))
+        .route("/v1/images/{id}", get(operations::search::image))
+        .route("/v1/index", get(operations::search::index))
         .route("/v1/match", post(operations::match_pair))
         .route("/v1/models", get(operations::models))
         .route("/v1/reason", post(operations::reason))
-        .route("/v1/search", post(operations::search))
-        .route("/v1/similar", post(operations::similar))
+        .route("/v1/search", post(operations::search::search))
+        .route("/v1/similar", post(operations::search::similar))
         .route_layer(from_fn_with_state(Arc::clone(&service), keyed));
     Router::new()
         .route("/health", get(operations::health))

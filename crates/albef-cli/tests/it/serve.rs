@@ -177,6 +177,15 @@ fn every_operation_answers_as_its_document_says() {
     let models = running.get("/v1/models").json();
     assert_eq!(models["data"][0]["id"], "mini");
 
+    let listed = running.get("/v1/images?top_k=200").json();
+    let images = listed["results"].as_array().unwrap();
+    assert_eq!((images.len(), &listed["gallery"], &listed["more"]), (9, &json!(9), &json!(false)));
+    assert!(images.is_sorted_by_key(|image| -image["date"].as_i64().unwrap()));
+    let second = running.get("/v1/images?top_k=4&page=2&min_width=1").json();
+    assert_eq!(second["results"].as_array().unwrap()[..], images[4..8]);
+    let one = running.get("/v1/images?path=0.png").json();
+    assert_eq!(one["results"][0]["name"], "0.png");
+
     let found = running.ok("/v1/search", &json!({"query": "a red square", "top_k": 4}));
     let hits = found["results"].as_array().unwrap();
     assert_eq!((hits.len(), &found["gallery"], &found["more"]), (4, &json!(9), &json!(true)));

@@ -1,7 +1,7 @@
 //! What every store does. One suite for all of them.
 
 use albef_index::{
-    Change, Filter, Identity, Image, IndexError, PathPattern, Scored, Status, Store,
+    Change, Filter, Identity, Image, IndexError, PathPattern, Scored, Status, Store, newest,
 };
 use half::f16;
 
@@ -17,7 +17,7 @@ pub fn identity() -> Identity {
 pub type Check = (&'static str, fn(&dyn Store));
 
 /// The checks, each for an empty store of [`identity`].
-pub const CHECKS: [Check; 9] = [
+pub const CHECKS: [Check; 10] = [
     ("an empty store", empty),
     ("records and vectors come back", round_trip),
     ("a path keeps its number", paths_keep_their_numbers),
@@ -25,6 +25,7 @@ pub const CHECKS: [Check; 9] = [
     ("images move and are forgotten", move_and_forget),
     ("the scan is exact", exact_scan),
     ("filters", filters),
+    ("the newest images come first", newest_first),
     ("roots", roots),
     ("compacting changes nothing", compacting),
 ];
@@ -289,6 +290,27 @@ fn filters(store: &dyn Store) {
     check(Filter { at_least: Some((200, 100)), ..Filter::default() }, &[1, 2]);
     check(Filter { camera: Some("nikon".into()), ..Filter::default() }, &[0, 3]);
     check(Filter { from: Some(250), at_least: Some((400, 1)), ..Filter::default() }, &[]);
+}
+
+fn newest_first(store: &dyn Store) {
+    let root = root(store);
+    let of = |content: u8, taken: Option<i64>| Image {
+        taken,
+        ..photo(root, format!("{content}.jpg").as_bytes(), content)
+    };
+    let broken = Image { status: Status::Broken("short".into()), ..of(9, Some(1_900_000_000)) };
+    // Without a date of its own, an image has that of its file, which is later than all others here.
+    let images = [of(1, Some(30)), of(2, None), broken, of(3, Some(50)), of(4, Some(30))];
+    let ids = store.apply(&images.map(|image| upsert(image, 1))).unwrap();
+    let found = |n: usize, filter: &Filter| -> Vec<i64> {
+        newest(store, filter, n).unwrap().into_iter().map(|record| record.id).collect()
+    };
+    let all = Filter::default();
+    assert_eq!(found(9, &all), [ids[1], ids[3], ids[4], ids[0]]);
+    assert_eq!(found(3, &all), [ids[1], ids[3], ids[4]]);
+    assert_eq!(found(0, &all), [0; 0]);
+    let some = Filter { before: Some(40), ..Filter::default() };
+    assert_eq!(found(1, &some), [ids[4]]);
 }
 
 fn roots(store: &dyn Store) {

@@ -1,253 +1,168 @@
-// The page: search, heat maps and questions, by the operations that every client has.
+// The page: its address says what it shows; everything that a person does is a change of the address.
 
-const at = (id) => document.getElementById(id);
+import { at, get, post, show } from "./api.js";
+import * as grid from "./grid.js";
+import * as place from "./place.js";
+import * as viewer from "./viewer.js";
+
 const PAGE = 24;
-let key = sessionStorage.getItem("albef-key") ?? "";
-let state = { page: 1, like: null, body: null };
-let viewed = null;
+let now = null;
+let page = 1;
 let latest = 0;
+/** Whether going back closes the image that is open. */
+let opened = false;
 
-/** Asks for the key once, and waits for it. */
-function askForKey() {
-  return new Promise((resolve) => {
-    const dialog = at("key");
-    dialog.addEventListener("close", () => {
-      key = at("key-value").value.trim();
-      sessionStorage.setItem("albef-key", key);
-      resolve();
-    }, { once: true });
-    dialog.showModal();
+const number = (n) => n.toLocaleString("en");
+
+function say(text, kind = "") {
+  at("status").textContent = text;
+  at("status").className = kind;
+  at("retry").hidden = kind !== "bad";
+}
+
+function base64(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.addEventListener("load", () => resolve(reader.result.slice(reader.result.indexOf(",") + 1)));
+    reader.addEventListener("error", () => reject(new Error(`${file.name} cannot be read.`)));
+    reader.readAsDataURL(file);
   });
 }
 
-async function send(path, options = {}) {
-  for (;;) {
-    const headers = { ...options.headers };
-    if (key) headers.Authorization = `Bearer ${key}`;
-    let response;
-    try {
-      response = await fetch(path, { ...options, headers });
-    } catch {
-      throw new Error("The service does not answer. Is it still running?");
-    }
-    if (response.status === 401) {
-      await askForKey();
-      continue;
-    }
-    if (!response.ok) {
-      const problem = await response.json().catch(() => null);
-      const wait = response.headers.get("Retry-After");
-      if (response.status === 429) throw new Error(`The service is busy; try again in ${wait ?? "a few"} s.`);
-      throw new Error(problem?.detail ?? `The service answered ${response.status}.`);
-    }
-    return response;
-  }
-}
+const count = (text) => (text ? Number(text) : undefined);
 
-async function post(path, body) {
-  const headers = { "Content-Type": "application/json" };
-  return (await send(path, { method: "POST", headers, body: JSON.stringify(body) })).json();
-}
-
-/** An image of the index; with a key it cannot be named by its address alone. */
-async function show(image, id, size) {
-  const path = `/v1/images/${id}?size=${size}`;
-  if (!key) {
-    image.src = path;
-    return;
-  }
-  try {
-    image.src = URL.createObjectURL(await (await send(path)).blob());
-  } catch (error) {
-    image.alt = error.message;
-  }
-}
-
-function say(text, kind = "") {
-  const status = at("status");
-  status.textContent = text;
-  status.className = kind;
-}
-
-function filter() {
-  const value = (id) => at(id).value.trim();
-  const number = (id) => (value(id) ? Number(value(id)) : undefined);
-  return {
-    paths: value("path") ? [value("path")] : [],
-    from: value("from") || undefined,
-    before: value("before") || undefined,
-    min_width: number("width"),
-    min_height: number("height"),
-    camera: value("camera") || undefined,
+/** A page of what a place shows. */
+async function find(where, wanted) {
+  const filter = {
+    from: where.from || undefined,
+    before: where.before || undefined,
+    min_width: count(where.width),
+    min_height: count(where.height),
+    camera: where.camera || undefined,
   };
+  if (!place.isSearch(where)) {
+    const given = Object.entries({ ...filter, path: where.path || undefined, page: wanted, top_k: PAGE });
+    return get(`/v1/images?${new URLSearchParams(given.filter(([, value]) => value !== undefined))}`);
+  }
+  const like = [];
+  if (where.like) like.push({ id: Number(where.like) });
+  if (where.file !== undefined) like.push({ base64: await base64(place.fileOf(where)) });
+  return post("/v1/search", {
+    query: where.q || undefined,
+    like,
+    terms: where.minus ? [{ text: where.minus, weight: -0.5 }] : [],
+    filter: { ...filter, paths: where.path ? [where.path] : [] },
+    top_k: PAGE,
+    page: wanted,
+  });
 }
 
-const percent = (p) => `${(100 * p).toFixed(p < 0.1 ? 1 : 0)} %`;
+const BOTH = "by match and similarity together";
+const ORDERS = { cosine: "by similarity", itm: "by match", "itm-prob": "by match", "itm+itc": BOTH, posterior: BOTH };
 
-function card(hit, nothing) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = nothing ? "hit weak" : "hit";
-  const image = document.createElement("img");
-  image.loading = "lazy";
-  image.alt = "";
-  show(image, hit.id, 320);
-  const name = document.createElement("span");
-  name.textContent = hit.name;
-  name.title = hit.name;
-  const score = document.createElement("small");
-  score.textContent = hit.probability === undefined
-    ? `cosine ${hit.cosine.toFixed(2)}`
-    : `match ${percent(hit.probability)}`;
-  if (hit.copies) score.textContent += `, ${hit.copies} ${hit.copies === 1 ? "copy" : "copies"}`;
-  button.append(image, name, score);
-  if (hit.probability !== undefined) {
-    const meter = document.createElement("meter");
-    meter.min = 0;
-    meter.max = 1;
-    meter.value = hit.probability;
-    meter.setAttribute("aria-label", "Match probability");
-    button.append(meter);
+/** What was found, in words. */
+function summary(where, found) {
+  const shown = grid.hits.length;
+  const filtered = place.FILTERS.some((field) => where[field]);
+  if (!shown && filtered) return ["No image passes the filters.", "none"];
+  if (!shown) return ["There are no images in the index yet. `albef index FOLDER` adds those of a folder.", "none"];
+  if (!place.isSearch(where)) {
+    const which = filtered ? "Images that pass the filters" : `${number(found.gallery)} images`;
+    return [`${which}, newest first. Describe what you look for, or drop or paste an image.`];
   }
-  button.addEventListener("click", () => open(hit));
-  return button;
+  if (found.nothing_matches) return [`No confident match. These ${shown} come closest.`, "none"];
+  const more = found.truncated ? " The end of the text was not read: it is too long." : "";
+  return [`The best ${shown} of ${number(found.gallery)} images, ${ORDERS[found.order] ?? found.order}.${more}`];
 }
 
-async function search(page = 1) {
-  const query = at("query").value.trim();
-  const minus = at("minus").value.trim();
-  if (page === 1) {
-    if (!query && !state.like) {
-      say("Type what the images should show, or choose an image.");
-      at("query").focus();
-      return;
-    }
-    state.body = {
-      query: query || undefined,
-      like: state.like ? [state.like.input] : [],
-      terms: minus ? [{ text: minus, weight: -0.5 }] : [],
-      filter: filter(),
-      top_k: PAGE,
-    };
-  }
-  const number = ++latest;
-  say("Searching…");
+async function search(wanted = 1) {
+  const turn = ++latest;
+  const where = now;
+  at("results").setAttribute("aria-busy", "true");
+  if (wanted === 1) say(place.isSearch(where) ? "Searching…" : "");
   at("more").hidden = true;
   try {
-    const found = await post("/v1/search", { ...state.body, page });
-    if (number !== latest) return;
-    const results = at("results");
-    if (page === 1) results.replaceChildren();
-    results.append(...found.results.map((hit) => card(hit, found.nothing_matches)));
-    state.page = page;
+    const found = await find(where, wanted);
+    if (turn !== latest) return;
+    page = wanted;
+    grid.fill(found.results, { page, weak: found.nothing_matches, open: (hit) => go({ image: String(hit.id) }) });
     at("more").hidden = !found.more;
-    if (!results.children.length) say("No image passes the filters.", "none");
-    else if (found.nothing_matches) {
-      say(`No confident match. These ${results.children.length} come closest.`, "none");
-    } else say(`${results.children.length} of ${found.gallery} images${found.more ? ", more below" : ""}.`);
-    if (found.truncated) at("status").textContent += " The end of the text was not read: it is too long.";
+    say(...summary(where, found));
   } catch (error) {
-    if (number === latest) say(error.message, "bad");
+    if (turn !== latest) return;
+    if (wanted === 1) grid.fill([], { page: 1 });
+    say(error.message, "bad");
+  } finally {
+    if (turn === latest) at("results").removeAttribute("aria-busy");
   }
 }
 
-function like(input, name, address) {
-  state.like = { input };
-  at("like").hidden = false;
-  at("like-name").textContent = `Similar to ${name}`;
-  const image = at("like-image");
-  if (address) image.src = address;
-  else show(image, input.id, 128);
+/** The search box and filters of a place. */
+function fill(where) {
+  at("query").value = where.q;
+  place.FILTERS.forEach((field) => { at(field).value = where[field]; });
+  const filters = place.FILTERS.filter((field) => where[field]).length;
+  at("filter-count").textContent = filters ? ` (${filters})` : "";
+  const file = place.fileOf(where);
+  at("like").hidden = !where.like && !file;
+  if (file) {
+    at("like-name").textContent = file.name || "pasted image";
+    at("like-image").src = URL.createObjectURL(file);
+  } else if (where.like) {
+    const known = grid.hits.find((hit) => String(hit.id) === where.like);
+    at("like-name").textContent = known ? known.name.slice(known.name.lastIndexOf("/") + 1) : `image ${where.like}`;
+    show(at("like-image"), where.like, 64);
+  }
+  document.title = where.q ? `${where.q} – images` : "Search images";
+}
+
+/** Opens or closes the image of a place, which is one of the results. */
+function look() {
+  const { hits } = grid;
+  const index = hits.findIndex((hit) => String(hit.id) === now.image);
+  if (index >= 0) {
+    viewer.view(hits[index], { phrase: now.q, previous: index > 0, next: index + 1 < hits.length });
+  } else if (at("viewer").open) at("viewer").close();
+}
+
+/** Shows what the address says. */
+async function render() {
+  const before = now;
+  now = place.read();
+  if (!before || !place.sameSearch(before, now)) {
+    fill(now);
+    if (now.lost) {
+      say("The image of this search is no longer here; choose its file again.", "none");
+      return;
+    }
+    await search();
+  }
+  look();
+}
+
+/** Changes the address and shows what it then says. */
+function go(change, replace = false) {
+  opened = Boolean(change.image) && (opened || !replace);
+  place.write({ ...now, ...change }, replace);
+  return render();
+}
+
+function submit() {
+  const field = (id) => at(id).value.trim();
+  const change = Object.fromEntries(place.FILTERS.map((f) => [f, field(f)]));
+  const wanted = { ...now, ...change, q: field("query"), image: "" };
+  if (place.sameSearch(now, wanted)) search();
+  else go({ ...change, q: wanted.q, image: "" });
 }
 
 function fromFile(file) {
-  if (!file) return;
-  const reader = new FileReader();
-  reader.addEventListener("load", () => {
-    const base64 = reader.result.slice(reader.result.indexOf(",") + 1);
-    at("query").value = "";
-    like({ base64 }, file.name, URL.createObjectURL(file));
-    search();
-  });
-  reader.addEventListener("error", () => say(`${file.name} cannot be read.`, "bad"));
-  reader.readAsDataURL(file);
+  if (file) go({ q: "", like: "", image: "", file: place.keepFile(file) });
 }
 
-function open(hit) {
-  viewed = hit;
-  at("viewer-name").textContent = hit.name;
-  const image = at("viewer-image");
-  image.alt = hit.name;
-  show(image, hit.id, 1024);
-  const date = new Date(hit.date * 1000).toLocaleDateString();
-  const facts = [`${hit.width} × ${hit.height} pixels`, date, hit.camera].filter(Boolean);
-  if (hit.probability !== undefined) facts.unshift(`match ${percent(hit.probability)}`);
-  at("viewer-facts").textContent = facts.join(", ");
-  at("words").replaceChildren();
-  at("ask-answers").replaceChildren();
-  at("where-status").textContent = "";
-  at("phrase").value = at("query").value;
-  if (!at("viewer").open) at("viewer").showModal();
-}
-
-/** The maps of a phrase: that of the whole, and those of its words while one points at them. */
-async function ground() {
-  const phrase = at("phrase").value.trim();
-  if (!phrase) return;
-  const hit = viewed;
-  at("where-status").textContent = "Looking…";
-  at("words").replaceChildren();
-  try {
-    const found = await post("/v1/ground", { image: { id: hit.id }, phrase, words: true });
-    if (hit !== viewed) return;
-    const image = at("viewer-image");
-    const address = (png) => `data:image/png;base64,${png}`;
-    let chosen = address(found.overlay);
-    image.src = chosen;
-    const buttons = [];
-    const add = (label, source) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.textContent = label;
-      button.setAttribute("aria-pressed", String(!buttons.length));
-      const look = () => { image.src = source; };
-      button.addEventListener("pointerenter", look);
-      button.addEventListener("focus", look);
-      button.addEventListener("pointerleave", () => { image.src = chosen; });
-      button.addEventListener("blur", () => { image.src = chosen; });
-      button.addEventListener("click", () => {
-        chosen = source;
-        image.src = source;
-        buttons.forEach((b) => b.setAttribute("aria-pressed", String(b === button)));
-      });
-      buttons.push(button);
-    };
-    add("whole phrase", chosen);
-    found.words.forEach((word) => add(word.word, address(word.overlay)));
-    at("words").append(...buttons);
-    at("where-status").textContent = found.region ? "Warm colors show where." : "Nowhere in particular.";
-  } catch (error) {
-    at("where-status").textContent = error.message;
-  }
-}
-
-async function ask() {
-  const question = at("question").value.trim();
-  if (!question) return;
-  const answers = at("answers").value.split(",").map((a) => a.trim()).filter(Boolean);
-  const list = at("ask-answers");
-  const line = (text) => {
-    const item = document.createElement("li");
-    item.textContent = text;
-    return item;
-  };
-  list.replaceChildren(line("Thinking…"));
-  try {
-    const found = await post("/v1/ask", { image: { id: viewed.id }, question, answers });
-    list.replaceChildren(...found.answers.map((a) => line(`${a.answer} — ${percent(a.probability)}`)));
-  } catch (error) {
-    list.replaceChildren(line(error.message));
-  }
+function step(by) {
+  const from = grid.hits.indexOf(viewer.shown());
+  const hit = grid.hits[from + by];
+  if (hit) go({ image: String(hit.id) }, true);
 }
 
 function on(id, event, run) {
@@ -257,50 +172,67 @@ function on(id, event, run) {
   });
 }
 
-on("search", "submit", () => search());
-on("more", "click", () => search(state.page + 1));
-on("file", "change", (e) => { fromFile(e.target.files[0]); e.target.value = ""; });
-on("like-clear", "click", () => { state.like = null; at("like").hidden = true; at("query").focus(); });
-on("where", "submit", ground);
-on("ask", "submit", ask);
-on("viewer-close", "click", () => at("viewer").close());
-on("viewer-similar", "click", () => {
-  at("viewer").close();
-  at("query").value = "";
-  like({ id: viewed.id }, viewed.name);
-  search();
+on("home", "click", (e) => {
+  e.preventDefault();
+  const nothing = Object.fromEntries([...place.FILTERS, "q", "like", "image"].map((field) => [field, ""]));
+  go({ ...nothing, file: undefined });
 });
+on("search", "submit", submit);
+on("filter-form", "submit", submit);
+on("filter-clear", "click", () => go({ ...Object.fromEntries(place.FILTERS.map((f) => [f, ""])), image: "" }));
+on("more", "click", () => search(page + 1));
+on("retry", "click", () => search());
+on("file", "change", (e) => { fromFile(e.target.files[0]); e.target.value = ""; });
+on("like-clear", "click", () => { go({ like: "", file: undefined, image: "" }); at("query").focus(); });
+on("where", "submit", () => viewer.ground(true));
+on("ask", "submit", viewer.ask);
+on("viewer-save", "click", viewer.save);
+on("viewer-close", "click", () => at("viewer").close());
+on("viewer-previous", "click", () => step(-1));
+on("viewer-next", "click", () => step(1));
+on("viewer-similar", "click", () => go({ q: "", like: String(viewer.shown().id), file: undefined, image: "" }));
 on("viewer", "click", (e) => { if (e.target === at("viewer")) at("viewer").close(); });
+on("viewer", "close", () => {
+  grid.focusOn(viewer.shown()?.id);
+  if (!now.image) return;
+  // The user closed it: the address follows.
+  if (opened) history.back();
+  else go({ image: "" }, true);
+});
 
-addEventListener("dragover", (e) => { e.preventDefault(); document.body.classList.add("drop"); });
+addEventListener("popstate", render);
+addEventListener("dragover", (e) => {
+  e.preventDefault();
+  if ([...e.dataTransfer.types].includes("Files")) document.body.classList.add("drop");
+});
 addEventListener("dragleave", (e) => { if (!e.relatedTarget) document.body.classList.remove("drop"); });
 addEventListener("drop", (e) => {
   e.preventDefault();
   document.body.classList.remove("drop");
   fromFile(e.dataTransfer.files[0]);
 });
+addEventListener("paste", (e) => fromFile([...e.clipboardData.files].find((file) => file.type.startsWith("image/"))));
 addEventListener("keydown", (e) => {
   const typing = /^(INPUT|TEXTAREA)$/.test(document.activeElement?.tagName ?? "");
-  if (e.key === "/" && !typing && !at("viewer").open) { e.preventDefault(); at("query").focus(); }
-  const cards = [...at("results").children];
-  const place = cards.indexOf(document.activeElement);
-  if (place < 0 || !e.key.startsWith("Arrow")) return;
-  const columns = getComputedStyle(at("results")).gridTemplateColumns.split(" ").length;
-  const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[e.key];
-  const next = cards[place + step];
-  if (next) { e.preventDefault(); next.focus(); }
+  if (document.querySelector("dialog[open]")) {
+    if (typing || !at("viewer").open) return;
+    if (e.key === "ArrowLeft") step(-1);
+    if (e.key === "ArrowRight") step(1);
+    return;
+  }
+  if (e.key === "/" && !typing) {
+    e.preventDefault();
+    at("query").focus();
+    at("query").select();
+  } else if (e.key.startsWith("Arrow")) grid.move(e);
 });
 
-try {
-  const [index, models] = await Promise.all([
-    send("/v1/index").then((r) => r.json()).catch(() => null),
-    send("/v1/models").then((r) => r.json()),
-  ]);
-  at("facts").textContent = index
-    ? `${index.images} images${index.broken ? `, ${index.broken} that cannot be used` : ""}.`
-    : "This service has no index.";
+at("query").focus();
+const facts = async () => {
+  const [index, models] = await Promise.all([get("/v1/index").catch(() => null), get("/v1/models")]);
+  const unusable = index?.broken ? `, ${number(index.broken)} that cannot be used` : "";
+  const images = index ? `${number(index.images)} images${unusable}` : "no index";
+  at("facts").textContent = `${images}; model ${models.data[0]?.id ?? "none"}`;
   at("ask").hidden = !models.data.some((m) => m.task === "vqa");
-  at("query").focus();
-} catch (error) {
-  say(error.message, "bad");
-}
+};
+await Promise.all([facts().catch((error) => say(error.message, "bad")), render()]);

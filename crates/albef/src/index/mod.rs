@@ -2,6 +2,7 @@
 //!
 //! The index itself, with walking, updating and exact search, is the crate `albef-index`, whose items are here too.
 
+mod browse;
 mod encoder;
 mod place;
 mod search;
@@ -9,6 +10,7 @@ mod states;
 
 pub use albef_index::*;
 
+pub use browse::{Browsed, IndexImage, browse};
 pub use encoder::IndexEncoder;
 pub use place::{
     OpenIndex, Place, dry_run, is_photo_folder, open_current, open_part, open_to_read,

@@ -300,12 +300,12 @@ enum Source {
 }
 
 /// Folders of the index, for the names of images.
-struct Names {
+pub(super) struct Names {
     roots: HashMap<RootId, Vec<u8>>,
 }
 
 impl Names {
-    fn new(store: &dyn Store) -> Result<Self> {
+    pub(super) fn new(store: &dyn Store) -> Result<Self> {
         let roots = store.roots()?.into_iter().map(|root| (root.id, root.path)).collect();
         Ok(Self { roots })
     }
@@ -316,7 +316,7 @@ impl Names {
     }
 
     /// The path below the folder, where there is one folder only.
-    fn name(&self, record: &Record) -> String {
+    pub(super) fn name(&self, record: &Record) -> String {
         match self.roots.len() {
             1 => names::text_of(&record.image.path),
             _ => names::text_of_path(&self.file(record)),
@@ -395,7 +395,7 @@ mod tests {
 
     use super::*;
     use crate::eval::retrieval::Score;
-    use crate::index::{Place, open_current};
+    use crate::index::{Place, browse, open_current};
     use crate::pipeline::tests::nano;
 
     /// A folder of `n` images of different colors, one copy and one broken file.
@@ -537,6 +537,23 @@ mod tests {
         assert!(kept.load(&hash).is_some());
         place.keep_states(&encoder, None).unwrap();
         assert!(encoder.kept_states().is_none() && !at.path().join("states").exists());
+    }
+
+    #[test]
+    fn an_index_can_be_looked_through_without_a_search() {
+        with_index(|_, store, _| {
+            let mut seen = Vec::new();
+            for page in 1..5 {
+                let found = browse(store, &Filter::default(), page, 3).unwrap();
+                assert_eq!((found.gallery, found.more), (7, page < 3));
+                seen.extend(found.images.into_iter().map(|image| (image.date, image.id)));
+            }
+            assert_eq!(seen.len(), 7, "all usable ones, copies too");
+            assert!(seen.is_sorted_by(|a, b| a > b), "{seen:?}");
+            let paths = vec![PathPattern::new("4.*").unwrap()];
+            let found = browse(store, &Filter { paths, ..Filter::default() }, 1, 3).unwrap();
+            assert_eq!((found.images.len(), found.images[0].image.as_str()), (1, "4.png"));
+        });
     }
 
     #[test]

@@ -1,0 +1,85 @@
+// The service, as every client has it, and the elements of the page.
+
+export const at = (id) => document.getElementById(id);
+
+/** An element with properties and children. */
+export function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+/** With a decimal where there is room for one. */
+export const percent = (p) => `${(100 * p).toFixed(p < 0.0995 ? 1 : 0)} %`;
+
+let key = sessionStorage.getItem("albef-key") ?? "";
+let asking = null;
+
+/** Asks for the key, once however many requests need it, and waits for it. */
+function askForKey(refused) {
+  asking ??= new Promise((resolve) => {
+    const dialog = at("key");
+    at("key-wrong").hidden = !refused;
+    dialog.addEventListener("close", () => {
+      key = at("key-value").value.trim();
+      sessionStorage.setItem("albef-key", key);
+      asking = null;
+      resolve();
+    }, { once: true });
+    dialog.showModal();
+  });
+  return asking;
+}
+
+export async function send(path, options = {}) {
+  for (;;) {
+    const sent = key;
+    const headers = { ...options.headers };
+    if (sent) headers.Authorization = `Bearer ${sent}`;
+    let response;
+    try {
+      response = await fetch(path, { ...options, headers });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Error("The service does not answer. Is it still running?");
+    }
+    if (response.status === 401) {
+      if (sent === key) await askForKey(Boolean(sent));
+      continue;
+    }
+    if (!response.ok) {
+      const problem = await response.json().catch(() => null);
+      const wait = response.headers.get("Retry-After");
+      if (response.status === 429) throw new Error(`The service is busy; try again in ${wait ?? "a few"} s.`);
+      throw new Error(problem?.detail ?? `The service answered ${response.status}.`);
+    }
+    return response;
+  }
+}
+
+export const get = async (path) => (await send(path)).json();
+
+export async function post(path, body, signal) {
+  const headers = { "Content-Type": "application/json" };
+  return (await send(path, { method: "POST", headers, body: JSON.stringify(body), signal })).json();
+}
+
+/** The address of an image of the index. With a key it is one of this page, and to be revoked. */
+export async function address(id, size) {
+  const path = `/v1/images/${id}?size=${size}`;
+  return key ? URL.createObjectURL(await (await send(path)).blob()) : path;
+}
+
+/** Shows an image of the index, unless the element has another purpose by the time it is there. */
+export async function show(image, id, size) {
+  const purpose = `${id} ${size}`;
+  image.dataset.purpose = purpose;
+  try {
+    const source = await address(id, size);
+    if (image.dataset.purpose !== purpose) return;
+    if (source.startsWith("blob:")) image.addEventListener("load", () => URL.revokeObjectURL(source), { once: true });
+    image.src = source;
+  } catch (error) {
+    image.alt = error.message;
+  }
+}
