@@ -1,23 +1,24 @@
 //! `albef index`: the index of one's own images.
 
+mod care;
+mod dups;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use albef::Control;
 use albef::index::{
-    DuplicateOptions, Encoder, IndexEncoder, IndexError, Place, Record, Root, StatePrecision,
-    StatesMade, Store, Update, UpdateOptions, dry_run, duplicates, join, open_part, open_to_read,
-    path_of, update,
+    Encoder, IndexEncoder, IndexError, Place, Record, Root, StatePrecision, StatesMade, Store,
+    Update, UpdateOptions, dry_run, join, update,
 };
 use albef_data::dataset::unread_formats;
 use albef_data::names;
 use anyhow::Result;
-use serde_json::{Value, json};
 
 use crate::ExitStatus;
 use crate::index_place::IndexPlace;
 use crate::models::ModelOptions;
-use crate::output::{raw, say};
+use crate::output::say;
 use crate::progress::bar;
 use crate::train::interruptible;
 use crate::warnings::{tell_first, tell_notes, tell_unusable};
@@ -79,6 +80,10 @@ pub enum Command {
     Repair(PlaceArguments),
     /// Free the space of forgotten images.
     Gc(PlaceArguments),
+    /// List the indexes of this user.
+    List(ListArguments),
+    /// Delete an index; the images stay.
+    Remove(PlaceArguments),
     /// Find copies and images that look alike; nothing is deleted.
     Dups(DupsArguments),
 }
@@ -87,41 +92,50 @@ pub enum Command {
 pub struct PlaceArguments {
     /// Folders of the index; needed where there are several indexes.
     #[arg(value_name = "FOLDER")]
-    folders: Vec<PathBuf>,
+    pub folders: Vec<PathBuf>,
     #[command(flatten)]
-    place: IndexPlace,
+    pub place: IndexPlace,
     /// One JSON object on standard output.
     #[arg(long)]
-    json: bool,
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct ListArguments {
+    /// One JSON object on standard output.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(clap::Args)]
 pub struct DupsArguments {
     #[command(flatten)]
-    place: PlaceArguments,
+    pub place: PlaceArguments,
     /// Images whose features have at least this cosine count as duplicates too. All are compared with all.
     #[arg(long, value_name = "COSINE", value_parser = crate::arguments::share)]
-    cosine: Option<f32>,
+    pub cosine: Option<f32>,
     /// Images whose perceptual hashes differ in at most this many of 64 bits count as duplicates too; about 4 for
     /// resized and recompressed images.
     #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u32).range(0..=64))]
-    bits: Option<u32>,
+    pub bits: Option<u32>,
     /// Print only the paths that are not to be kept, one a line.
     #[arg(long, conflicts_with = "json")]
-    paths: bool,
+    pub paths: bool,
     /// With --paths: end each path with a NUL byte instead of a line feed, as `xargs -0` reads it.
     #[arg(short = '0', long, requires = "paths")]
-    null: bool,
+    pub null: bool,
 }
 
 pub fn run(a: &Arguments) -> Result<ExitStatus> {
     match &a.command {
         None => build(a),
-        Some(Command::Status(a)) => status(a),
-        Some(Command::Verify(a)) => verify(a),
-        Some(Command::Repair(a)) => mend(a),
-        Some(Command::Gc(a)) => gc(a),
-        Some(Command::Dups(a)) => dups(a),
+        Some(Command::Status(a)) => care::status(a),
+        Some(Command::Verify(a)) => care::verify(a),
+        Some(Command::Repair(a)) => care::repair(a),
+        Some(Command::Gc(a)) => care::gc(a),
+        Some(Command::List(a)) => care::list(a),
+        Some(Command::Remove(a)) => care::remove(a),
+        Some(Command::Dups(a)) => dups::run(a),
     }
 }
 
@@ -141,6 +155,7 @@ fn build(a: &Arguments) -> Result<ExitStatus> {
     let control = || bar().cancelled_by(stop.clone());
     let mut options = UpdateOptions::default();
     options.workers = a.workers.unwrap_or(options.workers);
+    options.within.clone_from(&place.folders);
     let store = place.open_to_write(&encoder, a.reencode)?;
     if let Some(States(precision)) = a.states {
         place.keep_states(&encoder, precision)?;
@@ -271,186 +286,6 @@ fn file(record: &Record, roots: &[Root]) -> PathBuf {
     join(root.map_or(b"", |root| &root.path), &record.image.path)
 }
 
-fn status(a: &PlaceArguments) -> Result<ExitStatus> {
-    use albef::index::Status;
-    let place = place(a)?;
-    let store = open_to_read(&place)?;
-    let (info, roots) = (store.info()?, store.roots()?);
-    let states = place.states_usage(&info.fingerprint)?;
-    let mut broken = Vec::new();
-    store.for_each(&mut |record| {
-        if let Status::Broken(reason) = &record.image.status {
-            broken.push((file(&record, &roots), reason.clone()));
-        }
-        Ok(())
-    })?;
-    let folders: Vec<String> = roots.iter().map(|root| shown(&path_of(&root.path))).collect();
-    if a.json {
-        let broken: Vec<Value> = broken
-            .iter()
-            .map(|(path, reason)| json!({"path": shown(path), "reason": reason}))
-            .collect();
-        say!(
-            "{}",
-            json!({
-                "index": info.place,
-                "folders": folders,
-                "images": info.images,
-                "broken": broken,
-                "model": info.model,
-                "fingerprint": info.fingerprint,
-                "width": info.width,
-                "bytes": info.bytes,
-                "reclaimable_bytes": info.reclaimable,
-                "generation": info.generation,
-                "states": states.map(|(images, bytes)| json!({"images": images, "bytes": bytes})),
-            })
-        )?;
-        return Ok(ExitStatus::Yes);
-    }
-    say!("index       {}", info.place)?;
-    for folder in folders {
-        say!("folder      {folder}")?;
-    }
-    say!("images      {}", info.images)?;
-    say!("unusable    {}", info.broken)?;
-    say!("model       {}", info.model)?;
-    say!("fingerprint {}", info.fingerprint)?;
-    say!("size        {:.1} MB, {:.1} MB reclaimable", mb(info.bytes), mb(info.reclaimable))?;
-    if let Some((images, bytes)) = states {
-        say!("states      {images} images, {:.1} MB", mb(bytes))?;
-    }
-    for (path, reason) in broken {
-        say!("unusable: {}: {reason}", shown(&path))?;
-    }
-    Ok(ExitStatus::Yes)
-}
-
 fn mb(bytes: u64) -> f64 {
     bytes as f64 / 1e6
-}
-
-fn verify(a: &PlaceArguments) -> Result<ExitStatus> {
-    let place = place(a)?;
-    let (sound, problems) = match open_to_read(&place).and_then(|store| Ok(store.verify()?)) {
-        Ok(found) if found.is_sound() => (found.sound, Vec::new()),
-        Ok(found) => {
-            let mut problems = found.problems;
-            problems.push(match found.damaged.len() {
-                1 => "1 image is damaged".into(),
-                n => format!("{n} images are damaged"),
-            });
-            (found.sound, problems)
-        }
-        Err(albef::Error::Index(IndexError::Damaged { detail, .. })) => (0, vec![detail]),
-        Err(e) => return Err(e.into()),
-    };
-    let is_sound = problems.is_empty();
-    if a.json {
-        say!("{}", json!({"sound": is_sound, "sound_images": sound, "problems": problems}))?;
-    } else if is_sound {
-        say!("sound: {sound} images agree with their checksums")?;
-    } else {
-        for problem in problems {
-            say!("damaged: {problem}")?;
-        }
-        eprintln!("hint: `albef index repair` mends the index from what is there");
-    }
-    Ok(if is_sound { ExitStatus::Yes } else { ExitStatus::No })
-}
-
-fn mend(a: &PlaceArguments) -> Result<ExitStatus> {
-    let found = place(a)?.index.repair()?;
-    if a.json {
-        say!(
-            "{}",
-            json!({
-                "catalogue_rebuilt": found.catalogue_rebuilt,
-                "salvaged_vectors": found.salvaged,
-                "forgotten": found.forgotten,
-            })
-        )?;
-        return Ok(ExitStatus::Yes);
-    }
-    if found.catalogue_rebuilt {
-        say!("the catalogue was lost and is made anew; {} vectors are kept", found.salvaged)?;
-    }
-    say!("{} damaged images were taken out", found.forgotten)?;
-    if found.catalogue_rebuilt || found.forgotten > 0 {
-        eprintln!("hint: `albef index` with the same folders reads what is missing");
-    }
-    Ok(ExitStatus::Yes)
-}
-
-fn gc(a: &PlaceArguments) -> Result<ExitStatus> {
-    let place = place(a)?;
-    let store = place.index.maintain()?;
-    let before = store.info()?;
-    store.compact()?;
-    let states = place.forget_states(&*store)?;
-    let after = store.info()?;
-    if a.json {
-        say!(
-            "{}",
-            json!({"bytes_before": before.bytes, "bytes_after": after.bytes, "states_forgotten": states})
-        )?;
-    } else {
-        say!("{:.1} MB before, {:.1} MB now", mb(before.bytes), mb(after.bytes))?;
-        if states > 0 {
-            say!("states of {states} forgotten images removed")?;
-        }
-    }
-    Ok(ExitStatus::Yes)
-}
-
-fn dups(a: &DupsArguments) -> Result<ExitStatus> {
-    let store = open_part(&place(&a.place)?)?;
-    let roots = store.roots()?;
-    let options = DuplicateOptions { cosine: a.cosine, bits: a.bits };
-    let groups = duplicates(&*store, &options, &bar())?;
-    if a.paths {
-        let end: &[u8] = if a.null { b"\0" } else { b"\n" };
-        for record in groups.iter().flat_map(|group| &group.others) {
-            raw(&[file(record, &roots).as_os_str().as_encoded_bytes(), end].concat())?;
-        }
-        return Ok(ExitStatus::Yes);
-    }
-    let described = |record: &Record| {
-        json!({
-            "id": record.id,
-            "path": shown(&file(record, &roots)),
-            "width": record.image.width,
-            "height": record.image.height,
-            "bytes": record.image.size,
-        })
-    };
-    if a.place.json {
-        let groups: Vec<Value> = groups
-            .iter()
-            .map(|group| {
-                let others: Vec<Value> = group.others.iter().map(described).collect();
-                json!({"exact": group.exact, "keep": described(&group.keep), "others": others})
-            })
-            .collect();
-        say!("{}", json!({"groups": groups}))?;
-        return Ok(ExitStatus::Yes);
-    }
-    let line = |what: &str, record: &Record| {
-        let image = &record.image;
-        let name = shown(&file(record, &roots));
-        say!("{what}  {} x {}  {name}", image.width, image.height)
-    };
-    let mut bytes = 0;
-    for group in &groups {
-        line(if group.exact { "keep (copies)" } else { "keep (alike) " }, &group.keep)?;
-        for record in &group.others {
-            bytes += record.image.size;
-            line("             ", record)?;
-        }
-    }
-    let others: usize = groups.iter().map(|group| group.others.len()).sum();
-    let count = |n: usize, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
-    let (groups, others) = (count(groups.len(), "group"), count(others, "duplicate"));
-    eprintln!("{groups}, {others} of {:.1} MB", mb(bytes));
-    Ok(ExitStatus::Yes)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use albef::eval::retrieval::Score;
 use albef::index::{
-    Encoder, IndexEncoder, IndexHit, IndexQuery, Place, UpdateOptions, is_photo_folder,
+    Encoder, Filter, IndexEncoder, IndexHit, IndexQuery, Place, UpdateOptions, is_photo_folder,
     open_current,
 };
 use albef::inference::{ForImages, Hit, Match, Preview, SearchOptions, Verdict};
@@ -24,6 +24,9 @@ use crate::progress::bar;
 use crate::search_filters::IndexOptions;
 use crate::search_page::{Head, PageOptions, remember};
 use crate::warnings::{members, tell_notes, tell_truncated, tell_unknown, tell_unusable};
+
+/// Above the results.
+const HEADER: &str = "  score  match   cosine  image";
 
 #[derive(clap::Args)]
 pub struct SearchArguments {
@@ -155,7 +158,7 @@ fn search_once(a: &SearchArguments, text: &str, path: &str) -> Result<ExitStatus
         value["left_out"] = json!(members.len());
         say!("{value}")?;
     } else {
-        say!("  score  match   cosine  image")?;
+        say!("{HEADER}")?;
         let preview = a.page.preview();
         for (i, hit) in found.results.iter().enumerate() {
             let name = images.name(hit.index);
@@ -236,7 +239,9 @@ fn search_index(a: &SearchArguments, text: Option<&str>, paths: &[String]) -> Re
         value["index"] = json!(place.index.to_string());
         say!("{value}")?;
     } else {
-        say!("  score  match   cosine  image")?;
+        if !found.results.is_empty() {
+            say!("{HEADER}")?;
+        }
         let preview = a.page.preview();
         for (i, hit) in found.results.iter().enumerate() {
             print_hit(hit.score, hit.probability, hit.cosine, &shown(&hit.name))?;
@@ -246,9 +251,11 @@ fn search_index(a: &SearchArguments, text: Option<&str>, paths: &[String]) -> Re
             }
         }
         if found.results.is_empty() {
+            // That a search is about some folders is no filter to the user.
+            let folders_only = Filter { folders: Vec::new(), ..query.filter.clone() }.is_empty();
             eprintln!(
                 "{}",
-                match (found.page, query.filter.is_empty()) {
+                match (found.page, folders_only) {
                     (2.., _) => "no more results",
                     (_, false) => "no image passes the filters",
                     (_, true) => "there is no image to be found",

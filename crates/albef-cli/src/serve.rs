@@ -5,8 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use albef::Control;
 use albef::ModelDefaults;
-use albef::index::{Encoder, Place, UpdateOptions, is_photo_folder, open_current, open_part};
+use albef::index::{
+    Encoder, IndexEncoder, IndexError, Place, Update, UpdateOptions, is_photo_folder, open_current,
+    open_part, update,
+};
 use albef::model_or_default;
 use albef::task::answer_list;
 use albef_serve::{Index, Keys, Limits, Metrics, Model, Opening, Service, serve};
@@ -33,6 +37,10 @@ pub struct Arguments {
     folders: Vec<PathBuf>,
     #[command(flatten)]
     place: IndexPlace,
+    /// Keep the index current while serving: check the folders for changes every SECONDS.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "10")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    watch: Option<u32>,
     /// A model, several times for several: model folder, weights file or run; requests call it NAME, or by its
     /// file name. The first one for images and texts searches [default: `models/mini`].
     #[arg(long, value_name = "[NAME=]MODEL")]
@@ -121,10 +129,20 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     if !a.answers.is_empty() {
         service.answers = answer_list(&a.answers)?;
     }
+    let access = match service.keys.is_empty() {
+        true => "no key is needed",
+        false => "a key is needed",
+    };
     serve(service, a.bind, |address| {
         // Whoever reads it may have gone; the service has not.
         let _ = say!("http://{address}");
-        tracing::info!("interrupt to stop");
+        if address.ip().is_unspecified() {
+            let port = address.port();
+            tracing::info!(
+                "others open http://NAME:{port}, with the name or address of this machine"
+            );
+        }
+        tracing::info!("{access}; interrupt to stop");
     })?;
     Ok(ExitStatus::Yes)
 }
@@ -168,6 +186,9 @@ fn named_models(a: &Arguments) -> Result<Vec<(String, PathBuf)>> {
 fn open_index(a: &Arguments, models: &[Model]) -> Result<Option<Index>> {
     let location = a.place.location()?;
     if a.folders.is_empty() && location.is_none() {
+        if a.watch.is_some() {
+            bail!("--watch needs the folders of an index, or --index");
+        }
         return Ok(None);
     }
     if let Some(other) = a.folders.iter().find(|folder| !is_photo_folder(folder)) {
@@ -189,13 +210,52 @@ fn open_index(a: &Arguments, models: &[Model]) -> Result<Option<Index>> {
         &a.folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", "),
     )?;
     let all = opened.store.info()?.images;
+    if let Some(seconds) = a.watch {
+        keep_current(place.clone(), encoder, Duration::from_secs(seconds.into()));
+    }
     // Others may write to it while the service reads. It may have other folders, which nobody was asked to show.
     drop(opened);
     let store = open_part(&place)?;
     let shown = store.info()?.images;
-    if shown < all {
-        eprintln!("serving {shown} of {all} images of the index");
+    match shown < all {
+        true => eprintln!("serving {shown} of {all} images of the index"),
+        false => tracing::info!("serving {all} images"),
     }
     let roots = store.roots()?;
     Ok(Some(Index { store: store.into(), roots }))
+}
+
+/// Looks for changes of the folders again and again, for as long as the program runs. It may end in the middle of it:
+/// what was committed is kept.
+fn keep_current(place: Place, encoder: &'static IndexEncoder<'static>, pause: Duration) {
+    let check = move || -> albef::Result<()> {
+        let store = place.open_to_write(encoder, false)?;
+        let within = place.folders.clone();
+        let options = UpdateOptions { within, ..UpdateOptions::default() };
+        let found = update(&*store, encoder, &options, &Control::new())?;
+        if found.is_change() {
+            let Update { added, changed, moved, forgotten, .. } = found;
+            tell_update(&found);
+            tracing::info!(
+                "index: {added} new, {changed} changed, {moved} moved, {forgotten} forgotten"
+            );
+        }
+        Ok(())
+    };
+    let watch = move || {
+        let mut told = String::new();
+        loop {
+            std::thread::sleep(pause);
+            // Another process may keep the index current; what else is wrong is told once.
+            let wrong = match check() {
+                Ok(()) | Err(albef::Error::Index(IndexError::Locked { .. })) => String::new(),
+                Err(e) => e.to_string(),
+            };
+            if !wrong.is_empty() && wrong != told {
+                tracing::warn!("the index is not kept current: {wrong}");
+            }
+            told = wrong;
+        }
+    };
+    std::thread::spawn(watch);
 }

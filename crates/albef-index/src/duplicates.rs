@@ -2,12 +2,15 @@
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 
 use albef_data::control::Control;
+use albef_data::image::DecodeOptions;
 use half::f16;
 use rayon::prelude::*;
 
 use crate::error::Result;
+use crate::metadata::Look;
 use crate::record::{ContentHash, ImageId, Record, Root, join};
 use crate::scan::{Kernel, dots};
 use crate::store::Store;
@@ -20,7 +23,8 @@ const TILE: usize = 128;
 pub struct DuplicateOptions {
     /// Images whose vectors have at least this cosine; compares all with all.
     pub cosine: Option<f32>,
-    /// Images whose perceptual hashes differ in at most this many of 64 bits.
+    /// Images whose perceptual hashes differ in at most this many of 64 bits, and whose colors agree everywhere when
+    /// seen from afar. Hashes alone cannot tell drawings on a white ground apart; the files are read for it.
     pub bits: Option<u32>,
 }
 
@@ -35,7 +39,8 @@ pub struct DuplicateGroup {
     pub others: Vec<Record>,
 }
 
-/// Groups of duplicates, the largest first.
+/// Groups of duplicates, the largest first. Each image of a group is a duplicate of the one to keep: that one image is
+/// like a second and the second like a third makes no group of the three.
 ///
 /// # Errors
 /// If the store cannot be read, or [`crate::IndexError::Cancelled`].
@@ -45,49 +50,75 @@ pub fn duplicates(
     control: &Control,
 ) -> Result<Vec<DuplicateGroup>> {
     let mut records = Vec::new();
-    let roots: Vec<_> = store.roots()?.iter().map(|root| root.id).collect();
+    let roots = store.roots()?;
     store.for_each(&mut |record| {
-        if record.image.status.is_ok() && roots.contains(&record.image.root) {
+        let has_root = roots.iter().any(|root| root.id == record.image.root);
+        if record.image.status.is_ok() && has_root {
             records.push(record);
         }
         Ok(())
     })?;
-    let mut groups = Groups::new(records.len());
-    let mut first: HashMap<ContentHash, usize> = HashMap::new();
+    // Copies of one content need not be compared again: the first stands for all.
+    let mut copies: HashMap<ContentHash, Vec<usize>> = HashMap::new();
     for (i, record) in records.iter().enumerate() {
-        groups.join(*first.entry(record.image.hash).or_insert(i), i);
+        copies.entry(record.image.hash).or_default().push(i);
     }
-    // Copies need not be compared again.
-    let single: Vec<usize> = first.into_values().collect();
+    let mut single: Vec<usize> = copies.values().map(|copies| copies[0]).collect();
+    single.sort_unstable();
+    let mut alike: Vec<(usize, usize)> = Vec::new();
     if let Some(bits) = options.bits {
-        by_bits(&records, &single, bits, &mut groups);
+        alike.extend(by_bits(&records, &single, bits, &roots, control)?);
     }
     if let Some(cosine) = options.cosine {
-        by_cosine(store, &records, &single, cosine, &mut groups, control)?;
+        alike.extend(by_cosine(store, &records, &single, cosine, control)?);
     }
-    let roots = store.roots()?;
-    let mut members: HashMap<usize, Vec<Record>> = HashMap::new();
-    for (i, record) in records.into_iter().enumerate() {
-        members.entry(groups.find(i)).or_default().push(record);
+    let mut neighbors: HashMap<usize, Vec<usize>> = HashMap::new();
+    for (a, b) in alike {
+        neighbors.entry(a).or_default().push(b);
+        neighbors.entry(b).or_default().push(a);
     }
-    let files = members.into_values().filter(|group| group.len() > 1);
-    let files = files.map(|group| without_links(group, &roots));
-    let mut out: Vec<DuplicateGroup> = files.filter(|group| group.len() > 1).map(group).collect();
+    let best = |copies: &[usize]| copies.iter().map(|i| order(&records[*i])).min();
+    single.sort_by_cached_key(|i| best(&copies[&records[*i].image.hash]));
+    let mut taken: HashSet<usize> = HashSet::new();
+    let mut out = Vec::new();
+    for head in single {
+        if !taken.insert(head) {
+            continue;
+        }
+        let near = neighbors.get(&head).map_or(&[][..], Vec::as_slice).iter();
+        let mut members: Vec<usize> = near.copied().filter(|i| taken.insert(*i)).collect();
+        members.push(head);
+        let copies_of = |i: &usize| copies[&records[*i].image.hash].iter();
+        let members = members.iter().flat_map(copies_of).map(|i| records[*i].clone()).collect();
+        let members = without_links(members, &roots);
+        if members.len() > 1 {
+            out.push(group(members));
+        }
+    }
     out.sort_by_key(|group| (Reverse(group.others.len()), group.keep.id));
     Ok(out)
+}
+
+/// What comes first is kept.
+fn order(record: &Record) -> (Reverse<u64>, i64, ImageId) {
+    (Reverse(record.image.pixels()), record.image.date(), record.id)
+}
+
+fn file(record: &Record, roots: &[Root]) -> PathBuf {
+    let root = roots.iter().find(|root| root.id == record.image.root);
+    join(root.map_or(b"", |root| &root.path), &record.image.path)
 }
 
 /// One record for each file: a link to a file is no copy of it, and whoever deletes the file loses both. The file itself
 /// stands for its links.
 fn without_links(mut members: Vec<Record>, roots: &[Root]) -> Vec<Record> {
-    let path = |record: &Record| {
-        let root = roots.iter().find(|root| root.id == record.image.root);
-        join(root.map_or(b"", |root| &root.path), &record.image.path)
-    };
-    members.sort_by_cached_key(|record| (path(record).is_symlink(), record.id));
+    if members.len() < 2 {
+        return members;
+    }
+    members.sort_by_cached_key(|record| (file(record, roots).is_symlink(), record.id));
     let mut seen = HashSet::new();
     members.retain(|record| {
-        let path = path(record);
+        let path = file(record, roots);
         seen.insert(path.canonicalize().unwrap_or(path))
     });
     members
@@ -95,15 +126,22 @@ fn without_links(mut members: Vec<Record>, roots: &[Root]) -> Vec<Record> {
 
 fn group(mut members: Vec<Record>) -> DuplicateGroup {
     let exact = members.windows(2).all(|w| w[0].image.hash == w[1].image.hash);
-    members.sort_by_key(|r| (Reverse(r.image.pixels()), r.image.date(), r.id));
+    members.sort_by_key(order);
     let keep = members.remove(0);
     DuplicateGroup { exact, keep, others: members }
 }
 
-/// Pairs of hashes that differ in at most `bits` bits. Cut into one part more than bits may differ, two such hashes
-/// have a part in common, by which they are found.
-fn by_bits(records: &[Record], single: &[usize], bits: u32, groups: &mut Groups) {
+/// Pairs of images whose hashes differ in at most `bits` bits and that look the same. Cut into one part more than bits
+/// may differ, two such hashes have a part in common, by which they are found.
+fn by_bits(
+    records: &[Record],
+    single: &[usize],
+    bits: u32,
+    roots: &[Root],
+    control: &Control,
+) -> Result<Vec<(usize, usize)>> {
     let parts = bits.min(63) + 1;
+    let mut pairs: HashSet<(usize, usize)> = HashSet::new();
     for part in 0..parts {
         let (from, to) = (part * 64 / parts, (part + 1) * 64 / parts);
         let cut = |hash: u64| {
@@ -114,16 +152,36 @@ fn by_bits(records: &[Record], single: &[usize], bits: u32, groups: &mut Groups)
             alike.entry(cut(records[*i].image.perceptual)).or_default().push(*i);
         }
         for candidates in alike.into_values() {
+            control.check()?;
             for (at, i) in candidates.iter().enumerate() {
                 for j in &candidates[at + 1..] {
                     let (a, b) = (&records[*i].image, &records[*j].image);
                     if (a.perceptual ^ b.perceptual).count_ones() <= bits {
-                        groups.join(*i, *j);
+                        pairs.insert((*i, *j));
                     }
                 }
             }
         }
     }
+    let mut wanted: Vec<usize> = pairs.iter().flat_map(|(a, b)| [*a, *b]).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let options = DecodeOptions { exif_orientation: true, ..DecodeOptions::default() };
+    let mut looks: HashMap<usize, Look> = HashMap::new();
+    control.advance("images", 0, wanted.len());
+    for part in wanted.chunks(TILE) {
+        control.check()?;
+        let look = |i: &usize| {
+            // What cannot be read any more is no duplicate that anybody could look at.
+            let image = albef_data::image::open(&file(&records[*i], roots), &options).ok()?;
+            Some((*i, Look::of(&image)))
+        };
+        looks.extend(part.par_iter().filter_map(look).collect::<Vec<_>>());
+        control.advance("images", looks.len(), wanted.len());
+    }
+    let is_same =
+        |(a, b): &(usize, usize)| looks.get(a).zip(looks.get(b)).is_some_and(|(a, b)| a.is_same(b));
+    Ok(pairs.into_iter().filter(is_same).collect())
 }
 
 /// Pairs of vectors of at least this cosine: all with all, tile by tile.
@@ -132,11 +190,8 @@ fn by_cosine(
     records: &[Record],
     single: &[usize],
     cosine: f32,
-    groups: &mut Groups,
     control: &Control,
-) -> Result<()> {
-    let mut single = single.to_vec();
-    single.sort_unstable();
+) -> Result<Vec<(usize, usize)>> {
     let mut vectors: Vec<Vec<f32>> = Vec::with_capacity(single.len());
     let mut values: Vec<f16> = Vec::new();
     for part in single.chunks(TILE * 8) {
@@ -150,8 +205,9 @@ fn by_cosine(
     }
     let width = vectors.first().map_or(0, Vec::len);
     if width == 0 || vectors.iter().any(|v| v.len() != width) {
-        return Ok(());
+        return Ok(Vec::new());
     }
+    let mut all = Vec::new();
     let (kernel, n) = (Kernel::fastest(), single.len());
     let tiles = n.div_ceil(TILE);
     control.advance("comparisons", 0, tiles);
@@ -174,31 +230,8 @@ fn by_cosine(
                 found
             })
             .collect();
-        pairs.into_iter().for_each(|(a, b)| groups.join(single[a], single[b]));
+        all.extend(pairs.into_iter().map(|(a, b)| (single[a], single[b])));
         control.advance("comparisons", tile + 1, tiles);
     }
-    Ok(())
-}
-
-/// Sets that are joined: union-find.
-struct Groups(Vec<usize>);
-
-impl Groups {
-    fn new(n: usize) -> Self {
-        Self((0..n).collect())
-    }
-
-    fn find(&mut self, mut i: usize) -> usize {
-        while self.0[i] != i {
-            self.0[i] = self.0[self.0[i]];
-            i = self.0[i];
-        }
-        i
-    }
-
-    fn join(&mut self, a: usize, b: usize) {
-        let (a, b) = (self.find(a), self.find(b));
-        // The lower one stands for both, so that groups do not depend on the order of joining.
-        self.0[a.max(b)] = a.min(b);
-    }
+    Ok(all)
 }

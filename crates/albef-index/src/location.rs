@@ -89,6 +89,18 @@ impl Location {
         }
     }
 
+    /// Deletes the index. The images stay, and what else is in its folder or its schema.
+    ///
+    /// # Errors
+    /// As [`Location::maintain`], and if a file cannot be deleted.
+    pub fn delete(&self) -> Result<()> {
+        match self {
+            Self::Folder(path) => Embedded::delete(path),
+            #[cfg(feature = "postgres")]
+            Self::Database(database) => Postgres::read(database)?.delete(),
+        }
+    }
+
     /// Mends a damaged index from what is there: in a folder also where the catalogue is lost; in a database, whose
     /// server keeps the tables, by forgetting images that contradict their checksums.
     ///

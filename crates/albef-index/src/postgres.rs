@@ -127,6 +127,16 @@ impl Postgres {
         Self::of(database, client)
     }
 
+    /// Deletes the tables of the index.
+    ///
+    /// # Errors
+    /// [`IndexError::Database`].
+    pub fn delete(self) -> Result<()> {
+        self.with(|client| {
+            client.batch_execute("DROP TABLE image, root, meta").map_err(|e| self.fail(&e))
+        })
+    }
+
     /// Whether there is an index in a schema.
     ///
     /// # Errors

@@ -81,8 +81,19 @@ pub fn modified(metadata: &fs::Metadata) -> i64 {
 /// # Errors
 /// If the folder itself cannot be read: it may be on a device that is not connected. [`IndexError::Cancelled`].
 pub fn walk(top: &Path, control: &Control) -> Result<Walk> {
+    walk_parts(top, &[], control)
+}
+
+/// Walks the parts of a folder that are below some of its folders, by the ignore files of all; all of it, if `parts`
+/// is empty.
+pub(crate) fn walk_parts(top: &Path, parts: &[PathBuf], control: &Control) -> Result<Walk> {
     fs::read_dir(top).map_err(IndexError::io(top))?;
     let seen = Arc::new(Mutex::new(HashSet::new()));
+    let parts = parts.to_vec();
+    let leads_to = move |path: &Path| {
+        parts.is_empty()
+            || parts.iter().any(|part| path.starts_with(part) || part.starts_with(path))
+    };
     let entries = WalkBuilder::new(top)
         .standard_filters(false)
         .hidden(true)
@@ -91,7 +102,8 @@ pub fn walk(top: &Path, control: &Control) -> Result<Walk> {
         .follow_links(true)
         .sort_by_file_name(|a, b| a.cmp(b))
         .filter_entry(move |entry| {
-            if entry.depth() > 0 && SYSTEM.iter().any(|name| entry.file_name() == *name) {
+            let system = entry.depth() > 0 && SYSTEM.iter().any(|name| entry.file_name() == *name);
+            if system || !leads_to(entry.path()) {
                 return false;
             }
             if !entry.file_type().is_some_and(|kind| kind.is_dir()) {

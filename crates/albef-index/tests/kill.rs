@@ -34,7 +34,7 @@ const CHECKED: usize = 40;
 fn child(folder: &Path) {
     let encoder = Colors::default();
     let store = Embedded::write(folder, &encoder.identity()).unwrap();
-    let options = UpdateOptions { workers: 2, batch: 2, dry_run: false };
+    let options = UpdateOptions { workers: 2, batch: 2, dry_run: false, within: Vec::new() };
     for _ in 0..50 {
         update(&store, &encoder, &options, &Control::new()).unwrap();
         // What is on the disk now is promised.
@@ -277,7 +277,7 @@ fn child_with_states(folder: &Path) {
     let begin = KeptStates::precision_at(folder)
         .unwrap()
         .map_or(0, |precision| KINDS.iter().position(|kind| kind.1 == precision).unwrap_or(0) + 1);
-    let options = UpdateOptions { workers: 2, batch: 2, dry_run: false };
+    let options = UpdateOptions { workers: 2, batch: 2, dry_run: false, within: Vec::new() };
     for kind in KINDS.iter().cycle().skip(begin).take(50) {
         let encoder = Keeping::new(folder, *kind);
         let store = Embedded::write(folder, &encoder.identity()).unwrap();

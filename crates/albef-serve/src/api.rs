@@ -389,6 +389,9 @@ pub struct ModelInfo {
     pub task: String,
     /// Pixels along a side of its images.
     pub image_res: usize,
+    /// What it can do and what not, in a line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub about: Option<String>,
 }
 
 /// The models of the service.

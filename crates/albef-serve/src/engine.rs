@@ -9,7 +9,7 @@ use albef::checkpoint::{Checkpoint, LoadedModel, Parts};
 use albef::device::Precision;
 use albef::index::{IndexEncoder, Root, Store, join};
 use albef::task::{Query, TaskRef};
-use albef::{Control, Device, Image, ImageReader, Pipeline};
+use albef::{Control, Device, Image, ImageReader, ModelDefaults, Pipeline};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -55,6 +55,8 @@ pub struct Model {
     pub task: TaskRef,
     /// Pixels along a side of its images.
     pub image_res: usize,
+    /// What it can do and what not, in a line.
+    pub about: Option<String>,
     reader: ImageReader,
     pipeline: Option<&'static Pipeline>,
     encoder: Option<&'static IndexEncoder<'static>>,
@@ -119,7 +121,8 @@ impl Model {
         let encoder = pipeline.map(|model| &*Box::leak(Box::new(IndexEncoder::new(model))));
         let queue = Queue::start(pipeline, Arc::clone(metrics));
         let name = name.into();
-        Ok(Self { name, task, image_res, reader, pipeline, encoder, loaded, queue })
+        let about = ModelDefaults::of_model(path)?.about;
+        Ok(Self { name, task, image_res, about, reader, pipeline, encoder, loaded, queue })
     }
 
     /// The encoder of an index, if it is a model of images and texts.
@@ -224,7 +227,11 @@ impl Service {
     }
 
     /// The model of that name, or the first, of a task.
-    fn model_of(&self, task: &str, name: Option<&str>) -> Result<(&Model, Arc<LoadedModel>)> {
+    pub(crate) fn model_of(
+        &self,
+        task: &str,
+        name: Option<&str>,
+    ) -> Result<(&Model, Arc<LoadedModel>)> {
         let fits = |m: &&Model| m.task.name() == task && name.is_none_or(|name| m.name == name);
         let found = self.models.iter().find(fits);
         found.and_then(|m| Some((m, m.loaded.clone()?))).ok_or_else(|| self.unknown(name, task))

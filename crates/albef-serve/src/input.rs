@@ -5,7 +5,7 @@ use axum::body::Bytes;
 use axum::extract::multipart::{Multipart, MultipartError};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::DeserializeOwned;
@@ -75,19 +75,22 @@ fn unreadable(error: &serde_json::Error) -> Problem {
 }
 
 fn of_body(rejection: BytesRejection) -> Problem {
-    let code = match rejection.status().as_u16() {
-        413 => Code::TooLarge,
-        _ => Code::InvalidRequest,
-    };
-    Problem::new(code, rejection.body_text())
+    not_read(rejection.status(), rejection.body_text())
 }
 
 fn of_form(error: &MultipartError) -> Problem {
-    let code = match error.status().as_u16() {
-        413 => Code::TooLarge,
-        _ => Code::InvalidRequest,
-    };
-    Problem::new(code, error.body_text())
+    not_read(error.status(), error.body_text())
+}
+
+/// Why a body was not read.
+fn not_read(status: StatusCode, detail: String) -> Problem {
+    match status {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
+            Code::TooLarge,
+            "the request is larger than this service reads (`albef serve --max-body`)",
+        ),
+        _ => Problem::new(Code::InvalidRequest, detail),
+    }
 }
 
 async fn read_form(mut form: Multipart) -> Result<Map<String, Value>, Problem> {

@@ -279,6 +279,8 @@ pub async fn ask(
 ) -> Result<Json<AnswerResponse>> {
     let _permit = service.permit(1)?;
     in_range("top_k", request.top_k, 1, 200)?;
+    // Without a model, answers would help nothing.
+    service.model_of("vqa", request.model.as_deref())?;
     let answers = match request.answers.is_empty() {
         true => service.answers.clone(),
         false => checked_answers(request.answers, "answers")?,
@@ -339,6 +341,7 @@ pub async fn models(State(service): Shared) -> Json<ModelsResponse> {
         object: "model".into(),
         task: model.task.name().to_owned(),
         image_res: model.image_res,
+        about: model.about.clone(),
     });
     Json(ModelsResponse { object: "list".into(), data: data.collect() })
 }

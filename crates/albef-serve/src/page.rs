@@ -38,6 +38,11 @@ const PARTS: [(&str, &str, &str); 7] = [
     ("/viewer.js", SCRIPT, include_str!("page/viewer.js")),
 ];
 
+/// Whether a path is that of the page or of one of its parts.
+pub fn is_part(path: &str) -> bool {
+    PARTS.iter().any(|(part, ..)| *part == path)
+}
+
 /// The page and its parts.
 pub fn routes() -> Router<Arc<Service>> {
     PARTS.iter().fold(Router::new(), |router, (path, kind, text)| {

@@ -151,8 +151,9 @@ async fn around(State(service): State<Arc<Service>>, request: Request, next: Nex
     let ms = took.as_millis();
     let line =
         format!("request={number} method={method} operation={operation} status={status} ms={ms}");
-    // A page asks for each of its pictures.
-    match operation == "/v1/images/{id}" && status == 200 {
+    // A page asks for its parts, and for each of its pictures.
+    let of_page = operation == "/v1/images/{id}" || page::is_part(&operation);
+    match of_page && status == 200 {
         true => tracing::debug!("{line}"),
         false => tracing::info!("{line}"),
     }

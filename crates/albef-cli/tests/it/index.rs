@@ -383,3 +383,58 @@ fn watching_keeps_the_index_current_until_it_is_interrupted() {
     assert!(child.wait().unwrap().success());
     assert_eq!(out(&mut of_index(&at, &["status", "--json"]))["images"], 2);
 }
+
+#[test]
+fn indexes_are_found_by_their_folders_listed_and_removed() {
+    let (dir, photos, _) = photos(3);
+    let user = |arguments: &[&str]| {
+        let mut command = albef();
+        command.env("XDG_DATA_HOME", dir.path().join("data")).current_dir(dir.path());
+        command.args(arguments);
+        command
+    };
+    let list = || out(&mut user(&["index", "list", "--json"]))["indexes"].clone();
+    assert_eq!(list(), json!([]));
+    let inner = photos.join("2024");
+    fs::create_dir_all(inner.join("may")).unwrap();
+    for (name, color) in [("2024/a.png", 3), ("2024/may/b.png", 90)] {
+        let image = png(&RgbImage::filled(20, 20, [color, 200, 30])).unwrap();
+        fs::write(photos.join(name), image).unwrap();
+    }
+    // What is mistyped, or has no image, leaves no index behind.
+    let error = failed(&mut user(&["search", "red", "--index", "nope"]));
+    assert!(error.contains("there is no index at nope"), "{error}");
+    fs::create_dir(dir.path().join("empty")).unwrap();
+    failed(&mut user(&["search", "red", "empty"]));
+    assert_eq!((list(), dir.path().join("nope").exists()), (json!([]), false));
+
+    // The index nearest to a folder is that which has it, and only the folder is looked through.
+    run(&mut user(&["index", "photos"]));
+    run(&mut user(&["index", "."]));
+    fs::write(photos.join("other.heic"), b"unread").unwrap();
+    fs::write(inner.join("new.png"), fs::read(inner.join("a.png")).unwrap()).unwrap();
+    fs::write(photos.join("new.png"), fs::read(photos.join("1.png")).unwrap()).unwrap();
+    let found = user(&["search", "a red square", "photos/2024", "--json"]).output().unwrap();
+    let said = stderr(&found);
+    assert!(!said.contains("heic"), "{said}");
+    let found: Value = serde_json::from_slice(&found.stdout).unwrap();
+    assert!(names(&found).iter().all(|name| name.starts_with("2024/")), "{found}");
+    let indexes = list();
+    let of = |folder: &Path| {
+        let folder = folder.canonicalize().unwrap().display().to_string();
+        let all = indexes.as_array().unwrap();
+        all.iter().find(|index| index["folders"] == json!([folder])).cloned().unwrap()
+    };
+    assert_eq!((&of(dir.path())["images"], &of(&photos)["images"]), (&json!(5), &json!(6)));
+    let shown = run(&mut user(&["index", "list"]));
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("6 images"));
+
+    let error = failed(&mut user(&["index", "remove", "photos/2024"]));
+    assert!(error.contains("name all of them"), "{error}");
+    let error = failed(&mut user(&["index", "remove"]));
+    assert!(error.contains("albef index list"), "{error}");
+    let removed = out(&mut user(&["index", "remove", "photos", "--json"]));
+    assert_eq!((&removed["images"], &removed["removed"]), (&json!(6), &of(&photos)["index"]));
+    assert_eq!(list().as_array().unwrap().len(), 1);
+    assert!(photos.join("1.png").exists());
+}

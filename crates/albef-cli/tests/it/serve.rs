@@ -516,3 +516,27 @@ fn a_folder_is_served_without_the_rest_of_its_index() {
         }
     }
 }
+
+#[test]
+fn a_watching_service_shows_what_is_new() {
+    let dir = photos();
+    let running = Running::start(dir.path(), &["--watch", "1"]);
+    assert_eq!(running.get("/v1/index").json()["images"], 9);
+    let new = dir.path().join("photos/new.png");
+    std::fs::copy(dir.path().join("photos/1.png"), &new).unwrap();
+    std::fs::remove_file(dir.path().join("photos/2.png")).unwrap();
+    let names = || -> Vec<String> {
+        let listed = running.get("/v1/images?top_k=99").json();
+        let all = listed["results"].as_array().unwrap();
+        all.iter().map(|image| image["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let is_new = |names: &[String]| {
+        names.iter().any(|name| name == "new.png") && !names.iter().any(|name| name == "2.png")
+    };
+    let end = Instant::now() + Duration::from_secs(60);
+    while !is_new(&names()) {
+        assert!(Instant::now() < end, "{:?}", names());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(names().len(), 9);
+}

@@ -25,6 +25,7 @@ use rusqlite::Connection;
 use crate::error::{IndexError, Result};
 use crate::record::{ContentHash, Image, Root};
 use crate::scan::Kernel;
+use crate::states::KeptStates;
 use crate::store::Store;
 use catalogue::{FORMAT, SALVAGED, meta, set_meta};
 use manifest::Manifest;
@@ -180,7 +181,7 @@ impl Embedded {
         }
         let (width, epoch) = check_format(&connection, &path)?;
         let files = VectorFiles::open(folder, epoch, width)?;
-        vectors::remove_other_epochs(folder, epoch);
+        vectors::remove_other_epochs(folder, Some(epoch));
         let reader = catalogue::connect(&path, false, false)?;
         let writer = Some(Mutex::new(Writer { connection, files, _lock: lock }));
         let store = Self {
@@ -195,6 +196,38 @@ impl Embedded {
             store.write_manifest(&store.roots()?)?;
         }
         Ok(store)
+    }
+
+    /// Deletes the index in `folder`, and the folder, if nothing else is in it.
+    ///
+    /// # Errors
+    /// [`IndexError::Missing`], [`IndexError::Locked`], or if a file cannot be deleted.
+    pub fn delete(folder: &Path) -> Result<()> {
+        if !Self::exists(folder) {
+            return Err(IndexError::Missing { path: folder.to_owned() });
+        }
+        let lock = lock(folder)?;
+        let remove = |path: PathBuf| match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(IndexError::io(&path)(e)),
+            _ => Ok(()),
+        };
+        // Without its catalogue an index with a manifest counts as damaged, and one without a manifest as none.
+        remove(Manifest::path(folder))?;
+        for end in ["", "-wal", "-shm"] {
+            let mut path = catalogue_path(folder).into_os_string();
+            path.push(end);
+            remove(path.into())?;
+        }
+        vectors::remove_other_epochs(folder, None);
+        // Another folder of this name is not ours.
+        if KeptStates::precision_at(folder).is_ok_and(|kept| kept.is_some()) {
+            KeptStates::remove(folder)?;
+        }
+        remove(folder.join("lock"))?;
+        drop(lock);
+        // It may be the user's own, with other files in it.
+        let _ = fs::remove_dir(folder);
+        Ok(())
     }
 
     /// Opens the index in `folder` for reading. Other processes may write to it meanwhile.

@@ -257,7 +257,7 @@ impl Store for Embedded {
         let rows = live.last().map_or(0, |row| row.1 as usize + 1);
         let mapped = Mapped::open(&self.folder, old_epoch, self.width, rows)?;
         // What an interrupted attempt left.
-        vectors::remove_other_epochs(&self.folder, old_epoch);
+        vectors::remove_other_epochs(&self.folder, Some(old_epoch));
         let files = VectorFiles::open(&self.folder, epoch, self.width)?;
         for (part, at) in live.chunks(ROWS).zip((0..).step_by(ROWS)) {
             let mut copied = Vec::with_capacity(part.len());
@@ -285,7 +285,7 @@ impl Store for Embedded {
         })?;
         writer.files = files;
         *guard(&self.snapshot) = None;
-        vectors::remove_other_epochs(&self.folder, epoch);
+        vectors::remove_other_epochs(&self.folder, Some(epoch));
         // It needs room and frees only the catalogue's own; all else is done.
         let _ = writer.connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE);");
         Ok(())

@@ -182,11 +182,10 @@ pub(super) fn sync_folder(folder: &Path) -> Result<()> {
 }
 
 /// Removes files of vectors and keys of other epochs.
-pub(super) fn remove_other_epochs(folder: &Path, epoch: u64) {
+pub(super) fn remove_other_epochs(folder: &Path, epoch: Option<u64>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
-    let kept = [vectors_path(folder, epoch), keys_path(folder, epoch)];
-    for path in entries.flatten().map(|e| e.path()).filter(|path| !kept.contains(path)) {
-        if epoch_of(&path).is_some() {
+    for path in entries.flatten().map(|e| e.path()) {
+        if epoch_of(&path).is_some_and(|found| Some(found) != epoch) {
             // What cannot be removed does no harm.
             let _ = fs::remove_file(path);
         }

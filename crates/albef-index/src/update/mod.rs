@@ -28,7 +28,7 @@ use crate::error::{IndexError, Result};
 use crate::metadata::content_hash;
 use crate::record::{Change, ContentHash, Image, ImageId, Record, Root, RootId, join};
 use crate::store::Store;
-use crate::walk::{Found, Walk, walk};
+use crate::walk::{Found, Walk, walk_parts};
 use read::{Job, Known, Outcome, read};
 
 /// Changes of a transaction at most.
@@ -47,12 +47,14 @@ pub struct UpdateOptions {
     pub batch: usize,
     /// Whether nothing is written: the report says what would be done, as far as size and time of files tell.
     pub dry_run: bool,
+    /// Absolute folders: only what is below them is looked at, and the rest stays as it is; everything, without any.
+    pub within: Vec<PathBuf>,
 }
 
 impl Default for UpdateOptions {
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { workers, batch: 32, dry_run: false }
+        Self { workers, batch: 32, dry_run: false, within: Vec::new() }
     }
 }
 
@@ -152,9 +154,15 @@ pub fn update(
     let roots = store.roots()?;
     let mut walks = Vec::new();
     for root in &roots {
-        walks.extend(walk_root(root, &roots, &mut report, control)?.map(|w| (root, w)));
+        let top = join(&root.path, b"");
+        let Some(parts) = parts_of(&top, &options.within) else { continue };
+        let walk = walk_root(root, &roots, &parts, &mut report, control)?;
+        walks.extend(walk.map(|walk| Walked { root, parts, walk }));
     }
-    let plan = plan(store, &walks, &mut report)?;
+    let whole = roots.iter().all(|root| {
+        parts_of(&join(&root.path, b""), &options.within).is_some_and(|parts| parts.is_empty())
+    });
+    let plan = plan(store, &walks, whole, &mut report)?;
     drop(walks);
     if options.dry_run {
         report.added = plan.jobs.iter().filter(|job| job.known.is_none()).count() as u64;
@@ -189,14 +197,41 @@ fn moves(plan: &Plan, control: &Control) -> Result<u64> {
     Ok(moved)
 }
 
+/// The parts of a folder that are looked at: empty for all of it, `None` for no part.
+fn parts_of(top: &Path, within: &[PathBuf]) -> Option<Vec<PathBuf>> {
+    if within.is_empty() || within.iter().any(|folder| top.starts_with(folder)) {
+        return Some(Vec::new());
+    }
+    let parts: Vec<PathBuf> = within.iter().filter(|f| f.starts_with(top)).cloned().collect();
+    (!parts.is_empty()).then_some(parts)
+}
+
+/// What was found below a root, or below parts of it.
+struct Walked<'a> {
+    root: &'a Root,
+    parts: Vec<PathBuf>,
+    walk: Walk,
+}
+
+impl Walked<'_> {
+    /// Whether a file that is known, and was not found, is gone.
+    fn is_gone(&self, path: &[u8]) -> bool {
+        let whole = join(&self.root.path, path);
+        let was_looked_for =
+            self.parts.is_empty() || self.parts.iter().any(|part| whole.starts_with(part));
+        was_looked_for && !self.walk.is_unknown(path)
+    }
+}
+
 fn walk_root(
     root: &Root,
     roots: &[Root],
+    parts: &[PathBuf],
     report: &mut Update,
     control: &Control,
 ) -> Result<Option<Walk>> {
     let top = join(&root.path, b"");
-    let mut found = match walk(&top, control) {
+    let mut found = match walk_parts(&top, parts, control) {
         Ok(found) => found,
         Err(IndexError::Io { cause, .. }) => {
             let error = ImageError { kind: ImageErrorKind::Io, detail: cause.to_string() };
@@ -226,8 +261,9 @@ fn walk_root(
     Ok(Some(found))
 }
 
-/// Holds what was found against the catalogue.
-fn plan(store: &dyn Store, walks: &[(&Root, Walk)], report: &mut Update) -> Result<Plan> {
+/// Holds what was found against the catalogue. `whole`: all of the index was looked at, so that images without a folder,
+/// whose catalogue was lost, are gone if they were not found.
+fn plan(store: &dyn Store, walks: &[Walked<'_>], whole: bool, report: &mut Update) -> Result<Plan> {
     let mut plan = Plan::default();
     let mut known: HashMap<RootId, HashMap<Vec<u8>, Known>> = HashMap::new();
     let all_roots: HashSet<RootId> = store.roots()?.iter().map(|root| root.id).collect();
@@ -247,7 +283,8 @@ fn plan(store: &dyn Store, walks: &[(&Root, Walk)], report: &mut Update) -> Resu
         }
         Ok(())
     })?;
-    for (root, found) in walks {
+    for walked in walks {
+        let Walked { root, walk: found, .. } = walked;
         let mut known = known.remove(&root.id).unwrap_or_default();
         for Found { path, size, modified } in &found.images {
             let before = known.remove(path);
@@ -262,12 +299,12 @@ fn plan(store: &dyn Store, walks: &[(&Root, Walk)], report: &mut Update) -> Resu
             plan.jobs.push(Job { root: root.id, root_path, path, known: before });
         }
         for (path, known) in known {
-            if !found.is_unknown(&path) {
+            if walked.is_gone(&path) {
                 plan.is_gone(&known);
             }
         }
     }
-    without_root.iter().for_each(|known| plan.is_gone(known));
+    without_root.iter().filter(|_| whole).for_each(|known| plan.is_gone(known));
     Ok(plan)
 }
 

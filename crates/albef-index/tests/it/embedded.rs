@@ -17,6 +17,31 @@ fn it_is_a_store() {
     }
 }
 
+#[test]
+fn a_deleted_index_leaves_nothing_and_takes_nothing_else() {
+    let (_dir, photos, folder) = photos();
+    let states = folder.join("states");
+    fs::create_dir(&states).unwrap();
+    fs::write(folder.join("mine.txt"), b"mine").unwrap();
+    fs::write(states.join("mine.txt"), b"mine").unwrap();
+    let writer = Embedded::write(&folder, &Colors::default().identity()).unwrap();
+    assert!(matches!(Embedded::delete(&folder), Err(IndexError::Locked { .. })));
+    drop(writer);
+    Embedded::delete(&folder).unwrap();
+    let left: Vec<_> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(states.join("mine.txt").exists());
+    assert!(matches!(Embedded::delete(&folder), Err(IndexError::Missing { .. })));
+    fs::remove_file(folder.join("mine.txt")).unwrap();
+    fs::remove_dir_all(&states).unwrap();
+    // It can be made anew, and a folder of its own goes with it.
+    let (store, done) = index(&folder, &photos, &Colors::default());
+    assert_eq!(done.encoded, 8);
+    drop(store);
+    Embedded::delete(&folder).unwrap();
+    assert!(!folder.exists());
+}
+
 /// A folder of eight images and its index.
 fn photos() -> (tempfile::TempDir, PathBuf, PathBuf) {
     let dir = tempfile::tempdir().unwrap();

@@ -33,6 +33,20 @@ fn it_is_a_store() {
 }
 
 #[test]
+fn a_deleted_index_is_gone_and_can_be_made_anew() {
+    let Some(url) = server() else { return };
+    let encoder = Colors::default();
+    let schema = format!("albef_test_{}_deleted", std::process::id());
+    let store = fresh(&url, "deleted", &encoder.identity());
+    store.add_root(b"/photos").unwrap();
+    store.delete().unwrap();
+    let database = Database::new(&url, &schema).unwrap();
+    assert!(!Postgres::exists(&database).unwrap());
+    let again = Postgres::open(&database, &encoder.identity()).unwrap();
+    assert_eq!(again.roots().unwrap(), []);
+}
+
+#[test]
 fn both_stores_hold_the_same() {
     let Some(url) = server() else { return };
     let dir = tempfile::tempdir().unwrap();

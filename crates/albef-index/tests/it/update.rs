@@ -229,3 +229,43 @@ fn an_encoder_that_fails_is_an_error() {
     assert!(error.to_string().contains("the device is gone"), "{error}");
     assert_eq!(store.info().unwrap().images, 0);
 }
+
+#[test]
+fn a_part_of_an_index_is_brought_up_to_date_and_the_rest_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let (photos, folder) = (dir.path().join("photos"), dir.path().join("index"));
+    for (name, seed) in
+        [("a/1.png", 1), ("a/2.png", 2), ("a/deep/3.png", 3), ("ab/4.png", 4), ("5.png", 5)]
+    {
+        put(&photos, name, seed);
+    }
+    let encoder = Colors::default();
+    let (store, _) = index(&folder, &photos, &encoder);
+    for (name, seed) in
+        [("a/new.png", 6), ("a/deep/skipped.png", 7), ("ab/new.png", 8), ("new.png", 9)]
+    {
+        put(&photos, name, seed);
+    }
+    fs::write(photos.join("ab/picture.heic"), b"unread").unwrap();
+    fs::write(photos.join(".albefignore"), b"skipped.png").unwrap();
+    for gone in ["a/1.png", "ab/4.png", "5.png"] {
+        fs::remove_file(photos.join(gone)).unwrap();
+    }
+    let root = photos.canonicalize().unwrap();
+    let part = |within: Vec<std::path::PathBuf>| {
+        let options = UpdateOptions { within, ..Default::default() };
+        update(&store, &encoder, &options, &Control::new()).unwrap()
+    };
+    let done = part(vec![root.join("a")]);
+    let counts = |u: &albef_index::Update| (u.found, u.added, u.forgotten, u.unchanged, u.unread);
+    assert_eq!(counts(&done), (3, 1, 1, 2, 0), "ignore files of folders above count");
+    let now = ["5.png", "a/2.png", "a/deep/3.png", "a/new.png", "ab/4.png"];
+    assert_eq!(paths(&store), now);
+    // What is not below the root is none of its business.
+    assert_eq!(part(vec![dir.path().join("elsewhere")]), albef_index::Update::default());
+    // A folder around the root is all of it.
+    let all = part(vec![dir.path().canonicalize().unwrap()]);
+    assert_eq!(counts(&all), (5, 2, 2, 3, 1));
+    let fresh = tempfile::tempdir().unwrap();
+    assert_eq!(contents(&store), contents(&index(fresh.path(), &photos, &encoder).0));
+}

@@ -127,6 +127,8 @@ pub struct SearchResponse {
     pub threshold: f64,
     /// Whether the end of a text was not read.
     pub truncated: bool,
+    /// Whether the model knows no word of the text: what is found then says nothing about it.
+    pub unknown: bool,
 }
 
 /// An image of the index.

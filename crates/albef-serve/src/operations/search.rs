@@ -68,8 +68,9 @@ fn options(top_k: usize, page: usize) -> Result<SearchOptions> {
 async fn find(service: &Arc<Service>, mut query: IndexQuery) -> Result<Json<SearchResponse>> {
     query.options.threshold = Some(service.threshold);
     let store = Arc::clone(&service.index()?.store);
-    let (model, _) = service.model(None)?;
+    let (model, pipeline) = service.model(None)?;
     let encoder = model.encoder().ok_or_else(|| invalid("this model has no features".into()))?;
+    let unknown = query.text.as_deref().is_some_and(|text| pipeline.is_unknown(text));
     let run = move |control: &albef::Control| encoder.search(&*store, &query, control);
     let found: IndexResults = service.run(model, run).await?;
     let first = found.page == 1;
@@ -94,6 +95,7 @@ async fn find(service: &Arc<Service>, mut query: IndexQuery) -> Result<Json<Sear
         nothing_matches: first && found.verdict.nothing_matches,
         threshold: service.threshold,
         truncated: found.truncated,
+        unknown,
     }))
 }
 

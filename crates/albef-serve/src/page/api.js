@@ -31,6 +31,12 @@ function askForKey(refused) {
   return asking;
 }
 
+/** A message of the service as a sentence. */
+function sentence(text) {
+  const whole = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?…]$/.test(whole) ? whole : `${whole}.`;
+}
+
 export async function send(path, options = {}) {
   for (;;) {
     const sent = key;
@@ -51,7 +57,7 @@ export async function send(path, options = {}) {
       const problem = await response.json().catch(() => null);
       const wait = response.headers.get("Retry-After");
       if (response.status === 429) throw new Error(`The service is busy; try again in ${wait ?? "a few"} s.`);
-      throw new Error(problem?.detail ?? `The service answered ${response.status}.`);
+      throw new Error(sentence(problem?.detail ?? `the service answered ${response.status}`));
     }
     return response;
   }
@@ -70,6 +76,13 @@ export async function address(id, size) {
   return key ? URL.createObjectURL(await (await send(path)).blob()) : path;
 }
 
+/** Shows a picture, or that there is none. */
+export function display(image, source) {
+  image.classList.remove("gone");
+  image.onerror = () => { image.classList.add("gone"); };
+  image.src = source;
+}
+
 /** Shows an image of the index, unless the element has another purpose by the time it is there. */
 export async function show(image, id, size) {
   const purpose = `${id} ${size}`;
@@ -78,8 +91,8 @@ export async function show(image, id, size) {
     const source = await address(id, size);
     if (image.dataset.purpose !== purpose) return;
     if (source.startsWith("blob:")) image.addEventListener("load", () => URL.revokeObjectURL(source), { once: true });
-    image.src = source;
-  } catch (error) {
-    image.alt = error.message;
+    display(image, source);
+  } catch {
+    image.classList.add("gone");
   }
 }

@@ -1,6 +1,6 @@
 // The page: its address says what it shows; everything that a person does is a change of the address.
 
-import { at, get, post, show } from "./api.js";
+import { at, display, get, post, show } from "./api.js";
 import * as grid from "./grid.js";
 import * as place from "./place.js";
 import * as viewer from "./viewer.js";
@@ -20,28 +20,57 @@ function say(text, kind = "") {
   at("retry").hidden = kind !== "bad";
 }
 
-function base64(file) {
+/** Bytes above which a file is made smaller before it is sent: the service limits requests, and needs no more pixels. */
+const LARGE = 4 << 20;
+const LARGEST_SIDE = 2048;
+
+/** A large image in fewer pixels, if the browser can read it. */
+async function smaller(file) {
+  const bitmap = await createImageBitmap(file).catch(() => null);
+  if (!bitmap) return file;
+  const scale = Math.min(1, LARGEST_SIDE / Math.max(bitmap.width, bitmap.height));
+  const canvas = new OffscreenCanvas(Math.max(1, bitmap.width * scale), Math.max(1, bitmap.height * scale));
+  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  return canvas.convertToBlob({ type: "image/jpeg", quality: 0.92 });
+}
+
+async function base64(file) {
+  const sent = file.size > LARGE ? await smaller(file) : file;
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.addEventListener("load", () => resolve(reader.result.slice(reader.result.indexOf(",") + 1)));
     reader.addEventListener("error", () => reject(new Error(`${file.name} cannot be read.`)));
-    reader.readAsDataURL(file);
+    reader.readAsDataURL(sent);
   });
 }
 
 const count = (text) => (text ? Number(text) : undefined);
 
+/** A text without wildcards is looked for in the whole path. */
+function pattern(text) {
+  const plain = text.replace(/^\/+|\/+$/g, "");
+  return /[*?[\]{}]/.test(text) || !plain ? text : `{**/*${plain}*,**/*${plain}*/**}`;
+}
+
+/** The day after, which the service wants in place of the last. */
+function dayAfter(day) {
+  const next = new Date(`${day}T00:00:00Z`);
+  next.setUTCDate(next.getUTCDate() + 1);
+  return next.toISOString().slice(0, 10);
+}
+
 /** A page of what a place shows. */
 async function find(where, wanted) {
   const filter = {
     from: where.from || undefined,
-    before: where.before || undefined,
+    before: where.to ? dayAfter(where.to) : undefined,
     min_width: count(where.width),
     min_height: count(where.height),
     camera: where.camera || undefined,
   };
+  const path = pattern(where.path);
   if (!place.isSearch(where)) {
-    const given = Object.entries({ ...filter, path: where.path || undefined, page: wanted, top_k: PAGE });
+    const given = Object.entries({ ...filter, path: path || undefined, page: wanted, top_k: PAGE });
     return get(`/v1/images?${new URLSearchParams(given.filter(([, value]) => value !== undefined))}`);
   }
   const like = [];
@@ -51,7 +80,7 @@ async function find(where, wanted) {
     query: where.q || undefined,
     like,
     terms: where.minus ? [{ text: where.minus, weight: -0.5 }] : [],
-    filter: { ...filter, paths: where.path ? [where.path] : [] },
+    filter: { ...filter, paths: path ? [path] : [] },
     top_k: PAGE,
     page: wanted,
   });
@@ -70,9 +99,11 @@ function summary(where, found) {
     const which = filtered ? "Images that pass the filters" : `${number(found.gallery)} images`;
     return [`${which}, newest first. Describe what you look for, or drop or paste an image.`];
   }
+  if (found.unknown) return ["The model knows no word of this text: what it finds says nothing about it.", "none"];
   if (found.nothing_matches) return [`No confident match. These ${shown} come closest.`, "none"];
   const more = found.truncated ? " The end of the text was not read: it is too long." : "";
-  return [`The best ${shown} of ${number(found.gallery)} images, ${ORDERS[found.order] ?? found.order}.${more}`];
+  const all = filtered ? "the images that pass the filters" : `${number(found.gallery)} images`;
+  return [`The best ${shown} of ${all}, ${ORDERS[found.order] ?? found.order}.${more}`];
 }
 
 async function search(wanted = 1) {
@@ -107,7 +138,8 @@ function fill(where) {
   at("like").hidden = !where.like && !file;
   if (file) {
     at("like-name").textContent = file.name || "pasted image";
-    at("like-image").src = URL.createObjectURL(file);
+    at("like-image").dataset.purpose = "";
+    display(at("like-image"), URL.createObjectURL(file));
   } else if (where.like) {
     const known = grid.hits.find((hit) => String(hit.id) === where.like);
     at("like-name").textContent = known ? known.name.slice(known.name.lastIndexOf("/") + 1) : `image ${where.like}`;
@@ -148,6 +180,11 @@ function go(change, replace = false) {
 }
 
 function submit() {
+  if (!at("filter-form").reportValidity()) {
+    at("filters").open = true;
+    at("filter-form").reportValidity();
+    return;
+  }
   const field = (id) => at(id).value.trim();
   const change = Object.fromEntries(place.FILTERS.map((f) => [f, field(f)]));
   const wanted = { ...now, ...change, q: field("query"), image: "" };
@@ -220,11 +257,12 @@ addEventListener("keydown", (e) => {
     if (e.key === "ArrowRight") step(1);
     return;
   }
-  if (e.key === "/" && !typing) {
+  const empty = document.activeElement === at("query") && !at("query").value;
+  if (e.key === "/" && (!typing || empty)) {
     e.preventDefault();
     at("query").focus();
     at("query").select();
-  } else if (e.key.startsWith("Arrow")) grid.move(e);
+  } else if (/^(Arrow|Home|End)/.test(e.key)) grid.move(e);
 });
 
 at("query").focus();
@@ -232,7 +270,8 @@ const facts = async () => {
   const [index, models] = await Promise.all([get("/v1/index").catch(() => null), get("/v1/models")]);
   const unusable = index?.broken ? `, ${number(index.broken)} that cannot be used` : "";
   const images = index ? `${number(index.images)} images${unusable}` : "no index";
-  at("facts").textContent = `${images}; model ${models.data[0]?.id ?? "none"}`;
+  const [model] = models.data;
+  at("facts").textContent = `${images}; model ${model?.id ?? "none"}${model?.about ? `: ${model.about}` : ""}`;
   at("ask").hidden = !models.data.some((m) => m.task === "vqa");
 };
 await Promise.all([facts().catch((error) => say(error.message, "bad")), render()]);

@@ -69,6 +69,8 @@ export function move(event) {
   else if (place < 0) return;
   else if (event.key === "ArrowLeft") next = cards[place - 1];
   else if (event.key === "ArrowRight") next = cards[place + 1];
+  else if (event.key === "Home") [next] = cards;
+  else if (event.key === "End") next = cards.at(-1);
   else if (event.key === "ArrowUp") next = inNextRow(cards, from, false) ?? at("query");
   else if (event.key === "ArrowDown") next = inNextRow(cards, from, true);
   if (next) {

@@ -2,8 +2,8 @@
 // `#`, which browsers do not send, so that what people look for is in no log.
 
 /** The text, images like it, filters, and the image that is open. */
-const FIELDS = ["q", "like", "minus", "path", "from", "before", "width", "height", "camera", "image"];
-export const FILTERS = ["minus", "path", "from", "before", "width", "height", "camera"];
+const FIELDS = ["q", "like", "minus", "path", "from", "to", "width", "height", "camera", "image"];
+export const FILTERS = ["minus", "path", "from", "to", "width", "height", "camera"];
 
 /** Images from the user's own files, which no address can name. */
 const files = [];

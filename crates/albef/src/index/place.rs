@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use albef_data::dataset::is_named_as_image;
+use albef_data::dataset::{Skipped, is_named_as_image, unread_formats};
 use albef_data::names;
 use albef_index::{
     Control, Embedded, Encoder, IndexError, Location, Status, Store, Update, UpdateOptions, Within,
@@ -60,8 +60,8 @@ fn roots_of(index: &Path) -> Option<(String, Vec<PathBuf>)> {
 }
 
 impl Place {
-    /// The index at `index` where that is given; else the one of just these folders, one that has all of them, or the
-    /// place for a new one. Without folders, the only index of this user. `fingerprint`: an index whose vectors are of
+    /// The index at `index` where that is given; else the one of just these folders, the nearest that has all of them, or
+    /// the place for a new one. Without folders, the only index of this user. `fingerprint`: an index whose vectors are of
     /// this comes before the one of just these folders, if that has others.
     ///
     /// # Errors
@@ -92,28 +92,54 @@ impl Place {
         if Embedded::exists(&own) && has_vectors(&own) {
             return Ok(Self { index: Location::Folder(own), folders });
         }
-        let has_all = |index: &PathBuf| {
-            roots_of(index).is_some_and(|(found, roots)| {
-                fingerprint.is_none_or(|wanted| wanted == found)
-                    && folders
-                        .iter()
-                        .all(|folder| roots.iter().any(|root| folder.starts_with(root)))
-            })
+        // Of those that have all of the folders, the one whose own folders are nearest above them.
+        let nearness = |index: &PathBuf| -> Option<usize> {
+            let (found, roots) = roots_of(index)?;
+            let wanted = fingerprint.is_none_or(|wanted| wanted == found);
+            let above = |folder: &PathBuf| {
+                let above = roots.iter().filter(|root| folder.starts_with(root));
+                above.map(|root| root.components().count()).max()
+            };
+            folders.iter().map(above).sum::<Option<usize>>().filter(|_| wanted)
         };
-        let index = indexes().into_iter().find(has_all).unwrap_or(own);
+        let near = indexes().into_iter().filter_map(|index| Some((nearness(&index)?, index)));
+        let nearest = near.max_by(|a, b| a.0.cmp(&b.0).then_with(|| b.1.cmp(&a.1)));
+        let index = nearest.map_or(own, |(_, index)| index);
         Ok(Self { index: Location::Folder(index), folders })
+    }
+
+    /// # Errors
+    /// [`Error::NoImages`] if no folder has a file that looks like an image.
+    fn check_has_images(&self, control: &Control) -> Result<()> {
+        let mut unread = Vec::new();
+        for folder in &self.folders {
+            let found = albef_index::walk(folder, control)?;
+            if !found.images.is_empty() {
+                return Ok(());
+            }
+            unread.extend(found.unread);
+        }
+        let names: Vec<String> = self.folders.iter().map(|folder| shown(folder)).collect();
+        match names.is_empty() {
+            true => Ok(()),
+            false => Err(no_images(&names.join(", "), &unread)),
+        }
     }
 
     /// Opens the index for writing, makes it where there is none, and adds the folders that it does not have.
     /// `reencode`: forgets the vectors of another model.
     ///
     /// # Errors
-    /// As [`Location::write`].
+    /// As [`Location::write`], and if there is no index and no folder to make one of.
     pub fn open_to_write(
         &self,
         encoder: &IndexEncoder<'_>,
         reencode: bool,
     ) -> Result<Box<dyn Store>> {
+        if self.folders.is_empty() && !self.index.exists()? {
+            let hint = "name the folders of your images as well";
+            return Err(Error::Argument(format!("there is no index at {}; {hint}", self.index)));
+        }
         let store = self.index.write(&encoder.identity(), reencode)?;
         encoder.use_states(&self.index)?;
         if reencode && encoder.kept_states().is_none() {
@@ -127,6 +153,13 @@ impl Place {
         }
         Ok(store)
     }
+}
+
+/// What is said of a source without images.
+fn no_images(source: &str, unread: &[Skipped]) -> Error {
+    let hint = unread_formats(unread);
+    let hint = hint.map_or(String::new(), |line| format!(": {line}; convert them to JPEG or PNG"));
+    Error::NoImages { source_path: source.to_owned(), hint }
 }
 
 /// The only index of this user.
@@ -155,20 +188,25 @@ fn shown(path: &Path) -> String {
     names::shown(&names::text_of_path(path))
 }
 
-/// Opens an index and brings it up to date; where it cannot be written, because another process does or the folder
-/// is for reading only, as it is.
+/// Opens an index and brings it up to date, as far as it is about the folders of `place`; where it cannot be written,
+/// because another process does or the folder is for reading only, as it is.
 ///
 /// # Errors
 /// If there is no index and none can be made, or it is damaged, of another model, or without room to grow.
+/// [`Error::NoImages`] if there is none and the folders have no images: then none is made.
 pub fn open_current(
     place: &Place,
     encoder: &IndexEncoder<'_>,
     options: &UpdateOptions,
     control: &Control,
 ) -> Result<OpenIndex> {
+    if !place.index.exists()? {
+        place.check_has_images(control)?;
+    }
     let refused = match place.open_to_write(encoder, false) {
         Ok(store) => {
-            let done = update(&*store, encoder, options, control)?;
+            let options = UpdateOptions { within: place.folders.clone(), ..options.clone() };
+            let done = update(&*store, encoder, &options, control)?;
             return Ok(OpenIndex { store, update: Some(done), stale: None });
         }
         Err(Error::Index(e @ (IndexError::Locked { .. } | IndexError::Io { .. }))) => e,
@@ -219,7 +257,8 @@ pub fn dry_run(place: &Place, encoder: &IndexEncoder<'_>, control: &Control) -> 
     let (mut report, mut roots) = (Update::default(), Vec::new());
     if place.index.exists()? {
         let store = place.index.read()?;
-        let options = UpdateOptions { dry_run: true, ..UpdateOptions::default() };
+        let within = place.folders.clone();
+        let options = UpdateOptions { dry_run: true, within, ..UpdateOptions::default() };
         report = update(&*store, encoder, &options, control)?;
         roots = store.roots()?.iter().map(|root| path_of(&root.path)).collect();
     }
@@ -248,12 +287,10 @@ impl OpenIndex {
                 "the index of {source} has no image yet: another process is making it; try again in a moment"
             )));
         }
+        let source = if source.is_empty() { &format!("the index {}", info.place) } else { source };
         if info.broken == 0 {
             let unread = self.update.as_ref().map_or(&[][..], |u| &u.unread_files);
-            let hint = albef_data::dataset::unread_formats(unread);
-            let hint =
-                hint.map_or(String::new(), |line| format!(": {line}; convert them to JPEG or PNG"));
-            return Err(Error::NoImages { source_path: source.to_owned(), hint });
+            return Err(no_images(source, unread));
         }
         let mut first = String::new();
         self.store.for_each(&mut |record| {
