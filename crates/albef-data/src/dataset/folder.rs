@@ -28,10 +28,12 @@ pub(super) fn list_in(folder: &Path) -> Option<PathBuf> {
 }
 
 /// Reads the list of the folder ([`list_in`]), or the `.txt` beside each image; an image without
-/// captions is kept, for searching. A folder of nothing but archives gives their samples.
+/// captions is kept, for searching, and so is one that the list does not name. A folder of nothing but archives gives
+/// their samples.
 pub(super) fn read<S: Collect>(folder: &Path, out: &mut Gathered<S>) -> Result<()> {
     if let Some(list) = list_in(folder) {
-        return annotation::read(&list, None, Root::Folder(folder), out);
+        let named = read_list(&list, folder, out)?;
+        return read_unnamed(&list, &named, folder, out);
     }
     out.notes.extend(lists_not_read(folder));
     let (mut files, mut left_out) = images_below(folder)?;
@@ -50,6 +52,63 @@ pub(super) fn read<S: Collect>(folder: &Path, out: &mut Gathered<S>) -> Result<(
         }
         contents_of(files, folder, out);
     }
+    out.left_out.extend(left_out);
+    Ok(())
+}
+
+/// Samples on their way to where they are collected, of which the paths are kept.
+struct Named<'a, S> {
+    samples: &'a mut S,
+    paths: HashSet<PathBuf>,
+}
+
+impl<S: Collect> Collect for Named<'_, S> {
+    fn push(&mut self, sample: Sample) {
+        if let Location::File(path) = &sample.location {
+            self.paths.insert(path.clone());
+        }
+        self.samples.push(sample);
+    }
+
+    fn given(&self) -> usize {
+        self.samples.given()
+    }
+}
+
+/// Reads a list of images of a folder, and returns their paths.
+fn read_list<S: Collect>(
+    list: &Path,
+    folder: &Path,
+    out: &mut Gathered<S>,
+) -> Result<HashSet<PathBuf>> {
+    let samples = Named { samples: &mut out.samples, paths: HashSet::new() };
+    let (left_out, faults, notes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut found = Gathered { samples, left_out, faults, notes };
+    annotation::read(list, None, Root::Folder(folder), &mut found)?;
+    let Gathered { samples: Named { paths, .. }, left_out, faults, notes } = found;
+    out.left_out.extend(left_out);
+    out.faults.extend(faults);
+    out.notes.extend(notes);
+    Ok(paths)
+}
+
+/// Adds the images of a folder that its list does not name, which have no captions.
+fn read_unnamed<S: Collect>(
+    list: &Path,
+    named: &HashSet<PathBuf>,
+    folder: &Path,
+    out: &mut Gathered<S>,
+) -> Result<()> {
+    let (mut files, left_out) = images_below(folder)?;
+    files.retain(|file| !named.contains(file));
+    files.sort();
+    if let [first, ..] = &files[..] {
+        let shown = |path: &Path| names::shown(&names::text_of_path(path));
+        let (list, n, first) = (shown(list), files.len(), shown(first));
+        out.notes
+            .push(format!("{list} does not name {n} images of its folder; the first is {first}"));
+    }
+    files.into_iter().for_each(|file| out.samples.push(sample(file, folder, Vec::new())));
     out.left_out.extend(left_out);
     Ok(())
 }
@@ -73,11 +132,15 @@ pub(super) fn contents_of<S: Collect>(images: Vec<PathBuf>, folder: &Path, out: 
             let name = || names::text_of_path(text.strip_prefix(folder).unwrap_or(text));
             out.faults.extend(fault.map(|f| Skipped::new(name(), ImageErrorKind::Caption, f)));
         }
-        let name = names::text_of_path(path.strip_prefix(folder).unwrap_or(&path));
-        let location = Location::File(path);
-        let (key, task) = (place_key(&location, &name), TaskFields::default());
-        out.samples.push(Sample { key, location, name, captions, task });
+        out.samples.push(sample(path, folder, captions));
     }
+}
+
+fn sample(path: PathBuf, folder: &Path, captions: Vec<String>) -> Sample {
+    let name = names::text_of_path(path.strip_prefix(folder).unwrap_or(&path));
+    let location = Location::File(path);
+    let (key, task) = (place_key(&location, &name), TaskFields::default());
+    Sample { key, location, name, captions, task }
 }
 
 /// What to say of lists that seem to be of the images of a folder, but are not read with it.

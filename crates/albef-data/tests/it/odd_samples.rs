@@ -505,8 +505,8 @@ fn entries_of_one_image_are_joined_on_demand() {
 
 #[test]
 fn one_caption_over_most_images_is_a_fault() {
-    let dir = tempdir().unwrap();
     let clean = |same: usize, of: usize| {
+        let dir = tempdir().unwrap();
         let lines: String = (0..of)
             .map(|i| {
                 put(&dir, &format!("{i}.png"), png(&RgbImage::filled(2, 2, [i as u8; 3])).unwrap());

@@ -37,12 +37,10 @@ impl std::fmt::Debug for OpenIndex {
     }
 }
 
-/// Whether a path is a folder of images, rather than one with a list of captions or of nothing but archives.
+/// Whether a path is a folder of images, rather than one of nothing but archives.
 #[must_use]
 pub fn is_photo_folder(path: &Path) -> bool {
-    let has = |list: &&str| path.join(list).is_file();
     path.is_dir()
-        && !["captions.jsonl", "captions.csv", "captions.tsv"].iter().any(has)
         && !std::fs::read_dir(path).is_ok_and(|entries| {
             let names: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
             let count = |is: fn(&PathBuf) -> bool| names.iter().filter(|name| is(name)).count();
