@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use albef_data::names::text_of_os;
 use albef_weights::replaceable;
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, PathBufValueParser, TypedValueParser};
 use serde::de::DeserializeOwned;
 use serde::de::value::StrDeserializer;
 
@@ -127,8 +127,12 @@ pub fn same_file(a: &Path, b: &Path) -> bool {
 }
 
 /// A file to be written at the end, whose folder must be there from the start.
-pub fn place(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
+pub fn place() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(as_place)
+}
+
+/// The same for a path at hand.
+pub fn as_place(path: PathBuf) -> Result<PathBuf, String> {
     let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
         return Err(format!("there is no folder {}; create it first", folder.display()));
@@ -138,14 +142,13 @@ pub fn place(text: &str) -> Result<PathBuf, String> {
 }
 
 /// An image to be written at the end.
-pub fn image_place(text: &str) -> Result<PathBuf, String> {
-    let path = place(text)?;
-    match path.extension() {
+pub fn image_place() -> impl TypedValueParser<Value = PathBuf> {
+    place().try_map(|path| match path.extension() {
         Some(ending) if !ending.eq_ignore_ascii_case("png") => {
-            Err("images are written as PNG only; name a file that ends in .png".into())
+            Err("images are written as PNG only; name a file that ends in .png")
         }
         _ => Ok(path),
-    }
+    })
 }
 
 #[cfg(test)]

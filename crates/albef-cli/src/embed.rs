@@ -49,7 +49,7 @@ pub struct Arguments {
     unprojected: bool,
     /// Write to a file, not as JSON lines to standard output: `.npy` (an array of f32, with the names of its
     /// rows in `FILE.names.txt`), `.safetensors` (`features`, `offsets` and the names in one file) or `.jsonl`.
-    #[arg(long, value_name = "FILE", value_parser = place)]
+    #[arg(long, value_name = "FILE", value_parser = place())]
     output: Option<PathBuf>,
     #[command(flatten)]
     model: ModelOptions,
@@ -85,8 +85,12 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
             tell_notes(&reader);
             skipped = unusable.len();
             if skipped == images.len() {
-                let (images, place) = (images.len(), format!(" in {}", images.source()));
-                return Err(Error::NoUsableImages { images, place, hint: String::new() });
+                let place = match images.source() {
+                    "" => " named on standard input".to_owned(),
+                    source => format!(" in {source}"),
+                };
+                let (images, hint) = (images.len(), String::new());
+                return Err(Error::NoUsableImages { images, place, hint });
             }
         }
         for part in texts.chunks(TEXTS) {

@@ -13,7 +13,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 use serde_json::{Map, Value, json};
 
 use crate::ExitStatus;
-use crate::arguments::place;
+use crate::arguments::{as_place, place};
 use crate::evaluate_vqa_results as vqa_results;
 use crate::models::{ModelOptions, open_task_model, tell_default};
 use crate::output::say;
@@ -42,7 +42,7 @@ struct Common {
     #[command(flatten)]
     model: ModelOptions,
     /// Write the results item by item here, for `albef compare`.
-    #[arg(long, alias = "save", value_name = "FILE", value_parser = place)]
+    #[arg(long, alias = "save", value_name = "FILE", value_parser = place())]
     save_outcomes: Option<PathBuf>,
     /// One JSON object on standard output.
     #[arg(long)]
@@ -80,7 +80,7 @@ fn subcommand(task: TaskRef, options: &EvaluationOptions) -> clap::Command {
             "rerank_k" => arg.alias("k"),
             "answer_scoring" => arg.alias("rank"),
             "results" | "clip_benchmark" => {
-                arg.value_parser(|text: &str| place(text).map(|_| text.to_owned()))
+                arg.value_parser(|text: &str| as_place(text.into()).map(|_| text.to_owned()))
             }
             _ => arg,
         };

@@ -50,7 +50,7 @@ pub struct Arguments {
     words: bool,
     /// Write the image with the map over it here, small images enlarged; the maps of words get their number and
     /// word appended.
-    #[arg(long, value_parser = image_place)]
+    #[arg(long, value_parser = image_place())]
     output: Option<PathBuf>,
     /// Proposals to choose from: a JSON list of `[left, top, width, height]` in pixels; a score that
     /// follows is not read. Boxes are clipped to the image.

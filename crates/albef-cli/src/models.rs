@@ -66,7 +66,7 @@ impl ModelOptions {
         let model = Pipeline::open_at(&path, self.inference.image_res, device)
             .with_context(|| cannot_open(&path))?;
         tell_default(self.model.is_some(), model.defaults());
-        Ok(model.with_precision(self.inference.precision.on(device))?.with_reader(reader.clone()))
+        Ok(model.with_precision(self.inference.precision.on(device)).with_reader(reader.clone()))
     }
 }
 

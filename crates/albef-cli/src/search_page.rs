@@ -20,7 +20,7 @@ use crate::warnings::tell_unusable;
 pub struct PageOptions {
     /// Write the results here as one page, with thumbnails, match probabilities and a heat map for each word of the
     /// text.
-    #[arg(long, value_name = "FILE", value_parser = place)]
+    #[arg(long, value_name = "FILE", value_parser = place())]
     html: Option<PathBuf>,
     /// Open the page in the browser (`BROWSER`, or that of the system); without --html it is kept in the user's data
     /// folder.

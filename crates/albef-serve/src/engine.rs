@@ -10,6 +10,7 @@ use albef::device::Precision;
 use albef::index::{IndexEncoder, Root, Store, join};
 use albef::task::{Query, TaskRef};
 use albef::{Control, Device, Image, ImageReader, ModelDefaults, Pipeline};
+use albef_data::error::DataError;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -280,8 +281,12 @@ impl Service {
                 let file = self.file(id)?;
                 reader.open(&file).map_err(|error| {
                     tracing::warn!("{error}");
-                    let detail = format!("image {id} cannot be read any more");
-                    Problem::new(Code::InvalidImage, detail)
+                    // The path is nobody's business.
+                    let why = match error {
+                        DataError::Image { error, .. } => format!(": {error}"),
+                        _ => String::new(),
+                    };
+                    Problem::new(Code::InvalidImage, format!("image {id} cannot be read{why}"))
                 })?
             }
             ImageInput::File(ImageFile { base64 }) => {

@@ -156,15 +156,16 @@ impl Pipeline {
 
     /// Rounds the factors of matrix products to `precision`. [`Precision::Bf16`] is faster on processors with a unit for
     /// it ([`crate::device::bf16_unit`]) and moves features, and with them cosines and match probabilities, a little;
-    /// elsewhere, on GPUs and in heat maps products stay f32.
-    ///
-    /// # Errors
-    /// Never for a model that was opened.
-    pub fn with_precision(mut self, precision: Precision) -> Result<Self> {
+    /// elsewhere, on GPUs and in heat maps products stay f32. [`Pipeline::precision`] says what is used.
+    #[must_use]
+    pub fn with_precision(mut self, precision: Precision) -> Self {
         let ops = Ops::for_device(self.params.device()).with_precision(precision);
-        self.model = Albef::new(&self.model.config, &self.params.frozen(ops))?;
-        self.precision = ops.precision();
-        Ok(self)
+        // Parameters of which a model was made make one again.
+        if let Ok(model) = Albef::new(&self.model.config, &self.params.frozen(ops)) {
+            self.model = model;
+            self.precision = ops.precision();
+        }
+        self
     }
 
     /// What the factors of matrix products are rounded to: f32 where the processor or device has no unit for another one.

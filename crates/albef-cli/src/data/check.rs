@@ -44,7 +44,7 @@ pub struct Arguments {
     #[arg(long, value_name = "BITS", default_value_t = 6, value_parser = clap::value_parser!(u32).range(0..=32))]
     near: u32,
     /// Write sizes and SHA-256 of all files to this file, for `data_manifest` of a configuration to verify.
-    #[arg(long, value_name = "FILE", value_parser = place)]
+    #[arg(long, value_name = "FILE", value_parser = place())]
     manifest: Option<PathBuf>,
     /// Problems that are named; all are counted.
     #[arg(long, default_value_t = 20)]

@@ -131,3 +131,17 @@ fn a_long_extraction_that_is_killed_or_finds_the_disk_full_goes_on_where_it_was(
         assert_eq!(fs::read(&output).unwrap(), expected, "{name} after a full disk");
     }
 }
+
+#[test]
+fn an_output_may_have_a_name_that_is_no_text() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join(OsStr::from_bytes(b"e\xff.npy"));
+    run(albef().args(["embed", "--text", "a dog", "--output"]).arg(&output));
+    assert!(output.exists());
+    let nowhere = dir.path().join(OsStr::from_bytes(b"\xff/e.npy"));
+    let refused = albef().args(["embed", "--text", "a", "--output"]).arg(nowhere).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("create it first"), "{}", stderr(&refused));
+}

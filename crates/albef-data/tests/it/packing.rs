@@ -68,9 +68,18 @@ fn a_shard_is_opened_by_its_index_while_that_is_of_it() {
         fs::write(&path, bytes).unwrap();
         fs::File::options().write(true).open(&path).unwrap().set_modified(changed).unwrap();
     };
-    set(&vec![b'?'; whole.len()]);
+    let mut unreadable = whole.clone();
+    unreadable[5000..9000].fill(b'?');
+    set(&unreadable);
     assert_eq!(text(&found(&path)), text(&first));
+    // Another shard of its size and time is told from it.
+    let mut other = whole.clone();
+    let at = other.windows(6).position(|w| w == br#""a", ""#).unwrap();
+    other[at + 1] = b'z';
+    set(&other);
+    assert_eq!(found(&path).samples[0].captions, ["z", "b"]);
     set(&whole);
+    assert_eq!(text(&found(&path)), text(&first));
     // Cut or changed anywhere it is not read, and written again.
     let mut stream = Stream::new(1, "index", &[]);
     for round in 0..40 {

@@ -204,7 +204,7 @@ pub async fn image(
     id: Result<Path<i64>, axum::extract::rejection::PathRejection>,
     size: Result<Parameters<SizeParameters>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response> {
-    let Path(id) = id.map_err(|e| invalid(e.body_text()))?;
+    let Path(id) = id.map_err(|_| invalid("the number of an image is a whole number".into()))?;
     let Parameters(SizeParameters { size }) = size.map_err(|e| invalid(e.body_text()))?;
     let side = size.unwrap_or(THUMBNAIL);
     in_range("size", side as usize, 16, 2048)?;

@@ -159,13 +159,16 @@ pub fn score_results(
         let detail = "there is no question in it, so there is nothing to measure".into();
         return Err(Error::Format { path: annotations.to_owned(), detail });
     }
+    if given.is_empty() {
+        let detail = "there is no answer in it, so there is nothing to score".into();
+        return Err(Error::Format { path: results.to_owned(), detail });
+    }
     let asked: BTreeSet<&str> = truth.iter().map(|a| a.question_id.as_str()).collect();
     let count = given.len();
     let given: BTreeMap<&str, &str> =
         given.iter().map(|g| (g.question_id.as_str(), g.answer.as_str())).collect();
     let answered: BTreeSet<&str> = given.keys().copied().collect();
-    let some = partial && !answered.is_empty();
-    same(results, &answered, annotations, &asked, some)?;
+    same(results, &answered, annotations, &asked, partial)?;
     if let Some(path) = questions {
         let file: QuestionFile = read(path, "`questions` of VQAv2")?;
         let ids = file.questions.iter().map(|q| q.question_id.as_str()).collect();

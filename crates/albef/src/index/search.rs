@@ -141,6 +141,10 @@ impl IndexEncoder<'_> {
     /// # Errors
     /// [`Error::EmptyText`], or [`Error::Argument`] if there is nothing to look for or the parts cancel out.
     pub fn query_vector(&self, query: &IndexQuery) -> Result<Vec<f32>> {
+        if query.text.is_none() && query.like.is_empty() && query.terms.is_empty() {
+            let detail = "there is nothing to look for: give a text, an image or weighted texts";
+            return Err(Error::Argument(detail.into()));
+        }
         let model = self.model();
         let mut sum = vec![0.0_f32; model.embed_dim()];
         let mut add = |vector: &[f32], weight: f32| {

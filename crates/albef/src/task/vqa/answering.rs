@@ -25,7 +25,7 @@ use crate::task::{Evaluation, Evaluator, TaskRef, read_annotations};
 /// A JSON list of candidate answers, or answers separated by commas; each is listed once.
 ///
 /// # Errors
-/// If the file cannot be read, or an answer is empty.
+/// If the file cannot be read, has no answer, or an answer is empty.
 pub fn answer_list(given: &str) -> Result<Vec<String>> {
     let path = Path::new(given);
     let answers: Vec<String> = if path.is_file() {
@@ -43,6 +43,9 @@ pub fn answer_list(given: &str) -> Result<Vec<String>> {
     } else {
         given.split(',').map(|a| a.trim().to_owned()).collect()
     };
+    if answers.is_empty() && !given.trim().is_empty() {
+        return Err(Error::Argument(format!("`{}` has no answer", shortened(given))));
+    }
     checked_answers(answers, given)
 }
 
