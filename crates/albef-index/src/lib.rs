@@ -10,7 +10,7 @@
 //! | search it | [`Store::top_k`] with a [`Filter`] |
 //! | check and mend it | [`Store::verify`], [`Store::compact`], [`repair`] |
 //! | find copies | [`duplicates`] |
-//! | look around | [`newest`] |
+//! | look around | [`Store::newest`] |
 //!
 //! ```
 //! use albef_data::image::{ImageReader, RgbImage};
@@ -92,7 +92,6 @@ pub use error::{IndexError, Result};
 pub use last::{LastSearch, LastSearchError, result_number};
 pub use location::Location;
 pub use metadata::{Taken, content_hash, days_since_1970, perceptual_hash};
-pub use newest::newest;
 pub use place::{default_folder, indexes, user_folder};
 pub use record::{
     Change, ContentHash, Filter, Image, ImageId, PathPattern, Record, Root, RootId, Status,

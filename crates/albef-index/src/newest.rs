@@ -7,12 +7,12 @@ use crate::error::Result;
 use crate::record::{Filter, ImageId, Record, RootId};
 use crate::store::Store;
 
-/// The `n` usable images that pass `filter` with the latest [`date`](crate::Image::date), latest first, ties to the
-/// higher number. Reads the whole catalogue, and keeps `n` images in memory.
-///
-/// # Errors
-/// If the store cannot be read.
-pub fn newest(store: &dyn Store, filter: &Filter, n: usize) -> Result<Vec<Record>> {
+/// [`Store::newest`] by reading the whole catalogue, with `n` places in memory.
+pub(crate) fn by_scan<S: Store + ?Sized>(
+    store: &S,
+    filter: &Filter,
+    n: usize,
+) -> Result<Vec<Record>> {
     let roots: HashMap<RootId, Vec<u8>> =
         store.roots()?.into_iter().map(|root| (root.id, root.path)).collect();
     let mut latest: BinaryHeap<Reverse<(i64, ImageId)>> = BinaryHeap::new();
@@ -33,6 +33,10 @@ pub fn newest(store: &dyn Store, filter: &Filter, n: usize) -> Result<Vec<Record
     })?;
     let ids: Vec<ImageId> =
         latest.into_sorted_vec().into_iter().map(|Reverse((_, id))| id).collect();
-    // What was forgotten since is left out.
-    Ok(store.get(&ids)?.into_iter().flatten().collect())
+    records(store, &ids)
+}
+
+/// The images with these numbers, but for those that were forgotten since.
+pub(crate) fn records<S: Store + ?Sized>(store: &S, ids: &[ImageId]) -> Result<Vec<Record>> {
+    Ok(store.get(ids)?.into_iter().flatten().collect())
 }

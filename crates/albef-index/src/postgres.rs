@@ -15,6 +15,7 @@ use crate::database::Database;
 use crate::embedded::Identity;
 use crate::encryption::connector;
 use crate::error::{IndexError, Result};
+use crate::newest::by_scan;
 use crate::record::{Change, ContentHash, Filter, Image, ImageId, Record, Root, RootId, Status};
 use crate::store::{Scored, Store, StoreInfo, Verification, check_vector};
 
@@ -520,6 +521,18 @@ impl Store for Postgres {
         // The operator gives the negative product, so that less is nearer.
         let scored = |row: &Row| Scored { id: row.get(0), score: -row.get::<_, f64>(1) as f32 };
         Ok(rows.iter().map(scored).collect())
+    }
+
+    fn newest(&self, filter: &Filter, n: usize) -> Result<Vec<Record>> {
+        if !filter.is_empty() {
+            return by_scan(self, filter, n);
+        }
+        let sql = format!(
+            "SELECT {COLUMNS} FROM image WHERE vec IS NOT NULL ORDER BY \
+             coalesce(taken, floor(modified::numeric / 1000000000)) DESC, id DESC LIMIT $1"
+        );
+        let rows = self.query(&sql, &[&i64::try_from(n).unwrap_or(i64::MAX)])?;
+        Ok(rows.iter().map(record).collect())
     }
 
     fn verify(&self) -> Result<Verification> {

@@ -3,6 +3,7 @@
 use half::f16;
 
 use crate::error::{IndexError, Result};
+use crate::newest::by_scan;
 use crate::record::{Change, ContentHash, Filter, ImageId, Record, Root, RootId};
 
 /// Counts and facts of an index.
@@ -128,6 +129,15 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// If the store cannot be read, [`IndexError::Width`].
     fn top_k(&self, query: &[f32], k: usize, filter: &Filter) -> Result<Vec<Scored>>;
+
+    /// The `n` usable images that pass with the latest [`date`](crate::Image::date), latest first, ties to the higher
+    /// number.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    fn newest(&self, filter: &Filter, n: usize) -> Result<Vec<Record>> {
+        by_scan(self, filter, n)
+    }
 
     /// Reads everything and holds it against the checksums.
     ///

@@ -52,6 +52,8 @@ pub struct Walk {
     pub unreadable: Vec<Skipped>,
     /// Paths of `unreadable` below the folder; empty for one that is not known.
     pub unknown: Vec<Vec<u8>>,
+    /// Whether the folder has nothing in it at all, as one that a device is to be connected to.
+    pub is_bare: bool,
 }
 
 impl Walk {
@@ -87,7 +89,7 @@ pub fn walk(top: &Path, control: &Control) -> Result<Walk> {
 /// Walks the parts of a folder that are below some of its folders, by the ignore files of all; all of it, if `parts`
 /// is empty.
 pub(crate) fn walk_parts(top: &Path, parts: &[PathBuf], control: &Control) -> Result<Walk> {
-    fs::read_dir(top).map_err(IndexError::io(top))?;
+    let is_bare = fs::read_dir(top).map_err(IndexError::io(top))?.next().is_none();
     let seen = Arc::new(Mutex::new(HashSet::new()));
     let parts = parts.to_vec();
     let leads_to = move |path: &Path| {
@@ -114,7 +116,7 @@ pub(crate) fn walk_parts(top: &Path, parts: &[PathBuf], control: &Control) -> Re
             seen.lock().unwrap_or_else(PoisonError::into_inner).insert(place)
         })
         .build();
-    let mut out = Walk::default();
+    let mut out = Walk { is_bare, ..Walk::default() };
     for entry in entries {
         control.check()?;
         match entry {

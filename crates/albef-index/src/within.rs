@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use half::f16;
 
 use crate::error::{IndexError, Result};
+use crate::newest::by_scan;
 use crate::record::{Change, ContentHash, Filter, ImageId, Record, Root, RootId, join, path_of};
 use crate::store::{Scored, Store, StoreInfo, Verification};
 
@@ -37,6 +38,15 @@ impl Within {
 
     fn all_roots(&self) -> Result<Roots> {
         Ok(self.store.roots()?.into_iter().map(|root| (root.id, root.path)).collect())
+    }
+
+    /// Whether the folders are around all of the index.
+    fn has_all(&self) -> Result<bool> {
+        let covered = |root: &Vec<u8>| {
+            let path = path_of(root);
+            self.folders.iter().any(|folder| path.starts_with(folder))
+        };
+        Ok(self.all_roots()?.values().all(covered))
     }
 
     fn has(&self, roots: &Roots, record: &Record) -> bool {
@@ -155,12 +165,15 @@ impl Store for Within {
         Ok(found.map(|(vector, known)| vector.filter(|_| known.is_some())).collect())
     }
 
+    fn newest(&self, filter: &Filter, n: usize) -> Result<Vec<Record>> {
+        match self.has_all()? {
+            true => self.store.newest(filter, n),
+            false => by_scan(self, filter, n),
+        }
+    }
+
     fn top_k(&self, query: &[f32], k: usize, filter: &Filter) -> Result<Vec<Scored>> {
-        let covered = |root: &Vec<u8>| {
-            let path = path_of(root);
-            self.folders.iter().any(|folder| path.starts_with(folder))
-        };
-        if self.all_roots()?.values().all(covered) {
+        if self.has_all()? {
             return self.store.top_k(query, k, filter);
         }
         match self.narrowed(filter) {

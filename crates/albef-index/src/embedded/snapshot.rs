@@ -1,9 +1,9 @@
 //! The vectors of one generation in memory, and whose they are.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::catalogue::{SALVAGED, meta};
-use super::vectors::Mapped;
+use super::vectors::{self, Mapped};
 use super::{Embedded, guard};
 use crate::error::{IndexError, Result};
 use crate::record::{Filter, ImageId};
@@ -16,6 +16,8 @@ pub(super) struct Snapshot {
     pub mapped: Mapped,
     /// The image of each row.
     pub ids: Vec<ImageId>,
+    /// The images, latest first; made when it is first asked for.
+    newest: OnceLock<Vec<ImageId>>,
 }
 
 impl Embedded {
@@ -44,15 +46,21 @@ impl Embedded {
     }
 
     fn load_snapshot(&self) -> Result<Snapshot> {
-        let (generation, epoch, ids) = self.reading(|connection| {
+        let read = self.reading(|connection| {
             // One transaction, so that all is of one generation.
             let transaction = connection.unchecked_transaction()?;
             let generation: i64 = meta(&transaction, "generation")?;
             let epoch: i64 = meta(&transaction, "epoch")?;
             let rows: Option<i64> =
                 transaction.query_row("SELECT max(slot) FROM image", [], |row| row.get(0))?;
-            let rows = rows.map_or(0, |last| last.cast_unsigned() as usize + 1);
-            let mut ids = vec![NO_IMAGE; rows];
+            let rows = rows.map_or(0, |last| last.cast_unsigned().saturating_add(1));
+            // A damaged catalogue may name any row; of the file of vectors there are only so many.
+            let epoch_number = epoch.cast_unsigned();
+            let there = vectors::rows_of(&self.folder, epoch_number, self.width);
+            if rows > there {
+                return Ok(Err(rows));
+            }
+            let mut ids = vec![NO_IMAGE; rows as usize];
             let salvaged: Vec<ImageId> = transaction
                 .prepare_cached("SELECT id FROM image WHERE root = ?1 AND slot IS NOT NULL")?
                 .query_map([SALVAGED], |row| row.get(0))?
@@ -71,10 +79,34 @@ impl Embedded {
                 let salvaged: std::collections::HashSet<ImageId> = salvaged.into_iter().collect();
                 ids.iter_mut().filter(|id| salvaged.contains(id)).for_each(|id| *id = NO_IMAGE);
             }
-            Ok((generation.cast_unsigned(), epoch.cast_unsigned(), ids))
+            Ok(Ok((generation.cast_unsigned(), epoch_number, ids)))
+        })?;
+        let (generation, epoch, ids) = read.map_err(|rows| {
+            let detail = format!(
+                "the catalogue names {rows} vectors, and their file is missing or has fewer"
+            );
+            IndexError::damaged(self.folder.display(), detail)
         })?;
         let mapped = Mapped::open(&self.folder, epoch, self.width, ids.len())?;
-        Ok(Snapshot { generation, mapped, ids })
+        Ok(Snapshot { generation, mapped, ids, newest: OnceLock::new() })
+    }
+
+    /// The latest `n` images.
+    pub(super) fn latest(&self, n: usize) -> Result<Vec<ImageId>> {
+        /// Seconds since 1970, as [`crate::Image::date`] has them.
+        const DATE: &str = "coalesce(taken, (modified - (modified % 1000000000 + 1000000000) % 1000000000) \
+                            / 1000000000)";
+        let snapshot = self.snapshot()?;
+        if let Some(newest) = snapshot.newest.get() {
+            return Ok(newest.iter().take(n).copied().collect());
+        }
+        let sql = format!(
+            "SELECT id FROM image WHERE slot IS NOT NULL AND root <> ?1 ORDER BY {DATE} DESC, id DESC"
+        );
+        let all: Vec<ImageId> = self.reading(|connection| {
+            connection.prepare_cached(&sql)?.query_map([SALVAGED], |row| row.get(0))?.collect()
+        })?;
+        Ok(snapshot.newest.get_or_init(|| all).iter().take(n).copied().collect())
     }
 
     /// A bit for each row of the snapshot whose image passes.

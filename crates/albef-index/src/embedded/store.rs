@@ -10,6 +10,7 @@ use super::vectors::{self, Mapped, VectorFiles};
 use super::{Embedded, guard};
 use crate::checksum::vector_crc;
 use crate::error::{IndexError, Result};
+use crate::newest::{by_scan, records};
 use crate::record::{Change, ContentHash, Filter, ImageId, Record, Root, RootId, join};
 use crate::scan::{Rows, top_k};
 use crate::store::{Scored, Store, StoreInfo, Verification, check_vector};
@@ -36,8 +37,10 @@ impl Store for Embedded {
                 images: images.cast_unsigned(),
                 broken: broken.cast_unsigned(),
                 bytes: 0,
-                reclaimable: (next - images).max(0).cast_unsigned()
-                    * vectors::row_bytes(self.width),
+                reclaimable: (next - images)
+                    .max(0)
+                    .cast_unsigned()
+                    .saturating_mul(vectors::row_bytes(self.width)),
             })
         })?;
         let entries = fs::read_dir(&self.folder).map_err(IndexError::io(&self.folder))?;
@@ -195,6 +198,13 @@ impl Store for Embedded {
             mask: &mask,
         };
         Ok(top_k(rows, query, k, self.kernel))
+    }
+
+    fn newest(&self, filter: &Filter, n: usize) -> Result<Vec<Record>> {
+        match filter.is_empty() {
+            true => records(self, &self.latest(n)?),
+            false => by_scan(self, filter, n),
+        }
     }
 
     fn verify(&self) -> Result<Verification> {

@@ -259,8 +259,16 @@ impl Mapped {
 
     /// A vector.
     pub fn row(&self, slot: usize) -> Option<&[f16]> {
-        self.values().get(slot * self.width..(slot + 1) * self.width)
+        // A damaged catalogue may name any row.
+        let start = slot.checked_mul(self.width)?;
+        self.values().get(start..start.checked_add(self.width)?)
     }
+}
+
+/// Whole rows in the file of an epoch; none if there is no such file.
+pub(super) fn rows_of(folder: &Path, epoch: u64, width: usize) -> u64 {
+    let bytes = fs::metadata(vectors_path(folder, epoch)).map_or(0, |found| found.len());
+    bytes.saturating_sub(HEADER).checked_div(stride(width) as u64).unwrap_or(0)
 }
 
 /// The keys of an epoch: for each row whose key is sound, whose vector it is.

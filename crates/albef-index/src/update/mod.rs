@@ -94,7 +94,8 @@ pub struct Update {
     /// The first folders and files that cannot be read.
     #[serde(skip)]
     pub unreadable_places: Vec<Skipped>,
-    /// Folders of the index that cannot be read at all, such as those of a device that is not connected.
+    /// Folders of the index that cannot be read at all, or that have become empty, such as those of a device that is not
+    /// connected.
     #[serde(skip)]
     pub missing_roots: Vec<Skipped>,
 }
@@ -286,6 +287,13 @@ fn plan(store: &dyn Store, walks: &[Walked<'_>], whole: bool, report: &mut Updat
     for walked in walks {
         let Walked { root, walk: found, .. } = walked;
         let mut known = known.remove(&root.id).unwrap_or_default();
+        if found.is_bare && !known.is_empty() {
+            let detail = "the folder is empty, as that of a device that is not connected".into();
+            let error = ImageError { kind: ImageErrorKind::Io, detail };
+            let name = text_of_path(&join(&root.path, b""));
+            report.missing_roots.push(Skipped { name, error });
+            continue;
+        }
         for Found { path, size, modified } in &found.images {
             let before = known.remove(path);
             let same = before.as_ref().is_some_and(|known| {

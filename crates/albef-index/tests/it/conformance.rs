@@ -1,7 +1,7 @@
 //! What every store does. One suite for all of them.
 
 use albef_index::{
-    Change, Filter, Identity, Image, IndexError, PathPattern, Scored, Status, Store, newest,
+    Change, Filter, Identity, Image, IndexError, PathPattern, Scored, Status, Store,
 };
 use half::f16;
 
@@ -303,7 +303,7 @@ fn newest_first(store: &dyn Store) {
     let images = [of(1, Some(30)), of(2, None), broken, of(3, Some(50)), of(4, Some(30))];
     let ids = store.apply(&images.map(|image| upsert(image, 1))).unwrap();
     let found = |n: usize, filter: &Filter| -> Vec<i64> {
-        newest(store, filter, n).unwrap().into_iter().map(|record| record.id).collect()
+        store.newest(filter, n).unwrap().into_iter().map(|record| record.id).collect()
     };
     let all = Filter::default();
     assert_eq!(found(9, &all), [ids[1], ids[3], ids[4], ids[0]]);
@@ -311,6 +311,12 @@ fn newest_first(store: &dyn Store) {
     assert_eq!(found(0, &all), [0; 0]);
     let some = Filter { before: Some(40), ..Filter::default() };
     assert_eq!(found(1, &some), [ids[4]]);
+    // What is forgotten, or new, counts at once; times before 1970 are earlier ones.
+    let old = Image { modified: -1, ..of(6, None) };
+    let older = Image { modified: -1_000_000_001, ..of(7, None) };
+    let [old, older] = [old, older].map(|image| upsert(image, 1));
+    let added = store.apply(&[old, older, Change::Forget(ids[1])]).unwrap();
+    assert_eq!(found(9, &all), [ids[3], ids[4], ids[0], added[0], added[1]]);
 }
 
 fn roots(store: &dyn Store) {

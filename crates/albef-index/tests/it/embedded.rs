@@ -258,6 +258,23 @@ fn every_byte_of_the_catalogue_may_be_wrong() {
 }
 
 #[test]
+fn a_row_that_no_file_could_have_is_damage() {
+    let (_dir, _photos, folder) = photos();
+    for slot in [8, 1_i64 << 46, i64::MAX, -1] {
+        let catalogue = rusqlite::Connection::open(folder.join("catalogue.sqlite")).unwrap();
+        let sql = "UPDATE image SET slot = ?1 WHERE id = (SELECT max(id) FROM image)";
+        assert_eq!(catalogue.execute(sql, [slot]).unwrap(), 1);
+        drop(catalogue);
+        let store = Embedded::read(&folder).unwrap();
+        if slot > 0 {
+            let found = store.top_k(&[0.3; WIDTH], 3, &Filter::default());
+            assert!(matches!(found, Err(IndexError::Damaged { .. })), "{slot}: {found:?}");
+        }
+        assert!(!store.verify().unwrap().is_sound(), "{slot}");
+    }
+}
+
+#[test]
 fn without_catalogue_and_description_nothing_says_what_the_vectors_are_of() {
     let (_dir, _photos, folder) = photos();
     fs::remove_file(folder.join("index.json")).unwrap();

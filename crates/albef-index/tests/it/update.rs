@@ -269,3 +269,27 @@ fn a_part_of_an_index_is_brought_up_to_date_and_the_rest_stays() {
     let fresh = tempfile::tempdir().unwrap();
     assert_eq!(contents(&store), contents(&index(fresh.path(), &photos, &encoder).0));
 }
+
+#[test]
+fn a_folder_that_has_become_empty_keeps_its_images_in_the_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let (photos, folder) = (dir.path().join("photos"), dir.path().join("index"));
+    for i in 0..4 {
+        put(&photos, &format!("{i}.png"), i);
+    }
+    let encoder = Colors::default();
+    let (store, _) = index(&folder, &photos, &encoder);
+    let elsewhere = dir.path().join("elsewhere");
+    fs::rename(&photos, &elsewhere).unwrap();
+    fs::create_dir(&photos).unwrap();
+    let done = update_all(&store, &encoder);
+    assert_eq!((done.forgotten, done.missing_roots.len()), (0, 1));
+    assert_eq!(paths(&store).len(), 4);
+    // As it is connected again, nothing has changed; with one file of another kind in it, the images are gone.
+    fs::remove_dir(&photos).unwrap();
+    fs::rename(&elsewhere, &photos).unwrap();
+    assert_eq!(update_all(&store, &encoder).unchanged, 4);
+    (0..4).for_each(|i| fs::remove_file(photos.join(format!("{i}.png"))).unwrap());
+    fs::write(photos.join("notes.txt"), "").unwrap();
+    assert_eq!(update_all(&store, &encoder).forgotten, 4);
+}

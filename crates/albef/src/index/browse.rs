@@ -1,7 +1,7 @@
 //! What is in an index, without a search.
 
 use albef_data::names;
-use albef_index::{Filter, ImageId, Store, newest};
+use albef_index::{Filter, ImageId, Store};
 use serde::Serialize;
 
 use super::search::Names;
@@ -43,7 +43,7 @@ pub struct Browsed {
 pub fn browse(store: &dyn Store, filter: &Filter, page: usize, top_k: usize) -> Result<Browsed> {
     let (before, end) = ((page.max(1) - 1) * top_k, page.max(1) * top_k);
     let names_of = Names::new(store)?;
-    let mut found = newest(store, filter, end + 1)?;
+    let mut found = store.newest(filter, end + 1)?;
     let more = found.len() > end;
     found.truncate(end);
     let image = |record: albef_index::Record| IndexImage {
