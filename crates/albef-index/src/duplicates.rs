@@ -5,12 +5,11 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use albef_data::control::Control;
-use albef_data::image::DecodeOptions;
+use albef_data::image::{DecodeOptions, Look};
 use half::f16;
 use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::metadata::Look;
 use crate::record::{ContentHash, ImageId, Record, Root, join};
 use crate::scan::{Kernel, dots};
 use crate::store::Store;

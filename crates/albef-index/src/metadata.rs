@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use albef_data::image::RgbImage;
+use albef_data::image::{RgbImage, cell_means};
 use exif::{Exif, In, Tag, Value};
 use sha2::{Digest, Sha256};
 
@@ -100,37 +100,6 @@ fn camera(exif: &Exif) -> Option<String> {
     }
 }
 
-/// The means of what `value` makes of pixels, over the cells of a grid, row by row. Cells of an image with fewer pixels
-/// than cells take the mean of the cell before.
-fn cell_means<const N: usize>(
-    image: &RgbImage,
-    [columns, rows]: [usize; 2],
-    value: impl Fn([u64; 3]) -> [u64; N],
-) -> Vec<[u64; N]> {
-    let mut cells = vec![([0_u64; N], 0_u64); columns * rows];
-    // A cell of a small image is at least one pixel; of a large one, every few pixels are enough.
-    let step = |side: usize, cells: usize| (side / (cells * 16)).max(1);
-    let place = |at: usize, side: usize, cells: usize| at * cells / side;
-    let (dx, dy) = (step(image.width, columns), step(image.height, rows));
-    for y in (0..image.height).step_by(dy) {
-        for x in (0..image.width).step_by(dx) {
-            let cell = place(y, image.height, rows) * columns + place(x, image.width, columns);
-            let (sums, count) = &mut cells[cell];
-            let values = value(image.at(x, y).map(u64::from));
-            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
-            *count += 1;
-        }
-    }
-    let mut last = [0; N];
-    let mean = |(sums, count): ([u64; N], u64)| {
-        if count > 0 {
-            last = sums.map(|sum| sum / count);
-        }
-        last
-    };
-    cells.into_iter().map(mean).collect()
-}
-
 /// The difference hash of an image: on a grid of 9 by 8 means of brightness, a bit for each two neighbors in a row,
 /// set where brightness falls. Images that look alike differ in few bits, whatever their size and compression.
 #[must_use]
@@ -143,28 +112,6 @@ pub fn perceptual_hash(image: &RgbImage) -> u64 {
     let means = cell_means(image, GRID, |[r, g, b]| [299 * r + 587 * g + 114 * b]);
     let bits = (0..rows).flat_map(|row| (0..columns - 1).map(move |column| row * columns + column));
     bits.fold(0, |hash, at| hash << 1 | u64::from(means[at] > means[at + 1]))
-}
-
-/// What an image looks like from afar: the mean colors of 8 by 8 cells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Look(Vec<[u64; 3]>);
-
-impl Look {
-    /// Levels by which the mean color of a cell may differ in an image that is only of another size or compression.
-    /// Of pairs of different icons with near hashes none had a difference below 30; of images resized and compressed
-    /// as JPEG, nine of ten have one below 20.
-    const TOLERANCE: u64 = 24;
-
-    pub(crate) fn of(image: &RgbImage) -> Self {
-        Self(if image.is_empty() { Vec::new() } else { cell_means(image, [8, 8], |rgb| rgb) })
-    }
-
-    /// Whether two images are the same to the eye.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let channels = self.0.iter().flatten().zip(other.0.iter().flatten());
-        self.0.len() == other.0.len() && { channels }
-            .all(|(a, b)| a.abs_diff(*b) <= Self::TOLERANCE)
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod named;
 mod report;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use self::named::Named;
 pub use self::report::{CaptionCounts, CheckReport, TaskFault};
@@ -18,7 +19,7 @@ use super::store::{SampleSet, Samples};
 use super::unread::unread_formats;
 use crate::control::Control;
 use crate::error::{ImageErrorKind, Result};
-use crate::image::{DecodeOptions, ImageReader};
+use crate::image::{DecodeOptions, ImageReader, Look};
 use crate::names::{in_one_line, shown};
 
 /// How a source is checked.
@@ -221,7 +222,8 @@ fn fingerprint(
     // A part of an image is another image.
     let place = Hash128::of(&(sample.at(view), sample.task.crops));
     let bytes = Hash128::of(&(&bytes[..], sample.task.crops));
-    Ok(Fingerprint { place, bytes, look: look(&image) })
+    let colors = Arc::new(Look::of(&image));
+    Ok(Fingerprint { place, bytes, look: look(&image), colors })
 }
 
 /// Counts captions, and samples that repeat earlier ones. These are named last: a folder without captions would
@@ -348,7 +350,7 @@ fn leaks<S: SampleSet + ?Sized>(
     };
     let mut all: Vec<(u32, Fingerprint)> =
         of_other.into_iter().map(|(i, print)| (i, distinct(print, 0))).collect();
-    all.extend(prints.iter().map(|(i, print)| (count + i, distinct(*print, 1))));
+    all.extend(prints.iter().map(|(i, print)| (count + i, distinct(print.clone(), 1))));
     let found = alike(&all, options.near_distance);
     let leaked = |pairs: Vec<(u32, u32)>| -> Vec<(u32, u32)> {
         let across = pairs.into_iter().filter(|(a, b)| *a < count && *b >= count);

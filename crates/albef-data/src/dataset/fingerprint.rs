@@ -1,9 +1,10 @@
 //! Images that are one or look like one.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::numbers::Hash128;
-use crate::image::RgbImage;
+use crate::image::{Look, RgbImage};
 
 /// Columns and rows of the gray image that is hashed; the differences of neighbors give 8 x 8 bits each way.
 const CELLS: usize = 9;
@@ -14,8 +15,11 @@ const CONTRAST: u32 = 8;
 /// Looks that one is compared with in each part. Among millions, so many share one that not all can be compared.
 const NEIGHBORS: usize = 20_000;
 
+/// Images of one look that another one is compared with.
+const OF_ONE_LOOK: usize = 8;
+
 /// What an image is known again by.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Fingerprint {
     /// Of the place where it lies.
     pub place: Hash128,
@@ -23,6 +27,8 @@ pub(super) struct Fingerprint {
     pub bytes: Hash128,
     /// Of its look; `None` for an image that was not decoded or has no content.
     pub look: Option<u128>,
+    /// Its colors, by which images of near looks are told apart.
+    pub colors: Arc<Look>,
 }
 
 /// 128 bits that hardly change with size, quality and brightness: whether each of 8 x 8 cells is darker than
@@ -111,8 +117,9 @@ pub(super) fn alike(images: &[(u32, Fingerprint)], distance: u32) -> Alike {
     let mut out = Alike::default();
     let mut places = HashMap::new();
     let mut bytes: HashMap<Hash128, u32> = HashMap::new();
-    let mut looks: HashMap<u128, u32> = HashMap::new();
-    let mut firsts = Vec::new();
+    // Images that are like none before, and where those of a look are among them.
+    let mut firsts: Vec<(u128, u32, &Look)> = Vec::new();
+    let mut places_of: HashMap<u128, Vec<usize>> = HashMap::new();
     for (sample, print) in images {
         if places.insert(print.place, ()).is_some() {
             continue;
@@ -123,20 +130,22 @@ pub(super) fn alike(images: &[(u32, Fingerprint)], distance: u32) -> Alike {
             continue;
         }
         let Some(look) = print.look else { continue };
-        let first = *looks.entry(look).or_insert_with(|| {
-            firsts.push((look, *sample));
-            *sample
-        });
-        if first != *sample {
-            out.near.push((first, *sample));
+        let of_look = places_of.entry(look).or_default();
+        let is_same = |place: &&usize| firsts[**place].2.is_same(&print.colors);
+        match of_look.iter().take(OF_ONE_LOOK).find(is_same) {
+            Some(first) => out.near.push((firsts[*first].1, *sample)),
+            None => {
+                of_look.push(firsts.len());
+                firsts.push((look, *sample, &print.colors));
+            }
         }
     }
-    let (looks, samples): (Vec<u128>, Vec<u32>) = firsts.into_iter().unzip();
-    let pairs = similar(&looks, distance);
+    let looks: Vec<u128> = firsts.iter().map(|(look, ..)| *look).collect();
     let mut seen = vec![false; looks.len()];
-    for (a, b) in pairs {
-        if !std::mem::replace(&mut seen[b as usize], true) {
-            out.near.push((samples[a as usize], samples[b as usize]));
+    for (a, b) in similar(&looks, distance) {
+        let (first, later) = (&firsts[a as usize], &firsts[b as usize]);
+        if first.2.is_same(later.2) && !std::mem::replace(&mut seen[b as usize], true) {
+            out.near.push((first.1, later.1));
         }
     }
     out.near.sort_unstable_by_key(|(_, later)| *later);

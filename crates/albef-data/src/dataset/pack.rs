@@ -6,7 +6,7 @@
 //! so that a packing that was stopped at any moment goes on behind the last shard that has one. At the end come
 //! `manifest.jsonl`, which training can verify, and `left_out.jsonl`, which names all that is in no shard.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -23,6 +23,7 @@ use super::numbers::Hash128;
 use super::sample::{Location, Sample, Skipped};
 use super::set::Dataset;
 use super::shard;
+use super::store::SampleSet;
 use crate::control::Control;
 use crate::error::{DataError, Result};
 use crate::image::ImageReader;
@@ -145,6 +146,22 @@ struct Account {
     unusable: Vec<Unusable>,
 }
 
+impl Account {
+    /// Whether the images that it leaves out still cannot be used. One that is there by now changes the shard, and where
+    /// those behind it begin.
+    fn is_current(&self, feed: &Feed<'_>) -> bool {
+        let lost: HashSet<&str> = self.unusable.iter().map(|u| u.name.as_str()).collect();
+        let is_lost = |image: &usize| {
+            let first = feed.images.of_image(*image)[0] as usize;
+            feed.data.sample(first).is_ok_and(|sample| lost.contains(sample.name.as_str()))
+        };
+        let mut again = (self.first..self.next).filter(|_| !lost.is_empty()).filter(is_lost);
+        !again.any(|image| {
+            matches!(prepare(feed.data, feed.images.of_image(image), feed.options), Ok(Ok(_)))
+        })
+    }
+}
+
 /// An image that is in no shard.
 #[derive(Serialize, Deserialize)]
 struct Unusable {
@@ -211,7 +228,7 @@ impl Images {
     }
 }
 
-/// Packs a data set. The same call continues what was stopped; reading the folder gives the same pairs in the same
+/// Packs a data set. The same call continues what was stopped, and looks again for images that could not be used; reading the folder gives the same pairs in the same
 /// order, but for those of one image, which follow its first one. Images that share a number share one again.
 ///
 /// # Errors
@@ -233,7 +250,8 @@ pub fn pack(data: &Dataset, options: &PackOptions, control: &Control) -> Result<
     while feed.position() < images.len() {
         control.check()?;
         let name = format!("{:05}.tar", records.len());
-        let account = match account_of(&folder.join(&name), feed.position())? {
+        let kept = account_of(&folder.join(&name), feed.position())?;
+        let account = match kept.filter(|account| account.is_current(&feed)) {
             Some(account) => {
                 report.kept_shards += 1;
                 feed = Feed { next: account.next, ready: VecDeque::new(), ..feed };

@@ -12,6 +12,7 @@ mod header;
 #[cfg(feature = "heic")]
 mod heic;
 mod jpeg;
+mod look;
 mod options;
 mod png;
 mod reader;
@@ -27,6 +28,7 @@ pub use decode::{decode, decode_noted, decode_rgba, open, open_noted};
 pub(crate) use decode::{fail, image_size, orientation, plain_file, read_image};
 pub use encode::jpeg;
 pub(crate) use encode::jpeg_with_orientation;
+pub use look::{Look, cell_means};
 pub use options::{DecodeOptions, ImageNotes, TruncatedImages};
 pub use reader::{ImageReader, NoteCounts};
 pub use resize::{ResizeOrder, resize_bicubic};

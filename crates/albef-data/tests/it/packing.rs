@@ -254,6 +254,33 @@ fn broken_pairs_are_left_out_counted_and_named() {
 }
 
 #[test]
+fn images_that_were_missing_are_looked_for_again() {
+    let dir = tempdir().unwrap();
+    let lines: String = (0..20)
+        .map(|i| format!("{{\"image\": \"{i}.png\", \"caption\": \"number {i}\"}}\n"))
+        .collect();
+    put(&dir, "list.jsonl", lines);
+    let list = spec(dir.path().join("list.jsonl"));
+    let pack_to = |name: &str| {
+        let data = Dataset::open(std::slice::from_ref(&list)).unwrap();
+        pack(&data, &options(&dir.path().join(name)), &Control::new()).unwrap()
+    };
+    let put_images = |numbers: std::ops::Range<usize>| {
+        numbers.for_each(|i| put(&dir, &format!("{i}.png"), image_bytes(i)));
+    };
+    assert_eq!(pack_to("packed").pairs, 0);
+    put_images(9..14);
+    let report = pack_to("packed");
+    assert_eq!((report.pairs, report.unusable), (5, 15));
+    put_images(0..20);
+    let report = pack_to("packed");
+    assert_eq!((report.pairs, report.unusable, report.shards), (20, 0, 3));
+    assert_eq!(pack_to("packed").kept_shards, 3);
+    pack_to("fresh");
+    assert!(files(&dir.path().join("packed")) == files(&dir.path().join("fresh")));
+}
+
+#[test]
 fn entries_of_one_image_share_its_bytes_in_a_shard() {
     let dir = tempdir().unwrap();
     let mut entries = Vec::new();
