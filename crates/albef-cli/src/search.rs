@@ -23,7 +23,9 @@ use crate::output::{raw, say};
 use crate::progress::bar;
 use crate::search_filters::IndexOptions;
 use crate::search_page::{Head, PageOptions, remember};
-use crate::warnings::{members, tell_notes, tell_truncated, tell_unknown, tell_unusable};
+use crate::warnings::{
+    members, tell_match_quality, tell_notes, tell_truncated, tell_unknown, tell_unusable,
+};
 
 /// Above the results.
 const HEADER: &str = "  score  match   cosine  image";
@@ -141,6 +143,7 @@ fn search_once(a: &SearchArguments, text: &str, path: &str) -> Result<ExitStatus
     let (device, reader) = a.model.prepare()?;
     let images = open_images(path, a.image_root.as_deref())?;
     let model = a.model.open(&reader, &device)?;
+    tell_match_quality(&model);
     tell_unknown(&model, [text]);
     let (found, skipped) = model.search(&images, text, &a.options(), &bar())?;
     remember(text, found.results.iter().map(|hit| images.file(hit.index)));
@@ -190,6 +193,7 @@ fn search_index(a: &SearchArguments, text: Option<&str>, paths: &[String]) -> Re
     let like: Vec<_> =
         a.index.like.iter().map(|path| open_image(path, &reader)).collect::<Result<_>>()?;
     let model = a.model.open(&reader, &device)?;
+    tell_match_quality(&model);
     let encoder = IndexEncoder::new(&model);
     let fingerprint = encoder.identity().fingerprint;
     let folders: Vec<PathBuf> = paths.iter().map(|path| path_of(path)).collect();
@@ -340,6 +344,7 @@ pub fn match_pair(a: &MatchArguments) -> Result<ExitStatus> {
     }
     let image = open_image(&image_file(&a.images[0])?, &reader)?;
     let model = a.model.open(&reader, &device)?;
+    tell_match_quality(&model);
     tell_truncated(model.query_caption(&a.text).truncated.into(), 1, model.caption_limits());
     tell_unknown(&model, [a.text.as_str()]);
     let found = model.match_text(&[image], &a.text)?;

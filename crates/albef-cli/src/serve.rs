@@ -13,7 +13,7 @@ use albef::index::{
 };
 use albef::model_or_default;
 use albef::task::answer_list;
-use albef_serve::{Index, Keys, Limits, Metrics, Model, Opening, Service, serve};
+use albef_serve::{Index, Keys, Limits, Metrics, Model, Opening, Service, check_address, serve};
 use anyhow::{Context, Result, bail};
 
 use crate::ExitStatus;
@@ -95,6 +95,8 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
             a.host.first().cloned().unwrap_or_else(|| a.bind.to_string())
         );
     }
+    // Nobody waits for models and an index to be told that the address is taken.
+    check_address(a.bind)?;
     let named = named_models(a)?;
     let own = named.iter().map(|(_, path)| ModelDefaults::of_model(path));
     let own = own.collect::<Result<Vec<_>, _>>()?;
@@ -125,6 +127,7 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     service.hosts.clone_from(&a.host);
     if let Some(threshold) = a.threshold {
         service.threshold = threshold.into();
+        service.trusts_match = true;
     }
     if !a.answers.is_empty() {
         service.answers = answer_list(&a.answers)?;

@@ -61,6 +61,17 @@ pub fn tell_unknown<'a>(model: &Pipeline, texts: impl IntoIterator<Item = &'a st
     }
 }
 
+/// Says so if the match probability of a model was measured and tells hardly anything.
+pub fn tell_match_quality(model: &Pipeline) {
+    let defaults = model.defaults();
+    if let (false, Some(auc)) = (defaults.is_match_reliable(), defaults.match_auc) {
+        tracing::info!(
+            "the match probability of this model hardly tells whether an image matches (area under the ROC \
+             curve {auc:.2})"
+        );
+    }
+}
+
 /// Counts the texts that are longer than the model reads.
 pub fn tell_truncated(truncated: usize, texts: usize, limits: Truncation) {
     let Truncation { words, ids } = limits;

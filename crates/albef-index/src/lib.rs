@@ -68,7 +68,6 @@ mod error;
 mod last;
 mod location;
 mod metadata;
-mod newest;
 mod place;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -15,9 +15,8 @@ use crate::database::Database;
 use crate::embedded::Identity;
 use crate::encryption::connector;
 use crate::error::{IndexError, Result};
-use crate::newest::by_scan;
 use crate::record::{Change, ContentHash, Filter, Image, ImageId, Record, Root, RootId, Status};
-use crate::store::{Scored, Store, StoreInfo, Verification, check_vector};
+use crate::store::{Scored, Store, StoreInfo, Verification, by_scan, check_vector};
 
 /// Version of the tables.
 const FORMAT: i32 = 1;

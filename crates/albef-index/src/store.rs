@@ -1,9 +1,11 @@
 //! The contract of an index: what a catalogue of images with vectors does, wherever it is kept.
 
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
 use half::f16;
 
 use crate::error::{IndexError, Result};
-use crate::newest::by_scan;
 use crate::record::{Change, ContentHash, Filter, ImageId, Record, Root, RootId};
 
 /// Counts and facts of an index.
@@ -150,6 +152,40 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// If the store cannot be written; it is then as before.
     fn compact(&self) -> Result<()>;
+}
+
+/// [`Store::newest`] by reading the whole catalogue, with `n` places in memory.
+pub(crate) fn by_scan<S: Store + ?Sized>(
+    store: &S,
+    filter: &Filter,
+    n: usize,
+) -> Result<Vec<Record>> {
+    let roots: HashMap<RootId, Vec<u8>> =
+        store.roots()?.into_iter().map(|root| (root.id, root.path)).collect();
+    let mut latest: BinaryHeap<Reverse<(i64, ImageId)>> = BinaryHeap::new();
+    store.for_each(&mut |record| {
+        let place = (record.image.date(), record.id);
+        // What is too old is the most common case, and the filter is the dearer question.
+        if latest.len() == n && latest.peek().is_none_or(|oldest| place < oldest.0) {
+            return Ok(());
+        }
+        let root = roots.get(&record.image.root);
+        if root.is_some_and(|root| filter.passes(&record.image, root)) {
+            latest.push(Reverse(place));
+            if latest.len() > n {
+                latest.pop();
+            }
+        }
+        Ok(())
+    })?;
+    let ids: Vec<ImageId> =
+        latest.into_sorted_vec().into_iter().map(|Reverse((_, id))| id).collect();
+    records(store, &ids)
+}
+
+/// The images with these numbers, but for those that were forgotten since.
+pub(crate) fn records<S: Store + ?Sized>(store: &S, ids: &[ImageId]) -> Result<Vec<Record>> {
+    Ok(store.get(ids)?.into_iter().flatten().collect())
 }
 
 /// # Errors

@@ -7,9 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use half::f16;
 
 use crate::error::{IndexError, Result};
-use crate::newest::by_scan;
 use crate::record::{Change, ContentHash, Filter, ImageId, Record, Root, RootId, join, path_of};
-use crate::store::{Scored, Store, StoreInfo, Verification};
+use crate::store::{Scored, Store, StoreInfo, Verification, by_scan};
 
 /// The images of a store that are below some folders, to be read. Whoever has only this sees no other image, by
 /// whatever operation: numbers of others are unknown, and counts are of these.

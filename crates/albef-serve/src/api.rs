@@ -392,6 +392,8 @@ pub struct ModelInfo {
     /// What it can do and what not, in a line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub about: Option<String>,
+    /// Whether its match probability tells whether an image matches; false where it was measured and hardly does.
+    pub match_reliable: bool,
 }
 
 /// The models of the service.

@@ -58,6 +58,8 @@ pub struct Model {
     pub image_res: usize,
     /// What it can do and what not, in a line.
     pub about: Option<String>,
+    /// Whether its match probability tells whether an image matches.
+    pub match_reliable: bool,
     reader: ImageReader,
     pipeline: Option<&'static Pipeline>,
     encoder: Option<&'static IndexEncoder<'static>>,
@@ -122,8 +124,20 @@ impl Model {
         let encoder = pipeline.map(|model| &*Box::leak(Box::new(IndexEncoder::new(model))));
         let queue = Queue::start(pipeline, Arc::clone(metrics));
         let name = name.into();
-        let about = ModelDefaults::of_model(path)?.about;
-        Ok(Self { name, task, image_res, about, reader, pipeline, encoder, loaded, queue })
+        let defaults = ModelDefaults::of_model(path)?;
+        let (match_reliable, about) = (defaults.is_match_reliable(), defaults.about);
+        Ok(Self {
+            name,
+            task,
+            image_res,
+            about,
+            match_reliable,
+            reader,
+            pipeline,
+            encoder,
+            loaded,
+            queue,
+        })
     }
 
     /// The encoder of an index, if it is a model of images and texts.
@@ -158,6 +172,9 @@ pub struct Service {
     pub answers: Vec<String>,
     /// The probability below which nothing matches: that of the model of the index, or 0.5.
     pub threshold: f64,
+    /// Whether match probabilities are shown though the model's hardly tell whether an image matches: somebody has set a
+    /// threshold for them.
+    pub trusts_match: bool,
     /// Who may ask.
     pub keys: Keys,
     /// What requests may ask for.
@@ -190,6 +207,7 @@ impl Service {
             index,
             answers: Vec::new(),
             threshold,
+            trusts_match: false,
             keys: Keys::default(),
             limits,
             loopback: true,

@@ -39,4 +39,4 @@ pub use engine::{Index, Limits, Model, Opening, Service};
 pub use error::{Code, Problem};
 pub use metrics::{Gauge, Histogram, Metrics};
 pub use router::{document, router};
-pub use server::{ServeError, serve};
+pub use server::{ServeError, check_address, serve};

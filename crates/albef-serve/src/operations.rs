@@ -342,6 +342,7 @@ pub async fn models(State(service): Shared) -> Json<ModelsResponse> {
         task: model.task.name().to_owned(),
         image_res: model.image_res,
         about: model.about.clone(),
+        match_reliable: model.match_reliable || service.trusts_match,
     });
     Json(ModelsResponse { object: "list".into(), data: data.collect() })
 }

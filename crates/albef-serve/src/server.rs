@@ -40,6 +40,17 @@ pub enum ServeError {
     WarmUp(String),
 }
 
+/// Whether an address can be listened to, before models and an index are opened for it.
+///
+/// # Errors
+/// [`ServeError::Listen`].
+pub fn check_address(address: SocketAddr) -> Result<(), ServeError> {
+    match std::net::TcpListener::bind(address) {
+        Ok(_) => Ok(()),
+        Err(cause) => Err(ServeError::Listen { address, cause }),
+    }
+}
+
 /// Answers requests at `address` until the process is asked to stop (SIGTERM, SIGINT), then finishes what it has
 /// accepted. `started` is told the address once models have answered.
 ///

@@ -19,6 +19,9 @@ use crate::model_path::find_model;
 /// Templates of a model.
 const MAX_TEMPLATES: usize = 100;
 
+/// Area under the ROC curve from which a match probability tells something.
+const RELIABLE: f64 = 0.7;
+
 /// What a model does where nothing else is asked for. Every field may be absent.
 ///
 /// ```
@@ -44,6 +47,10 @@ pub struct ModelDefaults {
     /// image shows what the text says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub match_threshold: Option<f64>,
+    /// Area under the ROC curve of the best match probability of a search, with its image there and without it: 1 if it
+    /// tells the two apart, 0.5 if it says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub match_auc: Option<f64>,
     /// Weight of the log-odds of a match in the order `posterior`, beside the cosine over the temperature; 1 if not
     /// given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -107,6 +114,12 @@ impl ModelDefaults {
         DecodeOptions { background: self.background.unwrap_or(own.background), ..own }
     }
 
+    /// Whether the match probability tells whether an image matches; also where nobody has measured it.
+    #[must_use]
+    pub fn is_match_reliable(&self) -> bool {
+        self.match_auc.is_none_or(|auc| auc >= RELIABLE)
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -153,6 +166,11 @@ impl ModelDefaults {
             && !(0.0..=1.0).contains(&p)
         {
             return wrong(format!("`match_threshold` is {p}; it is a probability, from 0 to 1"));
+        }
+        if let Some(auc) = self.match_auc
+            && !(0.0..=1.0).contains(&auc)
+        {
+            return wrong(format!("`match_auc` is {auc}; it is an area, from 0 to 1"));
         }
         if let Some(weight) = self.match_weight
             && !(weight.is_finite() && weight >= 0.0)
@@ -208,6 +226,7 @@ mod tests {
             about: Some("drawings".into()),
             ground: Some(GroundDefaults { mode: GroundingMode::Itc, layer: Some(3) }),
             match_threshold: Some(0.25),
+            match_auc: Some(0.875),
             match_weight: Some(0.5),
             templates: vec!["{}".into(), "a {}".into()],
             background: Some(Background::WHITE),
@@ -252,6 +271,7 @@ mod tests {
         for (text, part) in [
             (r#"{"treshold": 0.5}"#, "treshold"),
             (r#"{"match_threshold": 1.5}"#, "`match_threshold` is 1.5"),
+            (r#"{"match_auc": -0.5}"#, "`match_auc` is -0.5"),
             (r#"{"match_weight": -1}"#, "`match_weight`"),
             (r#"{"templates": ["a picture"]}"#, "`a picture` has no `{}`"),
             (r#"{"about": "two\nlines"}"#, "`about`"),

@@ -61,3 +61,8 @@ pub use error::{Error, Result};
 pub use images::ImageSet;
 pub use model_path::{default_model, find_model, model_or_default, note_inferred};
 pub use pipeline::Pipeline;
+
+/// The example of the README is compiled with those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -81,7 +81,11 @@ pub fn run(a: &Arguments) -> Result<ExitStatus> {
     };
     tell_first("left out", named.lines().map(line).collect::<Vec<_>>().into_iter());
     if nothing {
-        bail!("nothing was packed: no image with a caption can be used");
+        let hint = match named.contains("image not found") {
+            true => "; relative paths are joined to --image-root: is it the right folder?",
+            false => "",
+        };
+        bail!("nothing was packed: no image with a caption can be used{hint}");
     }
     Ok(ExitStatus::Yes)
 }

@@ -126,7 +126,12 @@ pub fn check_against<S: SampleSet>(
         let first: Vec<Sample> = (0..report.samples.min(10_000))
             .filter_map(|i| samples.sample(i).ok().map(|s| s.into_owned()))
             .collect();
-        report.hints.extend(other_root(&first));
+        let root = other_root(&first);
+        if root.is_none() && report.missing == report.samples {
+            let hint = "none of the images is there; relative paths are joined to the image root";
+            report.hints.push(hint.into());
+        }
+        report.hints.extend(root);
     }
     let name = |i: u32| samples.sample(i as usize).map(|s| names.name(&s));
     let found = alike(&prints, options.near_distance);

@@ -10,10 +10,9 @@ use super::vectors::{self, Mapped, VectorFiles};
 use super::{Embedded, guard};
 use crate::checksum::vector_crc;
 use crate::error::{IndexError, Result};
-use crate::newest::{by_scan, records};
 use crate::record::{Change, ContentHash, Filter, ImageId, Record, Root, RootId, join};
 use crate::scan::{Rows, top_k};
-use crate::store::{Scored, Store, StoreInfo, Verification, check_vector};
+use crate::store::{Scored, Store, StoreInfo, Verification, by_scan, check_vector, records};
 
 /// Problems that are named one by one.
 const SHOWN: usize = 5;

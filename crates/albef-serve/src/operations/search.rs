@@ -17,6 +17,8 @@ use crate::engine::Service;
 use crate::error::{Code, Problem, Result};
 use crate::input::Input;
 
+/// Pixels along the longer side up to which an image is encoded with little loss.
+const SMALL: usize = 256;
 /// Pixels along the longer side of a thumbnail.
 const THUMBNAIL: u32 = 320;
 
@@ -212,7 +214,9 @@ pub async fn image(
     let found = service.image(model, ImageInput::Id(ImageNumber { id })).await?;
     let encode = move || {
         let image = fit(&found, side as usize);
-        albef_data::image::jpeg(&image, 85)
+        // The edges of icons suffer most, and cost little.
+        let quality = if image.width.max(image.height) <= SMALL { 95 } else { 85 };
+        albef_data::image::jpeg(&image, quality)
     };
     let bytes = tokio::task::spawn_blocking(encode).await;
     let bytes = bytes.ok().and_then(Result::ok).ok_or_else(|| {

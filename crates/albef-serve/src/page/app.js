@@ -9,6 +9,8 @@ const PAGE = 24;
 let now = null;
 let page = 1;
 let latest = 0;
+/** Whether the match probability of the model tells whether an image matches. */
+let reliable = true;
 /** Whether going back closes the image that is open. */
 let opened = false;
 
@@ -100,7 +102,7 @@ function summary(where, found) {
     return [`${which}, newest first. Describe what you look for, or drop or paste an image.`];
   }
   if (found.unknown) return ["The model knows no word of this text: what it finds says nothing about it.", "none"];
-  if (found.nothing_matches) return [`No confident match. These ${shown} come closest.`, "none"];
+  if (found.nothing_matches && reliable) return [`No confident match. These ${shown} come closest.`, "none"];
   const more = found.truncated ? " The end of the text was not read: it is too long." : "";
   const all = filtered ? "the images that pass the filters" : `${number(found.gallery)} images`;
   return [`The best ${shown} of ${all}, ${ORDERS[found.order] ?? found.order}.${more}`];
@@ -116,7 +118,8 @@ async function search(wanted = 1) {
     const found = await find(where, wanted);
     if (turn !== latest) return;
     page = wanted;
-    grid.fill(found.results, { page, weak: found.nothing_matches, open: (hit) => go({ image: String(hit.id) }) });
+    const open = (hit) => go({ image: String(hit.id) });
+    grid.fill(found.results, { page, reliable, weak: reliable && found.nothing_matches, open });
     at("more").hidden = !found.more;
     say(...summary(where, found));
   } catch (error) {
@@ -153,7 +156,7 @@ function look() {
   const { hits } = grid;
   const index = hits.findIndex((hit) => String(hit.id) === now.image);
   if (index >= 0) {
-    viewer.view(hits[index], { phrase: now.q, previous: index > 0, next: index + 1 < hits.length });
+    viewer.view(hits[index], { phrase: now.q, reliable, previous: index > 0, next: index + 1 < hits.length });
   } else if (at("viewer").open) at("viewer").close();
 }
 
@@ -270,8 +273,11 @@ const facts = async () => {
   const [index, models] = await Promise.all([get("/v1/index").catch(() => null), get("/v1/models")]);
   const unusable = index?.broken ? `, ${number(index.broken)} that cannot be used` : "";
   const images = index ? `${number(index.images)} images${unusable}` : "no index";
-  const [model] = models.data;
+  // The first model for images and texts is the one that searches.
+  const model = models.data.find((m) => m.task === "pretrain" || m.task === "retrieval");
+  reliable = model?.match_reliable ?? true;
   at("facts").textContent = `${images}; model ${model?.id ?? "none"}${model?.about ? `: ${model.about}` : ""}`;
   at("ask").hidden = !models.data.some((m) => m.task === "vqa");
 };
-await Promise.all([facts().catch((error) => say(error.message, "bad")), render()]);
+await facts().catch((error) => say(error.message, "bad"));
+await render();

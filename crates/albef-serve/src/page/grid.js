@@ -7,16 +7,19 @@ export let hits = [];
 
 const base = (name) => name.slice(name.lastIndexOf("/") + 1);
 
-function card(hit, weak, open) {
+function card(hit, { weak, reliable, open }) {
   const image = make("img", { loading: "lazy", alt: "" });
   const frame = make("span", { className: "frame" }, image);
   const score = make("small");
-  if (hit.probability !== undefined) {
+  if (hit.probability !== undefined && reliable) {
     score.textContent = `match ${percent(hit.probability)}`;
     const level = make("span", { className: "level" });
     level.style.setProperty("--level", hit.probability);
     frame.append(level);
-  } else if (hit.cosine !== undefined) score.textContent = `cosine ${hit.cosine.toFixed(2)}`;
+  } else if (hit.cosine !== undefined) {
+    score.textContent = hit.cosine.toFixed(2);
+    score.title = "Similarity: the cosine of the features";
+  }
   if (hit.copies) score.textContent += `, ${hit.copies} ${hit.copies === 1 ? "copy" : "copies"}`;
   const name = make("span", { className: "name", title: hit.name }, base(hit.name));
   const line = make("span", { className: "line" }, name, score);
@@ -27,10 +30,13 @@ function card(hit, weak, open) {
   return button;
 }
 
-/** Puts results into the page, behind those of earlier pages if there are any. */
-export function fill(results, { page, weak, open }) {
+/**
+ * Puts results into the page, behind those of earlier pages if there are any. `weak`: nothing matches; `reliable`: match
+ * probabilities say something; `open`: what a click does.
+ */
+export function fill(results, { page, ...how }) {
   hits = page === 1 ? results : [...hits, ...results];
-  const cards = results.map((hit) => card(hit, weak, open));
+  const cards = results.map((hit) => card(hit, how));
   if (page === 1) at("results").replaceChildren(...cards);
   else {
     at("results").append(...cards);

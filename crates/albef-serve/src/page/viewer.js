@@ -5,8 +5,11 @@ import { address, at, make, percent, post, show } from "./api.js";
 let viewed = null;
 let looking = null;
 
-/** Opens an image. `phrase`: what was searched for, whose words are looked for at once. */
-export function view(hit, { phrase, previous, next }) {
+/**
+ * Opens an image. `phrase`: what was searched for, whose words are looked for at once; `reliable`: its match probability
+ * says something.
+ */
+export function view(hit, { phrase, reliable, previous, next }) {
   viewed = hit;
   at("viewer-name").textContent = hit.name.slice(hit.name.lastIndexOf("/") + 1);
   const image = at("viewer-image");
@@ -14,13 +17,12 @@ export function view(hit, { phrase, previous, next }) {
   image.removeAttribute("src");
   show(image, hit.id, 1536);
   const facts = [
-    ["Match", hit.probability === undefined ? "" : percent(hit.probability)],
+    [phrase ? `Match with “${phrase}”` : "Match", reliable && hit.probability !== undefined ? percent(hit.probability) : ""],
     ["Cosine", hit.cosine?.toFixed(3)],
     ["Size", `${hit.width} × ${hit.height} pixels`],
     ["Date", new Date(hit.date * 1000).toLocaleDateString(undefined, { dateStyle: "medium", timeZone: "UTC" })],
     ["Camera", hit.camera],
     ["File", hit.name],
-    ["Number", hit.id],
   ].filter(([, value]) => value);
   at("viewer-facts").replaceChildren(...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, `${value}`)]));
   at("words").replaceChildren();
@@ -56,10 +58,12 @@ export async function ground(whole) {
     const found = await post("/v1/ground", { image: { id: hit.id }, phrase, words: true }, signal);
     if (hit !== viewed) return;
     const overlay = (png) => `data:image/png;base64,${png}`;
+    // Of a single word there is one map.
+    const words = found.words.length > 1 ? found.words : [];
     chips([
       ["image", await address(hit.id, 1536)],
       [`“${phrase}”`, overlay(found.overlay)],
-      ...found.words.map((word) => [word.word, overlay(word.overlay)]),
+      ...words.map((word) => [word.word, overlay(word.overlay)]),
     ], whole ? 1 : 0);
     at("where-status").textContent = found.region ? "Point at a word to see where it is." : "Nowhere in particular.";
   } catch (error) {

@@ -33,7 +33,7 @@ fn every_reference_leads_to_a_schema() {
 fn every_operation_says_what_it_does_and_how_it_fails() {
     let document = document();
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 17);
+    assert_eq!(paths.len(), 18);
     for (path, operations) in paths {
         for (method, operation) in operations.as_object().unwrap() {
             assert!(

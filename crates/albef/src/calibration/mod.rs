@@ -81,6 +81,7 @@ impl Calibration {
     pub fn apply(&self, defaults: &mut ModelDefaults) {
         let threshold = &self.threshold;
         defaults.match_threshold = threshold.is_useful().then_some(threshold.cut.threshold);
+        defaults.match_auc = Some(threshold.area);
         defaults.match_weight = Some(self.weight.best.weight);
     }
 }

@@ -314,7 +314,6 @@ fn keys_without_effect_are_noted() {
     }
     for (task, text, key) in [
         ("retrieval", "batch_size_test: 64", "batch_size_test"),
-        ("vqa", "image_root: here", "image_root"),
         ("nlvr-ta", "val_file: a.json", "val_file"),
     ] {
         assert_eq!(notes(task, text), format!("{task} does not read `{key}`"));

@@ -48,9 +48,9 @@ const EOS: &str = "[SEP]";
 section! {
     /// Keys of question answering alone.
     pub struct VqaKeys: "Visual question answering" {
-        /// root of the images of VQAv2
+        /// root of the images of VQAv2; `image_root` if empty
         vqa_root: String = String::new();
-        /// root of the images of Visual Genome
+        /// root of the images of Visual Genome; `image_root` if empty
         vg_root: String = String::new();
         /// candidate answers: a JSON list, or answers separated by commas
         answer_list: String = String::new();
@@ -190,10 +190,6 @@ impl Task for Vqa {
         Configuration::of::<VqaConfig>()
     }
 
-    fn unread(&self) -> &'static [&'static str] {
-        &["image_root"]
-    }
-
     fn list_faults(&self, _: &Path, samples: &[Sample], _: bool) -> Result<Vec<ListFault>> {
         let line = |(again, first): (String, String)| {
             format!("{again}: its `question_id` stands at {first} already")
@@ -289,7 +285,8 @@ impl TaskConfig for VqaConfig {
         let contents = read_all(self.task(), key, &files, &self.roots())?;
         let samples = &contents.samples;
         check_questions(samples, key, &files.join(", "))?;
-        some_present(samples, key.name(), "vqa_root")?;
+        let own = if self.vqa.vqa_root.is_empty() { "image_root" } else { "vqa_root" };
+        some_present(samples, key.name(), own)?;
         let answers = answer_list(&self.vqa.answer_list)?;
         if answers.is_empty() {
             return Err(Error::Config(format!(
@@ -315,10 +312,12 @@ impl TaskConfig for VqaConfig {
 
 impl VqaConfig {
     fn roots(&self) -> ImageRoots {
+        let common = &self.train.data.image_root;
+        let or_common = |own: &String| if own.is_empty() { common } else { own }.into();
         ImageRoots {
-            image_root: self.train.data.image_root.clone().into(),
-            vqa_root: self.vqa.vqa_root.clone().into(),
-            vg_root: self.vqa.vg_root.clone().into(),
+            image_root: common.into(),
+            vqa_root: or_common(&self.vqa.vqa_root),
+            vg_root: or_common(&self.vqa.vg_root),
         }
     }
 }
