@@ -36,7 +36,7 @@ pub struct SearchArguments {
     #[arg(value_parser = words)]
     text: Option<String>,
     /// Folders, which are indexed; or tar shards, an annotation list or an image. Without any, the only index of this
-    /// user.
+    /// user, or that of the working directory.
     #[arg(value_name = "PATH", value_parser = source())]
     paths: Vec<String>,
     /// Joined before the image paths of a list.

@@ -429,6 +429,12 @@ fn indexes_are_found_by_their_folders_listed_and_removed() {
     let shown = run(&mut user(&["index", "list"]));
     assert!(String::from_utf8_lossy(&shown.stdout).contains("6 images"));
 
+    // Without a folder, it is the index that the working directory is in.
+    let mut status = user(&["index", "status", "--json"]);
+    assert_eq!(out(status.current_dir(&inner))["folders"], of(&photos)["folders"]);
+    let mut status = user(&["index", "status"]);
+    assert!(failed(status.current_dir("/")).contains("there are 2 indexes"));
+
     let error = failed(&mut user(&["index", "remove", "photos/2024"]));
     assert!(error.contains("name all of them"), "{error}");
     let error = failed(&mut user(&["index", "remove"]));

@@ -59,7 +59,7 @@ fn roots_of(index: &Path) -> Option<(String, Vec<PathBuf>)> {
 
 impl Place {
     /// The index at `index` where that is given; else the one of just these folders, the nearest that has all of them, or
-    /// the place for a new one. Without folders, the only index of this user. `fingerprint`: an index whose vectors are of
+    /// the place for a new one. Without folders, the only index of this user, or the nearest that has the working directory. `fingerprint`: an index whose vectors are of
     /// this comes before the one of just these folders, if that has others.
     ///
     /// # Errors
@@ -90,19 +90,7 @@ impl Place {
         if Embedded::exists(&own) && has_vectors(&own) {
             return Ok(Self { index: Location::Folder(own), folders });
         }
-        // Of those that have all of the folders, the one whose own folders are nearest above them.
-        let nearness = |index: &PathBuf| -> Option<usize> {
-            let (found, roots) = roots_of(index)?;
-            let wanted = fingerprint.is_none_or(|wanted| wanted == found);
-            let above = |folder: &PathBuf| {
-                let above = roots.iter().filter(|root| folder.starts_with(root));
-                above.map(|root| root.components().count()).max()
-            };
-            folders.iter().map(above).sum::<Option<usize>>().filter(|_| wanted)
-        };
-        let near = indexes().into_iter().filter_map(|index| Some((nearness(&index)?, index)));
-        let nearest = near.max_by(|a, b| a.0.cmp(&b.0).then_with(|| b.1.cmp(&a.1)));
-        let index = nearest.map_or(own, |(_, index)| index);
+        let index = nearest(&folders, fingerprint).unwrap_or(own);
         Ok(Self { index: Location::Folder(index), folders })
     }
 
@@ -160,9 +148,30 @@ fn no_images(source: &str, unread: &[Skipped]) -> Error {
     Error::NoImages { source_path: source.to_owned(), hint }
 }
 
-/// The only index of this user.
+/// Of the indexes that have all of the folders, the one whose own folders are nearest above them.
+fn nearest(folders: &[PathBuf], fingerprint: Option<&str>) -> Option<PathBuf> {
+    let nearness = |index: &PathBuf| -> Option<usize> {
+        let (found, roots) = roots_of(index)?;
+        let wanted = fingerprint.is_none_or(|wanted| wanted == found);
+        let above = |folder: &PathBuf| {
+            let above = roots.iter().filter(|root| folder.starts_with(root));
+            above.map(|root| root.components().count()).max()
+        };
+        folders.iter().map(above).sum::<Option<usize>>().filter(|_| wanted)
+    };
+    let near = indexes().into_iter().filter_map(|index| Some((nearness(&index)?, index)));
+    near.max_by(|a, b| a.0.cmp(&b.0).then_with(|| b.1.cmp(&a.1))).map(|(_, index)| index)
+}
+
+/// The only index of this user, or the nearest that has the working directory.
 fn only_index() -> Result<PathBuf> {
     let mut all = indexes();
+    let here = || std::env::current_dir().and_then(|here| here.canonicalize()).ok();
+    if all.len() > 1
+        && let Some(found) = here().and_then(|here| nearest(&[here], None))
+    {
+        return Ok(found);
+    }
     match all.len() {
         1 => Ok(all.remove(0)),
         0 => Err(Error::Argument(
