@@ -164,6 +164,18 @@ try {
   assert.equal(await second.inputValue("#query"), "a dog");
   await second.keyboard.press("Escape");
   await until(second, () => !document.getElementById("viewer").open && !location.hash.includes("image"));
+  // An image that is not among the results, and none; to the results past the box.
+  await second.goto(`${service.address}/#q=a+dog&image=1`);
+  await second.waitForSelector("#viewer[open]");
+  await second.keyboard.press("Escape");
+  await until(second, () => !location.hash.includes("image"));
+  await second.goto(`${service.address}/#image=99999&width=abc`);
+  await until(second, () => /Image 99999 is not in the index/.test(document.getElementById("status").textContent));
+  await search(second, "a dog");
+  await second.focus("#skip");
+  await second.keyboard.press("Enter");
+  assert.equal(await second.inputValue("#query"), "a dog");
+  assert.equal(await second.evaluate(() => document.activeElement.id), "results");
   await second.close();
   await page.click(".hit");
   await page.waitForSelector("#viewer[open]");
@@ -250,6 +262,9 @@ try {
   ({ page, faults, context } = await visit(service, {}, async (page) => {
     await page.waitForSelector("#key[open]");
     await accessible(page, "of the question for a key");
+    await page.fill("#key-value", "ключ");
+    await page.press("#key-value", "Enter");
+    await page.waitForSelector("#key-wrong:not([hidden])");
     await page.fill("#key-value", "open barley");
     await page.press("#key-value", "Enter");
     await page.waitForSelector("#key-wrong:not([hidden])");
@@ -258,6 +273,10 @@ try {
   }));
   await search(page, "a red square on a green circle");
   assert.match(await status(page), /No confident match/);
+  await page.click("#more");
+  await until(page, () => document.querySelectorAll(".hit").length > 24);
+  assert.match(await status(page), /No confident match/);
+  assert.equal(await page.$$eval(".hit:not(.weak)", (cards) => cards.length), 0);
   await shot(page, "nothing-matches");
   assert.ok(faults.every((f) => /401/.test(f)), faults.join("\n"));
   await context.close();

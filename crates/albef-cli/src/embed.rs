@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::ExitStatus;
 use crate::arguments::{named, place, source, words};
-use crate::models::{ModelOptions, open_images};
+use crate::models::{ModelOptions, open_all_images};
 use crate::output::say;
 use crate::progress::bar;
 use crate::train::interruptible;
@@ -141,7 +141,7 @@ fn finished(done: albef::Result<()>, resumes: &str) -> Result<ExitStatus> {
 /// The images of a source, or of the paths on standard input.
 fn images(source: &str, a: &Arguments) -> Result<ImageSet> {
     if source != "-" {
-        return open_images(source, a.image_root.as_deref());
+        return open_all_images(source, a.image_root.as_deref());
     }
     let mut bytes = Vec::new();
     std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;

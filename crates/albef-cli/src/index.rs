@@ -250,7 +250,11 @@ pub fn tell_update(found: &Update) {
     let unreadable = found.unreadable_places.iter();
     tell_first("cannot be read", unreadable.map(|s| format!("{}: {}", s.name, s.error)));
     for root in &found.missing_roots {
-        tracing::warn!("{}: {}; its images are kept in the index", root.name, root.error);
+        tracing::warn!(
+            "{}: {}; its images are kept in the index (`albef index remove` forgets them)",
+            root.name,
+            root.error.detail
+        );
     }
     if found.vanished > 0 {
         tracing::warn!("{} files vanished while they were read", found.vanished);

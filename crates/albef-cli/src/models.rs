@@ -91,9 +91,17 @@ pub fn open_task_model(
     task.open_model(path, image_res, device).with_context(|| cannot_open(path))
 }
 
-/// Opens images of a folder, an archive or a list, and counts what forms no sample.
+/// Opens images of a folder, an archive or a list with their captions, and counts what forms no sample.
 pub fn open_images(source: &str, image_root: Option<&Path>) -> Result<ImageSet> {
-    let images = ImageSet::open(source, image_root)?;
+    told(source, ImageSet::open(source, image_root)?)
+}
+
+/// The same with all images of a folder, whether a list there names them or not.
+pub fn open_all_images(source: &str, image_root: Option<&Path>) -> Result<ImageSet> {
+    told(source, ImageSet::open_all(source, image_root)?)
+}
+
+fn told(source: &str, images: ImageSet) -> Result<ImageSet> {
     tell_left_out(source, images.skipped_members());
     images.notes().iter().for_each(|note| tracing::info!("{note}"));
     Ok(images)

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::ExitStatus;
 use crate::arguments::{at_least_one, count, named, share, source, weight, words};
 use crate::index::tell_update;
-use crate::models::{ModelOptions, image_file, open_image, open_images, several_images};
+use crate::models::{ModelOptions, image_file, open_all_images, open_image, several_images};
 use crate::output::{raw, say};
 use crate::progress::bar;
 use crate::search_filters::IndexOptions;
@@ -141,7 +141,7 @@ fn check_words(text: Option<&str>, paths: &[String]) -> Result<()> {
 /// Encodes all images now, and keeps nothing.
 fn search_once(a: &SearchArguments, text: &str, path: &str) -> Result<ExitStatus> {
     let (device, reader) = a.model.prepare()?;
-    let images = open_images(path, a.image_root.as_deref())?;
+    let images = open_all_images(path, a.image_root.as_deref())?;
     let model = a.model.open(&reader, &device)?;
     tell_match_quality(&model);
     tell_unknown(&model, [text]);

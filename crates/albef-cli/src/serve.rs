@@ -224,35 +224,48 @@ fn open_index(a: &Arguments, models: &[Model]) -> Result<Option<Index>> {
         true => eprintln!("serving {shown} of {all} images of the index"),
         false => tracing::info!("serving {all} images"),
     }
-    let roots = store.roots()?;
-    Ok(Some(Index { store: store.into(), roots }))
+    Ok(Some(Index { store: store.into() }))
 }
 
 /// Looks for changes of the folders again and again, for as long as the program runs. It may end in the middle of it:
 /// what was committed is kept.
 fn keep_current(place: Place, encoder: &'static IndexEncoder<'static>, pause: Duration) {
-    let check = move || -> albef::Result<()> {
-        let store = place.open_to_write(encoder, false)?;
-        let within = place.folders.clone();
-        let options = UpdateOptions { within, ..UpdateOptions::default() };
-        let found = update(&*store, encoder, &options, &Control::new())?;
+    // One worker: who searches comes first.
+    let within = place.folders.clone();
+    let options = UpdateOptions { within, workers: 1, ..UpdateOptions::default() };
+    let check = move || -> Result<String> {
+        if !place.index.exists()? {
+            bail!("it was removed; start the service anew");
+        }
+        let found = match place.open_to_write(encoder, false) {
+            Ok(store) => update(&*store, encoder, &options, &Control::new())?,
+            // Another process keeps it current.
+            Err(albef::Error::Index(IndexError::Locked { .. })) => return Ok(String::new()),
+            Err(e) => return Err(e.into()),
+        };
         if found.is_change() {
             let Update { added, changed, moved, forgotten, .. } = found;
             tell_update(&found);
             tracing::info!(
                 "index: {added} new, {changed} changed, {moved} moved, {forgotten} forgotten"
             );
+            return Ok(String::new());
         }
-        Ok(())
+        let missing = found.missing_roots.iter();
+        let missing: Vec<String> =
+            missing.map(|root| format!("{}: {}", root.name, root.error.detail)).collect();
+        Ok(missing.join("; "))
     };
     let watch = move || {
         let mut told = String::new();
         loop {
             std::thread::sleep(pause);
-            // Another process may keep the index current; what else is wrong is told once.
-            let wrong = match check() {
-                Ok(()) | Err(albef::Error::Index(IndexError::Locked { .. })) => String::new(),
-                Err(e) => e.to_string(),
+            let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&check));
+            // What is wrong is told once.
+            let wrong = match checked {
+                Ok(Ok(wrong)) => wrong,
+                Ok(Err(e)) => format!("{e:#}"),
+                Err(_) => "looking for changes failed".to_owned(),
             };
             if !wrong.is_empty() && wrong != told {
                 tracing::warn!("the index is not kept current: {wrong}");

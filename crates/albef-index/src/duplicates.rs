@@ -2,10 +2,11 @@
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::path::PathBuf;
 
 use albef_data::control::Control;
-use albef_data::image::{DecodeOptions, Look};
+use albef_data::image::{Background, DecodeOptions, Look};
 use half::f16;
 use rayon::prelude::*;
 
@@ -63,37 +64,44 @@ pub fn duplicates(
         copies.entry(record.image.hash).or_default().push(i);
     }
     let mut single: Vec<usize> = copies.values().map(|copies| copies[0]).collect();
-    single.sort_unstable();
-    let mut alike: Vec<(usize, usize)> = Vec::new();
-    if let Some(bits) = options.bits {
-        alike.extend(by_bits(&records, &single, bits, &roots, control)?);
-    }
-    if let Some(cosine) = options.cosine {
-        alike.extend(by_cosine(store, &records, &single, cosine, control)?);
-    }
-    let mut neighbors: HashMap<usize, Vec<usize>> = HashMap::new();
-    for (a, b) in alike {
-        neighbors.entry(a).or_default().push(b);
-        neighbors.entry(b).or_default().push(a);
-    }
     let best = |copies: &[usize]| copies.iter().map(|i| order(&records[*i])).min();
     single.sort_by_cached_key(|i| best(&copies[&records[*i].image.hash]));
-    let mut taken: HashSet<usize> = HashSet::new();
+    let mut near =
+        Near { records: &records, single: &single, roots: &roots, looks: HashMap::new() };
+    let buckets = options.bits.map(|bits| Buckets::new(&near, bits));
+    let vectors = match options.cosine {
+        Some(cosine) => Vectors::read(store, &near, cosine, control)?,
+        None => None,
+    };
+    // By places in `single`, the order in which images are kept: whoever is not taken yet takes all that are like it.
+    let mut taken = vec![false; single.len()];
     let mut out = Vec::new();
-    for head in single {
-        if !taken.insert(head) {
-            continue;
-        }
-        let near = neighbors.get(&head).map_or(&[][..], Vec::as_slice).iter();
-        let mut members: Vec<usize> = near.copied().filter(|i| taken.insert(*i)).collect();
-        members.push(head);
-        let copies_of = |i: &usize| copies[&records[*i].image.hash].iter();
-        let members = members.iter().flat_map(copies_of).map(|i| records[*i].clone()).collect();
-        let members = without_links(members, &roots);
-        if members.len() > 1 {
-            out.push(group(members));
+    let what = if vectors.is_some() { "comparisons" } else { "images" };
+    for tile in (0..single.len()).step_by(TILE) {
+        control.check()?;
+        control.advance(what, tile, single.len());
+        let heads = tile..single.len().min(tile + TILE);
+        let by_cosine = vectors.as_ref().map(|vectors| vectors.alike(heads.clone(), &taken));
+        for head in heads {
+            if std::mem::replace(&mut taken[head], true) {
+                continue;
+            }
+            let mut members: Vec<usize> =
+                by_cosine.as_ref().map_or_else(Vec::new, |found| found[head - tile].clone());
+            if let Some(buckets) = &buckets {
+                members.extend(near.same_looks(head, buckets.of(head, &taken)));
+            }
+            members.retain(|place| !std::mem::replace(&mut taken[*place], true));
+            members.push(head);
+            let copies_of = |place: &usize| copies[&records[single[*place]].image.hash].iter();
+            let members = members.iter().flat_map(copies_of).map(|i| records[*i].clone()).collect();
+            let members = without_links(members, &roots);
+            if members.len() > 1 {
+                out.push(group(members));
+            }
         }
     }
+    control.advance(what, single.len(), single.len());
     out.sort_by_key(|group| (Reverse(group.others.len()), group.keep.id));
     Ok(out)
 }
@@ -130,107 +138,136 @@ fn group(mut members: Vec<Record>) -> DuplicateGroup {
     DuplicateGroup { exact, keep, others: members }
 }
 
-/// Pairs of images whose hashes differ in at most `bits` bits and that look the same. Cut into one part more than bits
-/// may differ, two such hashes have a part in common, by which they are found.
-fn by_bits(
-    records: &[Record],
-    single: &[usize],
-    bits: u32,
-    roots: &[Root],
-    control: &Control,
-) -> Result<Vec<(usize, usize)>> {
-    let parts = bits.min(63) + 1;
-    let mut pairs: HashSet<(usize, usize)> = HashSet::new();
-    for part in 0..parts {
-        let (from, to) = (part * 64 / parts, (part + 1) * 64 / parts);
-        let cut = |hash: u64| {
-            if to - from == 64 { hash } else { hash >> from & ((1 << (to - from)) - 1) }
-        };
-        let mut alike: HashMap<u64, Vec<usize>> = HashMap::new();
-        for i in single {
-            alike.entry(cut(records[*i].image.perceptual)).or_default().push(*i);
-        }
-        for candidates in alike.into_values() {
-            control.check()?;
-            for (at, i) in candidates.iter().enumerate() {
-                for j in &candidates[at + 1..] {
-                    let (a, b) = (&records[*i].image, &records[*j].image);
-                    if (a.perceptual ^ b.perceptual).count_ones() <= bits {
-                        pairs.insert((*i, *j));
-                    }
-                }
-            }
-        }
-    }
-    let mut wanted: Vec<usize> = pairs.iter().flat_map(|(a, b)| [*a, *b]).collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    let options = DecodeOptions { exif_orientation: true, ..DecodeOptions::default() };
-    let mut looks: HashMap<usize, Look> = HashMap::new();
-    control.advance("images", 0, wanted.len());
-    for part in wanted.chunks(TILE) {
-        control.check()?;
-        let look = |i: &usize| {
-            // What cannot be read any more is no duplicate that anybody could look at.
-            let image = albef_data::image::open(&file(&records[*i], roots), &options).ok()?;
-            Some((*i, Look::of(&image)))
-        };
-        looks.extend(part.par_iter().filter_map(look).collect::<Vec<_>>());
-        control.advance("images", looks.len(), wanted.len());
-    }
-    let is_same =
-        |(a, b): &(usize, usize)| looks.get(a).zip(looks.get(b)).is_some_and(|(a, b)| a.is_same(b));
-    Ok(pairs.into_iter().filter(is_same).collect())
+/// Images of different content, by their places in the order in which they are kept.
+struct Near<'a> {
+    records: &'a [Record],
+    single: &'a [usize],
+    roots: &'a [Root],
+    /// Of images that were looked at; `None` for what cannot be read any more, which nobody could look at.
+    looks: HashMap<usize, Option<Look>>,
 }
 
-/// Pairs of vectors of at least this cosine: all with all, tile by tile.
-fn by_cosine(
-    store: &dyn Store,
-    records: &[Record],
-    single: &[usize],
-    cosine: f32,
-    control: &Control,
-) -> Result<Vec<(usize, usize)>> {
-    let mut vectors: Vec<Vec<f32>> = Vec::with_capacity(single.len());
-    let mut values: Vec<f16> = Vec::new();
-    for part in single.chunks(TILE * 8) {
-        control.check()?;
-        let ids: Vec<ImageId> = part.iter().map(|i| records[*i].id).collect();
-        for vector in store.vectors(&ids)? {
-            let vector = vector.unwrap_or_default();
-            vectors.push(vector.iter().map(|v| v.to_f32()).collect());
-            values.extend(vector);
+impl Near<'_> {
+    fn record(&self, place: usize) -> &Record {
+        &self.records[self.single[place]]
+    }
+
+    /// Those of `places` that look like `head`.
+    fn same_looks(&mut self, head: usize, mut places: Vec<usize>) -> Vec<usize> {
+        if places.is_empty() {
+            return places;
         }
+        // As people see them: upright, and what is transparent on white.
+        let background = Background::WHITE;
+        let options = DecodeOptions { background, ..DecodeOptions::own_images() };
+        let all = places.iter().chain([&head]);
+        let unknown: Vec<usize> = all.filter(|p| !self.looks.contains_key(p)).copied().collect();
+        let look = |place: &usize| {
+            let image = albef_data::image::open(&file(self.record(*place), self.roots), &options);
+            (*place, image.ok().map(|image| Look::of(&image)))
+        };
+        let found: Vec<_> = unknown.par_iter().map(look).collect();
+        self.looks.extend(found);
+        let look = |place: &usize| self.looks.get(place).and_then(Option::as_ref);
+        places.retain(|place| look(&head).zip(look(place)).is_some_and(|(a, b)| a.is_same(b)));
+        places
     }
-    let width = vectors.first().map_or(0, Vec::len);
-    if width == 0 || vectors.iter().any(|v| v.len() != width) {
-        return Ok(Vec::new());
+}
+
+/// Images by parts of their hashes: cut into one part more than bits may differ, two near hashes have a part in common.
+struct Buckets {
+    bits: u32,
+    hashes: Vec<u64>,
+    parts: Vec<HashMap<u64, Vec<usize>>>,
+}
+
+impl Buckets {
+    fn new(near: &Near<'_>, bits: u32) -> Self {
+        let count = near.single.len();
+        let hashes: Vec<u64> = (0..count).map(|i| near.record(i).image.perceptual).collect();
+        let parts = (0..=bits.min(63)).map(|part| {
+            let mut bucket: HashMap<u64, Vec<usize>> = HashMap::new();
+            for (place, hash) in hashes.iter().enumerate() {
+                bucket.entry(cut(*hash, part, bits)).or_default().push(place);
+            }
+            bucket
+        });
+        Self { bits, parts: parts.collect(), hashes }
     }
-    let mut all = Vec::new();
-    let (kernel, n) = (Kernel::fastest(), single.len());
-    let tiles = n.div_ceil(TILE);
-    control.advance("comparisons", 0, tiles);
-    for tile in 0..tiles {
-        control.check()?;
-        let queries = tile * TILE..n.min((tile + 1) * TILE);
-        let pairs: Vec<(usize, usize)> = (tile..tiles)
-            .into_par_iter()
-            .flat_map_iter(|other| {
-                let rows = other * TILE..n.min((other + 1) * TILE);
-                let mut scores = vec![0.0; rows.len()];
-                let mut found = Vec::new();
-                for query in queries.clone() {
-                    let tile = &values[rows.start * width..rows.end * width];
-                    dots(tile, &vectors[query], &mut scores, kernel);
-                    let near = rows.clone().zip(&scores);
-                    let near = near.filter(|(row, score)| *row > query && **score >= cosine);
-                    found.extend(near.map(|(row, _)| (query, row)));
+
+    /// Images of near hashes that are not taken.
+    fn of(&self, head: usize, taken: &[bool]) -> Vec<usize> {
+        let hash = self.hashes[head];
+        let is_near = |place: &usize| {
+            !taken[*place] && (self.hashes[*place] ^ hash).count_ones() <= self.bits
+        };
+        let parts = (0..).zip(&self.parts);
+        let buckets = parts.filter_map(|(part, bucket)| bucket.get(&cut(hash, part, self.bits)));
+        let mut found: Vec<usize> = buckets.flatten().copied().filter(is_near).collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+}
+
+/// A part of a hash.
+fn cut(hash: u64, part: u32, bits: u32) -> u64 {
+    let parts = bits.min(63) + 1;
+    let (from, to) = (part * 64 / parts, (part + 1) * 64 / parts);
+    if to - from == 64 { hash } else { hash >> from & ((1 << (to - from)) - 1) }
+}
+
+/// The vectors of images, one after the other.
+struct Vectors {
+    cosine: f32,
+    width: usize,
+    values: Vec<f16>,
+}
+
+impl Vectors {
+    /// `None` if there are none of one width.
+    fn read(
+        store: &dyn Store,
+        near: &Near<'_>,
+        cosine: f32,
+        control: &Control,
+    ) -> Result<Option<Self>> {
+        let (mut values, mut width) = (Vec::new(), 0);
+        let places: Vec<usize> = (0..near.single.len()).collect();
+        for part in places.chunks(TILE * 8) {
+            control.check()?;
+            let ids: Vec<ImageId> = part.iter().map(|place| near.record(*place).id).collect();
+            for vector in store.vectors(&ids)? {
+                let vector = vector.unwrap_or_default();
+                width = if width == 0 { vector.len() } else { width };
+                if vector.len() != width || width == 0 {
+                    return Ok(None);
                 }
-                found
-            })
-            .collect();
-        all.extend(pairs.into_iter().map(|(a, b)| (single[a], single[b])));
-        control.advance("comparisons", tile + 1, tiles);
+                values.extend(vector);
+            }
+        }
+        Ok((width > 0).then_some(Self { cosine, width, values }))
     }
-    Ok(all)
+
+    /// For each head the images behind it, not taken, of at least the cosine.
+    fn alike(&self, heads: Range<usize>, taken: &[bool]) -> Vec<Vec<usize>> {
+        let (kernel, count) = (Kernel::fastest(), self.values.len() / self.width);
+        let rows = |r: Range<usize>| &self.values[r.start * self.width..r.end * self.width];
+        let one = |head: usize| -> Vec<usize> {
+            if taken[head] {
+                return Vec::new();
+            }
+            let query: Vec<f32> = rows(head..head + 1).iter().map(|v| v.to_f32()).collect();
+            let (mut found, mut scores) = (Vec::new(), [0.0; TILE]);
+            for start in (head + 1..count).step_by(TILE) {
+                let range = start..count.min(start + TILE);
+                let scores = &mut scores[..range.len()];
+                dots(rows(range.clone()), &query, scores, kernel);
+                let near = range.zip(scores.iter()).filter(|(_, score)| **score >= self.cosine);
+                found.extend(near.map(|(place, _)| place).filter(|place| !taken[*place]));
+            }
+            found
+        };
+        heads.into_par_iter().map(one).collect()
+    }
 }

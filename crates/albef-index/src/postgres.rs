@@ -522,15 +522,16 @@ impl Store for Postgres {
         Ok(rows.iter().map(scored).collect())
     }
 
-    fn newest(&self, filter: &Filter, n: usize) -> Result<Vec<Record>> {
+    fn newest(&self, filter: &Filter, skip: usize, n: usize) -> Result<Vec<Record>> {
         if !filter.is_empty() {
-            return by_scan(self, filter, n);
+            return by_scan(self, filter, skip, n);
         }
         let sql = format!(
             "SELECT {COLUMNS} FROM image WHERE vec IS NOT NULL ORDER BY \
-             coalesce(taken, floor(modified::numeric / 1000000000)) DESC, id DESC LIMIT $1"
+             coalesce(taken, floor(modified::numeric / 1000000000)) DESC, id DESC OFFSET $1 LIMIT $2"
         );
-        let rows = self.query(&sql, &[&i64::try_from(n).unwrap_or(i64::MAX)])?;
+        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let rows = self.query(&sql, &[&number(skip), &number(n)])?;
         Ok(rows.iter().map(record).collect())
     }
 

@@ -132,13 +132,13 @@ pub trait Store: Send + Sync {
     /// If the store cannot be read, [`IndexError::Width`].
     fn top_k(&self, query: &[f32], k: usize, filter: &Filter) -> Result<Vec<Scored>>;
 
-    /// The `n` usable images that pass with the latest [`date`](crate::Image::date), latest first, ties to the higher
-    /// number.
+    /// Of the usable images that pass, by their [`date`](crate::Image::date), latest first, ties to the higher number: the
+    /// `n` behind the first `skip`.
     ///
     /// # Errors
     /// If the store cannot be read.
-    fn newest(&self, filter: &Filter, n: usize) -> Result<Vec<Record>> {
-        by_scan(self, filter, n)
+    fn newest(&self, filter: &Filter, skip: usize, n: usize) -> Result<Vec<Record>> {
+        by_scan(self, filter, skip, n)
     }
 
     /// Reads everything and holds it against the checksums.
@@ -154,32 +154,34 @@ pub trait Store: Send + Sync {
     fn compact(&self) -> Result<()>;
 }
 
-/// [`Store::newest`] by reading the whole catalogue, with `n` places in memory.
+/// [`Store::newest`] by reading the whole catalogue, with `skip + n` places in memory.
 pub(crate) fn by_scan<S: Store + ?Sized>(
     store: &S,
     filter: &Filter,
+    skip: usize,
     n: usize,
 ) -> Result<Vec<Record>> {
+    let places = skip.saturating_add(n);
     let roots: HashMap<RootId, Vec<u8>> =
         store.roots()?.into_iter().map(|root| (root.id, root.path)).collect();
     let mut latest: BinaryHeap<Reverse<(i64, ImageId)>> = BinaryHeap::new();
     store.for_each(&mut |record| {
         let place = (record.image.date(), record.id);
         // What is too old is the most common case, and the filter is the dearer question.
-        if latest.len() == n && latest.peek().is_none_or(|oldest| place < oldest.0) {
+        if latest.len() == places && latest.peek().is_none_or(|oldest| place < oldest.0) {
             return Ok(());
         }
         let root = roots.get(&record.image.root);
         if root.is_some_and(|root| filter.passes(&record.image, root)) {
             latest.push(Reverse(place));
-            if latest.len() > n {
+            if latest.len() > places {
                 latest.pop();
             }
         }
         Ok(())
     })?;
     let ids: Vec<ImageId> =
-        latest.into_sorted_vec().into_iter().map(|Reverse((_, id))| id).collect();
+        latest.into_sorted_vec().into_iter().skip(skip).map(|Reverse((_, id))| id).collect();
     records(store, &ids)
 }
 

@@ -52,7 +52,7 @@ pub struct Walk {
     pub unreadable: Vec<Skipped>,
     /// Paths of `unreadable` below the folder; empty for one that is not known.
     pub unknown: Vec<Vec<u8>>,
-    /// Whether the folder has nothing in it at all, as one that a device is to be connected to.
+    /// Whether the folder has nothing in it but hidden files, as one that a device is to be connected to.
     pub is_bare: bool,
 }
 
@@ -89,7 +89,9 @@ pub fn walk(top: &Path, control: &Control) -> Result<Walk> {
 /// Walks the parts of a folder that are below some of its folders, by the ignore files of all; all of it, if `parts`
 /// is empty.
 pub(crate) fn walk_parts(top: &Path, parts: &[PathBuf], control: &Control) -> Result<Walk> {
-    let is_bare = fs::read_dir(top).map_err(IndexError::io(top))?.next().is_none();
+    let is_hidden = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".");
+    let mut all = fs::read_dir(top).map_err(IndexError::io(top))?;
+    let is_bare = all.all(|entry| entry.is_ok_and(|entry| is_hidden(&entry)));
     let seen = Arc::new(Mutex::new(HashSet::new()));
     let parts = parts.to_vec();
     let leads_to = move |path: &Path| {

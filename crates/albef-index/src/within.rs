@@ -164,10 +164,10 @@ impl Store for Within {
         Ok(found.map(|(vector, known)| vector.filter(|_| known.is_some())).collect())
     }
 
-    fn newest(&self, filter: &Filter, n: usize) -> Result<Vec<Record>> {
+    fn newest(&self, filter: &Filter, skip: usize, n: usize) -> Result<Vec<Record>> {
         match self.has_all()? {
-            true => self.store.newest(filter, n),
-            false => by_scan(self, filter, n),
+            true => self.store.newest(filter, skip, n),
+            false => by_scan(self, filter, skip, n),
         }
     }
 

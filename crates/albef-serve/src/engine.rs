@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use albef::checkpoint::{Checkpoint, LoadedModel, Parts};
 use albef::device::Precision;
-use albef::index::{IndexEncoder, Root, Store, join};
+use albef::index::{IndexEncoder, Store, join};
 use albef::task::{Query, TaskRef};
 use albef::{Control, Device, Image, ImageReader, ModelDefaults, Pipeline};
 use albef_data::error::DataError;
@@ -151,13 +151,11 @@ impl Model {
 pub struct Index {
     /// The catalogue with its vectors.
     pub store: Arc<dyn Store>,
-    /// Its folders.
-    pub roots: Vec<Root>,
 }
 
 impl std::fmt::Debug for Index {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Index").field("roots", &self.roots).finish_non_exhaustive()
+        f.debug_struct("Index").finish_non_exhaustive()
     }
 }
 
@@ -283,7 +281,9 @@ impl Service {
         let found = index.store.get(&[id]).map_err(albef::Error::from)?;
         let unknown = || Problem::new(Code::UnknownImage, format!("there is no image {id}"));
         let record = found.into_iter().next().flatten().ok_or_else(unknown)?;
-        let root = index.roots.iter().find(|root| root.id == record.image.root);
+        // Asked for anew, since folders may be added while the service runs.
+        let roots = index.store.roots().map_err(albef::Error::from)?;
+        let root = roots.iter().find(|root| root.id == record.image.root);
         Ok(join(&root.ok_or_else(unknown)?.path, &record.image.path))
     }
 

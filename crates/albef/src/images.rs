@@ -36,14 +36,26 @@ impl ImageSet {
     /// # Errors
     /// If the source cannot be read or has no images.
     pub fn open(source: &str, image_root: Option<&Path>) -> Result<Self> {
-        let contents = read_source(&SourceSpec::new(source, image_root))?;
+        Self::open_spec(&SourceSpec::new(source, image_root))
+    }
+
+    /// The same with the images of a folder that its list of captions does not name.
+    ///
+    /// # Errors
+    /// As [`ImageSet::open`].
+    pub fn open_all(source: &str, image_root: Option<&Path>) -> Result<Self> {
+        Self::open_spec(&SourceSpec::new(source, image_root).with_unnamed())
+    }
+
+    fn open_spec(spec: &SourceSpec) -> Result<Self> {
+        let (contents, source) = (read_source(spec)?, &spec.path);
         if contents.samples.is_empty() {
             let hint = unread_formats(&contents.left_out);
             let hint =
                 hint.map_or(String::new(), |line| format!(": {line}; convert them to JPEG or PNG"));
-            return Err(Error::NoImages { source_path: source.to_owned(), hint });
+            return Err(Error::NoImages { source_path: source.clone(), hint });
         }
-        Ok(Self { source: source.to_owned(), ..Self::from_contents(contents) })
+        Ok(Self { source: source.clone(), ..Self::from_contents(contents) })
     }
 
     /// The samples that a source holds, those of one image as one.

@@ -185,6 +185,10 @@ fn every_operation_answers_as_its_document_says() {
     assert_eq!(second["results"].as_array().unwrap()[..], images[4..8]);
     let one = running.get("/v1/images?path=0.png").json();
     assert_eq!(one["results"][0]["name"], "0.png");
+    let same = running.get(&format!("/v1/images?id={}", one["results"][0]["id"])).json();
+    assert_eq!(same["results"], one["results"]);
+    assert_eq!(running.get("/v1/images?id=77").json()["results"], json!([]));
+    assert_eq!(running.get("/v1/images?min_width=x").code(), "invalid_request");
 
     let found = running.ok("/v1/search", &json!({"query": "a red square", "top_k": 4}));
     let hits = found["results"].as_array().unwrap();

@@ -1,6 +1,6 @@
 //! A folder of images with captions beside them.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -28,12 +28,19 @@ pub(super) fn list_in(folder: &Path) -> Option<PathBuf> {
 }
 
 /// Reads the list of the folder ([`list_in`]), or the `.txt` beside each image; an image without
-/// captions is kept, for searching, and so is one that the list does not name. A folder of nothing but archives gives
-/// their samples.
-pub(super) fn read<S: Collect>(folder: &Path, out: &mut Gathered<S>) -> Result<()> {
+/// captions is kept, for searching; so is one that the list does not name, if `with_unnamed`. A folder of nothing but
+/// archives gives their samples.
+pub(super) fn read<S: Collect>(
+    folder: &Path,
+    with_unnamed: bool,
+    out: &mut Gathered<S>,
+) -> Result<()> {
     if let Some(list) = list_in(folder) {
+        if !with_unnamed {
+            return annotation::read(&list, None, Root::Folder(folder), out);
+        }
         let named = read_list(&list, folder, out)?;
-        return read_unnamed(&list, &named, folder, out);
+        return read_unnamed(&list, named, folder, out);
     }
     out.notes.extend(lists_not_read(folder));
     let (mut files, mut left_out) = images_below(folder)?;
@@ -92,21 +99,48 @@ fn read_list<S: Collect>(
     Ok(paths)
 }
 
+/// Files by where they are, however their paths are written.
+#[derive(Default)]
+struct Places {
+    folders: HashMap<PathBuf, PathBuf>,
+}
+
+impl Places {
+    fn of(&mut self, file: &Path) -> PathBuf {
+        let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else {
+            return file.to_owned();
+        };
+        if let Some(found) = self.folders.get(folder) {
+            return found.join(name);
+        }
+        let place = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+        let found = place.join(name);
+        self.folders.insert(folder.to_owned(), place);
+        found
+    }
+}
+
 /// Adds the images of a folder that its list does not name, which have no captions.
 fn read_unnamed<S: Collect>(
     list: &Path,
-    named: &HashSet<PathBuf>,
+    named: HashSet<PathBuf>,
     folder: &Path,
     out: &mut Gathered<S>,
 ) -> Result<()> {
+    let mut places = Places::default();
+    let named: HashSet<PathBuf> = named.iter().map(|file| places.of(file)).collect();
     let (mut files, left_out) = images_below(folder)?;
-    files.retain(|file| !named.contains(file));
+    files.retain(|file| !named.contains(&places.of(file)));
     files.sort();
     if let [first, ..] = &files[..] {
         let shown = |path: &Path| names::shown(&names::text_of_path(path));
-        let (list, n, first) = (shown(list), files.len(), shown(first));
+        let images = match files.len() {
+            1 => "1 image".to_owned(),
+            n => format!("{n} images"),
+        };
+        let (list, first) = (shown(list), shown(first));
         out.notes
-            .push(format!("{list} does not name {n} images of its folder; the first is {first}"));
+            .push(format!("{list} does not name {images} of its folder; the first is {first}"));
     }
     files.into_iter().for_each(|file| out.samples.push(sample(file, folder, Vec::new())));
     out.left_out.extend(left_out);

@@ -147,19 +147,52 @@ struct Account {
 }
 
 impl Account {
-    /// Whether the images that it leaves out still cannot be used. One that is there by now changes the shard, and where
-    /// those behind it begin.
-    fn is_current(&self, feed: &Feed<'_>) -> bool {
-        let lost: HashSet<&str> = self.unusable.iter().map(|u| u.name.as_str()).collect();
-        let is_lost = |image: &usize| {
-            let first = feed.images.of_image(*image)[0] as usize;
-            feed.data.sample(first).is_ok_and(|sample| lost.contains(sample.name.as_str()))
-        };
-        let mut again = (self.first..self.next).filter(|_| !lost.is_empty()).filter(is_lost);
-        !again.any(|image| {
-            matches!(prepare(feed.data, feed.images.of_image(image), feed.options), Ok(Ok(_)))
-        })
+    /// Whether all images that it leaves out still cannot be used.
+    fn is_current(&self, feed: &Feed<'_>, control: &Control) -> Result<bool> {
+        for image in self.unusable.iter().filter_map(|unusable| unusable.image) {
+            control.check()?;
+            if (self.first..self.next).contains(&image)
+                && prepare(feed.data, feed.images.of_image(image), feed.options)?.is_ok()
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
+
+    /// The first image of the shard that is no longer where it was packed from.
+    fn lost(&self, feed: &Feed<'_>) -> Result<Option<String>> {
+        let left_out: HashSet<usize> = self.unusable.iter().filter_map(|u| u.image).collect();
+        for image in (self.first..self.next).filter(|image| !left_out.contains(image)) {
+            let sample = feed.data.sample(feed.images.of_image(image)[0] as usize)?;
+            if sample.present().is_err() {
+                return Ok(Some(names::shown(&sample.name)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Packing again from a shard on writes all behind it anew: an error, if that would lose an image that is packed.
+fn check_nothing_is_lost(account: &Account, number: usize, feed: &Feed<'_>) -> Result<()> {
+    let mut number = number;
+    let mut next = Some(account.lost(feed)?).map(|lost| (lost, account.next));
+    while let Some((lost, position)) = next {
+        if let Some(name) = lost {
+            return Err(DataError::Argument(format!(
+                "{}: images that were missing are there now, but {name}, which is packed, is not, and \
+                 packing again would lose it; choose another folder",
+                feed.options.output.display()
+            )));
+        }
+        number += 1;
+        let shard = feed.options.output.join(format!("{number:05}.tar"));
+        next = match account_of(&shard, position)? {
+            Some(account) => Some((account.lost(feed)?, account.next)),
+            None => None,
+        };
+    }
+    Ok(())
 }
 
 /// An image that is in no shard.
@@ -167,6 +200,9 @@ impl Account {
 struct Unusable {
     name: String,
     error: String,
+    /// Its place among the images that were looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    image: Option<usize>,
 }
 
 impl Unusable {
@@ -182,13 +218,13 @@ impl Unusable {
             0 => "the image has no caption",
             _ => "the image has only blank captions",
         };
-        Self { name, error: error.to_owned() }
+        Self { name, error: error.to_owned(), image: None }
     }
 }
 
 impl From<&Skipped> for Unusable {
     fn from(skipped: &Skipped) -> Self {
-        Self { name: skipped.name.clone(), error: skipped.error.to_string() }
+        Self { name: skipped.name.clone(), error: skipped.error.to_string(), image: None }
     }
 }
 
@@ -228,12 +264,13 @@ impl Images {
     }
 }
 
-/// Packs a data set. The same call continues what was stopped, and looks again for images that could not be used; reading the folder gives the same pairs in the same
-/// order, but for those of one image, which follow its first one. Images that share a number share one again.
+/// Packs a data set. The same call continues what was stopped, and looks again for images that could not be used. Reading
+/// the folder gives the same pairs in the same order, but for those of one image, which follow its first one. Images that
+/// share a number share one again.
 ///
 /// # Errors
-/// If the folder holds something else, a file cannot be written, samples are of a task, or `control` is cancelled: shards
-/// that are complete stay.
+/// If the folder holds something else, a file cannot be written, samples are of a task, an image that is packed would be
+/// lost, or `control` is cancelled: shards that are complete stay.
 pub fn pack(data: &Dataset, options: &PackOptions, control: &Control) -> Result<PackReport> {
     let folder = &*options.output;
     std::fs::create_dir_all(folder).map_err(DataError::io(folder))?;
@@ -251,7 +288,14 @@ pub fn pack(data: &Dataset, options: &PackOptions, control: &Control) -> Result<
         control.check()?;
         let name = format!("{:05}.tar", records.len());
         let kept = account_of(&folder.join(&name), feed.position())?;
-        let account = match kept.filter(|account| account.is_current(&feed)) {
+        let current = match &kept {
+            Some(account) => account.is_current(&feed, control)?,
+            None => false,
+        };
+        if let (Some(account), false) = (&kept, current) {
+            check_nothing_is_lost(account, records.len(), &feed)?;
+        }
+        let account = match kept.filter(|_| current) {
             Some(account) => {
                 report.kept_shards += 1;
                 feed = Feed { next: account.next, ready: VecDeque::new(), ..feed };
@@ -471,7 +515,8 @@ fn write_shard(feed: &mut Feed<'_>, path: &Path, control: &Control) -> Result<Ac
 
 fn skip_unusable(feed: &mut Feed<'_>, account: &mut Account, control: &Control) -> Result<()> {
     while let Some(Err(skipped)) = feed.peek(control)? {
-        account.unusable.push(Unusable::from(skipped));
+        let unusable = Unusable::from(skipped);
+        account.unusable.push(Unusable { image: Some(feed.position()), ..unusable });
         feed.ready.pop_front();
         if feed.position() >= feed.images.len() {
             break;
@@ -496,7 +541,8 @@ fn fill(
         let (bytes, pairs) = match feed.peek(control)? {
             Some(Ok(ready)) => (ready.bytes(), ready.pairs),
             Some(Err(skipped)) => {
-                account.unusable.push(Unusable::from(skipped));
+                let unusable = Unusable { image: Some(number), ..Unusable::from(skipped) };
+                account.unusable.push(unusable);
                 feed.ready.pop_front();
                 continue;
             }

@@ -21,6 +21,9 @@ pub struct SourceSpec {
     pub image_root: Option<PathBuf>,
     /// Share in a mixture; 1 for all means every sample once an epoch.
     pub weight: f64,
+    /// Whether images of a folder that its list of captions does not name belong to it, without captions: they do where
+    /// images are searched or checked, and not where pairs are learned from or measured.
+    pub with_unnamed: bool,
 }
 
 impl SourceSpec {
@@ -30,10 +33,22 @@ impl SourceSpec {
         Self::new(&names::text_of_path(path), image_root)
     }
 
+    /// The same with the images of a folder that its list does not name.
+    #[must_use]
+    pub fn with_unnamed(mut self) -> Self {
+        self.with_unnamed = true;
+        self
+    }
+
     /// A source with weight 1. `path`: its text by [`crate::names`].
     #[must_use]
     pub fn new(path: &str, image_root: Option<&Path>) -> Self {
-        Self { path: path.to_owned(), image_root: image_root.map(Path::to_owned), weight: 1.0 }
+        Self {
+            path: path.to_owned(),
+            image_root: image_root.map(Path::to_owned),
+            weight: 1.0,
+            with_unnamed: false,
+        }
     }
 }
 
@@ -63,7 +78,7 @@ pub fn read_into<S: Collect>(spec: &SourceSpec, out: &mut Gathered<S>) -> Result
     let path = &*names::path_of(&spec.path);
     let root = spec.image_root.as_deref();
     if path.is_dir() {
-        return folder::read(path, out);
+        return folder::read(path, spec.with_unnamed, out);
     }
     let lower = spec.path.to_lowercase();
     if parquet::is_parquet(&lower) {

@@ -75,15 +75,26 @@ fn folders_give_their_captions_in_any_of_three_forms() {
     fs::write(at("captions.csv"), "image,caption\na.png,red\na.png,\"a, b\"\nb.png,x\n").unwrap();
     assert_eq!(read(dir.path())[0].1, ["red", "a, b"]);
     fs::write(at("captions.jsonl"), "{\"image\": \"b.png\", \"caption\": \"late\"}\n").unwrap();
-    // An image that the list does not name is there all the same.
     let late = ("b.png".to_owned(), vec!["late".to_owned()]);
-    assert_eq!(read(dir.path()), [late, ("a.png".to_owned(), vec![])]);
-    let contents = read_source(&SourceSpec::new(&dir.path().display().to_string(), None)).unwrap();
-    assert!(contents.notes[0].contains("does not name 1 images"), "{:?}", contents.notes);
+    assert_eq!(read(dir.path()), std::slice::from_ref(&late));
+    // Who asks for them gets the images that the list does not name, however it writes the names of the others.
+    let all = SourceSpec::new(&dir.path().display().to_string(), None).with_unnamed();
+    let names = || -> Vec<String> {
+        read_source(&all).unwrap().samples.into_iter().map(|s| s.name).collect()
+    };
+    assert_eq!(names(), ["b.png", "a.png"]);
+    let contents = read_source(&all).unwrap();
+    assert!(contents.notes[0].contains("does not name 1 image of"), "{:?}", contents.notes);
+    fs::create_dir(at("sub")).unwrap();
+    for name in [at("b.png").display().to_string(), "./b.png".into(), "sub/../b.png".into()] {
+        let line = serde_json::json!({"image": name, "caption": "late"}).to_string();
+        fs::write(at("captions.jsonl"), line).unwrap();
+        assert_eq!(names().len(), 2, "{name}");
+    }
     fs::write(at("captions.jsonl"), "{\"image\": \"b.png\", \"capt\": 1}\n").unwrap();
     let error = Dataset::open(&[SourceSpec::new(&dir.path().display().to_string(), None)]);
     assert!(error.unwrap_err().to_string().contains("line 1"));
-    assert_eq!(read(dir.path()), [("b.png".to_owned(), vec![]), ("a.png".to_owned(), vec![])]);
+    assert_eq!(read(dir.path()), [("b.png".to_owned(), vec![])]);
 }
 
 #[cfg(unix)]

@@ -278,6 +278,24 @@ fn images_that_were_missing_are_looked_for_again() {
     assert_eq!(pack_to("packed").kept_shards, 3);
     pack_to("fresh");
     assert!(files(&dir.path().join("packed")) == files(&dir.path().join("fresh")));
+
+    // What is packed is never lost: not even if its image is gone, and another one has come.
+    put_images(20..21);
+    let removed = |i: usize| fs::remove_file(dir.path().join(format!("{i}.png"))).unwrap();
+    removed(3);
+    pack_to("partly");
+    put_images(3..4);
+    for i in [1, 15] {
+        removed(i);
+        let data = Dataset::open(std::slice::from_ref(&list)).unwrap();
+        let before = files(&dir.path().join("partly"));
+        let options = options(&dir.path().join("partly"));
+        let error = pack(&data, &options, &Control::new()).unwrap_err().to_string();
+        assert!(error.contains(&format!("{i}.png, which is packed, is not")), "{error}");
+        assert!(files(&dir.path().join("partly")) == before);
+        put_images(i..i + 1);
+    }
+    assert_eq!(pack_to("partly").pairs, 20);
 }
 
 #[test]

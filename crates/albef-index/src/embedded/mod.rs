@@ -77,6 +77,19 @@ fn catalogue_path(folder: &Path) -> PathBuf {
     folder.join("catalogue.sqlite")
 }
 
+/// Whether a file is no longer the one at its path.
+#[cfg(unix)]
+fn is_replaced(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let (own, there) = (file.metadata(), fs::metadata(path));
+    own.is_ok_and(|own| there.map_or(true, |there| there.ino() != own.ino()))
+}
+
+#[cfg(not(unix))]
+fn is_replaced(_: &File, _: &Path) -> bool {
+    false
+}
+
 /// Takes the lock of a folder.
 fn lock(folder: &Path) -> Result<File> {
     let path = folder.join("lock");
@@ -87,6 +100,8 @@ fn lock(folder: &Path) -> Result<File> {
         Err(e) => return Err(error(e)),
     };
     match file.try_lock() {
+        // The index may have been deleted, lock and all, between the two.
+        Ok(()) if is_replaced(&file, &path) => return lock(folder),
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => {
             let mut holder = String::new();

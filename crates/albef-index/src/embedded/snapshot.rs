@@ -91,14 +91,14 @@ impl Embedded {
         Ok(Snapshot { generation, mapped, ids, newest: OnceLock::new() })
     }
 
-    /// The latest `n` images.
-    pub(super) fn latest(&self, n: usize) -> Result<Vec<ImageId>> {
+    /// The `n` images behind the `skip` latest.
+    pub(super) fn latest(&self, skip: usize, n: usize) -> Result<Vec<ImageId>> {
         /// Seconds since 1970, as [`crate::Image::date`] has them.
         const DATE: &str = "coalesce(taken, (modified - (modified % 1000000000 + 1000000000) % 1000000000) \
                             / 1000000000)";
         let snapshot = self.snapshot()?;
         if let Some(newest) = snapshot.newest.get() {
-            return Ok(newest.iter().take(n).copied().collect());
+            return Ok(newest.iter().skip(skip).take(n).copied().collect());
         }
         let sql = format!(
             "SELECT id FROM image WHERE slot IS NOT NULL AND root <> ?1 ORDER BY {DATE} DESC, id DESC"
@@ -106,7 +106,8 @@ impl Embedded {
         let all: Vec<ImageId> = self.reading(|connection| {
             connection.prepare_cached(&sql)?.query_map([SALVAGED], |row| row.get(0))?.collect()
         })?;
-        Ok(snapshot.newest.get_or_init(|| all).iter().take(n).copied().collect())
+        let newest = snapshot.newest.get_or_init(|| all);
+        Ok(newest.iter().skip(skip).take(n).copied().collect())
     }
 
     /// A bit for each row of the snapshot whose image passes.

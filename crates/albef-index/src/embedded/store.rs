@@ -199,10 +199,10 @@ impl Store for Embedded {
         Ok(top_k(rows, query, k, self.kernel))
     }
 
-    fn newest(&self, filter: &Filter, n: usize) -> Result<Vec<Record>> {
+    fn newest(&self, filter: &Filter, skip: usize, n: usize) -> Result<Vec<Record>> {
         match filter.is_empty() {
-            true => records(self, &self.latest(n)?),
-            false => by_scan(self, filter, n),
+            true => records(self, &self.latest(skip, n)?),
+            false => by_scan(self, filter, skip, n),
         }
     }
 

@@ -47,7 +47,8 @@ pub struct UpdateOptions {
     pub batch: usize,
     /// Whether nothing is written: the report says what would be done, as far as size and time of files tell.
     pub dry_run: bool,
-    /// Absolute folders: only what is below them is looked at, and the rest stays as it is; everything, without any.
+    /// Absolute folders, as [`folders`] gives them: only what is below them is looked at, and the rest stays as it is;
+    /// everything, without any.
     pub within: Vec<PathBuf>,
 }
 
@@ -160,9 +161,8 @@ pub fn update(
         let walk = walk_root(root, &roots, &parts, &mut report, control)?;
         walks.extend(walk.map(|walk| Walked { root, parts, walk }));
     }
-    let whole = roots.iter().all(|root| {
-        parts_of(&join(&root.path, b""), &options.within).is_some_and(|parts| parts.is_empty())
-    });
+    let is_whole = |walked: &Walked<'_>| walked.parts.is_empty() && !walked.walk.is_bare;
+    let whole = walks.len() == roots.len() && walks.iter().all(is_whole);
     let plan = plan(store, &walks, whole, &mut report)?;
     drop(walks);
     if options.dry_run {

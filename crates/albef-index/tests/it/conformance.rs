@@ -303,7 +303,7 @@ fn newest_first(store: &dyn Store) {
     let images = [of(1, Some(30)), of(2, None), broken, of(3, Some(50)), of(4, Some(30))];
     let ids = store.apply(&images.map(|image| upsert(image, 1))).unwrap();
     let found = |n: usize, filter: &Filter| -> Vec<i64> {
-        store.newest(filter, n).unwrap().into_iter().map(|record| record.id).collect()
+        store.newest(filter, 0, n).unwrap().into_iter().map(|record| record.id).collect()
     };
     let all = Filter::default();
     assert_eq!(found(9, &all), [ids[1], ids[3], ids[4], ids[0]]);
@@ -311,6 +311,10 @@ fn newest_first(store: &dyn Store) {
     assert_eq!(found(0, &all), [0; 0]);
     let some = Filter { before: Some(40), ..Filter::default() };
     assert_eq!(found(1, &some), [ids[4]]);
+    for (filter, wanted) in [(&all, vec![ids[4], ids[0]]), (&some, vec![])] {
+        let second = store.newest(filter, 2, 2).unwrap();
+        assert_eq!(second.into_iter().map(|record| record.id).collect::<Vec<_>>(), wanted);
+    }
     // What is forgotten, or new, counts at once; times before 1970 are earlier ones.
     let old = Image { modified: -1, ..of(6, None) };
     let older = Image { modified: -1_000_000_001, ..of(7, None) };

@@ -71,8 +71,10 @@ fn drawings_on_a_white_ground_are_told_apart() {
         fs::write(photos.join(format!("{i}.png")), png(&image).unwrap()).unwrap();
     }
     let (store, _) = index(&folder, &photos, &Colors::default());
-    let near = DuplicateOptions { bits: Some(6), cosine: None };
-    assert_eq!(duplicates(&store, &near, &Control::new()).unwrap(), []);
+    for bits in [6, 64] {
+        let near = DuplicateOptions { bits: Some(bits), cosine: None };
+        assert_eq!(duplicates(&store, &near, &Control::new()).unwrap(), []);
+    }
 }
 
 #[test]

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use albef::index::{Filter, IndexQuery, IndexResults, PathPattern, browse, days_since_1970};
+use albef::index::{
+    Browsed, Filter, IndexQuery, IndexResults, PathPattern, browse, days_since_1970, describe,
+};
 use albef::inference::{SearchOptions, fit};
+use albef_data::error::in_words;
 use axum::Json;
 use axum::extract::{Path, Query as Parameters, State};
 use axum::http::header;
@@ -126,11 +129,14 @@ fn day(text: &str) -> Result<i64> {
     days.map(|days| days * 86_400)
         .ok_or_else(|| invalid(format!("`{text}` is no day, as 2024-12-31 is one")))
 }
+
 /// Which images are listed.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ListParameters {
+    /// Only the image of this number.
+    id: Option<i64>,
     /// The page, from 1.
     #[param(minimum = 1, maximum = 10000)]
     page: Option<usize>,
@@ -162,16 +168,32 @@ pub async fn images(
     State(service): Shared,
     list: Result<Parameters<ListParameters>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<ImagesResponse>> {
-    let Parameters(list) = list.map_err(|e| invalid(e.body_text()))?;
-    let _permit = service.permit(1)?;
-    let ListParameters { from, before, min_width, min_height, camera, .. } = list;
+    let Parameters(list) = list.map_err(|e| {
+        invalid(in_words(&e.body_text().replace("Failed to deserialize query string: ", "")))
+    })?;
+    let permit = service.permit(1)?;
+    let ListParameters { id, from, before, min_width, min_height, camera, .. } = list;
     let paths = list.path.into_iter().filter(|path| !path.is_empty()).collect();
     let filter = filter(FilterInput { paths, from, before, min_width, min_height, camera })?;
     let (page, top_k) = (list.page.unwrap_or(1), list.top_k.unwrap_or(24));
     options(top_k, page)?;
     let store = Arc::clone(&service.index()?.store);
-    let list = tokio::task::spawn_blocking(move || browse(&*store, &filter, page, top_k)).await;
-    let found = list.map_err(|_| Problem::new(Code::Internal, "the index cannot be read"))??;
+    let find = move || {
+        // Held for as long as it works, whether somebody waits for it or not.
+        let _permit = permit;
+        match id {
+            Some(id) => {
+                let images = describe(&*store, id)?.into_iter().collect();
+                let gallery = store.info()?.images;
+                Ok(Browsed { images, gallery, more: false })
+            }
+            None => browse(&*store, &filter, page, top_k),
+        }
+    };
+    let found: albef::Result<Browsed> = tokio::task::spawn_blocking(find)
+        .await
+        .map_err(|_| Problem::new(Code::Internal, "the index cannot be read"))?;
+    let found = found?;
     let results = found.images.into_iter().map(|image| IndexImage {
         id: image.id,
         name: image.image,

@@ -17,13 +17,20 @@ let asking = null;
 
 /** Asks for the key, once however many requests need it, and waits for it. */
 function askForKey(refused) {
-  asking ??= new Promise((resolve) => {
+  asking ??= new Promise((resolve, reject) => {
     const dialog = at("key");
     at("key-wrong").hidden = !refused;
+    dialog.returnValue = "";
     dialog.addEventListener("close", () => {
-      key = at("key-value").value.trim();
-      sessionStorage.setItem("albef-key", key);
       asking = null;
+      if (dialog.returnValue !== "given") {
+        reject(new Error("The service answers only with a key."));
+        return;
+      }
+      // No header can hold other characters, and so no key has them.
+      const given = at("key-value").value.trim();
+      key = /^[\x20-\x7e]+$/.test(given) ? given : "-";
+      sessionStorage.setItem("albef-key", key);
       resolve();
     }, { once: true });
     dialog.showModal();
@@ -76,8 +83,14 @@ export async function address(id, size) {
   return key ? URL.createObjectURL(await (await send(path)).blob()) : path;
 }
 
-/** Shows a picture, or that there is none. */
+const release = (source) => {
+  if (source?.startsWith("blob:")) URL.revokeObjectURL(source);
+};
+
+/** Shows a picture, or that there is none. The one that was shown before is no longer needed. */
 export function display(image, source) {
+  release(image.dataset.own);
+  image.dataset.own = source;
   image.classList.remove("gone");
   image.onerror = () => { image.classList.add("gone"); };
   image.src = source;
@@ -89,9 +102,8 @@ export async function show(image, id, size) {
   image.dataset.purpose = purpose;
   try {
     const source = await address(id, size);
-    if (image.dataset.purpose !== purpose) return;
-    if (source.startsWith("blob:")) image.addEventListener("load", () => URL.revokeObjectURL(source), { once: true });
-    display(image, source);
+    if (image.dataset.purpose === purpose) display(image, source);
+    else release(source);
   } catch {
     image.classList.add("gone");
   }

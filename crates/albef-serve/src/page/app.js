@@ -6,13 +6,15 @@ import * as place from "./place.js";
 import * as viewer from "./viewer.js";
 
 const PAGE = 24;
-let now = null;
+let now = place.read();
+let drawn = false;
 let page = 1;
 let latest = 0;
 /** Whether the match probability of the model tells whether an image matches. */
 let reliable = true;
-/** Whether going back closes the image that is open. */
-let opened = false;
+/** Whether nothing matches, by the first page. */
+let nothing = false;
+let searching = null;
 
 const number = (n) => n.toLocaleString("en");
 
@@ -32,7 +34,11 @@ async function smaller(file) {
   if (!bitmap) return file;
   const scale = Math.min(1, LARGEST_SIDE / Math.max(bitmap.width, bitmap.height));
   const canvas = new OffscreenCanvas(Math.max(1, bitmap.width * scale), Math.max(1, bitmap.height * scale));
-  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  const pen = canvas.getContext("2d");
+  // A JPEG has no transparency; most models see white there.
+  pen.fillStyle = "#fff";
+  pen.fillRect(0, 0, canvas.width, canvas.height);
+  pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   return canvas.convertToBlob({ type: "image/jpeg", quality: 0.92 });
 }
 
@@ -51,7 +57,9 @@ const count = (text) => (text ? Number(text) : undefined);
 /** A text without wildcards is looked for in the whole path. */
 function pattern(text) {
   const plain = text.replace(/^\/+|\/+$/g, "");
-  return /[*?[\]{}]/.test(text) || !plain ? text : `{**/*${plain}*,**/*${plain}*/**}`;
+  if (/[*?[\]{}]/.test(text) || !plain) return text;
+  const escaped = plain.replace(/[,\\]/g, "[$&]");
+  return `{**/*${escaped}*,**/*${escaped}*/**}`;
 }
 
 /** The day after, which the service wants in place of the last. */
@@ -62,7 +70,7 @@ function dayAfter(day) {
 }
 
 /** A page of what a place shows. */
-async function find(where, wanted) {
+async function find(where, wanted, signal) {
   const filter = {
     from: where.from || undefined,
     before: where.to ? dayAfter(where.to) : undefined,
@@ -85,7 +93,7 @@ async function find(where, wanted) {
     filter: { ...filter, paths: path ? [path] : [] },
     top_k: PAGE,
     page: wanted,
-  });
+  }, signal);
 }
 
 const BOTH = "by match and similarity together";
@@ -102,7 +110,7 @@ function summary(where, found) {
     return [`${which}, newest first. Describe what you look for, or drop or paste an image.`];
   }
   if (found.unknown) return ["The model knows no word of this text: what it finds says nothing about it.", "none"];
-  if (found.nothing_matches && reliable) return [`No confident match. These ${shown} come closest.`, "none"];
+  if (nothing) return [`No confident match. These ${shown} come closest.`, "none"];
   const more = found.truncated ? " The end of the text was not read: it is too long." : "";
   const all = filtered ? "the images that pass the filters" : `${number(found.gallery)} images`;
   return [`The best ${shown} of ${all}, ${ORDERS[found.order] ?? found.order}.${more}`];
@@ -115,16 +123,19 @@ async function search(wanted = 1) {
   if (wanted === 1) say(place.isSearch(where) ? "Searching…" : "");
   at("more").hidden = true;
   try {
-    const found = await find(where, wanted);
+    searching?.abort();
+    searching = new AbortController();
+    const found = await find(where, wanted, searching.signal);
     if (turn !== latest) return;
     page = wanted;
-    const open = (hit) => go({ image: String(hit.id) });
-    grid.fill(found.results, { page, reliable, weak: reliable && found.nothing_matches, open });
+    if (page === 1) nothing = reliable && Boolean(found.nothing_matches);
+    grid.fill(found.results, { page, reliable, weak: nothing, open: (hit) => go({ image: String(hit.id) }) });
     at("more").hidden = !found.more;
     say(...summary(where, found));
   } catch (error) {
     if (turn !== latest) return;
     if (wanted === 1) grid.fill([], { page: 1 });
+    else at("more").hidden = false;
     say(error.message, "bad");
   } finally {
     if (turn === latest) at("results").removeAttribute("aria-busy");
@@ -151,20 +162,35 @@ function fill(where) {
   document.title = where.q ? `${where.q} – images` : "Search images";
 }
 
-/** Opens or closes the image of a place, which is one of the results. */
-function look() {
+/** Opens or closes the image of a place: one of the results, or any other by its number. */
+async function look() {
   const { hits } = grid;
-  const index = hits.findIndex((hit) => String(hit.id) === now.image);
+  const id = now.image;
+  if (!id) {
+    if (at("viewer").open) at("viewer").close();
+    return;
+  }
+  const index = hits.findIndex((hit) => String(hit.id) === id);
   if (index >= 0) {
     viewer.view(hits[index], { phrase: now.q, reliable, previous: index > 0, next: index + 1 < hits.length });
-  } else if (at("viewer").open) at("viewer").close();
+    return;
+  }
+  try {
+    const { results } = await get(`/v1/images?${new URLSearchParams({ id })}`);
+    if (now.image !== id) return;
+    if (results.length) viewer.view(results[0], { phrase: now.q, reliable });
+    else say(`Image ${id} is not in the index.`, "none");
+  } catch (error) {
+    say(error.message, "bad");
+  }
 }
 
 /** Shows what the address says. */
 async function render() {
   const before = now;
   now = place.read();
-  if (!before || !place.sameSearch(before, now)) {
+  if (!drawn || !place.sameSearch(before, now)) {
+    drawn = true;
     fill(now);
     if (now.lost) {
       say("The image of this search is no longer here; choose its file again.", "none");
@@ -172,13 +198,13 @@ async function render() {
     }
     await search();
   }
-  look();
+  await look();
 }
 
 /** Changes the address and shows what it then says. */
 function go(change, replace = false) {
-  opened = Boolean(change.image) && (opened || !replace);
-  place.write({ ...now, ...change }, replace);
+  const opened = Boolean(change.image) && (!replace || now.opened);
+  place.write({ ...now, ...change, opened }, replace);
   return render();
 }
 
@@ -207,11 +233,15 @@ function step(by) {
 
 function on(id, event, run) {
   at(id).addEventListener(event, (e) => {
-    if (event === "submit" && id !== "key-form") e.preventDefault();
+    if (event === "submit") e.preventDefault();
     run(e);
   });
 }
 
+on("skip", "click", (e) => {
+  e.preventDefault();
+  at("results").focus();
+});
 on("home", "click", (e) => {
   e.preventDefault();
   const nothing = Object.fromEntries([...place.FILTERS, "q", "like", "image"].map((field) => [field, ""]));
@@ -233,26 +263,35 @@ on("viewer-next", "click", () => step(1));
 on("viewer-similar", "click", () => go({ q: "", like: String(viewer.shown().id), file: undefined, image: "" }));
 on("viewer", "click", (e) => { if (e.target === at("viewer")) at("viewer").close(); });
 on("viewer", "close", () => {
+  viewer.leave();
   grid.focusOn(viewer.shown()?.id);
   if (!now.image) return;
   // The user closed it: the address follows.
-  if (opened) history.back();
+  if (now.opened) history.back();
   else go({ image: "" }, true);
 });
 
 addEventListener("popstate", render);
+const hasFiles = (e) => [...e.dataTransfer.types].includes("Files");
 addEventListener("dragover", (e) => {
+  if (!hasFiles(e)) return;
   e.preventDefault();
-  if ([...e.dataTransfer.types].includes("Files")) document.body.classList.add("drop");
+  document.body.classList.add("drop");
 });
 addEventListener("dragleave", (e) => { if (!e.relatedTarget) document.body.classList.remove("drop"); });
 addEventListener("drop", (e) => {
+  if (!hasFiles(e)) return;
   e.preventDefault();
   document.body.classList.remove("drop");
   fromFile(e.dataTransfer.files[0]);
 });
-addEventListener("paste", (e) => fromFile([...e.clipboardData.files].find((file) => file.type.startsWith("image/"))));
+addEventListener("paste", (e) => {
+  // Text of some programs comes with its picture.
+  if (e.target.matches?.("input") && e.clipboardData.types.includes("text/plain")) return;
+  fromFile([...e.clipboardData.files].find((file) => file.type.startsWith("image/")));
+});
 addEventListener("keydown", (e) => {
+  if (e.altKey || e.ctrlKey || e.metaKey) return;
   const typing = /^(INPUT|TEXTAREA)$/.test(document.activeElement?.tagName ?? "");
   if (document.querySelector("dialog[open]")) {
     if (typing || !at("viewer").open) return;
@@ -268,6 +307,7 @@ addEventListener("keydown", (e) => {
   } else if (/^(Arrow|Home|End)/.test(e.key)) grid.move(e);
 });
 
+fill(now);
 at("query").focus();
 const facts = async () => {
   const [index, models] = await Promise.all([get("/v1/index").catch(() => null), get("/v1/models")]);
@@ -280,4 +320,5 @@ const facts = async () => {
   at("ask").hidden = !models.data.some((m) => m.task === "vqa");
 };
 await facts().catch((error) => say(error.message, "bad"));
-await render();
+// Somebody may have searched meanwhile.
+if (!drawn) await render();

@@ -35,13 +35,18 @@ function card(hit, { weak, reliable, open }) {
  * probabilities say something; `open`: what a click does.
  */
 export function fill(results, { page, ...how }) {
-  hits = page === 1 ? results : [...hits, ...results];
-  const cards = results.map((hit) => card(hit, how));
+  // Images that came in between move others to the next page.
+  const known = new Set(page === 1 ? [] : hits.map((hit) => hit.id));
+  const added = results.filter((hit) => !known.has(hit.id));
+  hits = page === 1 ? added : [...hits, ...added];
+  const cards = added.map((hit) => card(hit, how));
   if (page === 1) at("results").replaceChildren(...cards);
   else {
     at("results").append(...cards);
     // The button that was pressed may be gone.
-    cards[0]?.focus({ preventScroll: true });
+    if (document.activeElement === document.body || document.activeElement === at("more")) {
+      cards[0]?.focus({ preventScroll: true });
+    }
   }
 }
 

@@ -17,7 +17,11 @@ export const fileOf = (place) => files[place.file];
 export function read() {
   const found = new URLSearchParams(location.hash.slice(1));
   const place = Object.fromEntries(FIELDS.map((field) => [field, found.get(field) ?? ""]));
-  const { session, file } = history.state ?? {};
+  // What the inputs could not show is not asked for.
+  for (const side of ["width", "height"]) if (!/^\d{1,9}$/.test(place[side])) place[side] = "";
+  for (const day of ["from", "to"]) if (!/^\d{4}-\d\d-\d\d$/.test(place[day])) place[day] = "";
+  const { session, file, opened } = history.state ?? {};
+  place.opened = Boolean(opened);
   if (session === SESSION) place.file = file;
   else if (file !== undefined) place.lost = true;
   return place;
@@ -26,11 +30,11 @@ export function read() {
 /** Numbers of files are of this visit. */
 const SESSION = String(performance.timeOrigin);
 
-/** Goes to a place; `replace` leaves the present one. */
+/** Goes to a place; `replace` leaves the present one. `place.opened`: going back closes the image that is open. */
 export function write(place, replace = false) {
   const found = new URLSearchParams(FIELDS.filter((f) => place[f]).map((f) => [f, place[f]]));
   const address = found.size ? `#${found}` : location.pathname;
-  history[replace ? "replaceState" : "pushState"]({ session: SESSION, file: place.file }, "", address);
+  history[replace ? "replaceState" : "pushState"]({ session: SESSION, file: place.file, opened: place.opened }, "", address);
 }
 
 /** Whether two places have the same results. */

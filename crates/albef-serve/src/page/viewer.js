@@ -38,6 +38,9 @@ export function view(hit, { phrase, reliable, previous, next }) {
 
 export const shown = () => viewed;
 
+/** Nobody looks any more. */
+export const leave = () => looking?.abort();
+
 /** The maps of a phrase and its words, each shown while one points at it. `whole`: that of the phrase stays. */
 export async function ground(whole) {
   const phrase = at("phrase").value.trim();
@@ -56,12 +59,13 @@ export async function ground(whole) {
     if (!whole) await new Promise((resolve) => { setTimeout(resolve, 250); });
     if (signal.aborted) return;
     const found = await post("/v1/ground", { image: { id: hit.id }, phrase, words: true }, signal);
-    if (hit !== viewed) return;
+    const plain = await address(hit.id, 1536);
+    if (hit !== viewed || signal.aborted) return;
     const overlay = (png) => `data:image/png;base64,${png}`;
     // Of a single word there is one map.
     const words = found.words.length > 1 ? found.words : [];
     chips([
-      ["image", await address(hit.id, 1536)],
+      ["image", plain],
       [`“${phrase}”`, overlay(found.overlay)],
       ...words.map((word) => [word.word, overlay(word.overlay)]),
     ], whole ? 1 : 0);
@@ -99,10 +103,12 @@ function chips(pictures, first) {
   at("words").replaceChildren(...buttons);
 }
 
+let asked = 0;
+
 export async function ask() {
   const question = at("question").value.trim();
   if (!question) return;
-  const hit = viewed;
+  const [hit, turn] = [viewed, ++asked];
   const answers = at("answers").value.split(",").map((a) => a.trim()).filter(Boolean);
   const list = at("ask-answers");
   const line = (text, level = 0) => {
@@ -118,7 +124,7 @@ export async function ask() {
   } catch (error) {
     lines = [line(error.message)];
   }
-  if (hit === viewed) list.replaceChildren(...lines);
+  if (hit === viewed && turn === asked) list.replaceChildren(...lines);
 }
 
 /** Saves the image as the service shows it: a JPEG of at most 2,048 pixels a side. */
@@ -128,6 +134,7 @@ export async function save() {
     const href = await address(hit.id, 2048);
     const name = `${hit.name.slice(hit.name.lastIndexOf("/") + 1).replace(/\.[^.]*$/, "")}.jpg`;
     make("a", { href, download: name }).click();
+    if (href.startsWith("blob:")) setTimeout(() => URL.revokeObjectURL(href), 60_000);
   } catch (error) {
     at("where-status").textContent = error.message;
   }

@@ -1,7 +1,7 @@
 //! What is in an index, without a search.
 
 use albef_data::names;
-use albef_index::{Filter, ImageId, Store};
+use albef_index::{Filter, ImageId, Record, Store};
 use serde::Serialize;
 
 use super::search::Names;
@@ -41,19 +41,32 @@ pub struct Browsed {
 /// # Errors
 /// [`Error::Index`](crate::Error::Index) if the index cannot be read.
 pub fn browse(store: &dyn Store, filter: &Filter, page: usize, top_k: usize) -> Result<Browsed> {
-    let (before, end) = ((page.max(1) - 1) * top_k, page.max(1) * top_k);
     let names_of = Names::new(store)?;
-    let mut found = store.newest(filter, end + 1)?;
-    let more = found.len() > end;
-    found.truncate(end);
-    let image = |record: albef_index::Record| IndexImage {
+    let mut found = store.newest(filter, page.saturating_sub(1) * top_k, top_k + 1)?;
+    let more = found.len() > top_k;
+    found.truncate(top_k);
+    let images = found.into_iter().map(|record| described(record, &names_of)).collect();
+    Ok(Browsed { images, gallery: store.info()?.images, more })
+}
+
+/// What is known of an image; `None` if the index has none of this number, or none that can be used.
+///
+/// # Errors
+/// [`Error::Index`](crate::Error::Index) if the index cannot be read.
+pub fn describe(store: &dyn Store, id: ImageId) -> Result<Option<IndexImage>> {
+    let names_of = Names::new(store)?;
+    let found = store.get(&[id])?.into_iter().flatten().next();
+    let usable = found.filter(|record| record.image.status.is_ok());
+    Ok(usable.map(|record| described(record, &names_of)))
+}
+
+fn described(record: Record, names_of: &Names) -> IndexImage {
+    IndexImage {
         id: record.id,
         image: names::readable(&names_of.name(&record)),
         width: record.image.width,
         height: record.image.height,
         date: record.image.date(),
         camera: record.image.camera,
-    };
-    let images = found.into_iter().skip(before).map(image).collect();
-    Ok(Browsed { images, gallery: store.info()?.images, more })
+    }
 }

@@ -10,7 +10,7 @@ mod states;
 
 pub use albef_index::*;
 
-pub use browse::{Browsed, IndexImage, browse};
+pub use browse::{Browsed, IndexImage, browse, describe};
 pub use encoder::IndexEncoder;
 pub use place::{
     OpenIndex, Place, dry_run, is_photo_folder, open_current, open_part, open_to_read,

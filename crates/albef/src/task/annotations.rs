@@ -38,7 +38,7 @@ pub fn check_list(
     control: &Control,
 ) -> Result<(CheckReport, Samples)> {
     let Some(task) = task else {
-        let found = gather(std::slice::from_ref(spec))?;
+        let found = gather(&[spec.clone().with_unnamed()])?;
         let mut report = check_against(&found, other, options, control)?;
         report
             .hints

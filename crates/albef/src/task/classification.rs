@@ -375,7 +375,7 @@ fn image_folder(root: &Path) -> Result<Contents> {
             out.left_out.push(Skipped { name: label, error });
             continue;
         }
-        let found = read_source(&SourceSpec::of(&folder, None))?;
+        let found = read_source(&SourceSpec::of(&folder, None).with_unnamed())?;
         out.left_out.extend(found.left_out);
         for sample in found.samples {
             let name = format!("{label}/{}", sample.name);

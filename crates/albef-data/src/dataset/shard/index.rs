@@ -1,6 +1,6 @@
 //! The index beside a shard: what going through it found, so that it is opened at once the next time.
 //!
-//! `NAME.tar.index`: a line that names the format, size and time of change of the shard, a checksum, and the samples
+//! `NAME.tar.index`: a line that names the format, size, time of change and some bytes of the shard, a checksum, and the samples
 //! with what was left out. An index of another version, of another file, or damaged is made anew. Shards below 64 KiB get none.
 
 use std::ffi::OsString;
@@ -26,7 +26,7 @@ const LONGEST: u64 = 1 << 31;
 /// Bytes of the smallest shard that gets an index; a smaller one is gone through as fast.
 const WORTH_IT: u64 = 1 << 16;
 
-/// Bytes at the begin, the middle and the end of a file that are part of its stamp.
+/// Bytes at the beginning, the middle and the end of a file that are part of its stamp.
 const SAMPLED: u64 = 1 << 12;
 
 /// By which a file is known again. Two shards of one size and time, as tools that make builds reproducible write them,
