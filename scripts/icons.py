@@ -27,6 +27,11 @@ from study import CONFIGS, kept, run, say, settings
 ALONE = {"losses.itm": False, "losses.mlm": False, "queue_size": 0, "momentum_contrast": False, "alpha": 0, "momentum": 0.9,
          "text_lr_scale": 0.5, "image_res": 32}
 ICONS = {"frequent-plain": 1, "frequent-varied": 1, "common-plain": 1, "common-varied": 0.7, "rare-plain": 0.5}
+AUGMENTED = {"flip": True, "flip_with_side_words": False, "rand_augment": "[1,5]", "optimizer.weight_decay": 0.05}
+# Drawn in groups that belong in one batch, or nothing ever asks for their differences: icons that one set names alike, and
+# scenes of the same things in each other's places.
+TOGETHER = {"neighbors-plain": 8, "neighbors-varied": 8, "swapped": 2}
+ALIKE = {"neighbors-plain": 1, "neighbors-varied": 0.7}
 STAGES = {
     "shapes": ({"frequent-plain": 1}, ALONE | {
         "batch_size": 128, "max_steps": 1600, "crop_scale": "[0.85,1.0]", "optimizer.lr": 7e-4, "schedular.min_lr": 6e-4,
@@ -42,6 +47,14 @@ STAGES = {
         "batch_size": 128, "queue_size": 1920, "momentum": 0.98, "alpha": 0.4, "max_steps": 1750, "optimizer.lr": 2.5e-4,
         "schedular.min_lr": 1e-5, "hard_negatives_start": 900,
     }),
+    "longer": (ICONS | {"rare-plain": 0.8, "rare-varied": 0.5, "fit": 6, "scenes": 2}, ALONE | AUGMENTED | {
+        "batch_size": 256, "max_steps": 3200, "optimizer.lr": 7e-4, "schedular.min_lr": 5e-4, "crop_scale": "[0.6,1.0]",
+        "schedular.warmup_steps": 200,
+    }),
+    "sharper": (ALIKE | {"fit": 6, "scenes": 2, "swapped": 4, "ones": 5}, ALONE | AUGMENTED | {
+        "image_res": 48, "batch_size": 256, "max_steps": 2500, "optimizer.lr": 4e-4, "schedular.min_lr": 2e-5,
+        "schedular.warmup_steps": 100,
+    }),
 }
 
 
@@ -51,7 +64,8 @@ def mixture(o, parts):
     for name, weight in parts.items():
         shards = len(list(corpus.glob(f"train/{name}-*.tar")))
         files = f"{corpus}/train/{name}-{{00000..{shards - 1:05}}}.tar" if shards else f"{out}/{name}.json"
-        found.append(f"{{path: '{files}', weight: {weight}}}")
+        together = f", together: {TOGETHER[name]}" if name in TOGETHER else ""
+        found.append(f"{{path: '{files}', weight: {weight}{together}}}")
     return f"[{', '.join(found)}]"
 
 
@@ -72,15 +86,17 @@ def train(o):
 
 
 def data(o):
-    """Drawings, groceries and scenes of two things as in mini.py, and scenes of four of which a caption names one."""
+    """Drawings, groceries and scenes of two things as in mini.py, scenes of four of which a caption names one, and
+    scenes of two that differ only by the places of the things."""
     mini.data(o)
     out = Path(o.output)
     places = out / "places"
-    if not (places / "train_grounding.json").exists():
+    if not (places / "train_swapped.json").exists():
         run(o.albef, "data", "scenes", "--output", places, "--scenes", 3000, "--concepts", 24, log=out / "log.txt")
     absolute = lambda entry: {**entry, "image": str((places / entry["image"]).resolve())}
     pairs = [absolute(e) for part in ("captions", "things") for e in mini.listed(places / f"train_{part}.json")]
     (out / "pairs.json").write_text(json.dumps(pairs))
+    (out / "swapped.json").write_text(json.dumps([absolute(e) for e in mini.listed(places / "train_swapped.json")]))
     named = {}
     for entry in mini.listed(places / "train_grounding.json"):
         named.setdefault(absolute(entry)["image"], []).append(entry["text"])

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::likeness::{Fingerprint, alike_any};
 use crate::policy::{self, Candidate, Side};
 use crate::render::{Art, Look, PLAIN, Pixels};
-use crate::select::{Account, Rules, hash, select};
+use crate::select::{Account, Rules, groups_of_neighbors, hash, select};
 use crate::set::{self, Icon, Listed};
 use crate::{Options, caption};
 
@@ -211,23 +211,41 @@ fn write_train(train: &[Drawn], folder: &Path, o: &Options) -> Result<Vec<(Strin
     for (number, (group, _)) in GROUPS.iter().enumerate() {
         let members: Vec<&Drawn> = train.iter().filter(|d| group_of(d) == Some(number)).collect();
         for (looks, kind) in [(0..1, "plain"), (1..o.looks.max(1), "varied")] {
-            let mut order: Vec<(u64, &Drawn, u32)> = members
-                .iter()
-                .flat_map(|d| {
-                    let d = *d;
-                    looks.clone().map(move |look| (hash(&format!("{} {look}", d.key())), d, look))
-                })
-                .collect();
+            let mut order: Vec<Shown> =
+                members.iter().flat_map(|d| looks.clone().map(|look| shown(d, look))).collect();
             order.sort_by_key(|(h, d, look)| (*h, d.key(), *look));
             files.extend(write_shards(&order, &format!("train/{group}-{kind}"), folder, o)?);
             eprintln!("{group}, {kind}: {} samples", order.len());
         }
     }
+    if let Some(size) = o.neighbors {
+        for (looks, kind) in [(0..1, "plain"), (1..o.looks.max(1), "varied")] {
+            let order: Vec<Shown> =
+                looks.flat_map(|look| neighbors(train, size.get(), look)).collect();
+            files.extend(write_shards(&order, &format!("train/neighbors-{kind}"), folder, o)?);
+            eprintln!("neighbors, {kind}: {} samples", order.len());
+        }
+    }
     Ok(files)
 }
 
+/// A drawing in one of its looks, with the hash that draws it.
+type Shown<'a> = (u64, &'a Drawn, u32);
+
+fn shown(drawn: &Drawn, look: u32) -> Shown<'_> {
+    (hash(&format!("{} {look}", drawn.key())), drawn, look)
+}
+
+/// The drawings in groups of neighbors, groups in an order drawn by hash.
+fn neighbors(train: &[Drawn], size: usize, look: u32) -> Vec<Shown<'_>> {
+    let named = |d: &Drawn| (d.set.clone(), d.icon.parts.words(), d.icon.name.clone());
+    let mut groups = groups_of_neighbors(train.iter().map(named), size);
+    groups.sort_by_cached_key(|group| group.first().map(|i| shown(&train[*i], look).0));
+    groups.into_iter().flatten().map(|i| shown(&train[i], look)).collect()
+}
+
 fn write_shards(
-    order: &[(u64, &Drawn, u32)],
+    order: &[Shown<'_>],
     name: &str,
     folder: &Path,
     o: &Options,
@@ -249,8 +267,8 @@ fn write_shards(
 }
 
 /// The PNG files of some samples, on several threads.
-fn draw_looks(samples: &[(u64, &Drawn, u32)], o: &Options) -> Vec<Result<Vec<u8>>> {
-    let one = |(h, drawn, look): &(u64, &Drawn, u32)| {
+fn draw_looks(samples: &[Shown<'_>], o: &Options) -> Vec<Result<Vec<u8>>> {
+    let one = |(h, drawn, look): &Shown<'_>| {
         if *look == 0 {
             return drawn.plain.png();
         }

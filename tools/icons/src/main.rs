@@ -9,6 +9,7 @@ mod render;
 mod select;
 mod set;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -48,6 +49,9 @@ pub struct Options {
     /// Samples of a shard
     #[arg(long, default_value_t = 20_000)]
     pub shard: usize,
+    /// Also all drawings of training in groups of so many that one set names alike, as hard negatives
+    #[arg(long)]
+    pub neighbors: Option<NonZeroUsize>,
     /// Lines of code points of emoji that stay out of training
     #[arg(long)]
     pub hold_out: Option<PathBuf>,

@@ -64,6 +64,25 @@ pub fn select(icons: Vec<Icon>, rules: &Rules<'_>, account: &mut Account) -> Vec
     found
 }
 
+/// Which icons, of their sets, words and names, form groups of `size` that one set names alike. What is left of a
+/// set stays out, so that every group is whole.
+pub fn groups_of_neighbors(
+    icons: impl Iterator<Item = (String, String, String)>,
+    size: usize,
+) -> Vec<Vec<usize>> {
+    let mut sets: BTreeMap<String, Vec<(String, String, usize)>> = BTreeMap::new();
+    for (i, (set, words, name)) in icons.enumerate() {
+        sets.entry(set).or_default().push((words, name, i));
+    }
+    let mut groups = Vec::new();
+    for members in sets.values_mut() {
+        members.sort();
+        let whole = members.chunks_exact(size);
+        groups.extend(whole.map(|group| group.iter().map(|(.., i)| *i).collect()));
+    }
+    groups
+}
+
 /// FNV-1a with a last mix: spreads names evenly, the same on every machine.
 pub fn hash(text: &str) -> u64 {
     let mut h = 0xcbf2_9ce4_8422_2325_u64;
@@ -117,5 +136,21 @@ mod tests {
         assert!(found.iter().any(|i| i.name == "mug-2"));
         assert!(found.iter().all(|i| !i.name.contains("16") && !i.name.contains("32")));
         assert_eq!(account.values().sum::<usize>() + found.len(), names.len());
+    }
+
+    #[test]
+    fn neighbors_are_of_one_set_with_names_alike_and_groups_are_whole() {
+        let named = [
+            ("a", "user", "user"),
+            ("b", "user", "user"),
+            ("a", "cloud", "cloud"),
+            ("a", "user add", "user-add"),
+            ("a", "cloud up", "cloud-up"),
+            ("b", "user add", "user-add"),
+            ("a", "zebra", "zebra"),
+        ];
+        let owned = named.map(|(set, words, name)| (set.into(), words.into(), name.into()));
+        let groups = groups_of_neighbors(owned.into_iter(), 2);
+        assert_eq!(groups, [[2, 4], [0, 3], [1, 5]]);
     }
 }

@@ -216,6 +216,7 @@ fn sources_have_weights_by_which_a_resumed_run_draws_as_well() {
         .args(["data", "stats", "--json", "--config", &config(), "--set"])
         .args([mixed.as_str(), "--set", &format!("image_root={}", root.display())]));
     assert_eq!(stats["sources"][0]["weight"], 3.0);
+    assert_eq!(stats["sources"][0]["together"], 1);
     assert_eq!(stats["sources"][0]["share"], 0.75);
     assert_eq!(stats["sources"][1]["samples"], 24);
 
@@ -233,13 +234,19 @@ fn sources_have_weights_by_which_a_resumed_run_draws_as_well() {
     let model = |output: &Path| fs::read(output.join("model/model.safetensors")).unwrap();
     assert!(model(&whole) == model(&stopped), "the resumed run is another one");
     let other = mixed.replace("weight: 3", "weight: 2");
-    let refused = pretrain(root, &stopped, &[&other, set[1]]).arg("--resume").output();
-    let refused = refused.unwrap();
-    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    let grouped = mixed.replace("weight: 3", "weight: 3, together: 2");
+    for other in [&other, &grouped] {
+        let refused = pretrain(root, &stopped, &[other, set[1]]).arg("--resume").output();
+        let refused = refused.unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    }
+    run(&mut pretrain(root, &root.join("grouped"), &[&grouped, "max_steps=2"]));
 
     for (setting, part) in [
         (mixed.replace("weight: 3", "weight: 0"), "weights must be above 0"),
-        (mixed.replace("weight: 3", "wieght: 3"), "{path: PATH, weight: NUMBER}"),
+        (mixed.replace("weight: 3", "wieght: 3"), "{path: PATH, weight: NUMBER, together: NUMBER}"),
+        (mixed.replace("weight: 3", "together: 0"), "expected a path or a list of paths"),
+        (mixed.replace("weight: 3", "together: 5"), "24 samples are no multiple of that"),
         (mixed.replace("train_file", "val_file"), "only `train_file` can have"),
     ] {
         let refused = pretrain(root, &root.join("no"), &[&setting]).output().unwrap();

@@ -48,7 +48,7 @@ pub use loader::{
 pub use manifest::{verify_manifest, write_manifest};
 pub use mixgen::{Lambda, MixGen, MixMode, Mixed};
 pub use near::{other_root, similar_file};
-pub use order::epoch_order;
+pub use order::{Draw, SourceShare, epoch_order};
 pub use pack::{PackOptions, PackReport, pack};
 pub use roots::ImageRoots;
 pub use sample::{Location, Sample, Skipped, Target, TaskFields};

@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
+use std::iter::repeat_n;
 use std::path::Path;
 
 use super::contents::{Contents, Gathered};
 use super::numbers::{Hash128, Numbers};
+use super::order::{Draw, SourceShare};
 use super::sample::{Sample, Skipped};
 use super::source::{SourceSpec, read_into};
 use super::store::{Collect, SampleSet, Samples, too_many};
@@ -20,7 +22,7 @@ use crate::names;
 pub struct Dataset {
     samples: Samples,
     image_ids: Vec<u32>,
-    sources: Vec<(usize, f64)>,
+    sources: Vec<SourceShare>,
     wordless: Samples,
     left_out: Vec<Skipped>,
     /// What could not be used of each source.
@@ -88,22 +90,27 @@ impl Dataset {
         let mut all = Gathered { samples, left_out: vec![], faults: vec![], notes: vec![] };
         let (mut left_out, mut notes) = (Vec::new(), Vec::new());
         for spec in specs {
-            if !(spec.weight.is_finite() && spec.weight > 0.0) {
-                let detail = format!("weight {} must be above 0", spec.weight);
+            let weight = spec.draw.weight;
+            if !(weight.is_finite() && weight > 0.0) {
+                let detail = format!("weight {weight} must be above 0");
                 return Err(DataError::annotation(Path::new(&spec.path), String::new(), detail));
             }
             let (before, wordless) = (all.samples.samples.len(), all.samples.wordless.len());
             read_into(spec, &mut all).map_err(|error| of_task(spec).unwrap_or(error))?;
-            counts.push(SourceCounts {
+            let count = SourceCounts {
                 wordless: all.samples.wordless.len() - wordless,
                 left_out: all.left_out.len(),
                 faults: all.faults.len(),
-            });
+            };
+            let share =
+                SourceShare { samples: all.samples.samples.len() - before, draw: spec.draw };
+            whole(&spec.path, share, count)?;
+            counts.push(count);
+            sources.push(share);
             // Those of one source stay together.
             left_out.append(&mut all.left_out);
             left_out.append(&mut all.faults);
             notes.append(&mut all.notes);
-            sources.push((all.samples.samples.len() - before, spec.weight));
         }
         let Captioned { samples, numbers, image_ids, wordless, .. } = all.samples;
         if samples.is_empty() {
@@ -188,7 +195,7 @@ impl Dataset {
         let mut shared = vec![false; count];
         let source_of = || {
             let repeated =
-                |(source, (n, _)): (usize, &(usize, f64))| std::iter::repeat_n(source as u32, *n);
+                |(source, share): (usize, &SourceShare)| repeat_n(source as u32, share.samples);
             self.sources.iter().enumerate().flat_map(repeated)
         };
         for (number, source) in self.image_ids.iter().zip(source_of()) {
@@ -226,27 +233,26 @@ impl Dataset {
         Self { left_out, counts, notes, ..all }
     }
 
-    /// A data set of several sources that were read already. With weights each is a source of its own, and its samples
-    /// are drawn by its weight; `weights`: of each of `parts`.
-    #[must_use]
-    pub fn mixed(parts: Vec<Contents>, weights: Option<&[f64]>) -> Self {
-        let sizes: Vec<usize> = parts.iter().map(|part| part.samples.len()).collect();
-        let counts = parts.iter().map(|part| SourceCounts {
-            wordless: 0,
-            left_out: part.left_out.len(),
-            faults: part.faults.len(),
-        });
-        let counts = counts.collect();
+    /// A data set of several sources that were read already, by their paths. With `draws` each is a source of its own,
+    /// whose samples are drawn as they say.
+    ///
+    /// # Errors
+    /// If neighbors are to be drawn together of a source that lacks some.
+    pub fn mixed(parts: Vec<(&str, Contents)>, draws: Option<&[Draw]>) -> Result<Self> {
+        let (mut sources, mut counts) = (Vec::new(), Vec::new());
         let mut all = Contents::default();
-        parts.into_iter().for_each(|part| all.extend(part));
-        let all = Self::from_contents(all);
-        match weights {
-            Some(weights) if weights.len() == sizes.len() => {
-                let sources = sizes.into_iter().zip(weights.iter().copied()).collect();
-                Self { sources, counts, ..all }
-            }
-            _ => all,
+        for (i, (path, part)) in parts.into_iter().enumerate() {
+            let (left_out, faults) = (part.left_out.len(), part.faults.len());
+            let count = SourceCounts { wordless: 0, left_out, faults };
+            let draw = draws.and_then(|draws| draws.get(i).copied()).unwrap_or_default();
+            let share = SourceShare { samples: part.samples.len(), draw };
+            whole(path, share, count)?;
+            counts.push(count);
+            sources.push(share);
+            all.extend(part);
         }
+        let all = Self::from_contents(all);
+        Ok(if draws.is_some() { Self { sources, counts, ..all } } else { all })
     }
 
     /// A data set of samples at hand.
@@ -255,7 +261,7 @@ impl Dataset {
         let mut all = Captioned::default();
         samples.into_iter().for_each(|sample| all.push(sample));
         let Captioned { samples, image_ids, wordless, .. } = all;
-        let sources = vec![(samples.len(), 1.0)];
+        let sources = vec![SourceShare { samples: samples.len(), ..SourceShare::default() }];
         let counts = vec![SourceCounts::default()];
         let (left_out, notes) = (Vec::new(), Vec::new());
         Self { samples, image_ids, sources, wordless, left_out, counts, notes }
@@ -273,9 +279,9 @@ impl Dataset {
         &self.image_ids
     }
 
-    /// Number of samples and weight of each source.
+    /// Number of samples of each source, and how they are drawn.
     #[must_use]
-    pub fn sources(&self) -> &[(usize, f64)] {
+    pub fn sources(&self) -> &[SourceShare] {
         &self.sources
     }
 
@@ -339,6 +345,24 @@ struct Appearance {
     sample: u32,
     /// Of the place of its image.
     place: Hash128,
+}
+
+/// Neighbors can only be told where every entry of a source is a sample.
+fn whole(path: &str, share: SourceShare, counts: SourceCounts) -> Result<()> {
+    let together = share.draw.together.get();
+    let lost = counts.wordless + counts.left_out;
+    let detail = if together == 1 {
+        return Ok(());
+    } else if lost > 0 {
+        format!("{lost} of its entries form no sample (`albef data check` names them)")
+    } else if !share.samples.is_multiple_of(together) {
+        format!("its {} samples are no multiple of that", share.samples)
+    } else {
+        return Ok(());
+    };
+    let detail =
+        format!("`together: {together}` needs a source of whole groups of neighbors, and {detail}");
+    Err(DataError::annotation(&names::path_of(path), String::new(), detail))
 }
 
 /// The error about the list of a task, known by a key of its first entry, in the place of images with captions.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::contents::{Contents, Gathered};
+use super::order::Draw;
 use super::sample::Sample;
 use super::store::Collect;
 use super::unread::{Looks, looks, refusal};
@@ -19,8 +20,8 @@ pub struct SourceSpec {
     /// Joined before the relative image paths of a list; if not given, the folder of the list. In a JSON
     /// list, as the official ones give it, paths of files that are there as they stand come first.
     pub image_root: Option<PathBuf>,
-    /// Share in a mixture; 1 for all means every sample once an epoch.
-    pub weight: f64,
+    /// How its samples are drawn in a mixture.
+    pub draw: Draw,
     /// Whether images of a folder that its list of captions does not name belong to it, without captions: they do where
     /// images are searched or checked, and not where pairs are learned from or measured.
     pub with_unnamed: bool,
@@ -40,13 +41,13 @@ impl SourceSpec {
         self
     }
 
-    /// A source with weight 1. `path`: its text by [`crate::names`].
+    /// A source whose samples are drawn once an epoch. `path`: its text by [`crate::names`].
     #[must_use]
     pub fn new(path: &str, image_root: Option<&Path>) -> Self {
         Self {
             path: path.to_owned(),
             image_root: image_root.map(Path::to_owned),
-            weight: 1.0,
+            draw: Draw::default(),
             with_unnamed: false,
         }
     }

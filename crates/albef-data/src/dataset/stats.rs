@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroUsize;
 
 use serde::Serialize;
 
 use super::in_order::in_order;
+use super::order::SourceShare;
 use super::sample::Sample;
 use super::set::Dataset;
 use super::store::SampleSet;
@@ -80,6 +82,8 @@ pub struct SourceStats {
     pub source: String,
     /// Its weight in the mixture.
     pub weight: f64,
+    /// Neighbors that are drawn at once.
+    pub together: NonZeroUsize,
     /// Its share of an epoch.
     pub share: f64,
     /// Samples that a run draws from.
@@ -172,14 +176,15 @@ pub fn stats(
 }
 
 fn sources(data: &Dataset, options: &StatsOptions) -> Vec<SourceStats> {
-    let all: f64 = data.sources().iter().map(|(n, weight)| *n as f64 * weight).sum();
-    let of = |(i, (samples, weight)): (usize, &(usize, f64))| {
+    let all: f64 = data.sources().iter().map(|s| s.samples as f64 * s.draw.weight).sum();
+    let of = |(i, share): (usize, &SourceShare)| {
         let counts = data.counts().get(i).copied().unwrap_or_default();
         SourceStats {
             source: options.sources.get(i).cloned().unwrap_or_default(),
-            weight: *weight,
-            share: *samples as f64 * weight / all.max(f64::MIN_POSITIVE),
-            samples: *samples,
+            weight: share.draw.weight,
+            together: share.draw.together,
+            share: share.samples as f64 * share.draw.weight / all.max(f64::MIN_POSITIVE),
+            samples: share.samples,
             without_captions: counts.wordless,
             left_out: counts.left_out,
             caption_faults: counts.faults,
@@ -311,6 +316,9 @@ impl fmt::Display for DataStats {
                 s.weight,
                 100.0 * s.share
             )?;
+            if s.together.get() > 1 {
+                write!(f, ", {} at once", s.together)?;
+            }
             for (count, what) in [
                 (s.without_captions, "images without captions"),
                 (s.left_out, "entries or members that form no sample"),

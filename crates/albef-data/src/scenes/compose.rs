@@ -94,14 +94,16 @@ impl Sprites {
         (image, places, side)
     }
 
+    /// The same with captions.
     pub(super) fn scene(
         &self,
         pair: (usize, usize),
         style: usize,
+        beside: Option<bool>,
         size: usize,
         stream: &mut Stream,
     ) -> Pair {
-        let Arranged { image, beside, .. } = self.two(pair, style, None, size, stream);
+        let Arranged { image, beside, .. } = self.two(pair, style, beside, size, stream);
         let name = |c: usize| with_article(&self.concepts[c].1[0]);
         let (a, b) = (name(pair.0), name(pair.1));
         let captions = if beside {

@@ -117,10 +117,10 @@ pub fn build(options: &CorpusOptions) -> Result<Corpus> {
         if held_pair(a, b) {
             let new = seen.insert((a.min(b), a.max(b)));
             if new && corpus.val_scenes.len() < options.val_scenes {
-                corpus.val_scenes.push(sprites.scene((a, b), style, size, &mut s));
+                corpus.val_scenes.push(sprites.scene((a, b), style, None, size, &mut s));
             }
         } else if corpus.train.len() < most {
-            corpus.train.push(sprites.scene((a, b), style, size, &mut s));
+            corpus.train.push(sprites.scene((a, b), style, None, size, &mut s));
         }
     }
     Ok(corpus)

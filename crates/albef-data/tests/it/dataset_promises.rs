@@ -4,11 +4,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
 use albef_data::dataset::{
-    Batch, CheckOptions, Contents, Dataset, EntryContext, ImageRoots, LoaderOptions, MixGen,
+    Batch, CheckOptions, Contents, Dataset, Draw, EntryContext, ImageRoots, LoaderOptions, MixGen,
     MixMode, Sample, SkipReport, Skipped, SourceSpec, Target, TaskFields, TrainLoader, check,
     check_contents, load_images, load_samples, load_views, open_source, read_list, read_source,
     text_field,
@@ -374,7 +375,7 @@ fn weights_set_the_shares_of_a_mixture() {
     let (a, _) = numbered(50, &[]);
     let (b, _) = numbered(50, &[]);
     let weighted = |dir: &TempDir, weight| SourceSpec {
-        weight,
+        draw: Draw { weight, ..Draw::default() },
         ..SourceSpec::new(dir.path().join("list.json").to_str().unwrap(), Some(dir.path()))
     };
     let data = Arc::new(Dataset::open(&[weighted(&a, 4.0), weighted(&b, 1.0)]).unwrap());
@@ -383,6 +384,31 @@ fn weights_set_the_shares_of_a_mixture() {
     let heavy = batches.iter().flat_map(|b| &b.samples).filter(|i| **i < 50).count();
     assert!((65..=95).contains(&heavy), "{heavy} of 100");
     assert!(refusal(Dataset::open(&[weighted(&a, f64::NAN)])).contains("weight"));
+}
+
+#[test]
+fn neighbors_that_are_drawn_together_meet_in_a_batch() {
+    let (dir, _) = numbered(40, &[]);
+    let list = dir.path().join("list.json");
+    let together = |n: usize| {
+        let together = NonZeroUsize::new(n).unwrap();
+        let spec = SourceSpec::new(list.to_str().unwrap(), Some(dir.path()));
+        Dataset::open(&[SourceSpec { draw: Draw { together, ..Draw::default() }, ..spec }])
+    };
+    let batches = epoch(&Arc::new(together(4).unwrap()), options(8, 2));
+    for batch in &batches {
+        for group in batch.samples.chunks(4) {
+            assert_eq!(group[0] % 4, 0);
+            assert!(group.windows(2).all(|w| w[1] == w[0] + 1), "{group:?}");
+        }
+    }
+    let seen: BTreeSet<_> = batches.iter().flat_map(|b| &b.samples).copied().collect();
+    assert_eq!(seen.len(), 40);
+    assert!(refusal(together(3)).contains("its 40 samples are no multiple of that"));
+    let entries = fs::read_to_string(&list).unwrap();
+    fs::write(&list, entries.replacen("\"image\"", "\"picture\"", 1)).unwrap();
+    let said = refusal(together(4));
+    assert!(said.contains("`together: 4`") && said.contains("1 of its entries"), "{said}");
 }
 
 #[test]

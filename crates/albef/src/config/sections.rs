@@ -1,6 +1,8 @@
 //! The sections that several tasks share. The keys of a single task are in its file.
 
-use albef_data::dataset::MAX_WORKERS;
+use std::num::NonZeroUsize;
+
+use albef_data::dataset::{Draw, MAX_WORKERS};
 use albef_data::image::{Background, DecodeOptions, ResizeOrder, TruncatedImages};
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +32,7 @@ enum PrecisionName {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(
     untagged,
-    expecting = "expected a path or a list of paths, or of `{path: PATH, weight: NUMBER}`"
+    expecting = "expected a path or a list of paths, or of `{path: PATH, weight: NUMBER, together: NUMBER}`"
 )]
 pub enum Files {
     /// One path.
@@ -43,29 +45,45 @@ pub enum Files {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(
     untagged,
-    expecting = "expected a path or a list of paths, or of `{path: PATH, weight: NUMBER}`"
+    expecting = "expected a path or a list of paths, or of `{path: PATH, weight: NUMBER, together: NUMBER}`"
 )]
 pub enum FileEntry {
     /// A path.
     Path(String),
-    /// A path with its weight in the mixture.
-    Weighted(WeightedFile),
+    /// A path with how its samples are drawn in the mixture.
+    Drawn(DrawnFile),
 }
 
-/// A file with its weight in the mixture.
+/// A file with how its samples are drawn in the mixture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct WeightedFile {
+pub struct DrawnFile {
     /// The path.
     pub path: String,
     /// How often each of its samples is drawn, relative to those of weight 1.
+    #[serde(default = "once")]
     pub weight: f64,
+    /// How many neighbors are drawn together, as each other's hard negatives.
+    #[serde(default = "one_by_one", skip_serializing_if = "is_one_by_one")]
+    pub together: NonZeroUsize,
+}
+
+fn once() -> f64 {
+    Draw::default().weight
+}
+
+fn one_by_one() -> NonZeroUsize {
+    Draw::default().together
+}
+
+fn is_one_by_one(together: &NonZeroUsize) -> bool {
+    *together == one_by_one()
 }
 
 impl FileEntry {
     fn path(&self) -> &str {
         match self {
-            Self::Path(path) | Self::Weighted(WeightedFile { path, .. }) => path,
+            Self::Path(path) | Self::Drawn(DrawnFile { path, .. }) => path,
         }
     }
 }
@@ -87,17 +105,19 @@ impl Files {
         all.into_iter().filter(|path| !path.is_empty()).map(str::to_owned).collect()
     }
 
-    /// The weights of [`Files::paths`]; `None` if none is given.
+    /// How samples of each of [`Files::paths`] are drawn; `None` if it is not said.
     #[must_use]
-    pub fn weights(&self) -> Option<Vec<f64>> {
+    pub fn draws(&self) -> Option<Vec<Draw>> {
         let Self::Many(files) = self else { return None };
-        let weight = |file: &FileEntry| match file {
-            FileEntry::Path(_) => 1.0,
-            FileEntry::Weighted(file) => file.weight,
+        let draw = |file: &FileEntry| match file {
+            FileEntry::Path(_) => Draw::default(),
+            FileEntry::Drawn(DrawnFile { weight, together, .. }) => {
+                Draw { weight: *weight, together: *together }
+            }
         };
-        let weighted = files.iter().any(|file| matches!(file, FileEntry::Weighted(_)));
+        let said = files.iter().any(|file| matches!(file, FileEntry::Drawn(_)));
         let named = files.iter().filter(|file| !file.path().is_empty());
-        weighted.then(|| named.map(weight).collect())
+        said.then(|| named.map(draw).collect())
     }
 }
 
@@ -106,15 +126,16 @@ mod files_rule {
 
     /// Weights must be above 0.
     pub(super) fn positive(files: &Files) -> Option<String> {
-        let weights = files.weights().unwrap_or_default();
-        let wrong = weights.into_iter().find(|w| !(w.is_finite() && *w > 0.0))?;
+        let weights = files.draws().unwrap_or_default();
+        let wrong =
+            weights.into_iter().map(|draw| draw.weight).find(|w| !(w.is_finite() && *w > 0.0))?;
         Some(format!("has the weight {wrong}; weights must be above 0"))
     }
 
     /// There is no mixture to measure on.
     pub(super) fn unweighted(files: &Files) -> Option<String> {
-        let line = "has weights, which only `train_file` can have: every sample is measured once";
-        files.weights().map(|_| line.into())
+        let line = "has `weight` or `together`, which only `train_file` can have: every sample is measured once";
+        files.draws().map(|_| line.into())
     }
 }
 
@@ -133,7 +154,8 @@ section! {
     /// What is trained and measured on.
     pub struct DataConfig: "Data" {
         /// training data: annotation lists, folders, tar shards (`train-{000..012}.tar`), one or several; each may have
-        /// a weight, as in `[a.json, {path: b.json, weight: 2}]`, by which its samples are drawn more often
+        /// a weight, as in `[a.json, {path: b.json, weight: 2}]`, by which its samples are drawn more often, and with
+        /// `together: N` groups of N neighbors are drawn at once, as each other's hard negatives
         train_file: Files = Files::default(), if files_rule::positive;
         /// lists measured after each epoch; the best weights are kept in `best`. For pre-training one
         /// retrieval list

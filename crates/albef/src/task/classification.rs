@@ -257,10 +257,10 @@ impl TaskConfig for ClassificationConfig {
     accessors!(Classification, distilled);
 
     fn check(&self) -> Result<()> {
-        match self.train.data.train_file.weights() {
+        match self.train.data.train_file.draws() {
             None => Ok(()),
             Some(_) => Err(Error::Config(
-                "`train_file` has weights, by which classification does not draw; `class_weights` weighs labels"
+                "`train_file` has `weight` or `together`, by which classification does not draw; `class_weights` weighs labels"
                     .into(),
             )),
         }

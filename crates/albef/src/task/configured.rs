@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::path::Path;
 
-use albef_data::dataset::{Dataset, SourceSpec, TextRule};
+use albef_data::dataset::{Dataset, Draw, SourceSpec, TextRule};
 use burn::tensor::Device;
 use serde_json::Value;
 
@@ -169,7 +169,7 @@ pub(super) fn image_text_pairs(
     config: &TrainConfig,
     weight: impl Fn(usize) -> f64,
 ) -> Result<Dataset> {
-    let own = config.data.train_file.weights();
+    let own = config.data.train_file.draws();
     let root = &config.data.image_root;
     let root = (!root.is_empty()).then(|| Path::new(root));
     let files = config.data.train_file.paths();
@@ -177,7 +177,10 @@ pub(super) fn image_text_pairs(
         return Err(no_train_file());
     }
     let spec = |(i, path): (usize, &String)| SourceSpec {
-        weight: own.as_ref().map_or_else(|| weight(i), |own| own[i]),
+        draw: match &own {
+            Some(own) => own[i],
+            None => Draw { weight: weight(i), ..Draw::default() },
+        },
         ..SourceSpec::new(path, root)
     };
     let specs: Vec<SourceSpec> = files.iter().enumerate().map(spec).collect();

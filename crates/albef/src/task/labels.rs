@@ -232,9 +232,10 @@ pub(super) fn train_data(config: &dyn TaskConfig) -> Result<Dataset> {
     let mut parts = Vec::new();
     for file in &files {
         let part = read_annotations(config.task(), file.as_ref(), &roots);
-        parts.push(part.map_err(Error::of_key("train_file"))?);
+        parts.push((file.as_str(), part.map_err(Error::of_key("train_file"))?));
     }
-    Ok(Dataset::mixed(parts, data.train_file.weights().as_deref()))
+    let draws = data.train_file.draws();
+    Dataset::mixed(parts, draws.as_deref()).map_err(Error::of_key("train_file"))
 }
 
 /// The evaluator of a run.

@@ -314,7 +314,7 @@ impl TaskConfig for PretrainConfig {
                 "{weights} `mixture_weights` for {files} training files"
             )));
         }
-        if weights != 0 && self.train.data.train_file.weights().is_some() {
+        if weights != 0 && self.train.data.train_file.draws().is_some() {
             return Err(Error::Config(
                 "`mixture_weights` and weights in `train_file` are given; keep one of them".into(),
             ));

@@ -267,10 +267,10 @@ impl TaskConfig for VqaConfig {
         for file in &files {
             let part = read_annotations(self.task(), Path::new(file), &self.roots())
                 .map_err(Error::of_key("train_file"))?;
-            parts.push(with_answers(file, part)?);
+            parts.push((file.as_str(), with_answers(file, part)?));
         }
-        let weights = self.train.data.train_file.weights();
-        Ok(Dataset::mixed(parts, weights.as_deref()))
+        let draws = self.train.data.train_file.draws();
+        Dataset::mixed(parts, draws.as_deref()).map_err(Error::of_key("train_file"))
     }
 
     fn initialize(&self, _data: &Dataset, device: &Device) -> Result<Start> {

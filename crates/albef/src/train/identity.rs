@@ -144,9 +144,14 @@ pub(super) fn data_hash(data: &Dataset, vocabulary: &str) -> Result<String> {
     let mut hash = Hash::default();
     let mut take = |bytes: &[u8]| hash.take(bytes);
     take(vocabulary.as_bytes());
-    for (samples, weight) in data.sources() {
-        take(&samples.to_le_bytes());
-        take(&weight.to_bits().to_le_bytes());
+    for source in data.sources() {
+        take(&source.samples.to_le_bytes());
+        take(&source.draw.weight.to_bits().to_le_bytes());
+        let together = source.draw.together.get();
+        // Runs of before this could be chosen have no place for it in their hash.
+        if together > 1 {
+            take(&together.to_le_bytes());
+        }
     }
     for (sample, image) in data.samples().iter().zip(data.image_ids()) {
         let sample = sample?;
