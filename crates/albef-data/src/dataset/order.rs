@@ -57,7 +57,7 @@ pub fn epoch_order(sources: &[SourceShare], seed: u64, epoch: u64) -> Vec<u32> {
     }
     let of_draw = |first: u32| {
         let source = places.partition_point(|place| place.end <= first);
-        first..places[source].end.min(first + sources[source].neighbors() as u32)
+        group(first, &places[source], sources[source])
     };
     let mut order: Vec<u32> = draws.into_iter().flat_map(of_draw).collect();
     order.truncate(places.last().map_or(0, |last| last.end as usize));
@@ -77,6 +77,12 @@ fn places(sources: &[SourceShare]) -> Vec<Range<u32>> {
 /// The first index of everything that is drawn from a source.
 fn draws(place: &Range<u32>, source: SourceShare) -> impl Iterator<Item = u32> {
     place.clone().step_by(source.neighbors())
+}
+
+/// What is drawn at once, from its first index on.
+fn group(first: u32, place: &Range<u32>, source: SourceShare) -> Range<u32> {
+    let size = u32::try_from(source.neighbors()).unwrap_or(u32::MAX);
+    first..place.end.min(first.saturating_add(size))
 }
 
 /// First indices, drawn until there are as many samples as all sources have.
@@ -99,8 +105,9 @@ fn weighted(sources: &[SourceShare], places: &[Range<u32>], stream: &mut Stream)
             rounds[source] = draws(&places[source], sources[source]).collect();
             stream.shuffle(&mut rounds[source]);
         }
-        found.push(rounds[source].pop().unwrap_or(0));
-        samples += sources[source].neighbors();
+        let first = rounds[source].pop().unwrap_or(places[source].start);
+        found.push(first);
+        samples += group(first, &places[source], sources[source]).len().max(1);
     }
     found
 }
@@ -147,5 +154,7 @@ mod tests {
             }
         }
         assert_ne!(epoch_order(&[pairs], 1, 0), epoch_order(&[pairs], 1, 1));
+        let odd = [share(7, 2.0, 3), share(10, 1.0, 1)];
+        assert_eq!(epoch_order(&odd, 1, 0).len(), 17, "the last group of a source is shorter");
     }
 }
