@@ -7,15 +7,14 @@
     scripts/icons.py measure --albef ALBEF --output OUT --corpus CORPUS --model MODEL [--side test]
 
 data     drawings, groceries and scenes that are mixed in
-train    contrast alone on plain shapes, on all icons, with more drawings, then all losses; resumes what was stopped
-swapped  pairs of scenes that differ by the places of two things (after data)
+train    by the stages below: contrast alone, all losses, and the same again on groups of neighbors; resumes what was stopped
+swapped  pairs of scenes that show two things in each other's places (after data)
 measure  every gallery of a side of the corpus: recalls by cosine and re-ranked, and the mean rank of "X" beside "a X"
 
 CORPUS is what tools/icons makes. Validation is for choosing; `--side test` is for the last measurement only.
 """
 import argparse
 import json
-import re
 import statistics
 from pathlib import Path
 
@@ -48,12 +47,20 @@ STAGES = {
         "schedular.min_lr": 1e-5, "hard_negatives_start": 900,
     }),
     "longer": (ICONS | {"rare-plain": 0.8, "rare-varied": 0.5, "fit": 6, "scenes": 2}, ALONE | AUGMENTED | {
-        "batch_size": 256, "max_steps": 3200, "optimizer.lr": 7e-4, "schedular.min_lr": 5e-4, "crop_scale": "[0.6,1.0]",
+        "seed": 43, "batch_size": 256, "max_steps": 3200, "optimizer.lr": 7e-4, "schedular.min_lr": 5e-4, "crop_scale": "[0.6,1.0]",
         "schedular.warmup_steps": 200,
     }),
     "sharper": (ALIKE | {"fit": 6, "scenes": 2, "swapped": 4, "ones": 5}, ALONE | AUGMENTED | {
-        "image_res": 48, "batch_size": 256, "max_steps": 2500, "optimizer.lr": 4e-4, "schedular.min_lr": 2e-5,
+        "seed": 44, "image_res": 48, "batch_size": 256, "max_steps": 1240, "optimizer.lr": 4e-4, "schedular.min_lr": 2.3e-4,
         "schedular.warmup_steps": 100,
+    }),
+    "places": (ALIKE | {"fit": 6, "scenes": 2, "swapped": 14, "ones": 5}, ALONE | AUGMENTED | {
+        "seed": 45, "image_res": 48, "batch_size": 256, "max_steps": 1300, "optimizer.lr": 2.5e-4, "schedular.min_lr": 2e-5,
+        "schedular.warmup_steps": 30,
+    }),
+    "fused": (ALIKE | {"fit": 6, "scenes": 4, "swapped": 14, "ones": 8}, ALONE | AUGMENTED | {
+        "seed": 46, "image_res": 48, "batch_size": 128, "max_steps": 1600, "optimizer.lr": 2e-4, "losses.itm": True,
+        "losses.mlm": True, "hard_negatives_start": 150, "text_lr_scale": 1,
     }),
 }
 
@@ -147,25 +154,33 @@ def measure(o):
 
 
 def swapped(o):
-    """How many pairs of scenes that show the same two things with their places exchanged are told apart both ways: each image has
-    the caption that fits, and each caption the image."""
+    """How many pairs of scenes that show the same two things in each other's places are told apart both ways: each image has the
+    caption that fits, and each caption the image. Things that never meet in training, in known styles (val) and in an unseen one."""
     places, out = Path(o.output) / "places", Path(o.output) / "measured"
-    found = {}
-    for entry in mini.listed(places / "val_captions.json"):
-        said = re.match(r"(.*) (to the left of|above) (.*)", entry["caption"][0])
-        found.setdefault((entry["style"], said[2], frozenset((said[1], said[3]))), {})[said[1]] = entry
-    pairs = [list(pair.values()) for pair in found.values() if len(pair) == 2]
-    right = {"cosine": 0, "matching": 0}
-    for place, pair in enumerate(pairs):
-        path = out / "swapped.json"
-        path.write_text(json.dumps([{**e, "caption": e["caption"][:1]} for e in pair]))
-        report = kept(out / f"{o.name}-swapped-{place}.json", lambda: run(
-            o.albef, "evaluate", "retrieval", "--model", o.model, "--annotations", path, "--image-root", places, "--json",
-            "--rerank-k", 2, "--threads", o.threads, log=Path(o.output) / "measure.log"))
-        for stage, values in (("cosine", report["itc"]), ("matching", report)):
-            right[stage] += values["txt_r1"] == values["img_r1"] == 100
-    print(f"{len(pairs)} pairs of scenes with two things exchanged, right both ways: "
-          + ", ".join(f"{n} by {stage}" for stage, n in right.items()) + " (chance: a sixth)")
+    out.mkdir(parents=True, exist_ok=True)
+    for split in ("val", "test"):
+        entries = mini.listed(places / f"{split}_swapped.json")
+        pairs = list(zip(entries[::2], entries[1::2]))
+        right = {"cosine": 0, "matching": 0}
+        for place, pair in enumerate(pairs):
+            path = out / "swapped.json"
+            path.write_text(json.dumps([{**e, "caption": e["caption"][:1]} for e in pair]))
+            report = kept(out / f"{o.name}-swapped-{split}-{place}.json", lambda: run(
+                o.albef, "evaluate", "retrieval", "--model", o.model, "--annotations", path, "--image-root", places, "--json",
+                "--rerank-k", 2, "--resamples", 1, "--threads", o.threads, log=Path(o.output) / "measure.log"))
+            for stage, values in (("cosine", report["itc"]), ("matching", report)):
+                right[stage] += values["txt_r1"] == values["img_r1"] == 100
+        shares = ", ".join(f"{100 * n / len(pairs):.1f} % by {stage} [{', '.join(f'{b:.1f}' for b in wilson(n, len(pairs)))}]"
+                           for stage, n in right.items())
+        print(f"{split}: of {len(pairs)} pairs of scenes with two things in each other's places, right both ways: {shares} "
+              "(chance: 16.7)")
+
+
+def wilson(right, of, z=1.96):
+    """The 95 % interval of a share, in percent."""
+    share, width = right / of, z * z / of
+    middle, half = share + width / 2, z * (share * (1 - share) / of + width / (4 * of)) ** 0.5
+    return [100 * (middle - half) / (1 + width), 100 * (middle + half) / (1 + width)]
 
 
 def main():
