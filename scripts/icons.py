@@ -4,11 +4,13 @@
     scripts/icons.py data    --albef ALBEF --output OUT --data FOLDER
     scripts/icons.py train   --albef ALBEF --output OUT --corpus CORPUS --minilm model.safetensors  (after data)
     scripts/icons.py swapped --albef ALBEF --output OUT --model MODEL
+    scripts/icons.py names   --albef ALBEF --output OUT --corpus CORPUS --model MODEL
     scripts/icons.py measure --albef ALBEF --output OUT --corpus CORPUS --model MODEL [--side test]
 
 data     drawings, groceries and scenes that are mixed in
 train    by the stages below: contrast alone, all losses, and the same again on groups of neighbors; resumes what was stopped
 swapped  pairs of scenes that show two things in each other's places (after data)
+names    recalls of each gallery by how many training icons have the name (after measure)
 measure  every gallery of a side of the corpus: recalls by cosine and re-ranked, and the mean rank of "X" beside "a X"
 
 CORPUS is what tools/icons makes. Validation is for choosing; `--side test` is for the last measurement only.
@@ -16,6 +18,8 @@ CORPUS is what tools/icons makes. Validation is for choosing; `--side test` is f
 import argparse
 import json
 import statistics
+import tarfile
+from collections import Counter
 from pathlib import Path
 
 import mini
@@ -153,6 +157,25 @@ def measure(o):
         print(f"| {name} | {images} | " + " | ".join(f"{v:.1f}" for v in [*values, *mean]) + " |")
 
 
+def names(o):
+    """Recalls of the icons of each gallery by how many training icons have their name."""
+    root, having = Path(o.corpus) / o.side, Counter()
+    for path in sorted(Path(o.corpus).glob("train/*-plain-*.tar")):
+        if not path.name.startswith("neighbors"):
+            with tarfile.open(path) as tar:
+                having.update(json.load(tar.extractfile(m))["image_id"] for m in tar if m.name.endswith(".json"))
+    print("| set | training icons of that name | icons | t→i R@1 | t→i R@10 |\n| --- | --- | --- | --- | --- |")
+    for path in sorted(root.glob("*.json")):
+        _, ranks = evaluated(o, f"{o.name}-{o.side}-{path.stem}", path, root, "--rerank-k", o.rerank_k)
+        groups = {"none": [], "1 to 11": [], "12 or more": []}
+        for entry, rank in zip(json.loads(path.read_text()), ranks["img"]):
+            n = having[entry["image_id"]]
+            groups["none" if n == 0 else "1 to 11" if n < 12 else "12 or more"].append(rank)
+        for name, found in groups.items():
+            share = lambda k: f"{100 * sum(rank < k for rank in found) / max(len(found), 1):.0f}"
+            print(f"| {path.stem} | {name} | {len(found)} | {share(1)} | {share(10)} |")
+
+
 def swapped(o):
     """How many pairs of scenes that show the same two things in each other's places are told apart both ways: each image has the
     caption that fits, and each caption the image. Things that never meet in training, in known styles (val) and in an unseen one."""
@@ -185,7 +208,7 @@ def wilson(right, of, z=1.96):
 
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    a.add_argument("what", choices=["data", "train", "measure", "swapped"])
+    a.add_argument("what", choices=["data", "train", "measure", "names", "swapped"])
     a.add_argument("--albef", required=True)
     a.add_argument("--output", required=True)
     a.add_argument("--data", help="folder of drawings and photographs")
@@ -198,10 +221,11 @@ def main():
     a.add_argument("--seed", type=int, default=42)
     a.add_argument("--threads", type=int, default=1)
     o = a.parse_args()
-    for name in {"data": ["data"], "train": ["corpus", "minilm"], "measure": ["corpus", "model"], "swapped": ["model"]}[o.what]:
+    for name in {"data": ["data"], "train": ["corpus", "minilm"], "measure": ["corpus", "model"], "names": ["corpus", "model"],
+                 "swapped": ["model"]}[o.what]:
         if not getattr(o, name):
             a.error(f"{o.what} needs --{name}")
-    {"data": data, "train": train, "measure": measure, "swapped": swapped}[o.what](o)
+    {"data": data, "train": train, "measure": measure, "names": names, "swapped": swapped}[o.what](o)
 
 
 if __name__ == "__main__":
