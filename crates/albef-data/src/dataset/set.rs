@@ -354,14 +354,16 @@ fn whole(path: &str, share: SourceShare, counts: SourceCounts) -> Result<()> {
     let detail = if together == 1 {
         return Ok(());
     } else if lost > 0 {
-        format!("{lost} of its entries form no sample (`albef data check` names them)")
+        format!("entries of this one form no sample: {lost} (`albef data check` names them)")
     } else if !share.samples.is_multiple_of(together) {
         format!("its {} samples are no multiple of that", share.samples)
     } else {
         return Ok(());
     };
-    let detail =
-        format!("`together: {together}` needs a source of whole groups of neighbors, and {detail}");
+    let detail = format!(
+        "`together: {together}` needs a source of whole groups of neighbors, and {detail}; complete it, or leave \
+         `together` out"
+    );
     Err(DataError::annotation(&names::path_of(path), String::new(), detail))
 }
 

@@ -408,7 +408,7 @@ fn neighbors_that_are_drawn_together_meet_in_a_batch() {
     let entries = fs::read_to_string(&list).unwrap();
     fs::write(&list, entries.replacen("\"image\"", "\"picture\"", 1)).unwrap();
     let said = refusal(together(4));
-    assert!(said.contains("`together: 4`") && said.contains("1 of its entries"), "{said}");
+    assert!(said.contains("`together: 4`") && said.contains("form no sample: 1"), "{said}");
 }
 
 #[test]
