@@ -40,9 +40,7 @@ impl Begun {
         let name = format!("{WRITING}{}-{number}", std::process::id());
         let begun = Self { path: parent.join(&name), name };
         active().insert(begun.name.clone(), target.to_owned());
-        if begun.path.exists() {
-            fs::remove_dir_all(&begun.path).map_err(FileError::at(&begun.path))?;
-        }
+        remove(&begun.path)?;
         fs::create_dir_all(&begun.path).map_err(FileError::at(&begun.path))?;
         Ok(begun)
     }
@@ -226,12 +224,19 @@ pub fn discard(folder: &Path) -> Result<()> {
         return Ok(());
     }
     let going = beside(folder, GOING);
-    if going.exists() {
-        fs::remove_dir_all(&going).map_err(FileError::at(&going))?;
-    }
+    remove(&going)?;
     fs::rename(folder, &going).map_err(FileError::at(folder))?;
     failpoint::pass("folder.removing").map_err(FileError::at(folder))?;
-    fs::remove_dir_all(&going).map_err(FileError::at(&going))
+    remove(&going)
+}
+
+/// Removes a folder and what is in it, if it is there. Others may do so at the same time: a program that begins to write
+/// beside it removes what killed ones have left.
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FileError::at(folder)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Ends what a killed program left half done below `parent`: a folder that stepped aside and has no
@@ -253,7 +258,7 @@ pub fn recover(parent: &Path) -> Result<()> {
                 fs::rename(&path, &own).map_err(FileError::at(&own))?;
             }
         } else if name.starts_with(GOING) {
-            fs::remove_dir_all(&path).map_err(FileError::at(&path))?;
+            remove(&path)?;
         }
     }
     remove_begun(parent)
@@ -261,13 +266,13 @@ pub fn recover(parent: &Path) -> Result<()> {
 
 /// Removes what killed programs had begun to write.
 fn remove_begun(parent: &Path) -> Result<()> {
-    let going = format!("{GOING}{WRITING}");
     for entry in fs::read_dir(parent).into_iter().flatten() {
         let path = entry.map_err(FileError::at(parent))?.path();
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let process = name.strip_prefix(WRITING).or_else(|| name.strip_prefix(&going));
-        if process.is_some_and(is_dead) && !active().contains_key(name) {
-            fs::remove_dir_all(&path).map_err(FileError::at(&path))?;
+        let begun = name.strip_prefix(GOING).unwrap_or(name);
+        let process = begun.strip_prefix(WRITING);
+        if process.is_some_and(is_dead) && !active().contains_key(begun) {
+            remove(&path)?;
         }
     }
     Ok(())
@@ -347,6 +352,29 @@ mod tests {
             (names(&target), names(dir.path())),
             (vec!["more".into(), "text".into()], vec!["best".into()])
         );
+    }
+
+    #[test]
+    fn many_folders_are_replaced_beside_each_other_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|threads| {
+            for thread in 0..8 {
+                let target = dir.path().join(format!("model-{thread}"));
+                threads.spawn(move || {
+                    for round in 0..100 {
+                        let put = |begun: &Path| -> Result<()> {
+                            (0..10).for_each(|file| {
+                                fs::write(begun.join(format!("{file}")), [round]).unwrap();
+                            });
+                            Ok(())
+                        };
+                        write(&target, put).unwrap();
+                        assert_eq!(fs::read(target.join("9")).unwrap(), [round]);
+                    }
+                });
+            }
+        });
+        assert_eq!(names(dir.path()).len(), 8);
     }
 
     #[test]
