@@ -64,3 +64,16 @@ pub fn mask_tokens(
         })
         .unzip()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_words_come_from_the_whole_vocabulary() {
+        let words = (0..400).map(|row| MaskDraw::seeded(7, row, 40).word);
+        let mut counts = [0; 40];
+        words.for_each(|word| counts[word as usize] += 1);
+        assert!(counts.iter().all(|n| (1..=30).contains(n)), "{counts:?}");
+    }
+}

@@ -1,6 +1,6 @@
 //! What a step needs of objectives beyond the values that fixtures record.
 
-use super::distill::{DistillTerms, entropy};
+use super::distill::{DistillAxis, DistillTerms, entropy};
 use super::itc::Contrast;
 use super::masking::SpecialIds;
 use super::momentum::copy_for_momentum;
@@ -19,6 +19,17 @@ fn row(values: &[f32]) -> Tensor<1> {
 
 fn terms(hard: f32, soft: f32, kl: Option<f32>) -> DistillTerms<1> {
     DistillTerms { hard: row(&[hard]), soft: row(&[soft]), kl: kl.map(|v| row(&[v])) }
+}
+
+/// A batch of two captioned images.
+fn two_pairs(config: &ModelConfig) -> Batch {
+    let side = config.vision.image_res;
+    Batch {
+        images: vec![0.1; 2 * 3 * side * side],
+        text: TokenBatch::packed(&[vec![2, 7, 8], vec![2, 9]]),
+        image_ids: vec![0, 1],
+        ..Batch::default()
+    }
 }
 
 /// Runs `test` on a step of `config` with the weights `online`.
@@ -208,6 +219,8 @@ fn a_classifier_names_its_loss_and_refuses_labels_that_it_lacks() {
         let error = objective.forward(cx, &weights, &batch([0, 3])).unwrap_err().to_string();
         assert!(error.contains("label is 3, of 3 classes"), "{error}");
     });
+    let alone = ClassificationObjective { distill: false, ..objective };
+    assert_eq!((objective.uses_momentum(), alone.uses_momentum()), (true, false));
 }
 
 #[test]
@@ -232,6 +245,8 @@ fn negatives_are_drawn_by_the_soft_max_over_the_candidates_admitted() {
         }
     }
     assert_eq!(negatives::sample_negatives(&[1.0, 2.0], 2, |_, _| false, |_| 0.5), [None]);
+    // What has no probability is not drawn at the lower end either.
+    assert_eq!(negatives::sample_negatives(&[-1e6, 0.0], 2, |_, _| true, |_| 0.0), [Some(1)]);
 }
 
 #[test]
@@ -280,17 +295,27 @@ fn the_bounds_of_masking_are_those_of_the_paper() {
 }
 
 #[test]
+fn captions_without_a_masked_token_have_a_loss_of_zero() {
+    let config = ModelConfig::nano();
+    let online = fresh_params(&TaskRef::pretrain().schema(&config), 0.07, 3, &cpu()).unwrap();
+    let weights = online.trainable(Ops::for_device(&cpu()));
+    let batch = two_pairs(&config);
+    for mlm_distill_axis in [DistillAxis::Vocabulary, DistillAxis::Sequence] {
+        let objective =
+            PairsObjective { mlm_probability: 0.0, mlm_distill_axis, ..PairsObjective::default() };
+        let found = on_step(&config, &online, |cx| objective.forward(cx, &weights, &batch));
+        let losses = found.unwrap().losses;
+        let (name, loss) = losses.iter().next().unwrap();
+        assert_eq!((name, to_vec(loss.clone().inner())), ("train_loss_mlm", vec![0.0]));
+    }
+}
+
+#[test]
 fn a_loss_takes_part_where_it_is_switched_on_and_once_contrast_had_its_steps() {
     let config = ModelConfig::nano();
     let online = fresh_params(&TaskRef::pretrain().schema(&config), 0.07, 3, &cpu()).unwrap();
-    let side = config.vision.image_res;
     let weights = online.trainable(Ops::for_device(&cpu()));
-    let batch = Batch {
-        images: vec![0.1; 2 * 3 * side * side],
-        text: TokenBatch::packed(&[vec![2, 7, 8], vec![2, 9]]),
-        image_ids: vec![0, 1],
-        ..Batch::default()
-    };
+    let batch = two_pairs(&config);
     let names = |itm, mlm, itc_only_steps| {
         let objective = PairsObjective { itm, mlm, itc_only_steps, ..PairsObjective::default() };
         on_step(&config, &online, |cx| {
