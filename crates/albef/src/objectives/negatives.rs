@@ -1,6 +1,6 @@
 //! Hard negatives for image-text matching (paper section 3.2).
 
-/// StepRng one negative per row of `logits` `[rows, candidates]` with the probabilities of the
+/// Draws one negative per row of `logits` `[rows, candidates]` with the probabilities of the
 /// soft-max over the candidates that `allowed` admits.
 ///
 /// The draw inverts the cumulative weights at `uniform(row)`. The largest admitted logit is taken

@@ -102,6 +102,12 @@ impl PairsObjective {
         self.hard_negatives && step >= self.hard_negatives_start
     }
 
+    /// The factor on similarities before negatives are drawn, at a step and the learned temperature; `None` if all are
+    /// equally likely.
+    fn sharpness(&self, step: u64, temp: impl FnOnce() -> f64) -> Option<f64> {
+        self.draws_hard(step).then(|| self.negative_temp.map_or(1.0, |own| temp() / own))
+    }
+
     /// Whether pairs `a` and `b` may be negatives of each other in matching.
     fn may_be_negatives(&self, batch: &Batch, a: usize, b: usize) -> bool {
         let related = |(x, y): &(usize, usize)| (*x, *y) == (a, b) || (*y, *x) == (a, b);
@@ -189,9 +195,7 @@ impl Objective for PairsObjective {
         let mut negatives = Negatives::default();
         if itm {
             let temp = || f64::from(to_vec(model.temp.clone().inner())[0]);
-            let sharpness = self
-                .draws_hard(cx.step)
-                .then(|| self.negative_temp.map_or(1.0, |own| temp() / own));
+            let sharpness = self.sharpness(cx.step, temp);
             let allowed = |a: usize, b: usize| self.may_be_negatives(batch, a, b);
             negatives = Negatives::draw(&contrast.sims, sharpness, allowed, cx.rng);
         }
@@ -397,6 +401,18 @@ mod tests {
     fn retrieval_is_trained_without_masked_tokens_and_by_image_id() {
         let retrieval = PairsObjective::retrieval();
         assert!(!retrieval.mlm && retrieval.image_index && retrieval.ita && retrieval.itm);
+    }
+
+    #[test]
+    fn negatives_have_a_temperature_of_their_own() {
+        let at = |negative_temp, step| {
+            let hard = PairsObjective { hard_negatives_start: 5, ..PairsObjective::default() };
+            PairsObjective { negative_temp, ..hard }.sharpness(step, || 0.07)
+        };
+        assert_eq!(
+            (at(None, 5), at(Some(0.14), 5), at(Some(0.14), 4)),
+            (Some(1.0), Some(0.5), None)
+        );
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Queues {
         &self.ids
     }
 
-    /// TrainProgress of the next entry.
+    /// The place of the next entry.
     #[must_use]
     pub fn ptr(&self) -> usize {
         self.ptr

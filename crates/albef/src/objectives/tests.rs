@@ -329,6 +329,56 @@ fn a_loss_takes_part_where_it_is_switched_on_and_once_contrast_had_its_steps() {
     assert_eq!(names(true, false, 0), [ita, itm]);
     assert_eq!(names(false, false, 0), [ita]);
     assert_eq!(names(true, true, 1), [ita]);
+    assert_eq!(PairsObjective::default().losses(), [mlm, ita, itm]);
+    assert_eq!(PairsObjective::retrieval().losses(), [ita, itm]);
+}
+
+#[test]
+fn a_batch_has_a_text_and_an_id_for_each_image_and_is_not_empty() {
+    let config = ModelConfig::nano();
+    let online = fresh_params(&TaskRef::pretrain().schema(&config), 0.07, 3, &cpu()).unwrap();
+    let weights = online.trainable(Ops::for_device(&cpu()));
+    let pairs = || two_pairs(&config);
+    let one_text = TokenBatch::packed(&[vec![2, 7, 8]]);
+    let odd = [
+        Batch { text: one_text, ..pairs() },
+        Batch { image_ids: vec![0], ..pairs() },
+        Batch { images: vec![0.1; pairs().images.len() / 2], ..pairs() },
+        Batch::default(),
+    ];
+    for batch in odd {
+        let found = on_step(&config, &online, |cx| {
+            PairsObjective::default().forward(cx, &weights, &batch).map(|_| ())
+        });
+        assert!(matches!(found, Err(Error::ImageOfText { .. })), "{found:?}");
+    }
+}
+
+#[test]
+fn of_a_batch_longer_than_the_queue_its_end_is_kept() {
+    let rows =
+        |values: &[f32]| -> Tensor<2> { from_vec(values.to_vec(), [values.len(), 1], &cpu()) };
+    let queue = |ptr| {
+        let start = || vec![0.0; 3];
+        Queues::new(start(), start(), vec![9; 3], ptr, 1, &cpu())
+    };
+    // (features pushed, place before, features and place after)
+    let cases: [(&[f32], usize, [f32; 3], usize); 4] = [
+        (&[1.0, 2.0], 2, [2.0, 0.0, 1.0], 1),
+        (&[1.0, 2.0, 3.0], 1, [3.0, 1.0, 2.0], 1),
+        (&[1.0, 2.0, 3.0, 4.0, 5.0], 0, [4.0, 5.0, 3.0], 2),
+        (&[1.0, 2.0, 3.0, 4.0, 5.0], 2, [5.0, 3.0, 4.0], 1),
+    ];
+    for (pushed, ptr, want, end) in cases {
+        let mut queues = queue(ptr);
+        let ids: Vec<i64> = pushed.iter().map(|value| *value as i64).collect();
+        queues.push(rows(pushed), rows(pushed) * 10.0, &ids);
+        assert_eq!(queues.rows(), (want.to_vec(), want.map(|value| value * 10.0).to_vec()));
+        let of = |value: &f32| if *value == 0.0 { 9 } else { *value as i64 };
+        assert_eq!((queues.ids(), queues.ptr()), (&*want.iter().map(of).collect::<Vec<_>>(), end));
+    }
+    let none = Queues::none(1, &queue(0));
+    assert!(none.is_empty() && none.image().is_none() && none.text().is_none());
 }
 
 #[test]
