@@ -5,18 +5,21 @@
     scripts/icons.py train   --albef ALBEF --output OUT --corpus CORPUS --minilm model.safetensors  (after data)
     scripts/icons.py swapped --albef ALBEF --output OUT --model MODEL
     scripts/icons.py names   --albef ALBEF --output OUT --corpus CORPUS --model MODEL
+    scripts/icons.py known   --albef ALBEF --output OUT --corpus CORPUS --model MODEL
     scripts/icons.py measure --albef ALBEF --output OUT --corpus CORPUS --model MODEL [--side test]
 
 data     drawings, groceries and scenes that are mixed in
 train    by the stages below: contrast alone, all losses, and the same again on groups of neighbors; resumes what was stopped
 swapped  pairs of scenes that show two things in each other's places (after data)
 names    recalls of each gallery by how many training icons have the name (after measure)
+known    recalls among 400 icons of each of four sets that were trained on: by cosine, and the 16 best ordered by matching
 measure  every gallery of a side of the corpus: recalls by cosine and re-ranked, and the mean rank of "X" beside "a X"
 
 CORPUS is what tools/icons makes. Validation is for choosing; `--side test` is for the last measurement only.
 """
 import argparse
 import json
+import random
 import statistics
 import tarfile
 from collections import Counter
@@ -34,6 +37,8 @@ AUGMENTED = {"flip": True, "flip_with_side_words": False, "rand_augment": "[1,5]
 # Drawn in groups that belong in one batch, or nothing ever asks for their differences: icons that one set names alike, and
 # scenes of the same things in each other's places.
 TOGETHER = {"neighbors-plain": 8, "neighbors-varied": 8, "swapped": 2}
+# Training sets of many icons.
+KNOWN = ["lucide", "mdi", "ph", "tabler"]
 ALIKE = {"neighbors-plain": 1, "neighbors-varied": 0.7}
 STAGES = {
     "shapes": ({"frequent-plain": 1}, ALONE | {
@@ -176,6 +181,36 @@ def names(o):
             print(f"| {path.stem} | {name} | {len(found)} | {share(1)} | {share(10)} |")
 
 
+def known(o):
+    """Recalls in galleries of icons that were trained on, with different names."""
+    out, found = Path(o.output) / "known", {}
+    for path in sorted(Path(o.corpus).glob("train/*-plain-*.tar")):
+        if path.name.startswith("neighbors"):
+            continue
+        with tarfile.open(path) as tar:
+            images = {}
+            for member in tar:
+                name, content = Path(member.name), tar.extractfile(member).read()
+                if name.suffix != ".json":
+                    images[name.stem] = content
+                elif (entry := json.loads(content))["set"] in KNOWN and name.stem in images:
+                    found.setdefault(entry["set"], {}).setdefault(entry["image_id"], (entry["caption"][0], images[name.stem]))
+                if name.suffix == ".json":
+                    images.pop(name.stem, None)
+    print("| set | cosine, i→t R@1 | cosine, t→i R@1 | matching, i→t R@1 | matching, t→i R@1 |\n|" + " --- |" * 5)
+    for name, icons in sorted(found.items()):
+        entries = []
+        (out / name).mkdir(parents=True, exist_ok=True)
+        for number, key in enumerate(random.Random(o.seed).sample(sorted(icons), min(400, len(icons)))):
+            caption, image = icons[key]
+            entries.append({"image": f"{name}/{number}.png", "caption": [caption], "image_id": key})
+            (out / entries[-1]["image"]).write_bytes(image)
+        path = out / f"{name}.json"
+        path.write_text(json.dumps(entries))
+        report, _ = evaluated(o, f"{o.name}-known-{name}", path, out, "--rerank-k", o.rerank_k)
+        print(f"| {name} | " + " | ".join(f"{r[key]:.1f}" for r in (report["itc"], report) for key in ("txt_r1", "img_r1")) + " |")
+
+
 def swapped(o):
     """How many pairs of scenes that show the same two things in each other's places are told apart both ways: each image has the
     caption that fits, and each caption the image. Things that never meet in training, in known styles (val) and in an unseen one."""
@@ -208,7 +243,7 @@ def wilson(right, of, z=1.96):
 
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    a.add_argument("what", choices=["data", "train", "measure", "names", "swapped"])
+    a.add_argument("what", choices=["data", "train", "measure", "names", "known", "swapped"])
     a.add_argument("--albef", required=True)
     a.add_argument("--output", required=True)
     a.add_argument("--data", help="folder of drawings and photographs")
@@ -222,10 +257,10 @@ def main():
     a.add_argument("--threads", type=int, default=1)
     o = a.parse_args()
     for name in {"data": ["data"], "train": ["corpus", "minilm"], "measure": ["corpus", "model"], "names": ["corpus", "model"],
-                 "swapped": ["model"]}[o.what]:
+                 "known": ["corpus", "model"], "swapped": ["model"]}[o.what]:
         if not getattr(o, name):
             a.error(f"{o.what} needs --{name}")
-    {"data": data, "train": train, "measure": measure, "names": names, "swapped": swapped}[o.what](o)
+    {"data": data, "train": train, "measure": measure, "names": names, "known": known, "swapped": swapped}[o.what](o)
 
 
 if __name__ == "__main__":
