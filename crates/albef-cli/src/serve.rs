@@ -59,7 +59,8 @@ pub struct Arguments {
     /// Answer everybody at an address that is no loopback address.
     #[arg(long, conflicts_with = "keys")]
     no_keys: bool,
-    /// Candidate answers of questions that bring none: a JSON list, or answers separated by commas.
+    /// Candidate answers of questions that bring none: a JSON list, or answers separated by commas [default: those of
+    /// the model].
     #[arg(long, default_value = "", hide_default_value = true)]
     answers: String,
     /// Match probability below which the page says that nothing matches [default: that of the model, else 0.5].

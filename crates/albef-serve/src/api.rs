@@ -228,7 +228,7 @@ pub struct AskRequest {
     pub image: ImageInput,
     /// The question.
     pub question: String,
-    /// Candidate answers; those of the service if none are given.
+    /// Candidate answers; if none are given, those of the service, or else of the model.
     #[serde(default)]
     pub answers: Vec<String>,
     /// Answers to give.

@@ -280,13 +280,15 @@ pub async fn ask(
     let _permit = service.permit(1)?;
     in_range("top_k", request.top_k, 1, 200)?;
     // Without a model, answers would help nothing.
-    service.model_of("vqa", request.model.as_deref())?;
+    let (_, model) = service.model_of("vqa", request.model.as_deref())?;
     let answers = match request.answers.is_empty() {
         true => service.answers.clone(),
         false => checked_answers(request.answers, "answers")?,
     };
-    if answers.is_empty() {
-        return Err(impossible("give candidate `answers`; the service has no list of its own"));
+    if answers.is_empty() && model.defaults.answers.is_empty() {
+        return Err(impossible(
+            "give candidate `answers`; neither the service nor the model has a list of its own",
+        ));
     }
     let query = Query { answers, top_k: request.top_k, ..texted(&request.question)? };
     let images = vec![request.image];

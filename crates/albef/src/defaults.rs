@@ -19,6 +19,9 @@ use crate::model_path::find_model;
 /// Templates of a model.
 const MAX_TEMPLATES: usize = 100;
 
+/// Candidate answers of a model.
+const MAX_ANSWERS: usize = 100_000;
+
 /// Area under the ROC curve from which a match probability tells something.
 const RELIABLE: f64 = 0.7;
 
@@ -62,6 +65,9 @@ pub struct ModelDefaults {
     /// What is behind transparent pixels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub background: Option<Background>,
+    /// Answers among which a model for questions chooses, where none are given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<String>,
 }
 
 /// The map by which a phrase is found.
@@ -142,8 +148,8 @@ impl ModelDefaults {
     /// What of them may hold for other weights in the same folder: all but what was measured.
     #[must_use]
     pub fn for_other_weights(&self) -> Self {
-        let Self { about, templates, background, .. } = self.clone();
-        Self { about, templates, background, ..Self::default() }
+        let Self { about, templates, background, answers, .. } = self.clone();
+        Self { about, templates, background, answers, ..Self::default() }
     }
 
     /// The templates with a text in the place of `{}`; the text itself where there are no templates.
@@ -176,6 +182,13 @@ impl ModelDefaults {
             && !(weight.is_finite() && weight >= 0.0)
         {
             return wrong(format!("`match_weight` is {weight}; it must be 0 or more"));
+        }
+        if self.answers.len() > MAX_ANSWERS {
+            let n = self.answers.len();
+            return wrong(format!("`answers` are {n}; {MAX_ANSWERS} are the limit"));
+        }
+        if let Some(i) = self.answers.iter().position(|answer| answer.trim().is_empty()) {
+            return wrong(format!("answer {i} of `answers` is empty"));
         }
         if self.templates.len() > MAX_TEMPLATES {
             let n = self.templates.len();
@@ -230,6 +243,7 @@ mod tests {
             match_weight: Some(0.5),
             templates: vec!["{}".into(), "a {}".into()],
             background: Some(Background::WHITE),
+            answers: vec!["yes".into(), "no".into()],
         };
         let path = all.write(dir.path()).unwrap();
         assert_eq!(ModelDefaults::of_folder(dir.path()).unwrap(), all);
@@ -275,6 +289,7 @@ mod tests {
             (r#"{"match_weight": -1}"#, "`match_weight`"),
             (r#"{"templates": ["a picture"]}"#, "`a picture` has no `{}`"),
             (r#"{"about": "two\nlines"}"#, "`about`"),
+            (r#"{"answers": ["yes", " "]}"#, "answer 1 of `answers` is empty"),
             (r#"{"background": "green"}"#, "`green`"),
             (r#"{"ground": {"mode": "both"}}"#, "both"),
             ("[1]", "an object of defaults"),

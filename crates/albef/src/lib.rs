@@ -59,7 +59,7 @@ pub use defaults::{GroundDefaults, ModelDefaults};
 pub use device::Device;
 pub use error::{Error, Result};
 pub use images::ImageSet;
-pub use model_path::{default_model, find_model, model_or_default, note_inferred};
+pub use model_path::{default_model, find_model, model_or_default, note_inferred, question_model};
 pub use pipeline::Pipeline;
 
 /// The example of the README is compiled with those of the documentation.

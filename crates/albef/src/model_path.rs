@@ -8,24 +8,41 @@ use crate::error::{Error, Result};
 
 /// Folder of the default model below each root.
 const DEFAULT: &str = "models/mini";
+/// Folder of the model that answers questions where none is named.
+const QUESTIONS: &str = "models/ask";
 /// The variable that names the default model.
 const VARIABLE: &str = "ALBEF_MODEL";
+
+fn set(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// The first folder of this name in the working directory, in the executable's folder and its ancestors (a
+/// repository, an unpacked release), or in the user's data folder (`$XDG_DATA_HOME/albef`, or
+/// `~/.local/share/albef`).
+fn shipped(folder: &str) -> Option<PathBuf> {
+    let program = std::env::current_exe().ok().and_then(|p| p.canonicalize().ok());
+    let above = program.iter().flat_map(|p| p.ancestors().skip(1).take(4)).map(Path::to_owned);
+    let data = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));
+    let mut roots =
+        std::iter::once(PathBuf::from(".")).chain(above).chain(data.map(|d| d.join("albef")));
+    roots.find_map(|root| Some(root.join(folder)).filter(|path| path.is_dir()))
+}
+
+fn not_shipped(folder: &str, named_by: &str) -> Error {
+    Error::NoModel(format!(
+        "no model found: there is no `{folder}` in the working directory, in the folder of the executable or \
+         above it, or in `~/.local/share/albef` (`$XDG_DATA_HOME/albef`); hint: copy the folder `models` of the \
+         repository there, or name a model with {named_by}"
+    ))
+}
 
 /// The default model: the path in `ALBEF_MODEL`, else the first `models/mini` of the working directory, of the
 /// executable's folder and its ancestors (a repository, an unpacked release), and of the user's data folder
 /// (`$XDG_DATA_HOME/albef`, or `~/.local/share/albef`). `None` if there is none.
 #[must_use]
 pub fn default_model() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    if let Some(path) = set(VARIABLE) {
-        return Some(path);
-    }
-    let program = std::env::current_exe().ok().and_then(|p| p.canonicalize().ok());
-    let above = program.iter().flat_map(|p| p.ancestors().skip(1).take(4)).map(Path::to_owned);
-    let data = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));
-    let mut roots =
-        std::iter::once(PathBuf::from(".")).chain(above).chain(data.map(|d| d.join("albef")));
-    roots.find_map(|root| Some(root.join(DEFAULT)).filter(|path| path.is_dir()))
+    set(VARIABLE).or_else(|| shipped(DEFAULT))
 }
 
 /// The path that is named, or that of the default model.
@@ -37,19 +54,23 @@ pub fn model_or_default(named: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = named {
         return Ok(path.to_owned());
     }
-    match std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from) {
+    match set(VARIABLE) {
         Some(path) if !path.exists() => Err(Error::NoModel(format!(
             "{VARIABLE} names {}, which does not exist",
             path.display()
         ))),
-        _ => default_model().ok_or_else(|| {
-            Error::NoModel(format!(
-                "no model found: there is no `{DEFAULT}` in the working directory, in the folder of the \
-                 executable or above it, or in `~/.local/share/albef` (`$XDG_DATA_HOME/albef`); hint: copy \
-                 the folder `models` of the repository there, or name a model with --model or {VARIABLE}"
-            ))
-        }),
+        _ => default_model().ok_or_else(|| not_shipped(DEFAULT, &format!("--model or {VARIABLE}"))),
     }
+}
+
+/// The path that is named, or that of the small model for questions that comes with the program: the first
+/// `models/ask` in the places where [`default_model`] looks.
+///
+/// # Errors
+/// [`Error::NoModel`] if none is named and none is there.
+pub fn question_model(named: Option<&Path>) -> Result<PathBuf> {
+    let path = named.map(Path::to_owned).or_else(|| shipped(QUESTIONS));
+    path.ok_or_else(|| not_shipped(QUESTIONS, "--model"))
 }
 
 /// The path of a model: itself, where something is there, else that of a model which was fetched under this

@@ -78,6 +78,10 @@ fn questions_are_learnt_ranked_and_asked() {
     };
     assert_eq!(ranked("corrected"), ranked("chain"));
     assert_ne!(ranked("corrected"), ranked("official"));
+    // The model keeps the list that it was measured with.
+    let mut command = albef();
+    command.args(["ask", "0.png", "what colour?", "--json", "--rank", "chain", "--model"]);
+    assert_eq!(out(command.arg(&tuned).current_dir(dir.path())), ranked("chain"));
     let outcomes: Value = serde_json::from_slice(&std::fs::read(&saved).unwrap()).unwrap();
     let items = outcomes["sets"][0]["items"].as_array().unwrap();
     let mean = items.iter().map(|i| i["values"][0].as_f64().unwrap()).sum::<f64>() / 12.0;

@@ -13,5 +13,6 @@ mod sizes;
 pub(crate) use load::finite;
 pub use load::{LoadedModel, Parts};
 pub use open::{BERT_VOCABULARY, Checkpoint};
+pub(crate) use save::save_answering;
 pub use save::{save_model_folder, state_dict};
 pub(crate) use sizes::read_sizes;

@@ -27,15 +27,34 @@ pub fn save_model_folder(
     card: &str,
     keep_as: KeepAs,
 ) -> Result<()> {
+    save_answering(folder, config, params, vocabulary, card, keep_as, &[])
+}
+
+/// [`save_model_folder`] of a model that chooses among `answers` where no others are given; those of an old folder
+/// if there are none.
+///
+/// # Errors
+/// As [`save_model_folder`].
+pub(crate) fn save_answering(
+    folder: &Path,
+    config: &ModelConfig,
+    params: &Params,
+    vocabulary: &str,
+    card: &str,
+    keep_as: KeepAs,
+    answers: &[String],
+) -> Result<()> {
     params.check_finite(folder, "nothing was written")?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let config = serde_json::to_string_pretty(config)
         .map_err(|e| Error::Format { path: folder.join("config.json"), detail: e.to_string() })?;
     // Of defaults that are damaged nothing holds for the new weights either.
-    let defaults = folder
-        .join(ModelDefaults::FILE)
-        .exists()
-        .then(|| ModelDefaults::of_folder(folder).unwrap_or_default().for_other_weights());
+    let there = folder.join(ModelDefaults::FILE).exists();
+    let mut defaults =
+        there.then(|| ModelDefaults::of_folder(folder).unwrap_or_default().for_other_weights());
+    if !answers.is_empty() {
+        defaults.get_or_insert_default().answers = answers.to_vec();
+    }
     fill(folder, WEIGHTS, |folder| -> Result<()> {
         if let Some(defaults) = &defaults {
             defaults.write(folder)?;

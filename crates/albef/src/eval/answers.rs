@@ -71,8 +71,8 @@ impl Candidates {
     pub fn new(tokens: Vec<Vec<u32>>) -> Result<Self> {
         if tokens.is_empty() {
             return Err(Error::Argument(
-                "there are no candidate answers to rank; hint: give them with --answers, as red,green,blue or as a \
-                 file with a JSON list"
+                "there are no candidate answers to rank, and the model has none of its own; hint: give them with \
+                 --answers, as red,green,blue or as a file with a JSON list"
                     .into(),
             ));
         }

@@ -128,7 +128,8 @@ impl Task for Classification {
             false => json!({"label": found.first(), "probabilities": p}),
         };
         let lines = choices.iter().map(|(label, p)| format!("{p:>6.3}  {label}")).collect();
-        Ok(Prediction { value, lines, choices, truncated })
+        let unknown_words = labels::unknown_words(model, [&*query.text])?;
+        Ok(Prediction { value, lines, choices, truncated, unknown_words })
     }
 }
 

@@ -122,6 +122,14 @@ pub trait TaskConfig: Send + Sync + Debug {
         image_text_pairs(self.train(), |_| 1.0)
     }
 
+    /// Answers among which the trained model chooses where none are given; empty if it answers no questions.
+    ///
+    /// # Errors
+    /// If a list of them cannot be read.
+    fn answers(&self, _data: &Dataset) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     /// Sizes, word pieces and weights that the run starts from.
     ///
     /// # Errors

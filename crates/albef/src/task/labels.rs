@@ -119,6 +119,23 @@ pub(super) fn tokenizer(model: &LoadedModel) -> Result<Tokenizer> {
     Ok(tokenizer.processed(model.config.text.processing))
 }
 
+/// The words of texts that a model does not know, each once.
+pub(super) fn unknown_words<'a>(
+    model: &LoadedModel,
+    texts: impl IntoIterator<Item = &'a str>,
+) -> Result<Vec<String>> {
+    let tokenizer = tokenizer(model)?;
+    let unknown = tokenizer.vocabulary().unk;
+    let words = texts.into_iter().flat_map(|text| text.split(|c: char| !c.is_alphanumeric()));
+    let mut found: Vec<String> = Vec::new();
+    for word in words.filter(|word| !word.is_empty()) {
+        if tokenizer.encode(word).contains(&unknown) && !found.iter().any(|known| known == word) {
+            found.push(word.to_owned());
+        }
+    }
+    Ok(found)
+}
+
 /// Logits `[n, classes]` of images `[views * n, 3, S, S]` with a text each.
 pub(super) type Logits<'a> = dyn Fn(Tensor<4>, &TokenBatch) -> Result<Tensor<2>> + 'a;
 

@@ -251,7 +251,8 @@ pub struct Query {
     pub images: Vec<PathBuf>,
     /// Question, statement, sentence or text.
     pub text: String,
-    /// Candidate answers of a question.
+    /// Candidate answers of a question; those of the model
+    /// ([`ModelDefaults::answers`](crate::ModelDefaults::answers)) if there are none.
     pub answers: Vec<String>,
     /// Candidates that are scored in full.
     pub rerank_k: usize,
@@ -287,6 +288,8 @@ pub struct Prediction {
     pub lines: Vec<String>,
     /// Whether the end of the text was not read.
     pub truncated: bool,
+    /// Words of the text, or of candidate answers, that the model does not know.
+    pub unknown_words: Vec<String>,
 }
 
 /// Documentation and checks of a part of a configuration.

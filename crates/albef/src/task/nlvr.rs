@@ -109,6 +109,7 @@ impl Task for Nlvr2 {
             lines: vec![format!("{truth}, with probability {p_true:.3} of being true")],
             choices,
             truncated,
+            unknown_words: labels::unknown_words(model, [&*query.text])?,
         })
     }
 }

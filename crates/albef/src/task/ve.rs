@@ -93,6 +93,7 @@ impl Task for VisualEntailment {
             lines: named().map(|(class, p)| format!("{p:>6.3}  {class}")).collect(),
             choices,
             truncated,
+            unknown_words: labels::unknown_words(model, [&*query.text])?,
         })
     }
 }

@@ -4,6 +4,7 @@ mod answering;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use albef_data::dataset::{
@@ -42,6 +43,8 @@ pub(super) struct Vqa;
 const QUESTION_WORDS: usize = 50;
 /// Weight of an answer of Visual Genome.
 const VG_WEIGHT: f32 = 0.5;
+/// Answers that a model keeps of its training data, as many as the official list has.
+const ANSWERS: usize = 3128;
 /// The only end of an answer.
 const EOS: &str = "[SEP]";
 
@@ -222,7 +225,11 @@ impl Task for Vqa {
 
     fn predict(&self, model: &LoadedModel, query: &Query) -> Result<Prediction> {
         labels::needs_text(query)?;
-        let answering = Answering::new(model, &query.answers)?;
+        let candidates = match query.answers.is_empty() {
+            true => &model.defaults.answers,
+            false => &query.answers,
+        };
+        let answering = Answering::new(model, candidates)?;
         let samples = [query_sample(query, 1)?];
         let (k, rule) = (query.rerank_k, query.answer_scoring);
         let found = answering.answers(&samples, k, rule, query.top_k, 1, &Control::default())?;
@@ -230,7 +237,8 @@ impl Task for Vqa {
             return Err(unusable_image(&found.skipped));
         };
         let choices: Vec<(String, f32)> =
-            top.iter().map(|(candidate, p)| (query.answers[*candidate].clone(), *p)).collect();
+            top.iter().map(|(candidate, p)| (candidates[*candidate].clone(), *p)).collect();
+        let texts = std::iter::once(&*query.text).chain(query.answers.iter().map(|a| &**a));
         let answers: Vec<Value> =
             choices.iter().map(|(answer, p)| json!({"answer": answer, "probability": p})).collect();
         Ok(Prediction {
@@ -238,6 +246,7 @@ impl Task for Vqa {
             lines: choices.iter().map(|(answer, p)| format!("{p:>6.3}  {answer}")).collect(),
             choices,
             truncated: found.truncated > 0,
+            unknown_words: labels::unknown_words(model, texts)?,
         })
     }
 }
@@ -271,6 +280,11 @@ impl TaskConfig for VqaConfig {
         }
         let draws = self.train.data.train_file.draws();
         Dataset::mixed(parts, draws.as_deref()).map_err(Error::of_key("train_file"))
+    }
+
+    fn answers(&self, data: &Dataset) -> Result<Vec<String>> {
+        let listed = answer_list(&self.vqa.answer_list)?;
+        if listed.is_empty() { most_frequent(data) } else { Ok(listed) }
     }
 
     fn initialize(&self, _data: &Dataset, device: &Device) -> Result<Start> {
@@ -320,6 +334,22 @@ impl VqaConfig {
             vg_root: or_common(&self.vqa.vg_root),
         }
     }
+}
+
+/// The answers that the training data gives most often, at most [`ANSWERS`]; of equally frequent ones the first by
+/// alphabet.
+fn most_frequent(data: &Dataset) -> Result<Vec<String>> {
+    let mut weights = BTreeMap::<String, f64>::new();
+    for sample in data.samples().iter() {
+        if let Target::Answers(answers) = &sample?.task.target {
+            for (answer, weight) in answers.iter().filter(|(answer, _)| !answer.trim().is_empty()) {
+                *weights.entry(answer.clone()).or_default() += f64::from(*weight);
+            }
+        }
+    }
+    let mut all: Vec<(String, f64)> = weights.into_iter().collect();
+    all.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    Ok(all.into_iter().take(ANSWERS).map(|(answer, _)| answer).collect())
 }
 
 /// Each different answer with its share of the annotators, in order of first appearance.

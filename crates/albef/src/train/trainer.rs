@@ -24,7 +24,7 @@ use super::schedule::Schedule;
 use super::start::Start;
 use super::step::{StepSettings, WITHOUT_GRADIENT, check_finite_losses, train_step};
 use crate::Control;
-use crate::checkpoint::{LoadedModel, save_model_folder};
+use crate::checkpoint::{LoadedModel, save_answering};
 use crate::config::{AugmentForm, MixGen, ModelConfig, TrainConfig};
 use crate::defaults::ModelDefaults;
 use crate::error::{Error, Result};
@@ -77,6 +77,8 @@ pub struct Trainer {
     /// What to say of the word pieces when the run goes on.
     vocabulary_note: Option<String>,
     data_hash: String,
+    /// Answers among which the trained model chooses where none are given.
+    answers: Vec<String>,
     /// Step of the newest checkpoint.
     saved: Option<u64>,
     /// Steps of this session with batches whose losses depend on no weight.
@@ -153,6 +155,7 @@ impl Trainer {
         config.train().check_lengths(model.text.max_positions)?;
         Ok(Self {
             objective: config.objective(&data),
+            answers: config.answers(&data)?,
             data_hash: data_hash(&data, &vocabulary)?,
             tokenizer: Arc::new(
                 Tokenizer::new(Vocabulary::from_text(&vocabulary)?)
@@ -494,7 +497,8 @@ impl Trainer {
     /// # Errors
     /// If a file cannot be written.
     pub fn export(&self, folder: &Path, card: &str, keep_as: KeepAs) -> Result<()> {
-        save_model_folder(folder, &self.model, &self.state.online, &self.vocabulary, card, keep_as)
+        let (model, weights) = (&self.model, &self.state.online);
+        save_answering(folder, model, weights, &self.vocabulary, card, keep_as, &self.answers)
     }
 
     /// The trained weights as a model for evaluation.
@@ -511,7 +515,7 @@ impl Trainer {
             report: KeyReport::default(),
             config_inferred: false,
             folder: self.output.clone(),
-            defaults: ModelDefaults::default(),
+            defaults: ModelDefaults { answers: self.answers.clone(), ..ModelDefaults::default() },
             reader: self.reader.clone(),
             precision: Precision::F32,
         }

@@ -92,3 +92,18 @@ fn candidate_answers_are_listed_once_and_none_is_empty() {
     let error = answer_list(&path.display().to_string()).unwrap_err().to_string();
     assert!(error.contains("answers.json") && error.contains("JSON list"), "{error}");
 }
+
+#[test]
+fn a_model_keeps_its_answer_list_or_the_most_frequent_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("list.json");
+    let entry = |answer: &str| format!(r#"{{"image": "a", "question": "q", "answer": {answer}}}"#);
+    let entries = ["[\"red\", \"blue\"]", "\"blue\"", "\"green\"", "\"gray\""].map(entry);
+    std::fs::write(&path, format!("[{}]", entries.join(","))).unwrap();
+    let answers = |more: &str| {
+        let config = configured("vqa", &format!("train_file: [{}]\n{more}", path.display()), "x");
+        config.answers(&config.open_data().unwrap()).unwrap()
+    };
+    assert_eq!(answers(""), ["blue", "gray", "green", "red"]);
+    assert_eq!(answers("answer_list: pink,blue"), ["pink", "blue"]);
+}
