@@ -34,6 +34,21 @@ STAGES = {
 QUESTIONS = {"batch_size_train": 64, "optimizer.lr": 4e-4, "max_steps": 2500}
 
 
+def image_side(model):
+    """The weights of a model's image encoder as a safetensors file of its own, with the names of a ViT."""
+    content, prefix = model.read_bytes(), "visual_encoder."
+    length = 8 + int.from_bytes(content[:8], "little")
+    header, data = {}, b""
+    for name, tensor in json.loads(content[8:length]).items():
+        if name.startswith(prefix):
+            low, high = (length + end for end in tensor["data_offsets"])
+            header[name.removeprefix(prefix)] = {**tensor, "data_offsets": [len(data), len(data) + high - low]}
+            data += content[low:high]
+    header = json.dumps(header).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data
+
+
 class Study:
     def __init__(self, options):
         self.o, self.out = options, Path(options.output)
@@ -58,7 +73,9 @@ class Study:
     def train(self):
         if not (self.scenes / "answers.json").exists():
             self.albef("data", "scenes", "--output", self.scenes, "--scenes", 6000, "--concepts", 80, log="scenes")
-        start = {"vocab": self.scenes / "vocab.txt", "init_vision": MINI}
+        vision = self.out / "vision.safetensors"
+        vision.write_bytes(image_side(MINI))
+        start = {"init_vision": vision}
         for name, (parts, stage) in STAGES.items():
             model = self.trained(name, ["pretrain"], "nano.yaml", {
                 "preset": CONFIGS / "ask.json", "train_file": self.mixture(parts), "vocab": self.scenes / "vocab.txt",
