@@ -20,7 +20,7 @@ ABOUT = "answers what is where, of two drawn things of eighty; knows no photogra
 COMMON = {
     "image_res": 48, "dropout": 0, "momentum_dropout": 0, "crop_scale": "[0.9,1.0]", "flip": False, "rand_augment": "[0,0]",
     "precision": "bf16", "schedular.sched": "per_step", "schedular.epochs": 100000, "schedular.warmup_steps": 50, "num_workers": 1,
-    "seed": 42, "keep_last_n": 1, "checkpoint_every": 500, "optimizer.weight_decay": 0.05, "schedular.min_lr": 1e-5,
+    "seed": 42, "keep_last_n": 1, "checkpoint_every": 100, "optimizer.weight_decay": 0.05, "schedular.min_lr": 1e-5,
 }
 WITHIN_BATCH = {"queue_size": 0, "momentum_contrast": False, "alpha": 0, "momentum": 0.9, "itc_only_steps": 0, "image_index": True}
 STAGES = {
@@ -28,10 +28,10 @@ STAGES = {
         "losses.itm": False, "losses.mlm": False, "batch_size": 192, "optimizer.lr": 5e-4, "schedular.min_lr": 3e-4, "max_steps": 400,
     }),
     "fused": ({"things": 1, "captions": 2, "swapped": 4}, {
-        "batch_size": 128, "optimizer.lr": 5e-4, "max_steps": 900, "hard_negatives_start": 200,
+        "batch_size": 128, "optimizer.lr": 4e-4, "max_steps": 300, "hard_negatives_start": 150,
     }),
 }
-QUESTIONS = {"batch_size_train": 64, "optimizer.lr": 4e-4, "max_steps": 2500}
+QUESTIONS = {"batch_size_train": 64, "optimizer.lr": 4e-4, "max_steps": 800}
 
 
 def image_side(model):
