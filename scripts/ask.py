@@ -3,8 +3,9 @@
 
     scripts/ask.py --albef ALBEF --output OUT [--threads 1]
 
-Its image side starts from `models/mini`, its text side from random weights and the few words of the scenes. Three stages: contrast
-alone; all three losses; questions with their answers. Scenes with two things in each other's places are drawn together, so that where
+Its image side starts from `models/mini`, its text side from random weights and the few words of the scenes. Four stages: contrast
+alone; all three losses; questions with their answers; and again, with more of those that are answered by yes or no, which are learned
+last. Scenes with two things in each other's places are drawn together, so that where
 a thing is matters. Measured on things that never meet in training (val) and in an art style that is never trained on (test).
 Everything that is there already is kept, so an interrupted run goes on. Writes OUT/ask, the model in f16, and prints its accuracy.
 Needs nothing beyond Python's own library.
@@ -31,7 +32,10 @@ STAGES = {
         "batch_size": 128, "optimizer.lr": 4e-4, "max_steps": 300, "hard_negatives_start": 150,
     }),
 }
-QUESTIONS = {"batch_size_train": 64, "optimizer.lr": 4e-4, "max_steps": 800}
+QUESTIONS = {
+    "questions": ({"vqa": 1}, {"batch_size_train": 64, "optimizer.lr": 4e-4, "max_steps": 800}),
+    "yes_or_no": ({"vqa": 1, "is_there": 2}, {"batch_size_train": 64, "optimizer.lr": 5e-4, "max_steps": 700}),
+}
 
 
 def image_side(model):
@@ -81,14 +85,18 @@ class Study:
                 "preset": CONFIGS / "ask.json", "train_file": self.mixture(parts), "vocab": self.scenes / "vocab.txt",
                 **WITHIN_BATCH, **start, **stage})
             start = {"init_albef": model}
-        return self.trained("questions", ["finetune", "vqa"], "scenes_task.yaml", {
-            "checkpoint": model, "train_file": f"[{self.scenes / 'train_vqa.json'}]", "answer_list": self.scenes / "answers.json",
-            **QUESTIONS})
+        is_there = [e for e in json.loads((self.scenes / "train_vqa.json").read_text()) if e["question"].startswith("is ")]
+        (self.scenes / "train_is_there.json").write_text(json.dumps(is_there))
+        for name, (parts, stage) in QUESTIONS.items():
+            model = self.trained(name, ["finetune", "vqa"], "scenes_task.yaml", {
+                "checkpoint": model, "train_file": self.mixture(parts), "answer_list": self.scenes / "answers.json", **stage})
+        return model
 
     def measure(self, model):
         print("| set | questions | accuracy | *what is …* | *is there …* | most frequent answer |\n|" + " --- |" * 6)
         for split in ("val", "test"):
             saved = self.out / "measured" / f"{split}.outcomes.json"
+            saved.parent.mkdir(exist_ok=True)
             found = kept(saved.with_name(f"{split}.json"), lambda: self.albef(
                 "evaluate", "vqa", "--model", model, "--annotations", self.scenes / f"{split}_vqa.json", "--image-root", self.scenes,
                 "--answer-list", self.scenes / "answers.json", "--json", "--save-outcomes", saved, log="measure"))

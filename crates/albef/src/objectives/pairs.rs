@@ -371,7 +371,8 @@ fn fuse(
     }
     let mut read: Vec<Vec<usize>> = vec![vec![0]; pairs.len()];
     let mut states = encoded.text.clone().select(0, index(&rows, &device));
-    if let Some(words) = masked.filter(|masked| !masked.is_empty()) {
+    let masked = masked.filter(|masked| !masked.is_empty());
+    if let Some(words) = masked {
         let masked = encoder.text(&words.tokens, OutputRows::All, dropout, None)?;
         states = if pairs.is_empty() { masked } else { Tensor::cat(vec![states, masked], 0) };
         for (b, s) in words.tokens.sequences.iter().enumerate() {
@@ -386,10 +387,10 @@ fn fuse(
     let context = ImageContext { states: &encoded.image, image_of: &image_of, visible: None };
     let fused =
         encoder.fusion(states, &sequences, context, OutputRows::Rows(&read), dropout, None)?;
-    let (first, rest) = (pairs.len(), fused.dims()[0] - pairs.len());
+    let (first, all) = (pairs.len(), fused.dims()[0]);
     Ok(Fused {
-        pairs: (first > 0).then(|| fused.clone().narrow(0, 0, first)),
-        words: (rest > 0).then(|| fused.narrow(0, first, rest)),
+        pairs: (!pairs.is_empty()).then(|| fused.clone().narrow(0, 0, first)),
+        words: masked.is_some().then(|| fused.narrow(0, first, all - first)),
     })
 }
 

@@ -95,16 +95,12 @@ impl Queues {
         if size == 0 {
             return;
         }
-        let [mut batch, width] = image.dims();
-        let (mut image, mut text, mut ids) = (image, text, ids.to_vec());
-        if batch > size {
-            let skip = batch - size;
-            image = image.narrow(0, skip, size);
-            text = text.narrow(0, skip, size);
-            ids.drain(..skip);
-            self.ptr = (self.ptr + skip) % size;
-            batch = size;
-        }
+        let [given, width] = image.dims();
+        let skip = given.saturating_sub(size);
+        let batch = given - skip;
+        let (image, text) = (image.narrow(0, skip, batch), text.narrow(0, skip, batch));
+        let mut ids: Vec<i64> = ids.iter().skip(skip).copied().collect();
+        self.ptr = (self.ptr + skip) % size;
         ids.resize(batch, NO_ID);
         let head = batch.min(size - self.ptr);
         for (start, from, count) in [(self.ptr, 0, head), (0, head, batch - head)] {

@@ -355,6 +355,29 @@ fn a_batch_has_a_text_and_an_id_for_each_image_and_is_not_empty() {
 }
 
 #[test]
+fn questions_have_one_loss_and_a_momentum_model_where_it_distills() {
+    let of = |distill| {
+        let axis = DistillAxis::Vocabulary;
+        VqaObjective { distill, axis, dropout: 0.0, momentum_dropout: 0.0 }
+    };
+    assert_eq!(of(true).losses(), ["train_loss"]);
+    assert!(of(true).uses_momentum() && !of(false).uses_momentum());
+}
+
+#[test]
+fn text_assignment_needs_three_pairs_and_no_momentum_model() {
+    let config = ModelConfig::nano();
+    let online = fresh_params(&TaskRef::pretrain().schema(&config), 0.07, 3, &cpu()).unwrap();
+    let weights = online.trainable(Ops::for_device(&cpu()));
+    let objective = TextAssignmentObjective { dropout: 0.0 };
+    assert_eq!((objective.losses(), objective.uses_momentum()), (&["train_loss"][..], false));
+    let found = on_step(&config, &online, |cx| {
+        objective.forward(cx, &weights, &two_pairs(&config)).map(|_| ())
+    });
+    assert!(found.unwrap_err().to_string().contains("needs 3 or more, not 2"));
+}
+
+#[test]
 fn of_a_batch_longer_than_the_queue_its_end_is_kept() {
     let rows =
         |values: &[f32]| -> Tensor<2> { from_vec(values.to_vec(), [values.len(), 1], &cpu()) };

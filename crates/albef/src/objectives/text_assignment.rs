@@ -99,3 +99,29 @@ impl Objective for TextAssignmentObjective {
         Ok(Forward { losses, metrics: Vec::new(), features: None, trace })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of each image, one other is so near that it is always drawn, and of the rest another.
+    const SIMS: [f32; 16] =
+        [9e3, 0., 800., 400., 800., 9e3, 400., 0., 0., 400., 9e3, 800., 400., 800., 0., 9e3];
+
+    fn drawn(draw: AssignmentDraw) -> (Vec<[usize; 2]>, Vec<usize>) {
+        assign(&SIMS, |_| Some(draw), 4).unwrap()
+    }
+
+    #[test]
+    fn other_images_are_drawn_by_their_similarity_and_never_the_own_one() {
+        let usual = AssignmentDraw { other: 0.5, order: 0.7, index: [0.3, 0.6], given: None };
+        let first = [2, 0, 3, 1];
+        assert_eq!(drawn(usual), ((0..4).map(|row| [row, first[row]]).collect(), vec![0; 4]));
+        let behind = AssignmentDraw { order: 0.5, ..usual };
+        assert_eq!(drawn(behind), ((0..4).map(|row| [first[row], row]).collect(), vec![1; 4]));
+        let neither = AssignmentDraw { other: 1.0 / 3.0, ..usual };
+        assert_eq!(drawn(neither), (vec![[2, 3], [0, 2], [3, 1], [1, 0]], vec![2; 4]));
+        let given = AssignmentDraw { given: Some([3, 1]), ..neither };
+        assert_eq!(drawn(given), (vec![[3, 1]; 4], vec![2; 4]));
+    }
+}

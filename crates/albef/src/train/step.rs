@@ -1,5 +1,8 @@
 //! One training step: the order of everything that changes a run, in one place.
 
+#[cfg(test)]
+mod tests;
+
 use std::any::Any;
 use std::collections::BTreeMap;
 
