@@ -365,6 +365,26 @@ fn questions_have_one_loss_and_a_momentum_model_where_it_distills() {
 }
 
 #[test]
+fn a_question_without_an_answer_is_named() {
+    let config = ModelConfig::nano();
+    let online = fresh_params(&TaskRef::pretrain().schema(&config), 0.07, 3, &cpu()).unwrap();
+    let weights = online.trainable(Ops::for_device(&cpu()));
+    let axis = DistillAxis::Vocabulary;
+    let objective = VqaObjective { distill: false, axis, dropout: 0.0, momentum_dropout: 0.0 };
+    let answered = || Target::Answers(vec![("yes".into(), 1.0)]);
+    let asked = |targets| {
+        let batch = Batch { targets, samples: vec![7, 9], ..two_pairs(&config) };
+        let run = |cx: &StepContext<'_>| objective.forward(cx, &weights, &batch).map(|_| ());
+        on_step(&config, &online, run).unwrap_err().to_string()
+    };
+    let open = asked(vec![answered(), Target::None]);
+    assert!(open.contains("question 9 of the training list has no `answer`"), "{open}");
+    // The weights have no decoder.
+    let all = asked(vec![answered(), answered()]);
+    assert!(all.contains("text_decoder"), "{all}");
+}
+
+#[test]
 fn text_assignment_needs_three_pairs_and_no_momentum_model() {
     let config = ModelConfig::nano();
     let online = fresh_params(&TaskRef::pretrain().schema(&config), 0.07, 3, &cpu()).unwrap();
