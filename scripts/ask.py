@@ -3,12 +3,11 @@
 
     scripts/ask.py --albef ALBEF --output OUT [--threads 1]
 
-Its image side starts from `models/mini`, its text side from random weights and the few words of the scenes. Four stages: contrast
-alone; all three losses; questions with their answers; and again, with more of those that are answered by yes or no, which are learned
-last. Scenes with two things in each other's places are drawn together, so that where
+Its image side starts from `models/mini`, its text side from random weights and the few words of the scenes. Three stages: contrast
+alone; all three losses; questions with their answers. Scenes with two things in each other's places are drawn together, so that where
 a thing is matters. Measured on things that never meet in training (val) and in an art style that is never trained on (test).
 Everything that is there already is kept, so an interrupted run goes on. Writes OUT/ask, the model in f16, and prints its accuracy.
-Needs nothing beyond Python's own library.
+So few steps do not teach it to answer yes or no: of its own it answers with things only. Needs nothing beyond Python's own library.
 """
 import argparse
 import json
@@ -17,7 +16,7 @@ from pathlib import Path
 from study import CONFIGS, kept, run, say, settings
 
 MINI = CONFIGS.parent / "models" / "mini" / "model.safetensors"
-ABOUT = "answers what is where, of two drawn things of eighty; knows no photographs"
+ABOUT = "names what is on the left, on the right, at the top or at the bottom, of two drawn things; knows eighty, and no photographs"
 COMMON = {
     "image_res": 48, "dropout": 0, "momentum_dropout": 0, "crop_scale": "[0.9,1.0]", "flip": False, "rand_augment": "[0,0]",
     "precision": "bf16", "schedular.sched": "per_step", "schedular.epochs": 100000, "schedular.warmup_steps": 50, "num_workers": 1,
@@ -32,10 +31,7 @@ STAGES = {
         "batch_size": 128, "optimizer.lr": 4e-4, "max_steps": 300, "hard_negatives_start": 150,
     }),
 }
-QUESTIONS = {
-    "questions": ({"vqa": 1}, {"batch_size_train": 64, "optimizer.lr": 4e-4, "max_steps": 800}),
-    "yes_or_no": ({"vqa": 1, "is_there": 2}, {"batch_size_train": 64, "optimizer.lr": 5e-4, "max_steps": 700}),
-}
+QUESTIONS = {"batch_size_train": 64, "optimizer.lr": 4e-4, "max_steps": 800}
 
 
 def image_side(model):
@@ -85,12 +81,9 @@ class Study:
                 "preset": CONFIGS / "ask.json", "train_file": self.mixture(parts), "vocab": self.scenes / "vocab.txt",
                 **WITHIN_BATCH, **start, **stage})
             start = {"init_albef": model}
-        is_there = [e for e in json.loads((self.scenes / "train_vqa.json").read_text()) if e["question"].startswith("is ")]
-        (self.scenes / "train_is_there.json").write_text(json.dumps(is_there))
-        for name, (parts, stage) in QUESTIONS.items():
-            model = self.trained(name, ["finetune", "vqa"], "scenes_task.yaml", {
-                "checkpoint": model, "train_file": self.mixture(parts), "answer_list": self.scenes / "answers.json", **stage})
-        return model
+        return self.trained("questions", ["finetune", "vqa"], "scenes_task.yaml", {
+            "checkpoint": model, "train_file": f"[{self.scenes / 'train_vqa.json'}]", "answer_list": self.scenes / "answers.json",
+            **QUESTIONS})
 
     def measure(self, model):
         print("| set | questions | accuracy | *what is …* | *is there …* | most frequent answer |\n|" + " --- |" * 6)
@@ -120,8 +113,8 @@ def main():
     if not (model / "config.json").exists():
         run(study.o.albef, "convert", trained, "--to", "safetensors", "--dtype", "f16", "--output", model,
             log=study.out / "log" / "convert.txt")
-        defaults = json.loads((trained / "defaults.json").read_text())
-        (model / "defaults.json").write_text(json.dumps({"about": ABOUT, **defaults}, indent=1) + "\n")
+        answers = [a for a in json.loads((trained / "defaults.json").read_text())["answers"] if a not in ("yes", "no")]
+        (model / "defaults.json").write_text(json.dumps({"about": ABOUT, "background": "white", "answers": answers}, indent=1) + "\n")
     study.measure(model)
 
 

@@ -42,6 +42,21 @@ fn the_shipped_model_is_used_unnamed_and_finds_drawings_of_an_unseen_style() {
     }
 }
 
+#[test]
+fn the_shipped_model_for_questions_is_used_unnamed_and_says_what_is_where() {
+    let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/pair.png");
+    let dir = tempfile::tempdir().unwrap();
+    for (place, thing) in [("left", "frog"), ("right", "bomb")] {
+        let mut command = albef();
+        command.arg("ask").arg(&image).arg(format!("what is on the {place}?")).arg("--json");
+        let output = run(command.current_dir(dir.path()));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["answers"][0]["answer"], thing, "{report}");
+        assert!(report["answers"][0]["probability"].as_f64().unwrap() > 0.9, "{report}");
+        assert!(stderr(&output).contains("names what is on the left"), "{}", stderr(&output));
+    }
+}
+
 /// The first image of a list.
 fn first_image(list: &Path) -> String {
     let all: Value = serde_json::from_str(&std::fs::read_to_string(list).unwrap()).unwrap();

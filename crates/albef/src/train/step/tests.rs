@@ -86,6 +86,7 @@ fn every_batch_of_every_step_has_draws_of_its_own() {
             let StepRng::Seeded(seed) = settings.rng(&progress, i).unwrap() else {
                 panic!("given")
             };
+            assert_eq!(seed, derive_seed(3, 2 * step + i as u64));
             assert!(seeds.insert(seed), "step {step}, batch {i}");
         }
     }
@@ -93,6 +94,22 @@ fn every_batch_of_every_step_has_draws_of_its_own() {
     assert!(given.rng(&TrainProgress::default(), 0).is_ok());
     let missing = given.rng(&TrainProgress::default(), 1).unwrap_err();
     assert!(missing.to_string().contains("1 batches of a step only"), "{missing}");
+}
+
+#[test]
+fn batches_of_one_step_are_one_iteration_of_the_official_schedule() {
+    let StepSettings { schedule: Schedule::PerStep { cosine, .. }, .. } = settings() else {
+        panic!("another schedule")
+    };
+    let cosine = CosineSchedule { warmup_epochs: 5, ..cosine };
+    let settings = StepSettings { schedule: Schedule::Official(cosine), ..settings() };
+    let at = |batch| TrainProgress { batch, ..TrainProgress::default() };
+    for (batch, iteration) in [(0, 0), (2, 1), (6, 3)] {
+        assert_eq!(settings.learning_rate(&at(batch)), settings.schedule.rate(0, 0, iteration));
+    }
+    assert!(settings.learning_rate(&at(2)) < settings.learning_rate(&at(6)));
+    let ramped = StepSettings { warm_up: true, ..settings };
+    assert_eq!([0, 1, 4].map(|batch| ramped.distillation_weight(&at(batch))), [0.0, 0.1, 0.4]);
 }
 
 #[test]
