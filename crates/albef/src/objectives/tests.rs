@@ -391,10 +391,14 @@ fn text_assignment_needs_three_pairs_and_no_momentum_model() {
     let weights = online.trainable(Ops::for_device(&cpu()));
     let objective = TextAssignmentObjective { dropout: 0.0 };
     assert_eq!((objective.losses(), objective.uses_momentum()), (&["train_loss"][..], false));
-    let found = on_step(&config, &online, |cx| {
-        objective.forward(cx, &weights, &two_pairs(&config)).map(|_| ())
-    });
-    assert!(found.unwrap_err().to_string().contains("needs 3 or more, not 2"));
+    let of = |batch: Batch| {
+        let run = |cx: &StepContext<'_>| objective.forward(cx, &weights, &batch).map(|_| ());
+        on_step(&config, &online, run).unwrap_err().to_string()
+    };
+    assert!(of(two_pairs(&config)).contains("needs 3 or more, not 2"));
+    let three = TokenBatch::packed(&[vec![2, 7], vec![2, 8], vec![2, 9]]);
+    // The weights are those of another task.
+    assert!(of(Batch { text: three, ..two_pairs(&config) }).contains("the weights have no"));
 }
 
 #[test]
