@@ -178,3 +178,20 @@ fn weights_with_which_losses_are_not_finite_are_found_before_they_are_kept() {
     assert!(matches!(found, Error::NotFinite { step: 8, epoch: 0, .. }), "{found}");
     assert_eq!(state.place.step, 7);
 }
+
+#[test]
+fn a_weight_that_becomes_too_large_is_named_with_the_step_that_made_it() {
+    let schedule = match settings().schedule {
+        Schedule::PerStep { cosine, total_steps, .. } => {
+            let cosine = CosineSchedule { lr: 1e39, ..cosine };
+            Schedule::PerStep { cosine, warmup_steps: 0, total_steps }
+        }
+        official => official,
+    };
+    let (mut state, settings) = (state(), StepSettings { schedule, ..settings() });
+    state.place.step = 3;
+    let objective = PairsObjective::default();
+    let found = train_step(&mut state, &objective, &[batch(0.0)], &settings, &mut ()).unwrap_err();
+    assert!(matches!(found, Error::NotFinite { step: 4, epoch: 0, .. }), "{found}");
+    assert!(found.to_string().contains("became too large"), "{found}");
+}
