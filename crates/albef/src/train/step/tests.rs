@@ -6,7 +6,7 @@ use super::*;
 use crate::init::{fresh_params, fresh_queues};
 use crate::objectives::PairsObjective;
 use crate::objectives::momentum::copy_for_momentum;
-use crate::params::cpu;
+use crate::params::{cpu, from_vec};
 use crate::task::TaskRef;
 use crate::train::optimizer::Optimizer;
 use crate::train::schedule::CosineSchedule;
@@ -194,4 +194,20 @@ fn a_weight_that_becomes_too_large_is_named_with_the_step_that_made_it() {
     let found = train_step(&mut state, &objective, &[batch(0.0)], &settings, &mut ()).unwrap_err();
     assert!(matches!(found, Error::NotFinite { step: 4, epoch: 0, .. }), "{found}");
     assert!(found.to_string().contains("became too large"), "{found}");
+}
+
+#[test]
+fn a_gradient_that_some_batches_lack_counts_as_zero_in_these() {
+    let of = |value: f32| Some(from_vec::<1>(vec![value], [1], &cpu()));
+    let mut sum = StepSum::new(4);
+    for gradients in [
+        vec![of(8.0), None, None, None],
+        vec![of(4.0), of(2.0), None, None],
+        vec![None, of(6.0), of(1.0), None],
+        vec![None, None, None, None],
+    ] {
+        sum.add_gradients(gradients);
+    }
+    let found: Vec<_> = sum.gradients.into_iter().map(|g| g.map(|g| to_vec(g)[0])).collect();
+    assert_eq!(found, [Some(3.0), Some(2.0), Some(0.25), None]);
 }
