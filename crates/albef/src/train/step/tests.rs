@@ -176,6 +176,7 @@ fn weights_with_which_losses_are_not_finite_are_found_before_they_are_kept() {
     assert!(matches!(found, Error::NotFinite { step: 7, epoch: 2, .. }), "{found}");
     let found = train_step(&mut state, &objective, &[broken], &settings, &mut ()).unwrap_err();
     assert!(matches!(found, Error::NotFinite { step: 8, epoch: 0, .. }), "{found}");
+    assert!(found.to_string().contains("is NaN"), "{found}");
     assert_eq!(state.place.step, 7);
 }
 
