@@ -74,9 +74,13 @@ fn the_first_commands_of_the_readme_run() {
     }
     let block = install.split("```").nth(1).unwrap();
     let lines: Vec<&str> = block.lines().filter_map(|line| line.strip_prefix("albef ")).collect();
+    let mut said = String::new();
     for line in &lines {
-        run(albef().args(words(line)).env_remove("ALBEF_MODEL").current_dir(folder.path()));
+        let mut command = albef();
+        command.args(words(line)).env_remove("ALBEF_MODEL").current_dir(folder.path());
+        said = String::from_utf8(run(&mut command).stdout).unwrap();
     }
-    assert_eq!(lines.len(), 3);
+    assert_eq!(lines.len(), 4);
+    assert!(said.contains("frog") && page.contains(said.trim()), "{said}");
     assert!(folder.path().join("map.png").is_file());
 }
