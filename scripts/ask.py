@@ -13,9 +13,8 @@ import argparse
 import json
 from pathlib import Path
 
-from study import CONFIGS, kept, run, say, settings
+from study import CONFIGS, image_side, kept, run, say, settings
 
-MINI = CONFIGS.parent / "models" / "mini" / "model.safetensors"
 ABOUT = "names what is on the left, on the right, at the top or at the bottom, of two drawn things; knows eighty, and no photographs"
 COMMON = {
     "image_res": 48, "dropout": 0, "momentum_dropout": 0, "crop_scale": "[0.9,1.0]", "flip": False, "rand_augment": "[0,0]",
@@ -32,21 +31,6 @@ STAGES = {
     }),
 }
 QUESTIONS = {"batch_size_train": 64, "optimizer.lr": 4e-4, "max_steps": 800}
-
-
-def image_side(model):
-    """The weights of a model's image encoder as a safetensors file of its own, with the names of a ViT."""
-    content, prefix = model.read_bytes(), "visual_encoder."
-    length = 8 + int.from_bytes(content[:8], "little")
-    header, data = {}, b""
-    for name, tensor in json.loads(content[8:length]).items():
-        if name.startswith(prefix):
-            low, high = (length + end for end in tensor["data_offsets"])
-            header[name.removeprefix(prefix)] = {**tensor, "data_offsets": [len(data), len(data) + high - low]}
-            data += content[low:high]
-    header = json.dumps(header).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + data
 
 
 class Study:
@@ -74,7 +58,7 @@ class Study:
         if not (self.scenes / "answers.json").exists():
             self.albef("data", "scenes", "--output", self.scenes, "--scenes", 6000, "--concepts", 80, log="scenes")
         vision = self.out / "vision.safetensors"
-        vision.write_bytes(image_side(MINI))
+        vision.write_bytes(image_side())
         start = {"init_vision": vision}
         for name, (parts, stage) in STAGES.items():
             model = self.trained(name, ["pretrain"], "nano.yaml", {

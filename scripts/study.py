@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+MINI = CONFIGS.parent / "models" / "mini" / "model.safetensors"
 
 
 def run(*command, log):
@@ -40,3 +41,29 @@ def kept(path, make):
 
 def say(text):
     print(text, file=sys.stderr, flush=True)
+
+
+def tensors(path):
+    """The tensors of a safetensors file by name: what its header says of each, and its bytes."""
+    content = Path(path).read_bytes()
+    length = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:length])
+    header.pop("__metadata__", None)
+    return {name: (said, content[length + said["data_offsets"][0]:length + said["data_offsets"][1]]) for name, said in header.items()}
+
+
+def safetensors(found):
+    """The bytes of a safetensors file of these tensors."""
+    header, at = {}, 0
+    for name, (said, data) in found.items():
+        header[name] = {**said, "data_offsets": [at, at + len(data)]}
+        at += len(data)
+    header = json.dumps(header).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + b"".join(data for _, data in found.values())
+
+
+def image_side():
+    """The image encoder of `models/mini` as a file of its own, with the names of a ViT."""
+    prefix = "visual_encoder."
+    return safetensors({name.removeprefix(prefix): t for name, t in tensors(MINI).items() if name.startswith(prefix)})
