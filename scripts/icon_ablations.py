@@ -147,8 +147,17 @@ class Study:
         say(f"seed {seed}: {row}")
         return found
 
+    def joined(self, row, seed, kind):
+        """The outcomes of a row in all galleries as one file, whose images bear the names of their galleries."""
+        outcomes = [json.loads(self.saved(row, seed, kind, path.stem).read_text()) for path in self.galleries()]
+        for others in zip(*(each["sets"] for each in outcomes)):
+            others[0]["items"] = [item for each in others for item in each["items"]]
+        target = self.saved(row, seed, kind, "all")
+        target.write_text(json.dumps(outcomes[0]))
+        return target
+
     def compare(self, first, second, kind, seeds):
-        files = [[self.saved(row, seed, kind, path.stem) for seed in seeds for path in self.galleries()] for row in (first, second)]
+        files = [[self.joined(row, seed, kind) for seed in seeds] for row in (first, second)]
         out = run(self.o.albef, "compare", "--a", *files[0], "--b", *files[1], "--json", log=self.log("compare"))
         return json.loads(out)["metrics"]
 
