@@ -46,6 +46,13 @@ pub(crate) struct Place {
     pub target: PathBuf,
 }
 
+impl Place {
+    /// Removes what is known of a part that has become the file: who was killed between the two left it.
+    pub(crate) fn forget_part(&self) {
+        let _ = fs::remove_file(&self.record);
+    }
+}
+
 /// Bytes that are read at a time.
 const CHUNK: usize = 256 << 10;
 /// Between two reports of progress.
@@ -108,8 +115,7 @@ pub(crate) fn download(
         return Err(HubError::NotThatFile { url: wanted.url.into(), detail });
     }
     publish(&place.part, &place.target)?;
-    // What it told has no more use here.
-    let _ = fs::remove_file(&place.record);
+    place.forget_part();
     let mut record = record.unwrap_or_else(|| blank(wanted));
     record.size = Some(found);
     Ok(record)

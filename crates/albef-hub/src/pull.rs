@@ -108,9 +108,15 @@ fn pull_url(
             }
         }
     };
+    let place = Place {
+        part: caches.beside(&path, ".part"),
+        record: caches.beside(&path, ".part.json"),
+        target: path.clone(),
+    };
     if there(&path)? {
         // Whoever was killed between the file and its record left the record half written.
         remove_leftovers_of(&caches.beside(&path, ".json"));
+        place.forget_part();
         return Ok(Pulled { path, fetched: false });
     }
     let name = file_name(url).unwrap_or_default();
@@ -118,11 +124,6 @@ fn pull_url(
     if there(&path)? {
         return Ok(Pulled { path, fetched: false });
     }
-    let place = Place {
-        part: caches.beside(&path, ".part"),
-        record: caches.beside(&path, ".part.json"),
-        target: path.clone(),
-    };
     let wanted = Wanted { url, name, size, checksum, weights: true };
     let record = download(client, &wanted, &place, watch)?;
     let text = serde_json::to_vec(&record).unwrap_or_default();
@@ -218,7 +219,13 @@ impl Model<'_> {
         let told = describe(self.client, &url)?;
         let folder = self.caches.model(self.model);
         let blob = folder.join("blobs").join(&told.etag);
+        let place = Place {
+            part: folder.join("blobs").join(format!("{}.incomplete", told.etag)),
+            record: folder.join("blobs").join(format!("{}.incomplete.json", told.etag)),
+            target: blob.clone(),
+        };
         if blob.is_file() {
+            place.forget_part();
             return Ok(blob);
         }
         // Where Hugging Face's libraries have theirs.
@@ -229,11 +236,6 @@ impl Model<'_> {
         if blob.is_file() {
             return Ok(blob);
         }
-        let place = Place {
-            part: folder.join("blobs").join(format!("{}.incomplete", told.etag)),
-            record: folder.join("blobs").join(format!("{}.incomplete.json", told.etag)),
-            target: blob.clone(),
-        };
         let Described { size, checksum, .. } = told;
         let wanted = Wanted { url: &url, name: file, size, checksum, weights };
         download(self.client, &wanted, &place, watch)?;

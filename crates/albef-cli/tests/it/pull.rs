@@ -181,9 +181,10 @@ fn a_pull_that_is_killed_again_and_again_ends_with_the_whole_file() {
     }
     assert!(kills > 0 && fs::read(&target).unwrap() == bytes, "{kills}");
     assert!(server.requests().iter().any(|r| r.start().is_some()), "never resumed");
-    // As after a kill between the file and its record.
+    // As after a kill between the file and its record, before what is known of the part is removed.
     let own = target.parent().unwrap().join(".albef");
     fs::remove_file(own.join("m.pth.json")).ok();
+    fs::write(own.join("m.pth.part.json"), "{}").unwrap();
     fs::write(own.join("m.pth.json.tmp4194305"), "half").unwrap();
     run(program(dir.path()).args(["pull", &url]));
     let mut left: Vec<String> =
